@@ -1,0 +1,171 @@
+"""What a detector is, and the registry of those that exist.
+
+A detector is one file in `semprior.models.detectors`. It is found there by itself and needs nothing elsewhere:
+
+    @register("tiny", stages=(16, 32), scam_scale=0.3, learning_rate=1e-3)
+    class Tiny(Detector):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = Encoder(self.stages)
+            ...
+
+        def decode(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]: ...
+
+        def output_layers(self) -> tuple[nn.Conv2d, ...]: ...
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from semprior.errors import UserError
+
+
+class Detector(nn.Module):
+    """A small segmentation network in two parts (method, section 1).
+
+    `encode` is the module `encoder` and nothing else: teacher and student run it once for both. `decode` is all the
+    rest. Height and width are multiples of 32 everywhere.
+
+    Attributes:
+        stages: channels of the feature maps that `encode` returns; set by `register`.
+        encoder: maps (B, 3, H, W) to one map a stage; set by the subclass.
+    """
+
+    stages: ClassVar[tuple[int, ...]]
+    encoder: nn.Module
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """Images (B, 3, H, W), float, normalised, to one map (B, C_l, H_l, W_l) a stage."""
+        return self.encoder(x)
+
+    def decode(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Maps of all stages to logits (B, 1, h, w); the first are the main ones, at full resolution."""
+        raise NotImplementedError
+
+    def output_layers(self) -> tuple[nn.Conv2d, ...]:
+        """The convolutions that give the logits of `decode`."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (B, 3, H, W) to the main logits (B, 1, H, W)."""
+        return self.decode(self.encode(x))[0]
+
+
+@dataclass(frozen=True)
+class DetectorSpec:
+    """A registered detector.
+
+    Attributes:
+        name: what configurations call it.
+        stages: channels of each stage.
+        scam_scale: the published strength `s` of its modulation (method, section 3).
+        learning_rate: the published one.
+        build: makes one with the published initialisation, from the global random state.
+    """
+
+    name: str
+    stages: tuple[int, ...]
+    scam_scale: float
+    learning_rate: float
+    build: Callable[[], Detector]
+
+
+_D = TypeVar("_D", bound=type[Detector])
+_SPECS: dict[str, DetectorSpec] = {}
+
+
+def register(name: str, *, stages: Sequence[int], scam_scale: float, learning_rate: float) -> Callable[[_D], _D]:
+    """Class decorator that enters a `Detector` under `name` and sets its `stages`.
+
+    Args:
+        name: what configurations call it, lower case.
+        stages: channels of each stage, from full resolution down.
+        scam_scale: strength of the modulation if the configuration sets none.
+        learning_rate: learning rate if the configuration sets none.
+
+    Raises:
+        ValueError: another class has that name.
+    """
+
+    def enter(cls: _D) -> _D:
+        known = _SPECS.get(name)
+        if known is not None and (known.build.__module__, known.build.__qualname__) != (
+            cls.__module__,
+            cls.__qualname__,
+        ):
+            raise ValueError(f"detector '{name}' is already {known.build.__module__}.{known.build.__qualname__}")
+        cls.stages = tuple(stages)
+        _SPECS[name] = DetectorSpec(name, cls.stages, scam_scale, learning_rate, cls)
+        return cls
+
+    return enter
+
+
+def _discover() -> None:
+    package = importlib.import_module("semprior.models.detectors")
+    for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+        importlib.import_module(module.name)
+
+
+def detector_names() -> tuple[str, ...]:
+    """Names of all detectors, sorted."""
+    _discover()
+    return tuple(sorted(_SPECS))
+
+
+def detector_spec(name: str) -> DetectorSpec:
+    """The detector registered under `name`.
+
+    Raises:
+        UserError: there is none; the message suggests the nearest name.
+    """
+    names = detector_names()
+    if name not in _SPECS:
+        close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.4)
+        hint = f"did you mean '{close[0]}'?" if close else f"choose one of {', '.join(names)}"
+        raise UserError(f"detector: unknown detector '{name}'; {hint}")
+    return _SPECS[name]
+
+
+def create_detector(name: str, *, output_bias: float | None = None) -> Detector:
+    """A detector with fresh weights, drawn from the global random state.
+
+    Args:
+        name: a registered name.
+        output_bias: none for the published initialisation. A number (ours): the output layers get weights from
+            N(0, 0.01) and this bias, so that the first probabilities are small everywhere, as targets are rare.
+
+    Raises:
+        UserError: the name is not registered.
+    """
+    detector = detector_spec(name).build()
+    if output_bias is not None:
+        for layer in detector.output_layers():
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.constant_(layer.bias, output_bias)
+    return detector
+
+
+@torch.no_grad()
+def published_init(module: nn.Module) -> None:
+    """Kaiming normal (fan-out, ReLU) for every convolution in `module`, biases 0, BatchNorm 1 and 0; in place.
+
+    Source: method, section 1. A detector calls it for what it wants initialised so.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+        elif isinstance(part, nn.BatchNorm2d):
+            nn.init.ones_(part.weight)
+            nn.init.zeros_(part.bias)

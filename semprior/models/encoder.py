@@ -1,0 +1,73 @@
+"""The residual encoder that MLCLNet and ALCLNet share (method, section 1).
+
+All ReLUs work in place where the value before them is needed by no gradient. Nothing here reshapes, so channels-last
+images give channels-last features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def _conv_bn(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1), nn.BatchNorm2d(outputs))
+
+
+class ResidualBlock(nn.Module):
+    """conv-BN-ReLU-conv-BN plus the input, ReLU; (B, C, H, W) to the same shape."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = _conv_bn(channels, channels)
+        self.second = _conv_bn(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        main = self.second(F.relu_(self.first(x)))
+        return F.relu_(main.add_(x))
+
+
+class HalvingBlock(nn.Module):
+    """conv-BN-ReLU-maxpool-conv-BN plus a strided conv-BN-ReLU, ReLU; (B, C, H, W) to (B, C', H/2, W/2)."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.first = _conv_bn(inputs, outputs)
+        self.second = _conv_bn(outputs, outputs)
+        self.shortcut = _conv_bn(inputs, outputs, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # The maximum and the ReLU commute, values and gradients alike; this way the ReLU sees a quarter of the pixels.
+        main = self.second(F.relu_(F.max_pool2d(self.first(x), 2)))
+        return F.relu_(main.add_(F.relu_(self.shortcut(x))))
+
+
+class Encoder(nn.Module):
+    """Stem and stages: images (B, 3, H, W) to [(B, C_l, H / 2^l, W / 2^l)] for l = 0, 1, ...
+
+    Args:
+        stages: channels C_l of the stages; the first is also the stem's.
+        channels: of the images.
+    """
+
+    def __init__(self, stages: Sequence[int], channels: int = 3) -> None:
+        super().__init__()
+        first = stages[0]
+        self.stem = nn.ModuleList([_conv_bn(channels, first), _conv_bn(first, first)])
+        self.stages = nn.ModuleList()
+        before = None
+        for width in stages:
+            entry = ResidualBlock(width) if before is None else HalvingBlock(before, width)
+            self.stages.append(nn.Sequential(entry, ResidualBlock(width), ResidualBlock(width)))
+            before = width
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        for layer in self.stem:
+            x = F.relu_(layer(x))
+        features = []
+        for stage in self.stages:
+            x = stage(x)
+            features.append(x)
+        return features

@@ -1,0 +1,127 @@
+"""SCAM, semantic-conditioned affine modulation: what a teacher has over its student (method, section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from semprior.errors import UserError
+
+
+def placed_stages(choice: Sequence[int] | Literal["all", "none"], count: int) -> tuple[int, ...]:
+    """The setting `scam.stages` as stage indices from 0, ascending.
+
+    Args:
+        choice: stages counted from 1, or all or none of them.
+        count: how many stages the detector has.
+
+    Raises:
+        UserError: a stage that the detector does not have, or one named twice.
+    """
+    if choice == "all":
+        return tuple(range(count))
+    if choice == "none":
+        return ()
+    if any(not 1 <= stage <= count for stage in choice):
+        raise UserError(f"scam.stages: {list(choice)} names a stage outside 1..{count}, the stages of this detector")
+    if len(set(choice)) != len(choice):
+        raise UserError(f"scam.stages: {list(choice)} names a stage twice; name each once")
+    return tuple(sorted(stage - 1 for stage in choice))
+
+
+class SCAM(nn.Module):
+    """Scales and shifts the channels of a detector's features as the image's semantics suggest.
+
+    Per image, the maps of a frozen vision model become one vector: a learned mixture over maps, then a learned
+    attention over tokens. A small network turns it into a factor and an offset per channel of every placed stage. A
+    stage that is not placed passes as it is and has no parameters; with none placed the module has no parameters.
+
+    Args:
+        map_channels: channels of each of the K maps.
+        stages: channels of each of the detector's stages.
+        placed: indices, from 0, of the stages to modulate.
+        scale: strength `s` of the modulation.
+        width: none for a ViT, whose maps have equal channels and are mixed as they are; a number for a CNN, each of
+            whose maps first goes through its own learned 1x1 convolution to that many channels (method, section 2).
+            The maps arrive already resampled to stride 16; resampling is linear with weights that sum to 1, so it
+            commutes with a 1x1 convolution, and convolving after it is the published order at less work.
+        hidden: width of the network's hidden layer.
+    """
+
+    def __init__(
+        self,
+        map_channels: Sequence[int],
+        stages: Sequence[int],
+        placed: Sequence[int],
+        scale: float,
+        width: int | None = None,
+        hidden: int = 128,
+    ) -> None:
+        super().__init__()
+        if list(placed) != sorted(set(placed)) or any(not 0 <= index < len(stages) for index in placed):
+            raise ValueError(f"placed={tuple(placed)} must be ascending indices of the {len(stages)} stages")
+        if width is None and len(set(map_channels)) != 1:
+            raise ValueError(f"maps of {tuple(map_channels)} channels need a width to be projected to")
+        self.placed = tuple(placed)
+        self.channels = tuple(stages[index] for index in placed)
+        self.scale = scale
+        if not self.placed:
+            return
+        self.project = None
+        if width is not None:
+            self.project = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in map_channels)
+        dim = map_channels[0] if width is None else width
+        self.mixture = nn.Parameter(torch.zeros(len(map_channels)))
+        self.score = nn.Linear(dim, 1)
+        self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, 2 * sum(self.channels)))
+        self.gates = nn.Parameter(torch.ones(sum(self.channels)))
+
+    def forward(self, features: Sequence[Tensor], maps: Sequence[Tensor]) -> list[Tensor]:
+        """Modulate features.
+
+        Args:
+            features: (B, C_l, H_l, W_l) a stage, any float dtype, which the result keeps.
+            maps: K tensors (B, C_k, h, w), raw maps of the vision model, equal h and w.
+
+        Returns:
+            One tensor a stage; those of unplaced stages are the inputs themselves.
+        """
+        modulated = list(features)
+        for index, (factor, offset) in zip(self.placed, self.affine(maps), strict=True):
+            feature = features[index]
+            factor, offset = (term.to(feature.dtype)[:, :, None, None] for term in (factor, offset))
+            modulated[index] = torch.addcmul(offset, feature, factor)
+        return modulated
+
+    def affine(self, maps: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """Factor ``1 + s (gamma - 1)`` and offset ``s beta``, (B, C_l) each, float32, for every placed stage."""
+        if not self.placed:
+            return []
+        with torch.autocast(maps[0].device.type, enabled=False):
+            numbers = self.mlp(self._pool(maps))
+            sizes = [size for channels in self.channels for size in (channels, channels)]
+            parts = numbers.split(sizes, dim=1)
+            gates = self.gates.split(self.channels)
+            return [
+                (1 + self.scale * torch.tanh(gate * gamma), self.scale * beta)
+                for gate, gamma, beta in zip(gates, parts[::2], parts[1::2], strict=True)
+            ]
+
+    def _pool(self, maps: Sequence[Tensor]) -> Tensor:
+        """K maps (B, C_k, h, w) to one vector an image (B, C)."""
+        dtype = self.mixture.dtype
+        maps = [values.to(dtype) for values in maps]
+        if self.project is not None:
+            maps = [project(values) for project, values in zip(self.project, maps, strict=True)]
+        shares = torch.softmax(self.mixture, dim=0)
+        tokens = sum(share * values for share, values in zip(shares, maps, strict=True)).flatten(2)
+        attention = torch.softmax(F.conv1d(tokens, self.score.weight[:, :, None], self.score.bias), dim=2)
+        return (tokens * attention).sum(dim=2)
+
+    def gate_penalty(self) -> Tensor:
+        """Mean ``|g|`` over the modulated channels, a scalar; 0 with none."""
+        return self.gates.abs().mean() if self.placed else torch.zeros(())

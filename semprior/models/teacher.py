@@ -1,0 +1,112 @@
+"""Teacher and student: one detector, with and without modulation, behind one encoder pass (method, section 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from semprior.models.detector import Detector
+from semprior.models.scam import SCAM
+
+
+@contextmanager
+def repeat_batchnorm_updates(module: nn.Module) -> Iterator[None]:
+    """Within the context, one forward of `module` in train mode moves running statistics as two on the same batch do.
+
+    Two updates ``r <- (1 - m) r + m v`` with the same batch statistic v are one with momentum ``1 - (1 - m)^2``: 0.19
+    for 0.1. `num_batches_tracked` still grows by one.
+
+    Raises:
+        ValueError: a BatchNorm in `module` keeps a cumulative average (momentum none), which has no such equivalent.
+    """
+    norms = [part for part in module.modules() if isinstance(part, _BatchNorm)]
+    before = [norm.momentum for norm in norms]
+    if any(momentum is None for momentum in before):
+        raise ValueError("a BatchNorm with a cumulative average cannot stand for two updates; give it a momentum")
+    try:
+        for norm, momentum in zip(norms, before, strict=True):
+            norm.momentum = 1 - (1 - momentum) ** 2
+        yield
+    finally:
+        for norm, momentum in zip(norms, before, strict=True):
+            norm.momentum = momentum
+
+
+class Teacher(nn.Module):
+    """A detector and its modulator. The student is ``detector``, the teacher is ``decode(scam(encode(x), maps))``.
+
+    Args:
+        detector: serves both.
+        scam: made for the detector's stages.
+    """
+
+    def __init__(self, detector: Detector, scam: SCAM) -> None:
+        super().__init__()
+        self.detector = detector
+        self.scam = scam
+
+    def forward(self, x: Tensor, maps: Sequence[Tensor]) -> Tensor:
+        """The teacher's main logits (B, 1, H, W) for images (B, 3, H, W) and K maps (B, C_k, H/16, W/16)."""
+        return self.teacher_from(self.encode(x), maps)[0]
+
+    def student(self, x: Tensor) -> Tensor:
+        """The student's main logits (B, 1, H, W) for images (B, 3, H, W)."""
+        return self.detector(x)
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """The features that both share."""
+        return self.detector.encode(x)
+
+    def student_from(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """All logits of the student from `encode`'s features."""
+        return self.detector.decode(features)
+
+    def teacher_from(self, features: Sequence[Tensor], maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """All logits of the teacher from `encode`'s features and the K maps."""
+        return self.detector.decode(self.scam(features, maps))
+
+    def both(
+        self, x: Tensor, maps: Sequence[Tensor], *, grad: Literal["teacher", "student"]
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """All logits of student and teacher, with the encoder run once.
+
+        Losses and gradients are those of two full forwards of which the other's result is held still. So are the
+        running statistics in train mode: the encoder's move as by two updates with this batch, the decoder's are
+        updated by the student's features first and by the teacher's second, whichever carries gradient.
+
+        Args:
+            x: (B, 3, H, W) normalised images.
+            maps: K maps (B, C_k, H/16, W/16) of the vision model.
+            grad: which of the two carries gradient; the other is computed without.
+
+        Returns:
+            Student logits and teacher logits, each a tuple with the main logits (B, 1, H, W) first.
+        """
+        with repeat_batchnorm_updates(self.detector.encoder):
+            features = self.encode(x)
+        if grad == "teacher":
+            with _still(x.device):
+                student = self.student_from(features)
+            return student, self.teacher_from(features, maps)
+        student = self.student_from(features)
+        with _still(x.device):
+            return student, self.teacher_from(features, maps)
+
+
+@contextmanager
+def _still(device: torch.device) -> Iterator[None]:
+    """No gradients, under the caller's autocast but without its cache.
+
+    Autocast caches the weights that it casts. Cast without gradient, they would be reused by the half that needs one,
+    and the decoder's weights would get no gradient at all (https://github.com/pytorch/pytorch/issues/112583).
+    """
+    kind = device.type
+    dtype = torch.get_autocast_dtype(kind)
+    cast = torch.autocast(kind, dtype=dtype, enabled=torch.is_autocast_enabled(kind), cache_enabled=False)
+    with torch.no_grad(), cast:
+        yield
