@@ -1,0 +1,184 @@
+"""A growing file of feature maps on disk, shared by every process that trains with the same frozen model.
+
+One folder holds `features.bin`, half-precision numbers one image after the other, and `index.jsonl`, one line an image
+with its place, shape and checksum. Both are only ever appended to, under a file lock, data before index: a process
+killed at any moment leaves at most a tail that no index line names, and a reader that has the file mapped is never
+disturbed. An entry whose line or data fails its checksum counts as absent, and a later entry of the same name
+replaces it.
+"""
+
+import fcntl
+import json
+import logging
+import os
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from semprior.errors import UserError
+
+Array = np.ndarray
+_ITEM = np.dtype("<f2")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where one image's features lie: `rows x cols` tokens of `channels` numbers from byte `start` on."""
+
+    name: str
+    start: int
+    rows: int
+    cols: int
+    channels: int
+    crc: int
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.rows * self.cols * self.channels * _ITEM.itemsize
+
+
+class FeatureStore:
+    """Feature maps by name in one folder; use `locked()` around everything that reads the index or appends.
+
+    Args:
+        folder: made if it does not exist.
+
+    Raises:
+        UserError: the folder cannot be made or written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._data = folder / "features.bin"
+        self._index = folder / "index.jsonl"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"feature bank: {folder}: cannot be made ({error.strerror})") from error
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder's lock; another process that builds the same features is waited for, saying so."""
+        with self._open(self.folder / "lock", "ab") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                _log.info("feature bank: waiting for another process that fills %s", self.folder)
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+    def entries(self, names: Sequence[str]) -> tuple[dict[str, Entry], list[str]]:
+        """The whole entries among `names`, and the names of those found damaged.
+
+        Every byte is read and held against its checksum (about a second per 2 GB), which also brings the features
+        into the page cache.
+        """
+        wanted = set(names)
+        lines, bad_lines = self._lines()
+        found = {name: entry for name, entry in lines.items() if name in wanted}
+        data = self.open()
+        whole = {name: entry for name, entry in found.items() if _is_whole(data, entry)}
+        damaged = sorted(found.keys() - whole.keys())
+        if bad_lines:
+            _log.warning("feature bank: %s: %d damaged lines are ignored", self._index, bad_lines)
+        return whole, damaged
+
+    def append(self, features: Mapping[str, Array]) -> dict[str, Entry]:
+        """Write features (rows, cols, channels), float16, at the end and return their entries; they are on disk then.
+
+        Raises:
+            UserError: the disk is full or the folder cannot be written; what was there before is untouched.
+        """
+        if not features:
+            return {}
+        entries: dict[str, Entry] = {}
+        with self._open(self._data, "ab") as data:
+            begin = data.seek(0, os.SEEK_END)
+            begin += -begin % 64  # a tail that was cut short leaves odd sizes
+            place = begin
+            try:
+                data.truncate(begin)
+                for name, array in features.items():
+                    raw = np.ascontiguousarray(array, dtype=_ITEM)
+                    rows, cols, channels = raw.shape
+                    entries[name] = Entry(name, place, rows, cols, channels, zlib.crc32(raw))
+                    data.write(raw)
+                    place += raw.nbytes
+                _sync(data)
+                with self._open(self._index, "ab+") as index:
+                    lines = "".join(_line(entry) for entry in entries.values()).encode()
+                    index.write(b"" if _ends_with_newline(index) else b"\n")
+                    index.write(lines)
+                    _sync(index)
+            except OSError as error:
+                raise UserError(
+                    f"feature bank: {self.folder}: cannot be written ({error.strerror}); "
+                    "free some space or lower vfm.bank_gb"
+                ) from error
+        return entries
+
+    def open(self) -> Array:
+        """The data file, mapped read-only, as a flat float16 array (empty if there is none)."""
+        items = self._data.stat().st_size // _ITEM.itemsize if self._data.exists() else 0
+        if not items:
+            return np.empty(0, dtype=_ITEM)
+        return np.memmap(self._data, dtype=_ITEM, mode="r", shape=(items,))
+
+    def _lines(self) -> tuple[dict[str, Entry], int]:
+        """Entries by name, the last line of a name winning, and the number of lines that fail their checksum."""
+        found: dict[str, Entry] = {}
+        bad = 0
+        if not self._index.exists():
+            return found, bad
+        for line in self._index.read_bytes().splitlines():
+            entry = _parse(line)
+            if entry is not None:
+                found[entry.name] = entry
+            elif line:
+                bad += 1
+        return found, bad
+
+    def _open(self, path: Path, mode: str) -> BinaryIO:
+        try:
+            return open(path, mode)
+        except OSError as error:
+            raise UserError(f"feature bank: {path}: cannot be opened ({error.strerror})") from error
+
+
+def view(data: Array, entry: Entry) -> Array:
+    """One image's features (rows, cols, channels) as a view of the mapped file."""
+    start = entry.start // _ITEM.itemsize
+    return data[start : start + entry.size // _ITEM.itemsize].reshape(entry.rows, entry.cols, entry.channels)
+
+
+def _is_whole(data: Array, entry: Entry) -> bool:
+    return entry.start + entry.size <= data.nbytes and zlib.crc32(view(data, entry)) == entry.crc
+
+
+def _line(entry: Entry) -> str:
+    body = json.dumps(asdict(entry), separators=(",", ":"))
+    return f"{zlib.crc32(body.encode()):08x} {body}\n"
+
+
+def _parse(line: bytes) -> Entry | None:
+    crc, _, body = line.partition(b" ")
+    return Entry(**json.loads(body)) if crc == b"%08x" % zlib.crc32(body) else None
+
+
+def _ends_with_newline(handle: BinaryIO) -> bool:
+    if handle.seek(0, os.SEEK_END) == 0:
+        return True
+    handle.seek(-1, os.SEEK_END)
+    return handle.read(1) == b"\n"
+
+
+def _sync(handle: BinaryIO) -> None:
+    handle.flush()
+    os.fsync(handle.fileno())
