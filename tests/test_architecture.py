@@ -1,0 +1,116 @@
+"""The promises that hold the package together: one arrow, no hidden dependency, no cycle, no file too long to read."""
+
+import ast
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "semprior"
+NEEDED = {
+    *("cv2", "huggingface_hub", "matplotlib", "numpy", "pyarrow", "rich", "safetensors", "scipy", "sklearn"),
+    *("timm", "torch", "typer", "click", "yaml"),  # huggingface_hub and yaml come with timm, click with typer
+}
+OPTIONAL = {"onnx", "onnxruntime", "onnxscript", "tensorboardX"}  # imported where they are used, never at the top
+BLOCKED = {"ray", "tune", "pydantic", *OPTIONAL}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+@cache
+def tree(name: str) -> ast.Module:
+    return ast.parse(MODULES[name].read_text())
+
+
+def imported(name: str, node: ast.AST) -> set[str]:
+    """Dotted names that a statement of module `name` imports: modules, and what is taken from them."""
+    if isinstance(node, ast.Import):
+        return {alias.name for alias in node.names}
+    if isinstance(node, ast.ImportFrom):
+        package = name if MODULES[name].name == "__init__.py" else name.rpartition(".")[0]
+        climbed = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+        source = ".".join([*climbed, *([node.module] if node.module else [])])
+        return {source} | {f"{source}.{alias.name}" for alias in node.names}
+    return set()
+
+
+def everywhere(name: str) -> set[str]:
+    return {target for node in ast.walk(tree(name)) for target in imported(name, node)}
+
+
+def at_the_top(name: str) -> set[str]:
+    """What is imported when the module is; imports inside functions wait until they are called."""
+    found, waiting = set(), list(tree(name).body)
+    while waiting:
+        node = waiting.pop()
+        found |= imported(name, node)
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            waiting += ast.iter_child_nodes(node)
+    return found
+
+
+def foreign(targets: set[str]) -> set[str]:
+    heads = {target.split(".")[0] for target in targets}
+    return heads - set(sys.stdlib_module_names) - {"semprior"}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_only_declared_packages_are_imported(name):
+    assert foreign(at_the_top(name)) <= NEEDED
+    assert foreign(everywhere(name)) <= NEEDED | OPTIONAL
+
+
+def test_every_module_imports_without_the_optional_packages():
+    program = f"""
+import importlib, sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {BLOCKED!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Block())
+for name in {list(MODULES)!r}:
+    importlib.import_module(name)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_module_needs_itself():
+    graph = {name: {target for target in everywhere(name) if target in MODULES} - {name} for name in MODULES}
+    done: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, " -> ".join([*trail[trail.index(name) :], name])
+        if name not in done:
+            for target in sorted(graph[name]):
+                visit(target, (*trail, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+def test_no_file_is_too_long_to_read():
+    files = [path for folder in ("semprior", "benchmarks", "tests") for path in (ROOT / folder).rglob("*.py")]
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in files}
+    assert {name: length for name, length in lengths.items() if length > 400} == {}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_nothing_is_unpickled(name):
+    assert not {"pickle", "shelve", "dill", "joblib", "cloudpickle"} & everywhere(name)
+    for node in ast.walk(tree(name)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "load":
+            keywords = {word.arg: ast.unparse(word.value) for word in node.keywords}
+            owner = ast.unparse(node.func.value)
+            assert owner != "torch" or keywords.get("weights_only") == "True"
+            assert owner != "np" or keywords.get("allow_pickle", "False") == "False"
