@@ -22,6 +22,7 @@ from semprior.models.vfm import STRIDE, VFM
 _PAD = 32  # whole images are padded to a multiple of this
 _BLACK = "black"  # the store's name for the token of a black image
 _BLACK_SIDE = 256
+_CACHE = 1 << 20  # bytes of features that are cut before they are widened
 _FLUSH = 32 << 20  # bytes held back before they are written
 _log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class FeatureBank:
         self.overflow = tuple(i for i, entry in enumerate(entries) if entry is None)
         self._vfm = vfm
         self._images = images
-        self._views = [None if entry is None else view(data, entry) for entry in entries]
+        self._features = [None if entry is None else view(data, entry) for entry in entries]
         self._bytes = sum({entry.name: entry.size for entry in entries if entry is not None}.values())
         self._black = np.array(view(data, black)).reshape(-1)
         self._budget_gb = budget_gb
@@ -139,7 +140,7 @@ class FeatureBank:
         indices: Sequence[int] | Tensor | np.ndarray,
         rows: Sequence[int] | Tensor | np.ndarray,
         cols: Sequence[int] | Tensor | np.ndarray,
-        size: int,
+        size: int | tuple[int, int],
         dtype: torch.dtype = torch.float32,
     ) -> list[Tensor]:
         """Features of crops, cut at the nearest token: the first one is `floor((offset + 8) / 16)`.
@@ -148,56 +149,63 @@ class FeatureBank:
             indices: (B,) positions in the list given to `build`.
             rows: (B,) row of each crop's first pixel, 0 or more.
             cols: (B,) column of each crop's first pixel, 0 or more.
-            size: side of the square crops in pixels, a multiple of 16; a crop may reach beyond its image, where the
-                token in the middle of a black image stands in.
+            size: sides of the crops in pixels, (rows, columns) or one number for both, multiples of 16; a crop may
+                reach beyond its image, where the token in the middle of a black image stands in.
             dtype: of the result.
 
         Returns:
-            K maps (B, C_k, size/16, size/16) on the bank's device, in channels-last memory order.
+            K maps (B, C_k, rows/16, columns/16) on the bank's device, in channels-last memory order.
         """
-        if size % STRIDE or size <= 0:
-            raise ValueError(f"the side of a crop must be a multiple of {STRIDE}, not {size}")
-        side = size // STRIDE
+        height, width = (size, size) if isinstance(size, int) else size
+        if min(height, width) <= 0 or height % STRIDE or width % STRIDE:
+            raise ValueError(f"the sides of a crop must be multiples of {STRIDE}, not {size}")
         where = [(int(i), int(r), int(c)) for i, r, c in zip(indices, rows, cols, strict=True)]
         if any(r < 0 or c < 0 for _, r, c in where):
             raise ValueError("a crop begins inside its image: offsets are 0 or more")
-        tokens = np.empty((len(where), side, side, self._black.size), np.float16)
-        beyond: list[int] = []
-        for place, (i, r, c) in enumerate(where):
-            features = self._views[i]
-            if features is None:
-                beyond.append(place)
-                continue
-            top, left = (r + STRIDE // 2) // STRIDE, (c + STRIDE // 2) // STRIDE
-            part = features[top : top + side, left : left + side]
-            high, wide = part.shape[:2]
-            if high < side or wide < side:
-                tokens[place] = self._black
-            tokens[place, :high, :wide] = part
+        # A device gets 16 bits and widens them itself.
+        local = dtype if self._device.type == "cpu" else torch.float16
+        rows, cols = height // STRIDE, width // STRIDE
+        tokens = [torch.empty(len(where), rows, cols, channels, dtype=local) for channels in self._vfm.map_channels]
+        # A few crops at a time, so that what is cut is still in the processor's cache when it is split and widened.
+        few = max(1, _CACHE // (rows * cols * self._black.nbytes))
+        cut = np.empty((few, rows, cols, self._black.size), np.float16)
+        for begin in range(0, len(where), few):
+            now = where[begin : begin + few]
+            for target, (i, r, c) in zip(cut, now, strict=False):
+                if self._features[i] is not None:
+                    self._cut(i, r, c, target)
+            parts = torch.from_numpy(cut[: len(now)]).split(self._vfm.map_channels, dim=3)
+            for target, part in zip(tokens, parts, strict=True):
+                target[begin : begin + few] = part
+        beyond = [place for place, (i, _, _) in enumerate(where) if self._features[i] is None]
+        maps = [target.to(self._device, dtype).permute(0, 3, 1, 2) for target in tokens]
         if beyond:
-            tokens[beyond] = 0
-        moved = torch.from_numpy(tokens).to(self._device)
-        maps = [
-            part.to(dtype, memory_format=torch.contiguous_format).permute(0, 3, 1, 2)
-            for part in moved.split(self._vfm.map_channels, dim=3)
-        ]
-        if beyond:
-            self._fill_exact(maps, beyond, where, size)
+            crops = np.stack([self._pixels(*where[place], height, width) for place in beyond])
+            self.forwards += len(beyond)
+            for target, exact in zip(maps, self._vfm(torch.from_numpy(crops)[:, None].float() / 255), strict=True):
+                target[beyond] = exact.to(target)
         return maps
 
-    def _fill_exact(self, maps: list[Tensor], places: list[int], where: list[tuple[int, int, int]], size: int) -> None:
-        crops = np.zeros((len(places), 1, size, size), np.uint8)
-        for out, place in zip(crops, places, strict=True):
-            i, r, c = where[place]
-            part = self._images[i][r : r + size, c : c + size]
-            out[0, : part.shape[0], : part.shape[1]] = part
-        self.forwards += len(places)
-        for target, found in zip(maps, self._vfm(torch.from_numpy(crops).float() / 255), strict=True):
-            target[places] = found.to(target)
+    def _cut(self, index: int, row: int, col: int, target: np.ndarray) -> None:
+        """Copy the tokens of one crop into (rows, cols, C); black where the image has none."""
+        top, left = (row + STRIDE // 2) // STRIDE, (col + STRIDE // 2) // STRIDE
+        rows, cols = target.shape[:2]
+        part = self._features[index][top : top + rows, left : left + cols]
+        high, wide = part.shape[:2]
+        if high < rows or wide < cols:
+            target[:] = self._black
+        target[:high, :wide] = part
+
+    def _pixels(self, index: int, row: int, col: int, height: int, width: int) -> np.ndarray:
+        """The crop itself (height, width), uint8, grey 0 beyond the image."""
+        pixels = np.zeros((height, width), np.uint8)
+        part = self._images[index][row : row + height, col : col + width]
+        pixels[: part.shape[0], : part.shape[1]] = part
+        return pixels
 
     def describe(self) -> str:
         """One line for the log: images, size, how many are computed per crop, values cut to the range."""
-        stored = len(self._views) - len(self.overflow)
+        stored = len(self._features) - len(self.overflow)
         text = f"feature bank: {stored} images in {self._bytes / 1e9:.2f} GB of float16 ({self.forwards} computed now)"
         if self.overflow:
             text += f"; {len(self.overflow)} beyond vfm.bank_gb={self._budget_gb:g} are computed per crop"
