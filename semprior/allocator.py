@@ -1,0 +1,26 @@
+"""Keeping freed memory in the process, for speed on the CPU."""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import platform
+
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # names of glibc's malloc.h
+_LARGEST = 2**31 - 1
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc to keep large freed blocks instead of giving them back to the kernel.
+
+    A training step allocates and frees hundreds of activations of tens of megabytes. By default each is mapped anew,
+    and the kernel zeroes every page again. Costs nothing but the peak of memory held between steps.
+
+    Returns:
+        Whether it took effect; False where the C library is another.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    libc = ctypes.CDLL(ctypes.util.find_library("c"))
+    settings = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, _LARGEST), (_TOP_PAD, 64 << 20))
+    return all(libc.mallopt(name, value) == 1 for name, value in settings)

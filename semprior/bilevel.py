@@ -1,0 +1,138 @@
+"""One inner and one outer step of the bilevel problem (method, section 5).
+
+The inner problem fits detector and modulator (the teacher) to the pseudo-masks of the training pool. The outer problem
+fits the detector alone (the student) and the cluster scores on validation images, corrected by how the training loss
+pulls: a first-order Gauss-Newton hypergradient.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from semprior.config import Config
+from semprior.data.batches import Batch
+from semprior.losses import cluster_weights, inner_loss, outer_loss
+from semprior.models.teacher import Teacher
+from semprior.parallel import average_, global_mean
+
+
+class NonFiniteLossError(ArithmeticError):
+    """A loss that is not a number or infinite."""
+
+
+def autocast(config: Config, device: torch.device) -> torch.autocast:
+    """The precision in which the networks run; losses are always taken in float32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16")
+
+
+def inner_objective(teacher: Teacher, alpha: Tensor, batch: Batch, config: Config) -> Tensor:
+    """The inner loss of a batch: a scalar with gradient to detector and modulator."""
+    with autocast(config, batch.images.device):
+        student_logits, teacher_logits = teacher.both(batch.images, batch.maps, grad="teacher")
+    weights = cluster_weights(alpha, batch.clusters)
+    penalty = config.scam.gate_penalty * teacher.scam.gate_penalty()
+    return inner_loss(teacher_logits, student_logits, batch.masks, weights, penalty, config.loss, config.distill)
+
+
+def outer_objective(teacher: Teacher, alpha: Tensor, batch: Batch, config: Config) -> Tensor:
+    """The outer loss of a batch: a scalar with gradient to the detector and `alpha`."""
+    with autocast(config, batch.images.device):
+        student_logits, teacher_logits = teacher.both(batch.images, batch.maps, grad="student")
+    weights = cluster_weights(alpha, batch.clusters)
+    return outer_loss(student_logits, teacher_logits, batch.masks, weights, config.loss, config.distill)
+
+
+def inner_step(
+    teacher: Teacher, alpha: Tensor, batch: Batch, optimizer: torch.optim.Optimizer, config: Config
+) -> float:
+    """Step detector and modulator once on a batch of the pool; the loss before the step.
+
+    Raises:
+        NonFiniteLossError: before anything was stepped.
+    """
+    loss = inner_objective(teacher, alpha, batch, config)
+    value = _finite(loss)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    _step(optimizer, parameters, _gradients(loss, parameters), config.optim.clip)
+    return value
+
+
+def outer_step(
+    teacher: Teacher,
+    alpha: nn.Parameter,
+    validation: Batch,
+    training: Batch,
+    optimizer: torch.optim.Optimizer,
+    rate: float,
+    config: Config,
+) -> float:
+    """Step detector and cluster scores once; the validation loss before the step.
+
+    Args:
+        teacher: detector and modulator; only the detector moves.
+        alpha: (N,) cluster scores.
+        validation: a batch of validation images.
+        training: a batch of the pool, under the same objective.
+        optimizer: over the detector's parameters and, last, `alpha`.
+        rate: the inner learning rate, the formula's eta.
+        config: precision, losses, clipping.
+
+    Raises:
+        NonFiniteLossError: before anything was stepped.
+    """
+    parameters = [*teacher.detector.parameters(), alpha]
+    loss = outer_objective(teacher, alpha, validation, config)
+    value = _finite(loss)
+    outer = _gradients(loss, parameters)
+    loss = outer_objective(teacher, alpha, training, config)
+    _finite(loss)
+    inner = _gradients(loss, parameters)
+    _step(optimizer, parameters, hypergradient(outer, inner, rate), config.optim.clip)
+    return value
+
+
+def hypergradient(outer: Sequence[Tensor], inner: Sequence[Tensor], rate: float) -> list[Tensor]:
+    """The first-order Gauss-Newton hypergradient ``dF + eta <dF, df> / (<df, df> + 1e-12) df``.
+
+    Args:
+        outer: dF/dphi, gradients of the validation loss, by parameter, those of `alpha` last.
+        inner: df/dphi, gradients of the training loss, likewise.
+        rate: eta.
+
+    Returns:
+        One tensor a parameter. The inner products run over the detector's weights only, not over `alpha`; their ratio
+        may be negative and is not clipped.
+    """
+    products = torch.stack([(f * g).sum() for f, g in zip(outer[:-1], inner[:-1], strict=True)]).sum()
+    squares = torch.stack([g.square().sum() for g in inner[:-1]]).sum()
+    factor = rate * products / (squares + 1e-12)
+    return [f + factor * g for f, g in zip(outer, inner, strict=True)]
+
+
+def _gradients(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
+    """Gradients of the global batch; zeros where the loss does not depend on a parameter."""
+    gradients = list(torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True))
+    average_(gradients)
+    return gradients
+
+
+def _step(
+    optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], gradients: Sequence[Tensor], clip: float | None
+) -> None:
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+    if clip is not None:
+        nn.utils.clip_grad_norm_(parameters, clip)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def _finite(loss: Tensor) -> float:
+    value = float(global_mean(loss.detach()))
+    if not math.isfinite(value):
+        raise NonFiniteLossError(f"the loss is {value}")
+    return value

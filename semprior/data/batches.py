@@ -1,0 +1,147 @@
+"""Pools of images with their pseudo-masks, and the batches of crops drawn from them (method, section 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from semprior.config import DataConfig
+from semprior.data.augment import augment
+from semprior.data.layout import Scene
+from semprior.parallel import shard
+
+FeatureCrops = Callable[[np.ndarray, np.ndarray, np.ndarray, int, Tensor], list[Tensor]]
+"""Features of crops: (image indices, rows, columns, side in pixels, grey crops (B,1,S,S) in 0..1) -> K maps."""
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Mean and standard deviation of grey levels, both / 255 (method, notation)."""
+
+    mean: float
+    std: float
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Crops as a step takes them.
+
+    Attributes:
+        images: (B,3,H,W) float32, normalised.
+        masks: (B,1,H,W) float32 of 0 and 1, pseudo-masks.
+        maps: K feature maps of the VFM, (B,C_k,H/16,W/16) each.
+        clusters: (B,) int64.
+        names: of the B images.
+    """
+
+    images: Tensor
+    masks: Tensor
+    maps: list[Tensor]
+    clusters: Tensor
+    names: tuple[str, ...]
+
+
+@dataclass
+class Pool:
+    """Images that are trained on, with the state of their labels.
+
+    Attributes:
+        scenes: all images that may ever be drawn, validation and training alike; the order is the images' index.
+        soft: a stored soft pseudo-mask for each, (H,W) uint8; a pixel belongs to a target from 128 on.
+        clusters: (n,) int64, the cluster of each image.
+    """
+
+    scenes: Sequence[Scene]
+    soft: list[np.ndarray]
+    clusters: np.ndarray
+
+
+def epoch_batches(members: Sequence[int], size: int, rng: np.random.Generator) -> list[list[int]]:
+    """A fresh shuffle of `members` cut into full batches; an incomplete last one is dropped."""
+    order = [members[i] for i in rng.permutation(len(members))]
+    return [order[start : start + size] for start in range(0, len(order) - size + 1, size)]
+
+
+def draw_batch(
+    pool: Pool,
+    indices: Sequence[int],
+    config: DataConfig,
+    normalisation: Normalisation,
+    features: FeatureCrops,
+    device: torch.device,
+    rng: np.random.Generator,
+) -> Batch:
+    """One augmented crop of each image in `indices`: this worker's share of them.
+
+    Each sample draws from a generator of its own, seeded in the order of the global batch, so that W workers see the
+    very crops that one would.
+
+    Args:
+        pool: the images and their pseudo-masks.
+        indices: of the images in the global batch.
+        config: crop side, share of crops placed on a target, probability of augmentation.
+        normalisation: of grey levels.
+        features: the VFM's maps of the crops before augmentation.
+        device: of the returned tensors.
+        rng: draws one seed a sample.
+    """
+    seeds = rng.integers(np.iinfo(np.int64).max, size=len(indices))
+    mine = shard(range(len(indices)))
+    side = config.crop
+    images = np.empty((len(mine), 3, side, side), np.uint8)
+    plain = np.zeros((len(mine), 1, side, side), np.uint8)
+    masks = np.empty((len(mine), 1, side, side), np.uint8)
+    rows, columns = np.empty(len(mine), np.int64), np.empty(len(mine), np.int64)
+    for slot, position in enumerate(mine):
+        index, own = indices[position], np.random.default_rng(seeds[position])
+        image, mask = pool.scenes[index].image, pool.soft[index]
+        row, column = crop_corner(mask, side, config.target_crops, own)
+        rows[slot], columns[slot] = row, column
+        plain[slot, 0] = cut(image, row, column, side)
+        target = (cut(mask, row, column, side) >= 128).astype(np.uint8)
+        image, target = augment(plain[slot, 0], target, config.augment, own)
+        images[slot] = image if image.ndim == 2 else np.moveaxis(image, 2, 0)
+        masks[slot, 0] = target
+    chosen = np.asarray([indices[position] for position in mine])
+    grey = torch.from_numpy(plain).to(device).float().div_(255)
+    return Batch(
+        images=normalise(torch.from_numpy(images).to(device), normalisation),
+        masks=torch.from_numpy(masks).to(device).float(),
+        maps=features(chosen, rows, columns, side, grey),
+        clusters=torch.from_numpy(pool.clusters[chosen]).to(device),
+        names=tuple(pool.scenes[index].name for index in chosen),
+    )
+
+
+def crop_corner(mask: np.ndarray, side: int, target_share: float, rng: np.random.Generator) -> tuple[int, int]:
+    """Upper left corner of a crop: uniform or, with probability `target_share`, uniform among those that hold a
+    random pixel of the mask (H,W) uint8 that is 128 or more."""
+    limits = [max(extent - side, 0) for extent in mask.shape]
+    on_target = rng.random() < target_share
+    low, high = [0, 0], limits
+    if on_target and any(limits):
+        targets = np.flatnonzero(mask >= 128)
+        if targets.size:
+            pixel = np.unravel_index(targets[rng.integers(targets.size)], mask.shape)
+            low = [min(max(int(p) - side + 1, 0), limit) for p, limit in zip(pixel, limits, strict=True)]
+            high = [min(int(p), limit) for p, limit in zip(pixel, limits, strict=True)]
+    return int(rng.integers(low[0], high[0] + 1)), int(rng.integers(low[1], high[1] + 1))
+
+
+def cut(image: np.ndarray, row: int, column: int, side: int) -> np.ndarray:
+    """The crop (side,side) at a corner; beyond the image it is 0 (grey level 0 before normalisation)."""
+    part = image[row : row + side, column : column + side]
+    if part.shape == (side, side):
+        return part
+    whole = np.zeros((side, side), image.dtype)
+    whole[: part.shape[0], : part.shape[1]] = part
+    return whole
+
+
+def normalise(images: Tensor, normalisation: Normalisation) -> Tensor:
+    """uint8 grey levels as the detector takes them, float32 of the same shape."""
+    return images.float().div_(255).sub_(normalisation.mean).div_(normalisation.std)

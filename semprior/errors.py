@@ -1,0 +1,9 @@
+"""The one kind of error that a user can mend."""
+
+
+class UserError(Exception):
+    """A fault in what the user gave: files, keys, settings.
+
+    The message is one line that names the file or key, the fault and, where there is one, the way out. The command
+    line prints it without a traceback and exits with code 2. Any other exception is a bug of ours.
+    """

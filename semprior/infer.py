@@ -1,0 +1,108 @@
+"""Whole images through a detector or a teacher (method, section 7, inference)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from semprior.data.batches import Normalisation, normalise
+from semprior.models.features import TILE
+from semprior.models.teacher import Teacher
+
+MULTIPLE, _PIXELS_AT_ONCE = 32, 1 << 20
+
+WholeFeatures = Callable[[Sequence[int], Tensor], list[Tensor]]
+"""Features of whole padded images: (their indices, grey (B,1,H,W) in 0..1) -> K maps."""
+
+
+def student_probabilities(
+    detector: nn.Module,
+    images: Sequence[np.ndarray],
+    normalisation: Normalisation,
+    device: torch.device,
+    bf16: bool,
+) -> list[np.ndarray]:
+    """Probability of a target at every pixel, by the bare detector.
+
+    Args:
+        detector: in eval mode; called as ``detector(x) -> logits (B,1,H,W)``.
+        images: (H,W) uint8 each, of any size.
+        normalisation: of grey levels.
+        device: where the detector is.
+        bf16: whether to run the network in bfloat16.
+
+    Returns:
+        (H,W) float32 for each image.
+    """
+    return _probabilities(lambda _, grey: detector(_normal(grey, normalisation)), images, device, bf16)
+
+
+def teacher_probabilities(
+    teacher: Teacher,
+    images: Sequence[np.ndarray],
+    features: WholeFeatures,
+    normalisation: Normalisation,
+    device: torch.device,
+    bf16: bool,
+) -> list[np.ndarray]:
+    """As `student_probabilities`, by the teacher; `features` gives the VFM's maps of the padded images."""
+
+    def run(indices: Sequence[int], grey: Tensor) -> Tensor:
+        return teacher(_normal(grey, normalisation), features(indices, grey.float() / 255))
+
+    return _probabilities(run, images, device, bf16)
+
+
+def _normal(grey: Tensor, normalisation: Normalisation) -> Tensor:
+    return normalise(grey.expand(-1, 3, -1, -1), normalisation)
+
+
+@torch.no_grad()
+def _probabilities(
+    run: Callable[[Sequence[int], Tensor], Tensor], images: Sequence[np.ndarray], device: torch.device, bf16: bool
+) -> list[np.ndarray]:
+    found: list[np.ndarray | None] = [None] * len(images)
+    for indices, grey in _same_size_batches(images):
+        grey = grey.to(device)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+            logits = _tiled(run, indices, grey) if min(grey.shape[-2:]) > TILE else run(indices, grey)
+        probability = torch.sigmoid(logits.float())[:, 0].cpu().numpy()
+        for index, whole in zip(indices, probability, strict=True):
+            height, width = images[index].shape
+            found[index] = whole[:height, :width]
+    return [probability for probability in found if probability is not None]
+
+
+def _same_size_batches(images: Sequence[np.ndarray]) -> Iterator[tuple[list[int], Tensor]]:
+    """Images that share a padded size, together: their indices and (B,1,H,W) uint8, padded with 0."""
+    groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for index, image in enumerate(images):
+        groups[_padded(image.shape[0]), _padded(image.shape[1])].append(index)
+    for (height, width), members in groups.items():
+        at_once = max(1, _PIXELS_AT_ONCE // (height * width))
+        for start in range(0, len(members), at_once):
+            chunk = members[start : start + at_once]
+            stack = np.zeros((len(chunk), 1, height, width), np.uint8)
+            for slot, index in enumerate(chunk):
+                image = images[index]
+                stack[slot, 0, : image.shape[0], : image.shape[1]] = image
+            yield chunk, torch.from_numpy(stack)
+
+
+def _padded(extent: int) -> int:
+    return -(-extent // MULTIPLE) * MULTIPLE
+
+
+def _tiled(run: Callable[[Sequence[int], Tensor], Tensor], indices: Sequence[int], grey: Tensor) -> Tensor:
+    """Logits of images both of whose sides exceed a tile, tile by tile, each through the network on its own."""
+    logits = torch.zeros(grey.shape, dtype=torch.float32, device=grey.device)
+    height, width = grey.shape[-2:]
+    for row in range(0, height, TILE):
+        for column in range(0, width, TILE):
+            place = (..., slice(row, min(row + TILE, height)), slice(column, min(column + TILE, width)))
+            logits[place] = run(indices, grey[place]).float()
+    return logits

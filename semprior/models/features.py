@@ -1,0 +1,63 @@
+"""Where a run takes the VFM's features from: the bank, or a forward of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from semprior.models.bank import FeatureBank
+from semprior.models.vfm import VFM
+
+TILE = 1024  # pixels; an image both of whose sides exceed it goes through the networks in tiles of this side
+
+
+class Features:
+    """Features of crops and of whole images, for the teacher.
+
+    With a bank, crops are cut from the features of their whole image, which is an approximation: the context and the
+    padding differ from those of the crop's own forward. Without one, the VFM runs on every crop, as published.
+
+    Args:
+        vfm: the frozen model; none where no stage is modulated, and then there are no maps.
+        bank: of the run's images, in the order of their indices; none to run the VFM each time.
+    """
+
+    def __init__(self, vfm: VFM | None, bank: FeatureBank | None) -> None:
+        self.vfm = vfm
+        self.bank = bank
+
+    def crops(
+        self, indices: np.ndarray, rows: np.ndarray, columns: np.ndarray, side: int, grey: Tensor
+    ) -> list[Tensor]:
+        """Maps of crops before augmentation.
+
+        Args:
+            indices: (B,) of the images.
+            rows: (B,) upper edge of each crop, pixels.
+            columns: (B,) left edge.
+            side: of the crops, pixels.
+            grey: (B,1,side,side) the crops themselves, in 0..1.
+
+        Returns:
+            K maps (B,C_k,side/16,side/16) float32 on the device of `grey`.
+        """
+        if self.vfm is None:
+            return []
+        if self.bank is None:
+            return self.vfm(grey)
+        return [maps.to(grey.device) for maps in self.bank.crop(indices, rows, columns, side)]
+
+    def whole(self, indices: Sequence[int], grey: Tensor) -> list[Tensor]:
+        """Maps of whole images padded to a multiple of 32, grey (B,1,H,W) in 0..1; a tile counts as an image."""
+        del indices
+        return [] if self.vfm is None else self.vfm(grey)
+
+    def banked(self, indices: Sequence[int], grey: Tensor) -> list[Tensor]:
+        """As `whole`, for images of the run whose maps the bank holds: no forward."""
+        if self.vfm is None:
+            return []
+        stored = self.bank.whole(indices) if self.bank is not None and min(grey.shape[-2:]) <= TILE else None
+        return self.vfm(grey) if stored is None else [maps.to(grey.device) for maps in stored]

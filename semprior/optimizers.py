@@ -1,0 +1,33 @@
+"""The state of an AdamW optimiser as named tensors, so that it is stored without pickling."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def stored_optimizer(name: str, optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
+    """Moments and step counts by ``{name}.{index of the parameter}.{entry}``; empty before the first step."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    return {
+        f"{name}.{index}.{entry}": value
+        for index, parameter in enumerate(parameters)
+        for entry, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def restore_optimizer(name: str, optimizer: torch.optim.AdamW, stored: Mapping[str, Tensor]) -> None:
+    """Put back what `stored_optimizer` gave, on each parameter's device and in its memory format."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for index, parameter in enumerate(parameters):
+        if f"{name}.{index}.step" not in stored:
+            continue
+        state = {"step": stored[f"{name}.{index}.step"].clone()}
+        for entry in _MOMENTS:
+            moment = torch.empty_like(parameter, memory_format=torch.preserve_format)
+            state[entry] = moment.copy_(stored[f"{name}.{index}.{entry}"]).detach()
+        optimizer.state[parameter] = state

@@ -1,0 +1,149 @@
+"""From a data set on disk to what a trainer takes: scenes, seeds, clusters and features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from semprior.clusters import capped_count, cluster
+from semprior.config import Config, Resolved
+from semprior.data.batches import Normalisation
+from semprior.data.layout import (
+    IntensityRange,
+    Layout,
+    Scene,
+    intensity_range,
+    normalisation,
+    read_scenes,
+    split_holdout,
+)
+from semprior.errors import UserError
+from semprior.labels.seed import SEEDS, Seed
+from semprior.models.bank import FeatureBank
+from semprior.models.detector import detector_spec
+from semprior.models.features import Features
+from semprior.models.scam import placed_stages
+from semprior.models.vfm import load_vfm
+from semprior.statistics import image_statistics
+
+Say = Callable[[str], None]
+RELIABLE_SHARE = 0.8  # of an image's points whose seed succeeds, for it to train from the start (method, section 6)
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """The images of a run in one order, that of their indices: training, validation, holdout.
+
+    Attributes:
+        scenes: all of them.
+        train: number of training images; they come first.
+        validation: number of validation images; they come next.
+        seeds: the first pseudo-mask of each image.
+        clusters: (n,) int64, the cluster of each image.
+        normalisation: of grey levels.
+        intensity: how source grey values became 0..255.
+        test: scenes with masks; read only where the preset `paper` chooses by them.
+    """
+
+    scenes: list[Scene]
+    train: int
+    validation: int
+    seeds: list[Seed]
+    clusters: np.ndarray
+    normalisation: Normalisation
+    intensity: IntensityRange
+    test: list[Scene]
+
+    @property
+    def train_indices(self) -> range:
+        """Indices of the training images."""
+        return range(self.train)
+
+    @property
+    def validation_indices(self) -> range:
+        """Indices of the validation images."""
+        return range(self.train, self.train + self.validation)
+
+    @property
+    def holdout_indices(self) -> range:
+        """Indices of the images held out to choose the epoch on."""
+        return range(self.train + self.validation, len(self.scenes))
+
+
+def read_training_set(layout: Layout, resolved: Resolved, say: Say) -> TrainingSet:
+    """Read, seed and cluster the images of a run.
+
+    Args:
+        layout: of the data set.
+        resolved: the config and which of its keys the user chose.
+        say: takes one line for each thing the user should know.
+
+    Raises:
+        UserError: the data set has a fault, or a setting does not fit it.
+    """
+    config = resolved.config
+    intensity = intensity_range(layout)
+    masks = "optional" if config.data.holdout else "never"
+    train = read_scenes(layout, "train", intensity, masks=masks)
+    validation = read_scenes(layout, "val", intensity)
+    mean, std = normalisation([*train, *validation])
+    kept, held = split_holdout(
+        [s.name for s in train], [len(s.points) for s in train], config.data.holdout, config.data.holdout_seed
+    )
+    if config.select.by != "test/iou" and not held:
+        say("no image is held out: the last epoch is taken as the best")
+    if config.select.by == "holdout/iou" and not layout.has_masks:
+        raise UserError("select.by=holdout/iou needs masks, and this data set has none; use point_score")
+    scenes = [*(train[i] for i in kept), *validation, *(train[i] for i in held)]
+    test = []
+    if config.select.by == "test/iou":
+        say("preset paper: the TEST split is read at every evaluation, and the best epoch is chosen on it")
+        test = read_scenes(layout, "test", intensity, masks="required")
+    seeds = [SEEDS[config.labels.seed](scene.image, scene.points) for scene in scenes]
+    return TrainingSet(
+        scenes=scenes,
+        train=len(kept),
+        validation=len(validation),
+        seeds=seeds,
+        clusters=_clusters(scenes, resolved, say),
+        normalisation=Normalisation(mean, std),
+        intensity=intensity,
+        test=test,
+    )
+
+
+def _clusters(scenes: Sequence[Scene], resolved: Resolved, say: Say) -> np.ndarray:
+    config = resolved.config.clusters
+    count, remark = capped_count(config.count, len(scenes), explicit="clusters.count" in resolved.chosen)
+    if remark:
+        say(remark)
+    if count == 1:
+        return np.zeros(len(scenes), np.int64)
+    return cluster(np.stack([image_statistics(scene.image) for scene in scenes]), count, config.seed)
+
+
+def load_features(config: Config, training_set: TrainingSet, cache: Path, device: torch.device, say: Say) -> Features:
+    """The VFM and, unless features are to be exact, the bank of the run's images.
+
+    Args:
+        config: of the run.
+        training_set: its images.
+        cache: folder of feature banks, shared by runs.
+        device: where the VFM runs.
+        say: takes one line for each thing the user should know.
+    """
+    if not placed_stages(config.scam.stages, len(detector_spec(config.detector).stages)):
+        return Features(None, None)
+    vfm = load_vfm(config.vfm.name, config.vfm.weights, device)
+    if vfm.random:
+        say(f"{config.vfm.name} has RANDOM weights (vfm.weights=random): the teacher learns no semantics from it")
+    if config.vfm.features == "exact":
+        return Features(vfm, None)
+    images = [scene.image for scene in training_set.scenes]
+    bank = FeatureBank.build(cache, vfm, images, config.vfm.bank_gb, device)
+    say(bank.describe())
+    return Features(vfm, bank)

@@ -1,0 +1,33 @@
+"""When things are due, and how fast to learn: plain functions of the epoch."""
+
+from __future__ import annotations
+
+import math
+
+_WARM_UP, _FLOOR = 0.1, 0.01  # share of the run that warms up; first and last rate as a share of the peak
+
+
+def learning_rate(schedule: str, peak: float, progress: float) -> float:
+    """The learning rate at a point of a run.
+
+    Args:
+        schedule: ``constant`` (published), or ``one_cycle``: up over the first tenth, then down along a cosine.
+        peak: the highest rate.
+        progress: share of the run that is done, in 0..1.
+    """
+    if schedule == "constant":
+        return peak
+    if progress < _WARM_UP:
+        return peak * (_FLOOR + (1 - _FLOOR) * progress / _WARM_UP)
+    falling = (1 + math.cos(math.pi * (progress - _WARM_UP) / (1 - _WARM_UP))) / 2
+    return peak * (_FLOOR + (1 - _FLOOR) * falling)
+
+
+def share_of(share: float, epochs: int) -> int:
+    """The epoch at which a share of a run is done, to the nearest (of 300 epochs, a fifth is 60)."""
+    return math.floor(share * epochs + 0.5)
+
+
+def is_due(epoch: int, first: int, every: int) -> bool:
+    """Whether something that begins at `first` and recurs `every` so many epochs happens at `epoch`."""
+    return epoch >= first and (epoch - first) % every == 0

@@ -1,0 +1,341 @@
+"""The schedule of a run: a generator that yields one report an epoch (method, sections 4 to 7)."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from semprior.average import copy_of, update_average
+from semprior.bilevel import NonFiniteLossError, inner_step, outer_step
+from semprior.checkpoint import Snapshot
+from semprior.config import Config, flatten
+from semprior.data.batches import Batch, Pool, draw_batch, epoch_batches
+from semprior.errors import UserError
+from semprior.infer import student_probabilities, teacher_probabilities
+from semprior.models.detector import create_detector, detector_spec
+from semprior.models.features import Features
+from semprior.models.scam import SCAM, placed_stages
+from semprior.models.teacher import Teacher
+from semprior.optimizers import restore_optimizer, stored_optimizer
+from semprior.prepare import TrainingSet
+from semprior.labels.pseudo_masks import PseudoMasks
+from semprior.schedule import is_due, learning_rate, share_of
+from semprior.selection import Scores, Selector
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an epoch did.
+
+    Attributes:
+        epoch: counted from 0.
+        inner_loss: mean over the epoch's inner steps.
+        outer_loss: mean over its outer steps; none where there were none.
+        rate: learning rate after its last step.
+        pool: number of images trained on.
+        admitted: of them, those admitted in this epoch.
+        evolved: whether pseudo-masks evolved.
+        seconds: it took.
+        scores: flat metrics of the evaluation, like ``holdout/point_score``; empty where none was due.
+        best: whether this epoch is the best so far.
+    """
+
+    epoch: int
+    inner_loss: float
+    outer_loss: float | None
+    rate: float
+    pool: int
+    admitted: int
+    evolved: bool
+    seconds: float
+    scores: dict[str, float] = field(default_factory=dict)
+    best: bool = False
+
+
+class DivergedError(UserError):
+    """Training stopped because a loss was not finite."""
+
+
+class Trainer:
+    """One run of the bilevel training of a teacher and its student.
+
+    Data-parallel where `torch.distributed` is initialised, single otherwise; it knows nothing else of where it runs.
+
+    Example::
+
+        trainer = Trainer(config, training_set, features, device)
+        for report in trainer.run():
+            print(report.epoch, report.inner_loss)
+
+    Args:
+        config: of the run.
+        training_set: its images, seeds and clusters.
+        features: where the VFM's maps come from.
+        device: of the networks.
+
+    Raises:
+        UserError: fewer images in the pool than a batch.
+    """
+
+    def __init__(self, config: Config, training_set: TrainingSet, features: Features, device: torch.device) -> None:
+        self.config = config
+        self.training_set = training_set
+        self.features = features
+        self.device = device
+        self.epoch = 0
+        self.updates = 0
+        self.rng = np.random.default_rng(config.seed)
+        self.teacher = _build_teacher(config, features, device)
+        self.average = copy_of(self.teacher) if config.optim.average else None
+        self.alpha = nn.Parameter(torch.zeros(int(training_set.clusters.max()) + 1, device=device))
+        self.pseudo_masks = PseudoMasks.start(config, training_set)
+        self.selector = Selector(config, training_set)
+        self.inner = self._optimizer([*self.teacher.parameters()])
+        self.outer = self._optimizer([*self.teacher.detector.parameters(), self.alpha])
+        self._require_full_batch()
+
+    @property
+    def evaluated(self) -> Teacher:
+        """The teacher, and in it the student, that evaluation, evolution and deployment use; eval mode."""
+        return self.average if isinstance(self.average, Teacher) else self.teacher.eval()
+
+    def run(self) -> Iterator[Report]:
+        """Train to the last epoch, one report an epoch; a snapshot taken between two reports is a whole state.
+
+        Raises:
+            DivergedError: a loss was not finite; names the epoch, the batch and its images.
+        """
+        while self.epoch < self.config.epochs:
+            started = time.perf_counter()
+            epoch, config = self.epoch, self.config
+            evolved, admitted = self._evolve_labels()
+            inner = self._inner_pass()
+            outer = self._outer_pass() if config.outer.every and epoch % config.outer.every == 0 else []
+            scores = self._evaluate() if self._evaluation_due() else None
+            self.epoch += 1
+            yield Report(
+                epoch=epoch,
+                inner_loss=float(np.mean(inner)),
+                outer_loss=float(np.mean(outer)) if outer else None,
+                rate=self._rate(epoch, 1.0),
+                pool=len(self.pseudo_masks.members),
+                admitted=admitted,
+                evolved=evolved,
+                seconds=time.perf_counter() - started,
+                scores=scores.flat if scores else {},
+                best=bool(scores and scores.best),
+            )
+
+    def snapshot(self) -> Snapshot:
+        """All that a run needs to go on, and what a detector needs to be deployed."""
+        teacher, evaluated = self.teacher, self.evaluated
+        training: dict[str, Tensor] = {"alpha": self.alpha.detach()}
+        training |= {f"teacher.{name}": tensor for name, tensor in teacher.state_dict().items()}
+        training |= stored_optimizer("inner", self.inner) | stored_optimizer("outer", self.outer)
+        return Snapshot(
+            tensors={
+                "student": dict(evaluated.detector.state_dict()),
+                "modulator": dict(evaluated.scam.state_dict()),
+                "training": training,
+            },
+            arrays=self.pseudo_masks.stored() | self.selector.stored(),
+            values={
+                "config": flatten(self.config),
+                "epoch": self.epoch,
+                "updates": self.updates,
+                "rng": self.rng.bit_generator.state,
+                "selection": self.selector.values(),
+                "normalisation": [self.training_set.normalisation.mean, self.training_set.normalisation.std],
+                "intensity": [self.training_set.intensity.low, self.training_set.intensity.high],
+                "vfm": self.features.vfm.key if self.features.vfm else None,
+                "data": data_digest(self.training_set),
+            },
+        )
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on from a snapshot as if never stopped.
+
+        Raises:
+            UserError: the snapshot is of other data or another VFM.
+        """
+        values = snapshot.values
+        if values["data"] != data_digest(self.training_set):
+            raise UserError("the data set differs from the one this run began on; start a new run")
+        if values["vfm"] != (self.features.vfm.key if self.features.vfm else None):
+            raise UserError("vfm.weights: differ from those this run began with; start a new run")
+        training = snapshot.tensors["training"]
+        prefix = "teacher."
+        weights = {name.removeprefix(prefix): t for name, t in training.items() if name.startswith(prefix)}
+        self.teacher.load_state_dict(weights)
+        if isinstance(self.average, Teacher):
+            self.average.detector.load_state_dict(snapshot.tensors["student"])
+            self.average.scam.load_state_dict(snapshot.tensors["modulator"])
+        with torch.no_grad():
+            self.alpha.copy_(training["alpha"])
+        restore_optimizer("inner", self.inner, training)
+        restore_optimizer("outer", self.outer, training)
+        self.epoch, self.updates = int(values["epoch"]), int(values["updates"])
+        self.rng.bit_generator.state = values["rng"]
+        self.pseudo_masks.restore(snapshot.arrays)
+        self.selector.restore(snapshot.arrays, values["selection"])
+
+    def _optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.AdamW:
+        return torch.optim.AdamW(
+            parameters,
+            lr=self._rate(0, 0.0),
+            betas=(0.9, 0.999),
+            eps=1e-8,
+            weight_decay=self.config.optim.weight_decay,
+        )
+
+    def _rate(self, epoch: int, within: float) -> float:
+        peak = self.config.optim.rate
+        if peak is None:
+            peak = detector_spec(self.config.detector).learning_rate
+        return learning_rate(self.config.optim.schedule, peak, (epoch + within) / self.config.epochs)
+
+    def _require_full_batch(self) -> None:
+        members, batch = len(self.pseudo_masks.members), self.config.data.batch
+        if members < batch:
+            raise UserError(
+                f"data.batch: the training pool has {members} images, fewer than a batch of {batch};"
+                f" set data.batch to {members} or less"
+            )
+
+    def _evolve_labels(self) -> tuple[bool, int]:
+        due = self.pseudo_masks.evolution_due(self.epoch)
+        if not due:
+            return False, 0
+        indices = [*self.training_set.train_indices, *self.training_set.validation_indices]
+        probabilities = dict(zip(indices, self._teacher_on(indices), strict=True))
+        return True, self.pseudo_masks.evolve(self.epoch, probabilities)
+
+    def _inner_pass(self) -> list[float]:
+        batches = epoch_batches(self.pseudo_masks.members, self.config.data.batch, self.rng)
+        losses = []
+        self.teacher.train()
+        for position, indices in enumerate(batches):
+            self._set_rate(self.inner, (position + 1) / len(batches))
+            batch = self._batch(indices)
+            try:
+                losses.append(inner_step(self.teacher, self.alpha, batch, self.inner, self.config))
+            except NonFiniteLossError as error:
+                raise self._diverged(error, "inner", position, batch.names) from error
+            self._average_weights()
+        return losses
+
+    def _outer_pass(self) -> list[float]:
+        size, losses = self.config.data.batch, []
+        validation = epoch_batches(self.training_set.validation_indices, size, self.rng)
+        training = epoch_batches(self.pseudo_masks.members, size, self.rng)
+        if not validation or not training:
+            return []
+        self.teacher.train()
+        rate = self._set_rate(self.outer, 1.0)
+        for position in range(self.config.outer.steps):
+            of_validation = self._batch(validation[position % len(validation)])
+            of_training = self._batch(training[position % len(training)])
+            try:
+                losses.append(
+                    outer_step(self.teacher, self.alpha, of_validation, of_training, self.outer, rate, self.config)
+                )
+            except NonFiniteLossError as error:
+                raise self._diverged(error, "outer", position, of_validation.names + of_training.names) from error
+            self._average_weights()
+        return losses
+
+    def _batch(self, indices: list[int]) -> Batch:
+        return draw_batch(
+            Pool(self.training_set.scenes, self.pseudo_masks.soft, self.training_set.clusters),
+            indices,
+            self.config.data,
+            self.training_set.normalisation,
+            self.features.crops,
+            self.device,
+            self.rng,
+        )
+
+    def _set_rate(self, optimizer: torch.optim.Optimizer, within: float) -> float:
+        rate = self._rate(self.epoch, within)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        return rate
+
+    def _average_weights(self) -> None:
+        if self.average is not None:
+            update_average(self.average, self.teacher, self.config.optim.average, self.updates)
+        self.updates += 1
+
+    def _diverged(self, error: NonFiniteLossError, step: str, position: int, names: tuple[str, ...]) -> DivergedError:
+        return DivergedError(
+            f"training stopped: {error} at epoch {self.epoch}, {step} batch {position}, images {', '.join(names)};"
+            " lower optim.rate, or look at these images"
+        )
+
+    def _evaluation_due(self) -> bool:
+        epoch, select = self.epoch, self.config.select
+        last = epoch + 1 == self.config.epochs
+        return last or is_due(epoch, share_of(select.after, self.config.epochs), select.every)
+
+    def _evaluate(self) -> Scores:
+        bf16 = self.config.precision == "bf16"
+        scenes, indices = self.training_set.test, None
+        if self.config.select.by != "test/iou":
+            indices = list(self.training_set.holdout_indices)
+            scenes = [self.training_set.scenes[i] for i in indices]
+        images = [scene.image for scene in scenes]
+        evaluated, normalisation = self.evaluated, self.training_set.normalisation
+        student = student_probabilities(evaluated.detector, images, normalisation, self.device, bf16)
+        teacher = (
+            self._teacher_on(indices)
+            if indices is not None
+            else teacher_probabilities(evaluated, images, self.features.whole, normalisation, self.device, bf16)
+        )
+        return self.selector.score(self.epoch, student, teacher)
+
+    def _teacher_on(self, indices: list[int]) -> list[np.ndarray]:
+        """The teacher's probabilities for images of the run."""
+        return teacher_probabilities(
+            self.evaluated,
+            [self.training_set.scenes[i].image for i in indices],
+            lambda positions, grey: self.features.banked([indices[p] for p in positions], grey),
+            self.training_set.normalisation,
+            self.device,
+            self.config.precision == "bf16",
+        )
+
+
+def _build_teacher(config: Config, features: Features, device: torch.device) -> Teacher:
+    """Detector and modulator with their first weights, which depend on the seed alone."""
+    spec = detector_spec(config.detector)
+    vfm = features.vfm
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        detector = create_detector(config.detector, output_bias=config.loss.output_bias)
+        scam = SCAM(
+            map_channels=vfm.map_channels if vfm else (1,),
+            stages=spec.stages,
+            placed=placed_stages(config.scam.stages, len(spec.stages)),
+            scale=spec.scam_scale if config.scam.scale is None else config.scam.scale,
+            width=config.vfm.width if vfm and vfm.width_needed else None,
+        )
+    teacher = Teacher(detector, scam).to(device)
+    return teacher.to(memory_format=torch.channels_last) if config.channels_last else teacher
+
+
+def data_digest(training_set: TrainingSet) -> str:
+    """SHA-256 of everything a run takes from its data: names, images, points, clusters and their order."""
+    digest = hashlib.sha256()
+    for scene in training_set.scenes:
+        digest.update(f"{scene.name}\0{scene.image.shape}\0".encode())
+        digest.update(np.ascontiguousarray(scene.image))
+        digest.update(np.ascontiguousarray(scene.points.astype(np.int64)))
+    digest.update(f"{training_set.train} {training_set.validation}".encode())
+    digest.update(np.ascontiguousarray(training_set.clusters))
+    return digest.hexdigest()
