@@ -3,8 +3,8 @@
 ``Config().scam.stages`` and the key ``scam.stages`` are the same leaf. A run is described in full by `flatten(config)`;
 `resolve` builds a config from its sources, the later ones giving way to the earlier: flags, environment, file, preset.
 
-The defaults are the preset ``standard``; the presets in ``semprior/presets/`` list what they change, and ``paper`` lists
-every constant of the published protocol.
+The defaults are the preset ``standard``; the presets in ``semprior/presets/`` list what they change, and ``paper``
+lists every constant of the published protocol.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class LabelsConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """The task loss. ``bce`` is the published one; ``iou_bce`` adds a soft IoU over the batch (see `losses.task_loss`)."""
+    """The task loss: ``bce`` is the published one; ``iou_bce`` adds a soft IoU over the batch (`losses.task_loss`)."""
 
     task: Literal["bce", "iou_bce"] = "iou_bce"
     bce_weight: float = _leaf(10.0, 0)  # factor of the cross-entropy in iou_bce

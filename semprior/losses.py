@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 
 from semprior.config import DistillConfig, LossConfig
@@ -50,7 +50,7 @@ def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor
 
 
 def deep_distillation(student: Sequence[Tensor], teacher: Sequence[Tensor], temperature: float) -> Tensor:
-    """`distillation` as a mean over the student's logits, each against the teacher's main logits resized to it: (B,)."""
+    """`distillation` as a mean over the student's logits, each against the teacher's main ones resized: (B,)."""
     main = teacher[0].float()
     terms = []
     for logits in student:

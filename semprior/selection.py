@@ -1,4 +1,4 @@
-"""Scoring an evaluation and choosing the best epoch: by points, by the holdout's masks, or (`paper`) by the test split."""
+"""Scoring an evaluation and choosing the best epoch: by points, or by masks of the holdout or (`paper`) the test split."""
 
 from __future__ import annotations
 

@@ -18,13 +18,13 @@ from semprior.config import Config, flatten
 from semprior.data.batches import Batch, Pool, draw_batch, epoch_batches
 from semprior.errors import UserError
 from semprior.infer import student_probabilities, teacher_probabilities
+from semprior.labels.pseudo_masks import PseudoMasks
 from semprior.models.detector import create_detector, detector_spec
 from semprior.models.features import Features
 from semprior.models.scam import SCAM, placed_stages
 from semprior.models.teacher import Teacher
 from semprior.optimizers import restore_optimizer, stored_optimizer
 from semprior.prepare import TrainingSet
-from semprior.labels.pseudo_masks import PseudoMasks
 from semprior.schedule import is_due, learning_rate, share_of
 from semprior.selection import Scores, Selector
 

@@ -1,4 +1,4 @@
-"""Augmentation of 8-bit crops (method, section 7): three transforms drawn with replacement, applied in the order drawn."""
+"""Augmentation of 8-bit crops (method, section 7): three transforms with replacement, in the order drawn."""
 
 from __future__ import annotations
 

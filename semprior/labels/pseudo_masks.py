@@ -1,4 +1,4 @@
-"""The pseudo-masks of a run and which images are trained on: what evolution and admission change (method, section 6)."""
+"""The pseudo-masks of a run and the pool of images that train (method, section 6)."""
 
 from __future__ import annotations
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from semprior.models.bank import FeatureBank
@@ -59,5 +58,7 @@ class Features:
         """As `whole`, for images of the run whose maps the bank holds: no forward."""
         if self.vfm is None:
             return []
-        stored = self.bank.whole(indices) if self.bank is not None and min(grey.shape[-2:]) <= TILE else None
-        return self.vfm(grey) if stored is None else [maps.to(grey.device) for maps in stored]
+        if self.bank is None or min(grey.shape[-2:]) > TILE:
+            return self.vfm(grey)
+        corner, size = np.zeros(len(indices), np.int64), (grey.shape[-2], grey.shape[-1])
+        return [maps.to(grey.device) for maps in self.bank.crop(indices, corner, corner, size)]
