@@ -157,15 +157,14 @@ def _hub_weights(name: str) -> StateDict:
         except (OSError, RuntimeError) as error:
             raise _HubFailure(_one_line(error)) from error
 
-    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError
 
     names = [cfg.hf_hub_filename] if cfg.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
     for file in names:  # what was fetched before needs no network
-        try:
-            return read_state_dict(Path(hf_hub_download(cfg.hf_hub_id, file, local_files_only=True)))
-        except OSError:
-            continue
+        fetched = try_to_load_from_cache(cfg.hf_hub_id, file)
+        if isinstance(fetched, str):
+            return read_state_dict(Path(fetched))
     if constants.HF_HUB_OFFLINE:
         raise _HubFailure("the hub is switched off by HF_HUB_OFFLINE")
     if not _reachable(constants.ENDPOINT):
@@ -198,7 +197,7 @@ def _reachable(address: str) -> bool:
     # A thread, because the name lookup before the connection obeys no timeout.
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
-    asking.join(_PROBE_SECONDS + 1)
+    asking.join(1.25 * _PROBE_SECONDS)
     return answered.is_set()
 
 
