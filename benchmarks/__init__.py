@@ -1,0 +1,1 @@
+"""Speed, memory and accuracy measurements, each reproducible by one command."""

@@ -1,0 +1,131 @@
+"""Seconds of an inner and of an outer step: the published method to the letter against ours, in one run.
+
+    python -m benchmarks.step [--json] [--repeats N] [--device cpu|cuda]
+
+The plain path is `benchmarks.plain`: fp32, NCHW, ViT-S+/16 with random weights run on every crop, two full forwards.
+Ours is the preset `standard` on the same crops of 256 in batches of 16: bf16, channels-last, one pass of the encoder,
+the same ViT's features from a warm bank. Both include cropping and augmentation; both take every core they are given.
+First the gradients of both are compared on equal features; the exit code is 1 where they differ.
+"""
+
+import argparse
+import json
+import multiprocessing
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import TypeVar
+
+from benchmarks.machine import load
+from benchmarks.plain.detectors import DETECTORS
+from benchmarks.plain.vfm import PUBLISHED_VFM
+from benchmarks.step_check import TOLERANCE, Check, check_gradients
+from benchmarks.step_paths import Setting, Timing, time_ours, time_plain
+
+T = TypeVar("T")
+Result = dict[str, float | str | None]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark; 0, or 1 where gradients differ."""
+    options = _parse(arguments)
+    busy, results, passed = load(), {}, True
+    for name in options.detectors:
+        check = check_gradients(name)
+        passed = passed and check.passed
+        if not options.json:
+            print(_describe_check(name, check), flush=True)
+        if not check.passed:
+            print(f"{name}: gradients differ by more than {TOLERANCE:g}", file=sys.stderr)
+    if not passed:
+        return 1
+    with tempfile.TemporaryDirectory(prefix="semprior-step-") as cache:
+        for name in options.detectors:
+            setting = Setting(
+                detector=name,
+                device=options.device,
+                batch=options.batch,
+                size=options.size,
+                repeats=options.repeats,
+                outer=options.outer,
+                cache=cache,
+                vfm=options.vfm,
+            )
+            plain, ours = apart(time_plain, setting), apart(time_ours, setting)
+            results[name] = _result(plain, ours)
+            if not options.json:
+                print(_describe(name, plain, ours), flush=True)
+    if options.json:
+        print(json.dumps(results | {"machine": ours.machine, "load_before": busy}))
+    else:
+        print(f"{ours.machine}; load before: {'unknown' if busy is None else f'{busy:.1f}'}")
+    return 0
+
+
+def apart(function: Callable[[Setting], T], setting: Setting) -> T:
+    """What `function` returns in a fresh process."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, setting).result()
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.step", description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser.add_argument("--repeats", type=int, default=3, help="timed steps of each kind; their median counts")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--detectors", nargs="+", default=list(DETECTORS), choices=list(DETECTORS))
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--size", type=int, default=256, help="side of the crops, a multiple of 32")
+    parser.add_argument("--vfm", default=PUBLISHED_VFM, help="a timm ViT with patches of 16")
+    parser.add_argument("--no-outer", dest="outer", action="store_false", help="time inner steps only")
+    return parser.parse_args(arguments)
+
+
+def _result(plain: Timing, ours: Timing) -> Result:
+    result: Result = {
+        "plain_s": plain.inner_s,
+        "ours_s": ours.inner_s,
+        "ratio": plain.inner_s / ours.inner_s,
+        "outer_plain_s": plain.outer_s,
+        "outer_ours_s": ours.outer_s,
+        "outer_ratio": plain.outer_s / ours.outer_s if plain.outer_s and ours.outer_s else None,
+    }
+    for prefix, timing in (("plain", plain), ("ours", ours)):
+        result |= {
+            f"{prefix}_batch_s": timing.batch_s,
+            f"{prefix}_vfm_s": timing.vfm_s,
+            f"{prefix}_cpu_s": timing.inner_cpu_s,
+            f"{prefix}_peak_gb": timing.peak_gb,
+        }
+    return result
+
+
+def _describe_check(name: str, check: Check) -> str:
+    return (
+        f"{name}: max relative difference of gradients {check.gradient:.1e} in fp32, {check.gradient64:.1e} in float64"
+        f" over three steps; of losses {check.loss:.1e} (fp32 channels-last {check.channels_last:.1e}, where plain"
+        f" fp32 is {check.noise:.1e} from plain float64)"
+    )
+
+
+def _describe(name: str, plain: Timing, ours: Timing) -> str:
+    lines = [
+        f"{name}: inner step  plain {plain.inner_s:7.3f} s  ours {ours.inner_s:7.3f} s"
+        f"  ratio {plain.inner_s / ours.inner_s:5.1f}",
+    ]
+    if plain.outer_s and ours.outer_s:
+        lines.append(
+            f"{name}: outer step  plain {plain.outer_s:7.3f} s  ours {ours.outer_s:7.3f} s"
+            f"  ratio {plain.outer_s / ours.outer_s:5.1f}"
+        )
+    lines.append(
+        f"{name}: of the inner step, batches {plain.batch_s:.3f} s and {ours.batch_s:.3f} s, the VFM {plain.vfm_s:.3f}"
+        f" s and {ours.vfm_s:.3f} s; processor time {plain.inner_cpu_s:.1f} s and {ours.inner_cpu_s:.1f} s;"
+        f" peak memory {plain.peak_gb:.1f} GB and {ours.peak_gb:.1f} GB"
+    )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
