@@ -1,0 +1,220 @@
+"""The command line: ``semprior train | evaluate | predict | export | data check | data points | data synth``.
+
+A fault in what the user gave is one line on standard error and exit code 2; anything else is a bug and shows its
+traceback. What a command needs is imported when it runs, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from semprior.errors import UserError
+
+_Usage: type[Exception] = typer.BadParameter.__mro__[2]
+"""What is wrong with a command's arguments; typer takes it from click, or from a copy of click of its own."""
+
+app = typer.Typer(
+    help="Detectors of small infrared targets, trained from single points with semantic priors.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(help="Look after data sets.", rich_markup_mode=None)
+app.add_typer(data_app, name="data")
+
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", metavar="NAME")]
+
+
+@app.command()
+def train(
+    out: Annotated[Path, typer.Option(help="Folder of the run; a new one, unless --resume.", metavar="RUN")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the data set; on --resume, where it lay.", metavar="DIR")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="quick, standard (default) or paper.", metavar="NAME", show_default=False)
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file of settings.", metavar="FILE")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting, like scam.stages='[1, 3]'; can be repeated.", metavar="KEY=VALUE"),
+    ] = None,
+    device: Device = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with RUN where it stopped.")] = False,
+) -> None:
+    """Train a detector from points.
+
+    Settings: --set, then variables like SEMPRIOR__SCAM__SCALE=0.3, then --config, then --preset; the keys are listed
+    in docs/configuration.md and in every RUN/config.yaml. Feature banks are kept in SEMPRIOR_CACHE, or in the user's
+    cache folder (~/.cache/semprior). OMP_NUM_THREADS sets the number of threads.
+    """
+    from semprior.commands import train as command
+
+    request = command.Request(data, out, preset, config, tuple(set_ or ()), device, resume)
+    try:
+        command.train(request, _console())
+    except KeyboardInterrupt:
+        began = (out / "config.yaml").is_file()
+        way_on = f"go on with: semprior train --out {shlex.quote(str(out))} --resume"
+        _complain(f"interrupted; {way_on if began else 'nothing was written'}")
+        raise typer.Exit(130) from None
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run, whose best epoch is taken, or a checkpoint.", metavar="RUN")],
+    data: Annotated[Path, typer.Option(help="Folder of the data set, with masks.", metavar="DIR")],
+    split: Annotated[str, typer.Option(help="test, val or train.", metavar="NAME")] = "test",
+    teacher: Annotated[bool, typer.Option("--teacher", help="The teacher, with its vision model.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Score a run's student, or its teacher, against masks."""
+    from semprior.evaluate import evaluate as score
+    from semprior.evaluate import show
+    from semprior.load import choose_device, load_student, load_teacher
+
+    where = choose_device(device)
+    model = load_teacher(run, where) if teacher else load_student(run, where)
+    if teacher and not model.features.vfm:
+        _complain("nothing is modulated in this run: its teacher is its student")
+    if teacher and model.features.vfm and model.features.vfm.random:
+        _complain(f"{model.features.vfm.name} has RANDOM weights (vfm.weights=random)")
+    evaluation = score(model, data, split)
+    if json_:
+        print(json.dumps(evaluation.flat()))
+        return
+    origin = model.origin
+    who = "teacher" if teacher else "student"
+    show(evaluation, f"{who} of {origin.config.detector}, after {origin.epoch} epochs", _console().print)
+
+
+@app.command()
+def predict(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, or a run, whose best epoch is taken.")],
+    image: Annotated[list[Path], typer.Argument(help="PNG or BMP files.")],
+    out: Annotated[Path, typer.Option(help="Folder of the results.", metavar="DIR")],
+    overlay: Annotated[bool, typer.Option("--overlay", help="Images with the targets outlined, too.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Find targets: a mask and a probability PNG an image, and detections.csv (image, x, y, score, area)."""
+    from semprior.load import choose_device, load_student
+    from semprior.predict import predict as run
+    from semprior.progress import say
+
+    console = _console()
+    student = load_student(checkpoint, choose_device(device))
+    found = run(student, image, out, overlay=overlay, say=lambda text: say(console, text))
+    say(console, f"{found} detections in {len(image)} images; results in {out}")
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, or a run, whose best epoch is taken.")],
+    out: Annotated[Path, typer.Option(help="The file to write.", metavar="FILE.onnx")],
+) -> None:
+    """Write the bare student as ONNX, for images of any size, checked against onnxruntime."""
+    from semprior.export import export as write
+    from semprior.load import choose_device, load_student
+    from semprior.progress import say
+
+    gap = write(load_student(checkpoint, choose_device("cpu")), out)
+    say(_console(), f"{out}: agrees with PyTorch to {gap:.1e} in probability")
+
+
+@data_app.command("check")
+def data_check(folder: Annotated[Path, typer.Argument(help="A data set.", metavar="DIR")]) -> None:
+    """List every fault of a data set."""
+    from semprior.data.layout import check_dataset, find_layout
+
+    faults = check_dataset(folder)
+    for fault in faults:
+        print(fault)
+    if faults:
+        print(f"{folder}: {len(faults)} fault{'s' if len(faults) > 1 else ''}")
+        raise typer.Exit(2)
+    layout = find_layout(folder)
+    splits = ", ".join(f"{len(names)} {split}" for split, names in layout.splits.items())
+    print(f"{folder}: sound; {splits}; {'with' if layout.has_masks else 'without'} masks")
+
+
+@data_app.command("points")
+def data_points(
+    folder: Annotated[Path, typer.Argument(help="A data set with masks.", metavar="DIR")],
+    coarse: Annotated[bool, typer.Option("--coarse", help="A random target pixel instead of the centroid.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the random pixels.")] = 0,
+) -> None:
+    """Make point labels from masks: DIR/masks_centroid, one pixel a target."""
+    from semprior.data.points import write_points
+
+    count = write_points(folder, coarse, seed)
+    print(f"{folder / 'masks_centroid'}: {count} points, {'random target pixels' if coarse else 'centroids'}")
+
+
+@data_app.command("synth")
+def data_synth(
+    folder: Annotated[Path, typer.Argument(help="A new folder.", metavar="DIR")],
+    count: Annotated[int, typer.Option(help="Number of images.", min=3)],
+    seed: Annotated[int, typer.Option(help="Of the scenes.", min=0)] = 0,
+) -> None:
+    """Make a data set of synthetic infrared scenes with true masks."""
+    from semprior.data.scenes import write_scenes
+
+    write_scenes(folder, count, seed)
+    print(f"{folder}: {count} scenes, seed {seed}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        arguments: of the command line; none: the process's own.
+
+    Returns:
+        The exit code: 0, 2 for a fault in what was given, 130 when interrupted.
+    """
+    try:
+        result = app(list(arguments) if arguments is not None else None, prog_name="semprior", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except UserError as error:
+        _complain(str(error))
+    except _Usage as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()  # type: ignore[attr-defined]
+        else:
+            _complain(_usage(error))
+    except (KeyboardInterrupt, typer.Abort):
+        _complain("interrupted")
+        return 130
+    except BrokenPipeError:
+        sys.stdout = None  # type: ignore[assignment]  # nobody reads it any more
+        return 1
+    except OSError as error:
+        if error.errno is None:
+            raise
+        _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror))
+    return 2
+
+
+def _usage(error: Any) -> str:  # noqa: ANN401
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "semprior"
+    return f"{' '.join(error.format_message().split())} (see `{path} --help`)"
+
+
+def _complain(text: str) -> None:
+    print(f"semprior: {' '.join(text.split())}", file=sys.stderr)
+
+
+def _console() -> Any:  # noqa: ANN401
+    from rich.console import Console
+
+    return Console()

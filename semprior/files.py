@@ -1,0 +1,44 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+
+def encode_png(picture: np.ndarray) -> bytes:
+    """A picture as PNG: (H,W) uint8 grey or (H,W,3) uint8 RGB."""
+    flipped = picture if picture.ndim == 2 else picture[..., ::-1]
+    fine, encoded = cv2.imencode(".png", np.ascontiguousarray(flipped))
+    if not fine:
+        raise ValueError(f"a picture of {picture.shape} {picture.dtype} cannot be written as PNG")
+    return encoded.tobytes()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file beside its place and rename it into it, so that a kill at any moment leaves the old one whole.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written.
+    """
+    handle, scratch = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            os.fchmod(file.fileno(), 0o666 & ~umask())
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(scratch, path)
+    finally:
+        Path(scratch).unlink(missing_ok=True)
+
+
+def umask() -> int:
+    """The process's file mode mask."""
+    current = os.umask(0)
+    os.umask(current)
+    return current
