@@ -106,7 +106,7 @@ def _structural_fault(content: bytes) -> str | None:
 
 
 def _png_fault(content: bytes) -> str | None:
-    position, kinds = len(_PNG), []
+    position, kinds, packed = len(_PNG), [], []
     while position + 12 <= len(content):
         length, kind = struct.unpack_from(">I4s", content, position)
         if position + 12 + length > len(content):
@@ -115,15 +115,26 @@ def _png_fault(content: bytes) -> str | None:
         if zlib.crc32(content[position + 4 : position + 8 + length]) != checksum:
             return f"damaged PNG (checksum of its part at byte {position})"
         kinds.append(kind)
+        if kind == b"IDAT":
+            packed.append(content[position + 8 : position + 8 + length])
         if kind == b"IEND":
-            complete = kinds[0] == b"IHDR" and b"IDAT" in kinds
-            return None if complete else "damaged PNG (its header or its pixels are missing)"
+            sound = kinds[0] == b"IHDR" and _unpacks(b"".join(packed))
+            return None if sound else "damaged PNG (its header is missing or its pixels do not unpack)"
         position += 12 + length
     return "truncated PNG"
 
 
+def _unpacks(packed: bytes) -> bool:
+    unpacker = zlib.decompressobj()
+    try:
+        unpacker.decompress(packed)
+    except zlib.error:
+        return False
+    return unpacker.eof
+
+
 def _bmp_fault(content: bytes) -> str | None:
-    if len(content) < 34:
+    if len(content) < 38:
         return "truncated BMP"
     offset, header, width, height, _, bits, compression, size = struct.unpack_from("<IIiiHHII", content, 10)
     if header < 40:

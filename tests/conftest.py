@@ -1,0 +1,90 @@
+"""Fixtures for all tests: the real images, and a writer of small data sets."""
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def sirst() -> Path:
+    """The folder of SIRST v1: SEMPRIOR_SIRST, else ../shared/data/sirst-v1 beside the repository."""
+    folder = Path(os.environ.get("SEMPRIOR_SIRST", ROOT.parent / "shared" / "data" / "sirst-v1"))
+    if not (folder / "images").is_dir():
+        lack = pytest.fail if os.environ.get("SEMPRIOR_REQUIRE_ALL") == "1" else pytest.skip
+        lack(f"no SIRST v1 at {folder}; set SEMPRIOR_SIRST to its folder")
+    return folder
+
+
+def write_picture(path: Path, picture: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), picture)
+
+
+def tiny_picture(index: int, shape=(24, 32)) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Image (H,W) uint8, mask (H,W) bool and points (P,2) with index % 3 targets of 3x3 pixels."""
+    rng = np.random.default_rng(index)
+    image = rng.integers(40, 60, shape, dtype=np.uint8)
+    mask = np.zeros(shape, bool)
+    points = [(6, 6 + index % 5), (16, 20 - index % 5)][: index % 3]
+    for row, column in points:
+        mask[row - 1 : row + 2, column - 1 : column + 2] = True
+    image[mask] = 200
+    return image, mask, np.array(points, np.int64).reshape(-1, 2)
+
+
+@pytest.fixture
+def tiny_dataset(tmp_path):
+    """A function that writes a data set of small images in the SIRST layout and returns its folder.
+
+    Names are ``Tiny_0``, ``Tiny_1``, ...; image i has i % 3 targets of 3x3 pixels. ``splits`` gives the number of
+    images in each split, in the order of the names; None writes no split files.
+    """
+
+    def write(
+        splits=(("train", 6), ("val", 3), ("test", 3)),
+        *,
+        count=None,
+        suffix=".png",
+        bits=8,
+        colour=False,
+        masks="labels",
+        points="masks_centroid",
+        split_folder="mode",
+        split_file="{}.txt",
+        entry="{}",
+        root=None,
+    ):
+        root = tmp_path / "set" if root is None else root
+        count = sum(n for _, n in splits) if count is None else count
+        rows = ["name,x,y"]
+        for index in range(count):
+            name = f"Tiny_{index}"
+            image, mask, marked = tiny_picture(index)
+            if bits == 16:
+                image = image.astype(np.uint16) * 20 + 3000
+            if colour:
+                image = np.repeat(image[:, :, None], 3, axis=2)
+            write_picture(root / "images" / f"{name}{suffix}", image)
+            if masks:
+                write_picture(root / masks / f"{name}{suffix}", mask.astype(np.uint8) * 255)
+            if points == "masks_centroid":
+                spots = np.zeros(mask.shape, np.uint8)
+                spots[marked[:, 0], marked[:, 1]] = 255
+                write_picture(root / points / f"{name}.png", spots)
+            rows += [f"{entry.format(name)},{column},{row}" for row, column in marked]
+        if points == "points.csv":
+            (root / points).write_text("\n".join(rows) + "\n")
+        first = 0
+        for split, number in splits or ():
+            path = root / split_folder / split_file.format(split)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(entry.format(f"Tiny_{i}") + "\n" for i in range(first, first + number)))
+            first += number
+        return root
+
+    return write
