@@ -40,6 +40,7 @@ class DataConfig:
     crop: int = _leaf(192, 32, 1024)  # pixels, a multiple of 32
     batch: int = _leaf(16, 1)  # over all workers
     target_crops: float = _leaf(0.8, 0, 1)  # share of crops placed to hold a target, where the image has one
+    pad_crops: bool = True  # draw crops from the image as inference pads it, so that its seams are seen in training
     augment: float = _leaf(0.5, 0, 1)  # probability that a crop is augmented
 
 

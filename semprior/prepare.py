@@ -96,8 +96,8 @@ def read_training_set(layout: Layout, resolved: Resolved, say: Say) -> TrainingS
     )
     if config.select.by != "test/iou" and not held:
         say("no image is held out: the last epoch is taken as the best")
-    if config.select.by == "holdout/iou" and not layout.has_masks:
-        raise UserError("select.by=holdout/iou needs masks, and this data set has none; use point_score")
+    if config.select.by == "holdout/iou" and any(train[i].mask is None for i in held):
+        raise UserError("select.by=holdout/iou needs masks of the training images; choose by point_score")
     scenes = [*(train[i] for i in kept), *validation, *(train[i] for i in held)]
     test = []
     if config.select.by == "test/iou":

@@ -99,7 +99,7 @@ def draw_batch(
     for slot, position in enumerate(mine):
         index, own = indices[position], np.random.default_rng(seeds[position])
         image, mask = pool.scenes[index].image, pool.soft[index]
-        row, column = crop_corner(mask, side, config.target_crops, own)
+        row, column = crop_corner(mask, side, config.target_crops, own, 32 if config.pad_crops else 1)
         rows[slot], columns[slot] = row, column
         plain[slot, 0] = cut(image, row, column, side)
         target = (cut(mask, row, column, side) >= 128).astype(np.uint8)
@@ -117,10 +117,21 @@ def draw_batch(
     )
 
 
-def crop_corner(mask: np.ndarray, side: int, target_share: float, rng: np.random.Generator) -> tuple[int, int]:
-    """Upper left corner of a crop: uniform or, with probability `target_share`, uniform among those that hold a
-    random pixel of the mask (H,W) uint8 that is 128 or more."""
-    limits = [max(extent - side, 0) for extent in mask.shape]
+def crop_corner(
+    mask: np.ndarray, side: int, target_share: float, rng: np.random.Generator, multiple: int = 1
+) -> tuple[int, int]:
+    """Upper left corner of a crop.
+
+    Args:
+        mask: (H,W) uint8; a target from 128 on.
+        side: of the crop, pixels.
+        target_share: probability that the corner is drawn among those whose crop holds a random pixel of a target;
+            otherwise it is uniform.
+        rng: draws.
+        multiple: the image counts as padded, right and bottom, to a multiple of this. Inference pads to one of 32; a
+            detector that never saw the seam takes it for targets.
+    """
+    limits = [max(-(-extent // multiple) * multiple - side, 0) for extent in mask.shape]
     on_target = rng.random() < target_share
     low, high = [0, 0], limits
     if on_target and any(limits):

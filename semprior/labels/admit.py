@@ -7,10 +7,9 @@ import numpy as np
 
 MAX_FALSE_COMPONENTS = 5  # for each point
 FIRST_SHARE = 0.2  # of an image's points that may be missed when admission begins; all of them at its end
-ADMIT_UNTIL = 0.8  # of the run
 
 
-def admission_threshold(epoch: int, epochs: int, start: int) -> float:
+def admission_threshold(epoch: int, start: int, end: float) -> float:
     """The share of an image's points that the teacher may miss, from 0.2 up to 1.
 
     Published for 300 epochs and `start` 60: ``0.2 + 0.8 (epoch - 59) / (0.8 epochs - 60)``. In a run of another length
@@ -18,10 +17,10 @@ def admission_threshold(epoch: int, epochs: int, start: int) -> float:
 
     Args:
         epoch: counted from 0.
-        epochs: of the run.
         start: the epoch after which masks evolve.
+        end: the epoch after which nothing is admitted, ``0.8 epochs``.
     """
-    span = max(ADMIT_UNTIL * epochs - start, 1.0)
+    span = max(end - start, 1.0)
     return FIRST_SHARE + (1 - FIRST_SHARE) * (epoch - start * 59 / 60) / span
 
 

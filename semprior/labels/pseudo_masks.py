@@ -52,10 +52,11 @@ class PseudoMasks:
         for index in (*self.members, *self.training_set.validation_indices):
             self.soft[index] = evolve(self.soft[index], probabilities[index])
         labels, epochs = self.config.labels, self.config.epochs
-        if epoch > labels.admit_until * epochs:
+        end = labels.admit_until * epochs
+        if epoch > end:
             return 0
         start = share_of(labels.evolve_after, epochs)
-        allowed = admission_threshold(epoch, epochs, start)
+        allowed = admission_threshold(epoch, start, end)
         admitted = []
         for index in sorted(set(self.training_set.train_indices) - set(self.members)):
             mask = admit(probabilities[index], self.training_set.scenes[index].points, allowed)
