@@ -103,13 +103,14 @@ def check_gradients(name: str, batch: int = 4, size: int = 64, seeds: Sequence[i
         size: their side, pixels, a multiple of 32.
         seeds: of weights, images and maps, one a draw.
     """
-    draws = [_one_step(*_pair(name, seed), _batch(batch, size)) for seed in seeds]
+    draws = []
+    for seed in seeds:
+        fast, plain = _pair(name, seed)
+        fast64, plain64 = fast.to(torch.float64, torch.channels_last), plain.to(torch.float64)
+        draws.append(_one_step(fast, plain, _batch(batch, size)))
     loss, gradient, channels_last, noise = (statistics.median(column) for column in zip(*draws, strict=True))
-    fast, plain = _pair(name, seeds[0])
     data = [_as(_batch(batch, size), torch.float64) for _ in range(2)]
-    gradient64, running64 = _three_steps(
-        fast.to(torch.float64, torch.channels_last), plain.to(torch.float64), data, DETECTORS[name].learning_rate
-    )
+    gradient64, running64 = _three_steps(fast64, plain64, data, DETECTORS[name].learning_rate)
     return Check(loss, gradient, channels_last, noise, gradient64, running64)
 
 
