@@ -116,9 +116,19 @@ class CheckpointFolder:
         return self.root / name
 
     def index(self) -> dict[str, str]:
-        """Folder names of ``last``, ``previous`` and ``best``; empty before the first."""
+        """Folder names of ``last``, ``previous`` and ``best``; empty before the first.
+
+        Raises:
+            UserError: the index is damaged.
+        """
         path = self.root / INDEX
-        return json.loads(path.read_text()) if path.exists() else {}
+        if not path.exists():
+            return {}
+        try:
+            index = json.loads(path.read_text())
+            return {which: str(index[which]) for which in KEPT}
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path}: is damaged; name a checkpoint beside it instead") from error
 
     def path(self, which: str) -> Path:
         """The folder of ``last``, ``previous`` or ``best``.
@@ -147,6 +157,8 @@ def find_checkpoint(path: Path) -> Path:
         return path
     if (path / "checkpoints" / INDEX).is_file():
         return CheckpointFolder(path / "checkpoints").path("best")
+    if (path / INDEX).is_file():
+        return CheckpointFolder(path).path("best")
     if path.name in KEPT and (path.parent / INDEX).is_file():
         return CheckpointFolder(path.parent).path(path.name)
     raise UserError(f"{path}: is neither a run's folder nor a checkpoint")

@@ -21,7 +21,6 @@ _Usage: type[Exception] = typer.BadParameter.__mro__[2]
 """What is wrong with a command's arguments; typer takes it from click, or from a copy of click of its own."""
 
 app = typer.Typer(
-    help="Detectors of small infrared targets, trained from single points with semantic priors.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -29,6 +28,21 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Look after data sets.", rich_markup_mode=None)
 app.add_typer(data_app, name="data")
+
+
+@app.callback(invoke_without_command=True)
+def version(
+    context: typer.Context,
+    show: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
+    """Detectors of small infrared targets, trained from single points with semantic priors."""
+    if show:
+        from semprior import __version__
+
+        print(__version__)
+    elif context.invoked_subcommand is None:
+        context.fail("Missing command.")
+
 
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", metavar="NAME")]
 
@@ -100,7 +114,7 @@ def evaluate(
 @app.command()
 def predict(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, or a run, whose best epoch is taken.")],
-    image: Annotated[list[Path], typer.Argument(help="PNG or BMP files.")],
+    image: Annotated[list[Path], typer.Argument(help="PNG or BMP files.", metavar="IMAGE")],
     out: Annotated[Path, typer.Option(help="Folder of the results.", metavar="DIR")],
     overlay: Annotated[bool, typer.Option("--overlay", help="Images with the targets outlined, too.")] = False,
     device: Device = "auto",

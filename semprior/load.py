@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from semprior.checkpoint import Snapshot, find_checkpoint, load_checkpoint
-from semprior.config import Config, unflatten
+from semprior.config import Config, environment_leaves, unflatten
 from semprior.data.batches import Normalisation
 from semprior.data.layout import IntensityRange
 from semprior.errors import UserError
@@ -101,6 +101,8 @@ def load_student(path: Path, device: torch.device) -> Student:
 def load_teacher(path: Path, device: torch.device) -> LoadedTeacher:
     """The teacher of a run (its best checkpoint) or of a checkpoint, with its VFM.
 
+    The VFM's weights are found as the run found them, or as the variable ``SEMPRIOR__VFM__WEIGHTS`` says.
+
     Raises:
         UserError: as `load_student`; the VFM's weights cannot be had, or are not those of the run.
     """
@@ -109,11 +111,12 @@ def load_teacher(path: Path, device: torch.device) -> LoadedTeacher:
     origin = _origin(folder, snapshot)
     config, spec = origin.config, detector_spec(origin.config.detector)
     placed = placed_stages(config.scam.stages, len(spec.stages))
-    vfm = load_vfm(config.vfm.name, config.vfm.weights, device) if placed else None
+    weights = str(environment_leaves().get("vfm.weights", config.vfm.weights))
+    vfm = load_vfm(config.vfm.name, weights, device) if placed else None
     if (vfm.key if vfm else None) != origin.vfm:
         raise UserError(
-            f"{folder}: its teacher was trained with other weights of {config.vfm.name} than vfm.weights="
-            f"{config.vfm.weights} gives here; provide those"
+            f"{folder}: its teacher was trained with other weights of {config.vfm.name} than vfm.weights={weights}"
+            " gives here; name those with the variable SEMPRIOR__VFM__WEIGHTS"
         )
     scam = SCAM(
         map_channels=vfm.map_channels if vfm else (1,),

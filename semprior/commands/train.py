@@ -28,6 +28,16 @@ from semprior.run_folder import RunFolder, refuse_existing
 from semprior.trainer import Report, Trainer
 
 _PANELS_EVERY = 5  # evaluations
+_SHOWN = (
+    ("point_score", "point score", 4),
+    ("point_pd", "Pd of points", 4),
+    ("point_fa", "Fa away from points (1e-6)", 2),
+    ("iou", "IoU", 4),
+    ("niou", "nIoU", 4),
+    ("pd", "Pd", 4),
+    ("fa", "Fa (1e-6)", 2),
+)
+"""Name, label and digits of the metrics that a run ends with."""
 
 
 @dataclass(frozen=True)
@@ -201,6 +211,9 @@ def _train(trainer: Trainer, run: RunFolder, voice: _Voice) -> None:
                 run.checkpoints.save(trainer.snapshot(), best=report.best)
                 voice.note(display.report(report))
                 _show_on_board(board, trainer, report)
+    except (UserError, KeyboardInterrupt) as stopped:
+        voice.note(f"stopped: {stopped or 'interrupted'}")
+        raise
     finally:
         board.close()
     _conclude(run, trainer, voice)
@@ -239,27 +252,18 @@ def _conclude(run: RunFolder, trainer: Trainer, voice: _Voice) -> None:
 
 def _results(best: Mapping[str, Any], trainer: Trainer, console: Console) -> None:
     place = "test" if trainer.config.select.by == "test/iou" else "holdout"
-    shown = [
-        ("point_score", "point score", 4),
-        ("point_pd", "point Pd", 4),
-        ("point_fa", "point Fa (1e-6)", 2),
-        ("iou", "IoU", 4),
-        ("niou", "nIoU", 4),
-        ("pd", "Pd", 4),
-        ("fa", "Fa (1e-6)", 2),
-    ]
-    shown = [entry for entry in shown if best.get(f"{place}/{entry[0]}") is not None]
-    if not shown:
-        return
-    table = Table(title=f"best epoch {best['epoch']}, {place}", title_justify="left")
+    title = f"{place}, best after {best['epoch'] + 1} of {trainer.config.epochs} epochs"
+    table = Table(title=title, title_justify="left")
     table.add_column("")
-    for _, label, _ in shown:
-        table.add_column(label, justify="right")
-    for who, prefix in (("student", place), ("teacher", f"{place}/teacher")):
+    for who in ("student", "teacher"):
+        table.add_column(who, justify="right")
+    for name, label, digits in _SHOWN:
         cells = []
-        for name, _, digits in shown:
+        for prefix in (place, f"{place}/teacher"):
             value, error = best.get(f"{prefix}/{name}"), best.get(f"{prefix}/{name}_se")
             text = "" if value is None else f"{value:.{digits}f}"
             cells.append(f"{text} ± {error:.{digits}f}" if error is not None else text)
-        table.add_row(who, *cells)
-    console.print(table)
+        if any(cells):
+            table.add_row(label, *cells)
+    if table.row_count:
+        console.print(table)
