@@ -57,7 +57,7 @@ class FeatureBank:
         saturated: int,
         device: torch.device,
     ) -> None:
-        self.forwards = forwards
+        self.forwards = self._computed = forwards
         self.overflow = tuple(i for i, entry in enumerate(entries) if entry is None)
         self._vfm = vfm
         self._images = images
@@ -206,7 +206,7 @@ class FeatureBank:
     def describe(self) -> str:
         """One line for the log: images, size, how many are computed per crop, values cut to the range."""
         stored = len(self._features) - len(self.overflow)
-        text = f"feature bank: {stored} images in {self._bytes / 1e9:.2f} GB of float16 ({self.forwards} computed now)"
+        text = f"feature bank: {stored} images in {self._bytes / 1e9:.2f} GB of float16 ({self._computed} computed now)"
         if self.overflow:
             text += f"; {len(self.overflow)} beyond vfm.bank_gb={self._budget_gb:g} are computed per crop"
         if self._saturated:

@@ -202,6 +202,8 @@ def _vit_maps(network: nn.Module, pixels: Tensor, grid: tuple[int, int]) -> list
         hook.remove()
     prefix = network.num_prefix_tokens
     tokens = [entering[0][:, prefix:], *outputs[:-1], last[:, prefix:]]
+    if any(t.shape[1] != rows * cols for t in tokens):  # a hybrid: its patches are cells of a CNN, not of the image
+        raise _UnfitMaps(f"{tokens[0].shape[1]} tokens are given where {rows}x{cols} patches are")
     return [t.transpose(1, 2).unflatten(2, (rows, cols)) for t in tokens]
 
 
