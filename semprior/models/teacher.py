@@ -102,8 +102,8 @@ class Teacher(nn.Module):
 def _still(device: torch.device) -> Iterator[None]:
     """No gradients, under the caller's autocast but without its cache.
 
-    Autocast caches the weights that it casts. Cast without gradient, they would be reused by the half that needs one,
-    and the decoder's weights would get no gradient at all (https://github.com/pytorch/pytorch/issues/112583).
+    Autocast caches the weights that it casts. Older versions of torch then give what was cast without gradient to the
+    half that needs one, and the decoder's weights get none (https://github.com/pytorch/pytorch/issues/112583).
     """
     kind = device.type
     dtype = torch.get_autocast_dtype(kind)

@@ -57,7 +57,7 @@ class MLCLNet(Detector):
         ]
         x = maps.pop()
         for low in reversed(maps):
-            x = low + F.interpolate(x, low.shape[-2:], mode="bilinear", align_corners=True)
+            x = F.interpolate(x, low.shape[-2:], mode="bilinear", align_corners=True).add_(low)
         return (self.output(F.relu_(self.head(x))),)
 
     def output_layers(self) -> tuple[nn.Conv2d, ...]:
