@@ -21,7 +21,8 @@ __all__ = ["admission_threshold", "admit", "evolution_due", "evolve"]
 
 REACH = 16  # pixels from a region's centroid to the sides of its square
 PEAK_SHARE = 0.5  # of the highest probability in the square: the threshold of a region without area
-LARGE_REGION = 0.0015  # area, as a share of the image, at which the threshold has risen to the peak
+LARGE_REGION = 0.0015  # of the image: a region this large has its threshold
+RISE = 0.5  # of the way up to the peak; one twice as large takes nothing in
 DECAY = 0.97
 _FADED = np.rint(255 * (DECAY * (np.arange(256) / 255))).astype(np.uint8)
 _FADED[255] = 255
@@ -51,7 +52,7 @@ def evolve(soft: np.ndarray, probability: np.ndarray) -> np.ndarray:
         around, own = probability[square].astype(np.float64), soft[square]
         peak = float(around.max())
         floor = PEAK_SHARE * peak
-        grown = _touching(around > floor + 0.5 * (peak - floor) * share, row - top, column - left)
+        grown = _touching(around > floor + RISE * (peak - floor) * share, row - top, column - left)
         np.copyto(
             evolved[square], np.rint(255 * ((own / 255 + around) / 2)), where=grown & (own < 255), casting="unsafe"
         )
@@ -60,6 +61,8 @@ def evolve(soft: np.ndarray, probability: np.ndarray) -> np.ndarray:
 
 def _touching(mask: np.ndarray, row: int, column: int) -> np.ndarray:
     """The 8-connected components of a mask that share a pixel with the 3x3 square at a position."""
-    _, labels = cv2.connectedComponents(mask.view(np.uint8), connectivity=8)
-    near = labels[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2]
-    return np.isin(labels, near[near > 0])
+    count, labels = cv2.connectedComponents(mask.view(np.uint8), connectivity=8)
+    touched = np.zeros(count, bool)
+    touched[labels[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2]] = True
+    touched[0] = False
+    return touched[labels]
