@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from semprior.errors import UserError
+from semprior.files import umask, write_atomically
 
 FORMAT = 1
 MANIFEST, INDEX = "manifest.json", "index.json"
@@ -57,6 +58,7 @@ def save_checkpoint(folder: Path, snapshot: Snapshot) -> None:
         digests = {name: _write(scratch / name, content) for name, content in _files(snapshot)}
         manifest = {"format": FORMAT, "sha256": digests}
         _write(scratch / MANIFEST, json.dumps(manifest, indent=1).encode())
+        os.chmod(scratch, 0o777 & ~umask())
         _sync_folder(scratch)
         if folder.exists():
             shutil.rmtree(folder)
@@ -111,7 +113,8 @@ class CheckpointFolder:
         index = {"last": name, "previous": index.get("last", name), "best": index.get("best", name)}
         if best:
             index["best"] = name
-        _write_atomically(self.root / INDEX, json.dumps(index, indent=1).encode())
+        write_atomically(self.root / INDEX, json.dumps(index, indent=1).encode())
+        _sync_folder(self.root)
         self._prune(index)
         return self.root / name
 
@@ -205,16 +208,6 @@ def _write(path: Path, content: bytes) -> str:
         file.flush()
         os.fsync(file.fileno())
     return hashlib.sha256(content).hexdigest()
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    handle, scratch = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(scratch, path)
-    _sync_folder(path.parent)
 
 
 def _sync_folder(folder: Path) -> None:

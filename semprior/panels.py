@@ -110,7 +110,7 @@ def draw(strips: Sequence[Strip], window: int = 64) -> np.ndarray:
                 axes.set_title(name, fontsize=8)
             stage = _stage(strip, name)
             if stage is None:
-                axes.axis("off")
+                axes.set_frame_on(False)
             elif name == "input":
                 axes.imshow(stage, cmap="gray")
                 corner = (cols.start - 0.5, rows.start - 0.5)
