@@ -36,6 +36,7 @@ PAPER = {  # every leaf of the preset `paper`, with the section of the method th
     "data.crop": 256,  # 7
     "data.batch": 16,  # 7
     "data.target_crops": 0.0,  # 7: uniform offsets
+    "data.pad_crops": False,  # 7: padded only where the image is smaller
     "data.augment": 0.5,  # 7
     "vfm.name": "vit_small_plus_patch16_dinov3",  # 2
     "vfm.weights": "auto",
