@@ -26,6 +26,16 @@ def load() -> float | None:
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
+def peak_memory() -> int | None:
+    """Most bytes this process has held since it started; None where /proc does not say.
+
+    `getrusage` will not do: what a process inherits there from the one that started it may be more than its own.
+    """
+    status = Path("/proc/self/status")
+    found = re.search(r"^VmHWM:\s*(\d+) kB", status.read_text() if status.exists() else "", re.MULTILINE)
+    return int(found.group(1)) * 1024 if found else None
+
+
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

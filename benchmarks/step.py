@@ -10,6 +10,7 @@ First the gradients of both are compared on equal features; the exit code is 1 w
 
 import argparse
 import json
+import math
 import multiprocessing
 import sys
 import tempfile
@@ -122,7 +123,7 @@ def _describe(name: str, plain: Timing, ours: Timing) -> str:
     lines.append(
         f"{name}: of the inner step, batches {plain.batch_s:.3f} s and {ours.batch_s:.3f} s, the VFM {plain.vfm_s:.3f}"
         f" s and {ours.vfm_s:.3f} s; processor time {plain.inner_cpu_s:.1f} s and {ours.inner_cpu_s:.1f} s;"
-        f" peak memory {plain.peak_gb:.1f} GB and {ours.peak_gb:.1f} GB"
+        f" peak memory {plain.peak_gb or math.nan:.1f} GB and {ours.peak_gb or math.nan:.1f} GB"
     )
     return "\n".join(lines)
 

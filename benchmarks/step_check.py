@@ -94,7 +94,7 @@ class _Plain:
         return _grouped(kind, loss, self.model.detector, self.model.modulator, self.alpha)
 
 
-def check_gradients(name: str, batch: int = 4, size: int = 64, seeds: Sequence[int] = (0, 1, 2)) -> Check:
+def check_gradients(name: str, batch: int = 2, size: int = 64, seeds: Sequence[int] = (0, 1, 2)) -> Check:
     """Compare both paths of a detector on random images and maps, on the CPU.
 
     Args:

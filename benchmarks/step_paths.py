@@ -4,7 +4,6 @@ Of their own, because ours keeps freed memory in the process (`semprior.allocato
 up too, and because the peak of memory is a process's.
 """
 
-import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -15,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.machine import describe_machine
+from benchmarks.machine import describe_machine, peak_memory
 from benchmarks.plain import augment, bilevel
 from benchmarks.plain.detectors import DETECTORS
 from benchmarks.plain.scam import Modulator, Teacher
@@ -61,7 +60,7 @@ class Timing:
         vfm_s: of it, the VFM's forward; 0 with a bank.
         inner_cpu_s: processor time of an inner step, over all threads: what it costs where the machine is shared.
         outer_s: an outer step with both its batches; none if not asked for.
-        peak_gb: most memory held; on an accelerator, its own.
+        peak_gb: most memory held; on an accelerator, its own; none where the system does not say.
         machine: in one line.
     """
 
@@ -70,7 +69,7 @@ class Timing:
     vfm_s: float
     inner_cpu_s: float
     outer_s: float | None
-    peak_gb: float
+    peak_gb: float | None
     machine: str
 
 
@@ -214,16 +213,13 @@ def _measure(setting: Setting, inner: Step, outer: Step) -> Timing:
     if setting.outer:
         outer(watch)
         outer_s = statistics.median(sum(outer(watch)) for _ in range(setting.repeats))
-    if setting.device.startswith("cuda"):
-        peak = torch.cuda.max_memory_allocated()
-    else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = torch.cuda.max_memory_allocated() if setting.device.startswith("cuda") else peak_memory()
     return Timing(
         inner_s=statistics.median(sum(lap) for lap in laps),
         batch_s=statistics.median(lap[0] for lap in laps),
         vfm_s=statistics.median(lap[1] for lap in laps),
         inner_cpu_s=statistics.median(busy),
         outer_s=outer_s,
-        peak_gb=peak / 1e9,
+        peak_gb=peak / 1e9 if peak is not None else None,
         machine=describe_machine(setting.device),
     )
