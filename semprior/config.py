@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import os
 import types
 import typing
@@ -157,6 +158,7 @@ def leaf_types() -> dict[str, Any]:
     return {key: hint for key, (hint, _) in _leaves(Config).items()}
 
 
+@functools.cache
 def _leaves(cls: type, prefix: str = "") -> dict[str, tuple[Any, Mapping[str, Any]]]:
     hints = typing.get_type_hints(cls)
     found: dict[str, tuple[Any, Mapping[str, Any]]] = {}

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from semprior.data.batches import Normalisation, normalise
-from semprior.models.features import TILE
 from semprior.models.teacher import Teacher
 
-MULTIPLE, _PIXELS_AT_ONCE = 32, 1 << 20
+MULTIPLE, TILE, _PIXELS_AT_ONCE = 32, 1024, 1 << 20
 
-WholeFeatures = Callable[[Sequence[int], Tensor], list[Tensor]]
-"""Features of whole padded images: (their indices, grey (B,1,H,W) in 0..1) -> K maps."""
+WholeFeatures = Callable[[Sequence[int] | None, Tensor], list[Tensor]]
+"""Features of whole padded images: (their indices, or none for a tile; grey (B,1,H,W) in 0..1) -> K maps."""
+
+Run = Callable[[Sequence[int] | None, Tensor], Tensor]
 
 
 def student_probabilities(
@@ -51,7 +52,7 @@ def teacher_probabilities(
 ) -> list[np.ndarray]:
     """As `student_probabilities`, by the teacher; `features` gives the VFM's maps of the padded images."""
 
-    def run(indices: Sequence[int], grey: Tensor) -> Tensor:
+    def run(indices: Sequence[int] | None, grey: Tensor) -> Tensor:
         return teacher(_normal(grey, normalisation), features(indices, grey.float() / 255))
 
     return _probabilities(run, images, device, bf16)
@@ -62,14 +63,12 @@ def _normal(grey: Tensor, normalisation: Normalisation) -> Tensor:
 
 
 @torch.no_grad()
-def _probabilities(
-    run: Callable[[Sequence[int], Tensor], Tensor], images: Sequence[np.ndarray], device: torch.device, bf16: bool
-) -> list[np.ndarray]:
+def _probabilities(run: Run, images: Sequence[np.ndarray], device: torch.device, bf16: bool) -> list[np.ndarray]:
     found: list[np.ndarray | None] = [None] * len(images)
     for indices, grey in _same_size_batches(images):
         grey = grey.to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-            logits = _tiled(run, indices, grey) if min(grey.shape[-2:]) > TILE else run(indices, grey)
+            logits = _tiled(run, grey) if min(grey.shape[-2:]) > TILE else run(indices, grey)
         probability = torch.sigmoid(logits.float())[:, 0].cpu().numpy()
         for index, whole in zip(indices, probability, strict=True):
             height, width = images[index].shape
@@ -97,12 +96,12 @@ def _padded(extent: int) -> int:
     return -(-extent // MULTIPLE) * MULTIPLE
 
 
-def _tiled(run: Callable[[Sequence[int], Tensor], Tensor], indices: Sequence[int], grey: Tensor) -> Tensor:
+def _tiled(run: Run, grey: Tensor) -> Tensor:
     """Logits of images both of whose sides exceed a tile, tile by tile, each through the network on its own."""
     logits = torch.zeros(grey.shape, dtype=torch.float32, device=grey.device)
     height, width = grey.shape[-2:]
     for row in range(0, height, TILE):
         for column in range(0, width, TILE):
             place = (..., slice(row, min(row + TILE, height)), slice(column, min(column + TILE, width)))
-            logits[place] = run(indices, grey[place]).float()
+            logits[place] = run(None, grey[place]).float()
     return logits

@@ -144,6 +144,11 @@ def load_features(config: Config, training_set: TrainingSet, cache: Path, device
     if config.vfm.features == "exact":
         return Features(vfm, None)
     images = [scene.image for scene in training_set.scenes]
-    bank = FeatureBank.build(cache, vfm, images, config.vfm.bank_gb, device)
+
+    def progress(done: int, total: int) -> None:
+        if done % 100 == 0:
+            say(f"feature bank: {done} of {total} images computed")
+
+    bank = FeatureBank.build(cache, vfm, images, config.vfm.bank_gb, device, progress)
     say(bank.describe())
     return Features(vfm, bank)

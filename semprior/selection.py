@@ -1,4 +1,4 @@
-"""Scoring an evaluation and choosing the best epoch: by points, or by masks of the holdout or (`paper`) the test split."""
+"""Scoring an evaluation; choosing the best epoch by points, or by masks of the holdout or (`paper`) of the test split."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Selector:
                 flat |= {f"{prefix}/{name}": value for name, value in self._by_masks(masks).items()}
         key = self.by if self.by != "point_score" else "holdout/point_score"
         value = flat.get(key, float(epoch))  # without a holdout the latest epoch is the best
-        best = self.best_value is None or value > self.best_value
+        best = self.best_value is None or value >= self.best_value
         if best:
             self.best_value, self.best_epoch = value, epoch
         return Scores(flat, best)

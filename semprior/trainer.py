@@ -93,7 +93,8 @@ class Trainer:
         self.rng = np.random.default_rng(config.seed)
         self.teacher = _build_teacher(config, features, device)
         self.average = copy_of(self.teacher) if config.optim.average else None
-        self.alpha = nn.Parameter(torch.zeros(int(training_set.clusters.max()) + 1, device=device))
+        self.clusters = training_set.clusters
+        self.alpha = nn.Parameter(torch.zeros(min(config.clusters.count, len(training_set.scenes)), device=device))
         self.pseudo_masks = PseudoMasks.start(config, training_set)
         self.selector = Selector(config, training_set)
         self.inner = self._optimizer([*self.teacher.parameters()])
@@ -144,7 +145,7 @@ class Trainer:
                 "modulator": dict(evaluated.scam.state_dict()),
                 "training": training,
             },
-            arrays=self.pseudo_masks.stored() | self.selector.stored(),
+            arrays=self.pseudo_masks.stored() | self.selector.stored() | {"clusters": self.clusters},
             values={
                 "config": flatten(self.config),
                 "epoch": self.epoch,
@@ -182,6 +183,7 @@ class Trainer:
         restore_optimizer("outer", self.outer, training)
         self.epoch, self.updates = int(values["epoch"]), int(values["updates"])
         self.rng.bit_generator.state = values["rng"]
+        self.clusters = snapshot.arrays["clusters"]  # k-means may differ in the last bit on another machine
         self.pseudo_masks.restore(snapshot.arrays)
         self.selector.restore(snapshot.arrays, values["selection"])
 
@@ -252,7 +254,7 @@ class Trainer:
 
     def _batch(self, indices: list[int]) -> Batch:
         return draw_batch(
-            Pool(self.training_set.scenes, self.pseudo_masks.soft, self.training_set.clusters),
+            Pool(self.training_set.scenes, self.pseudo_masks.soft, self.clusters),
             indices,
             self.config.data,
             self.training_set.normalisation,
@@ -304,7 +306,7 @@ class Trainer:
         return teacher_probabilities(
             self.evaluated,
             [self.training_set.scenes[i].image for i in indices],
-            lambda positions, grey: self.features.banked([indices[p] for p in positions], grey),
+            lambda places, grey: self.features.banked(None if places is None else [indices[p] for p in places], grey),
             self.training_set.normalisation,
             self.device,
             self.config.precision == "bf16",
@@ -330,12 +332,11 @@ def _build_teacher(config: Config, features: Features, device: torch.device) -> 
 
 
 def data_digest(training_set: TrainingSet) -> str:
-    """SHA-256 of everything a run takes from its data: names, images, points, clusters and their order."""
+    """SHA-256 of everything a run takes from its data: names, images, points and their order."""
     digest = hashlib.sha256()
     for scene in training_set.scenes:
         digest.update(f"{scene.name}\0{scene.image.shape}\0".encode())
         digest.update(np.ascontiguousarray(scene.image))
         digest.update(np.ascontiguousarray(scene.points.astype(np.int64)))
     digest.update(f"{training_set.train} {training_set.validation}".encode())
-    digest.update(np.ascontiguousarray(training_set.clusters))
     return digest.hexdigest()

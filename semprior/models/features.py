@@ -10,8 +10,6 @@ from torch import Tensor
 from semprior.models.bank import FeatureBank
 from semprior.models.vfm import VFM
 
-TILE = 1024  # pixels; an image both of whose sides exceed it goes through the networks in tiles of this side
-
 
 class Features:
     """Features of crops and of whole images, for the teacher.
@@ -49,16 +47,14 @@ class Features:
             return self.vfm(grey)
         return [maps.to(grey.device) for maps in self.bank.crop(indices, rows, columns, side)]
 
-    def whole(self, indices: Sequence[int], grey: Tensor) -> list[Tensor]:
-        """Maps of whole images padded to a multiple of 32, grey (B,1,H,W) in 0..1; a tile counts as an image."""
+    def whole(self, indices: Sequence[int] | None, grey: Tensor) -> list[Tensor]:
+        """Maps of whole images padded to a multiple of 32, or of tiles, by a forward; grey (B,1,H,W) in 0..1."""
         del indices
         return [] if self.vfm is None else self.vfm(grey)
 
-    def banked(self, indices: Sequence[int], grey: Tensor) -> list[Tensor]:
-        """As `whole`, for images of the run whose maps the bank holds: no forward."""
-        if self.vfm is None:
-            return []
-        if self.bank is None or min(grey.shape[-2:]) > TILE:
-            return self.vfm(grey)
+    def banked(self, indices: Sequence[int] | None, grey: Tensor) -> list[Tensor]:
+        """As `whole`, for images of the run: what the bank holds needs no forward. A tile has no index."""
+        if self.vfm is None or self.bank is None or indices is None:
+            return self.whole(indices, grey)
         corner, size = np.zeros(len(indices), np.int64), (grey.shape[-2], grey.shape[-1])
         return [maps.to(grey.device) for maps in self.bank.crop(indices, corner, corner, size)]
