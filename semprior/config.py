@@ -63,6 +63,7 @@ class SCAMConfig:
     stages: tuple[int, ...] | Literal["all", "none"] = "all"  # stages counted from 1
     scale: float | None = _leaf(None, 0, 10)  # none: the detector's published scale
     gate_penalty: float = _leaf(0.005, 0)
+    own_statistics: bool = True  # the teacher's decoder keeps BatchNorm statistics of its own
 
 
 @dataclass(frozen=True)
@@ -151,11 +152,6 @@ class Config:
     optim: OptimConfig = OptimConfig()
     outer: OuterConfig = OuterConfig()
     select: SelectConfig = SelectConfig()
-
-
-def leaf_types() -> dict[str, Any]:
-    """Every dotted key with the type of its leaf."""
-    return {key: hint for key, (hint, _) in _leaves(Config).items()}
 
 
 @functools.cache

@@ -15,9 +15,10 @@ from semprior.data.batches import Normalisation
 from semprior.data.layout import IntensityRange
 from semprior.errors import UserError
 from semprior.infer import student_probabilities, teacher_probabilities
+from semprior.models.build import build_teacher
 from semprior.models.detector import Detector, create_detector, detector_spec
 from semprior.models.features import Features
-from semprior.models.scam import SCAM, placed_stages
+from semprior.models.scam import placed_stages
 from semprior.models.teacher import Teacher
 from semprior.models.vfm import load_vfm
 
@@ -118,15 +119,11 @@ def load_teacher(path: Path, device: torch.device) -> LoadedTeacher:
             f"{folder}: its teacher was trained with other weights of {config.vfm.name} than vfm.weights={weights}"
             " gives here; name those with the variable SEMPRIOR__VFM__WEIGHTS"
         )
-    scam = SCAM(
-        map_channels=vfm.map_channels if vfm else (1,),
-        stages=spec.stages,
-        placed=placed,
-        scale=spec.scam_scale if config.scam.scale is None else config.scam.scale,
-        width=config.vfm.width if vfm and vfm.width_needed else None,
-    )
-    _fill(scam, snapshot, "modulator", origin)
-    teacher = Teacher(_detector(snapshot, origin, device), scam).to(device).eval().requires_grad_(False)
+    teacher = build_teacher(config, vfm)
+    _fill(teacher.detector, snapshot, "student", origin)
+    snapshot.tensors["modulator"] |= teacher.detector.state_dict(prefix="detector.")
+    _fill(teacher, snapshot, "modulator", origin)
+    teacher = teacher.to(device).eval().requires_grad_(False)
     return LoadedTeacher(teacher, Features(vfm, None), origin, device)
 
 

@@ -1,4 +1,4 @@
-"""Scoring an evaluation; choosing the best epoch by points, or by masks of the holdout or (`paper`) of the test split."""
+"""Scoring an evaluation, and choosing the best epoch: by points, or by masks of the holdout or of the test split."""
 
 from __future__ import annotations
 

@@ -19,9 +19,9 @@ from semprior.data.batches import Batch, Pool, draw_batch, epoch_batches
 from semprior.errors import UserError
 from semprior.infer import student_probabilities, teacher_probabilities
 from semprior.labels.pseudo_masks import PseudoMasks
-from semprior.models.detector import create_detector, detector_spec
+from semprior.models.build import build_teacher
+from semprior.models.detector import detector_spec
 from semprior.models.features import Features
-from semprior.models.scam import SCAM, placed_stages
 from semprior.models.teacher import Teacher
 from semprior.optimizers import restore_optimizer, stored_optimizer
 from semprior.prepare import TrainingSet
@@ -91,7 +91,7 @@ class Trainer:
         self.epoch = 0
         self.updates = 0
         self.rng = np.random.default_rng(config.seed)
-        self.teacher = _build_teacher(config, features, device)
+        self.teacher = build_teacher(config, features.vfm).to(device)
         self.average = copy_of(self.teacher) if config.optim.average else None
         self.clusters = training_set.clusters
         self.alpha = nn.Parameter(torch.zeros(min(config.clusters.count, len(training_set.scenes)), device=device))
@@ -142,7 +142,7 @@ class Trainer:
         return Snapshot(
             tensors={
                 "student": dict(evaluated.detector.state_dict()),
-                "modulator": dict(evaluated.scam.state_dict()),
+                "modulator": evaluated.modulator_state(),
                 "training": training,
             },
             arrays=self.pseudo_masks.stored() | self.selector.stored() | {"clusters": self.clusters},
@@ -176,7 +176,7 @@ class Trainer:
         self.teacher.load_state_dict(weights)
         if isinstance(self.average, Teacher):
             self.average.detector.load_state_dict(snapshot.tensors["student"])
-            self.average.scam.load_state_dict(snapshot.tensors["modulator"])
+            self.average.load_state_dict(snapshot.tensors["modulator"], strict=False)
         with torch.no_grad():
             self.alpha.copy_(training["alpha"])
         restore_optimizer("inner", self.inner, training)
@@ -311,24 +311,6 @@ class Trainer:
             self.device,
             self.config.precision == "bf16",
         )
-
-
-def _build_teacher(config: Config, features: Features, device: torch.device) -> Teacher:
-    """Detector and modulator with their first weights, which depend on the seed alone."""
-    spec = detector_spec(config.detector)
-    vfm = features.vfm
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        detector = create_detector(config.detector, output_bias=config.loss.output_bias)
-        scam = SCAM(
-            map_channels=vfm.map_channels if vfm else (1,),
-            stages=spec.stages,
-            placed=placed_stages(config.scam.stages, len(spec.stages)),
-            scale=spec.scam_scale if config.scam.scale is None else config.scam.scale,
-            width=config.vfm.width if vfm and vfm.width_needed else None,
-        )
-    teacher = Teacher(detector, scam).to(device)
-    return teacher.to(memory_format=torch.channels_last) if config.channels_last else teacher
 
 
 def data_digest(training_set: TrainingSet) -> str:

@@ -11,7 +11,6 @@ from semprior.config import (
     Config,
     environment_leaves,
     flatten,
-    leaf_types,
     parse_settings,
     preset_leaves,
     preset_names,
@@ -46,6 +45,7 @@ PAPER = {  # every leaf of the preset `paper`, with the section of the method th
     "scam.stages": "all",  # 3
     "scam.scale": None,  # 1: the detector's
     "scam.gate_penalty": 0.005,  # 4
+    "scam.own_statistics": False,  # 4: BatchNorm is shared, both forwards update the running statistics
     "distill.align_weight": 0.1,  # 4
     "distill.outer_weight": 1.0,  # 4
     "distill.temperature": 4.0,  # 4
@@ -112,7 +112,7 @@ def test_presets_resolve_and_survive_the_round_trip_through_yaml(name):
     config = resolved(preset=name)
     assert config.preset == name
     assert unflatten(yaml.safe_load(yaml.safe_dump(flatten(config)))) == config
-    assert set(flatten(config)) == set(leaf_types())
+    assert set(flatten(config)) == set(flatten(Config()))
 
 
 def test_defaults_are_the_preset_standard():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from semprior.cli import main
-from semprior.config import leaf_types, preset_names
+from semprior.config import Config, flatten, preset_names
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "README.md").read_text()
@@ -72,4 +72,4 @@ def test_links_lead_somewhere(page):
 def test_presets_and_keys_exist():
     assert set(re.findall(r"^\| `([a-z]+)` \|", TEXT, re.MULTILINE)) == set(preset_names())
     keys = set(re.findall(r"\b(?:data|vfm|scam|optim|select|labels)\.[a-z_]+", TEXT)) - {"data.md"}
-    assert keys and keys <= set(leaf_types())
+    assert keys and keys <= set(flatten(Config()))

@@ -43,12 +43,21 @@ class Teacher(nn.Module):
     Args:
         detector: serves both.
         scam: made for the detector's stages.
+        own_statistics: whether the teacher's decoder keeps running statistics of its own. Published: shared, and then
+            each of the two is evaluated with an average of its own statistics and the other's, which makes the teacher
+            blunt and the student see targets everywhere. The weights are shared in either case, and in train mode,
+            which normalises by the batch, nothing differs.
+
+    Attributes:
+        statistics: the teacher's own running statistics, one entry a BatchNorm of the decoder; empty where shared.
     """
 
-    def __init__(self, detector: Detector, scam: SCAM) -> None:
+    def __init__(self, detector: Detector, scam: SCAM, own_statistics: bool = False) -> None:
         super().__init__()
         self.detector = detector
         self.scam = scam
+        norms = _decoder_norms(detector) if own_statistics and scam.placed else []
+        self.statistics = nn.ModuleList(nn.BatchNorm2d(norm.num_features, affine=False) for norm in norms)
 
     def forward(self, x: Tensor, maps: Sequence[Tensor]) -> Tensor:
         """The teacher's main logits (B, 1, H, W) for images (B, 3, H, W) and K maps (B, C_k, H/16, W/16)."""
@@ -68,7 +77,25 @@ class Teacher(nn.Module):
 
     def teacher_from(self, features: Sequence[Tensor], maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """All logits of the teacher from `encode`'s features and the K maps."""
-        return self.detector.decode(self.scam(features, maps))
+        modulated = self.scam(features, maps)
+        with self._own_statistics():
+            return self.detector.decode(modulated)
+
+    def modulator_state(self) -> dict[str, Tensor]:
+        """What the teacher has over its student, by name: the modulator and the running statistics."""
+        return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("detector.")}
+
+    @contextmanager
+    def _own_statistics(self) -> Iterator[None]:
+        """Within the context the decoder reads and updates the teacher's running statistics."""
+        pairs = list(zip(_decoder_norms(self.detector), self.statistics, strict=True)) if self.statistics else []
+        for norm, own in pairs:
+            _swap_statistics(norm, own)
+        try:
+            yield
+        finally:
+            for norm, own in pairs:
+                _swap_statistics(norm, own)
 
     def both(
         self, x: Tensor, maps: Sequence[Tensor], *, grad: Literal["teacher", "student"]
@@ -87,6 +114,10 @@ class Teacher(nn.Module):
         Returns:
             Student logits and teacher logits, each a tuple with the main logits (B, 1, H, W) first.
         """
+        if not self.scam.placed:  # the two are one
+            with repeat_batchnorm_updates(self.detector):
+                logits = self.student_from(self.encode(x))
+            return logits, logits
         with repeat_batchnorm_updates(self.detector.encoder):
             features = self.encode(x)
         if grad == "teacher":
@@ -110,3 +141,15 @@ def _still(device: torch.device) -> Iterator[None]:
     cast = torch.autocast(kind, dtype=dtype, enabled=torch.is_autocast_enabled(kind), cache_enabled=False)
     with torch.no_grad(), cast:
         yield
+
+
+def _decoder_norms(detector: Detector) -> list[_BatchNorm]:
+    encoder = set(detector.encoder.modules())
+    return [part for part in detector.modules() if isinstance(part, _BatchNorm) and part not in encoder]
+
+
+def _swap_statistics(one: nn.Module, other: nn.Module) -> None:
+    for name in ("running_mean", "running_var"):
+        kept = getattr(one, name)
+        setattr(one, name, getattr(other, name))
+        setattr(other, name, kept)

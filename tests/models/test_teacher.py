@@ -154,3 +154,41 @@ def test_repeated_updates_last_as_long_as_the_context():
     assert [norm.momentum for norm in norms] == [0.1, 0.5]
     with pytest.raises(ValueError, match="cumulative"), repeat_batchnorm_updates(nn.BatchNorm2d(4, momentum=None)):
         pass
+
+
+@pytest.mark.parametrize("grad", ["teacher", "student"])
+def test_own_statistics_change_no_training_step_and_keep_the_students_apart(grad):
+    shared, own = _teacher("alclnet").train(), _teacher("alclnet").train()
+    own = Teacher(own.detector, own.scam, own_statistics=True).double().train()
+    x, maps, _, _ = _batch()
+    with torch.no_grad():
+        own.scam.gates.mul_(5), shared.scam.gates.mul_(5)
+    found = []
+    for model in (shared, own):
+        student, teacher = model.both(x, maps, grad=grad)
+        found.append((student[0], teacher[0]))
+    for a, b in zip(*found, strict=True):
+        assert torch.equal(a, b)
+    # the detector's statistics are those that the student's forwards alone would leave
+    alone = _teacher("alclnet").train()
+    with torch.no_grad(), repeat_batchnorm_updates(alone.detector.encoder):
+        features = alone.detector.encode(x)
+    with torch.no_grad():
+        alone.detector.decode(features)
+    expected = _buffers(alone.detector)
+    assert all(torch.equal(value, expected[name]) for name, value in _buffers(own.detector).items())
+    assert any(not torch.equal(value, expected[name]) for name, value in _buffers(shared.detector).items())
+    # and the teacher reads its own
+    own.eval()
+    before = own(x, maps)
+    for statistics in own.statistics:
+        statistics.running_mean += 0.5
+    assert not torch.equal(own(x, maps), before)
+    assert torch.equal(own.student(x), own.detector(x))
+
+
+def test_where_nothing_is_modulated_teacher_and_student_are_one():
+    model = _teacher("alclnet", placed=()).train()
+    x, maps, _, _ = _batch()
+    student, teacher = model.both(x, maps, grad="teacher")
+    assert torch.equal(student[0], teacher[0]) and teacher[0].requires_grad
