@@ -9,12 +9,13 @@ from tiny import LEVEL, bright_student, write_checkpoint, write_dataset
 
 from semprior.checkpoint import Snapshot, load_checkpoint, save_checkpoint
 from semprior.cli import main
+from semprior.config import unflatten
 from semprior.data.layout import find_layout, intensity_range, read_scenes
 from semprior.errors import UserError
 from semprior.evaluate import evaluate
 from semprior.load import choose_device, load_student, load_teacher
 from semprior.metrics import count_image, summarise
-from semprior.models.scam import SCAM
+from semprior.models.build import build_teacher
 
 CPU = torch.device("cpu")
 
@@ -104,9 +105,8 @@ def modulated(tmp_path_factory):
     leaves = {"vfm.name": name, "vfm.weights": "random", "vfm.width": 8, "scam.stages": [2]}
     folder = write_checkpoint(tmp_path_factory.mktemp("evaluate") / "modulated", vfm=vfm.key, **leaves)
     plain = load_checkpoint(folder)
-    torch.manual_seed(1)
-    scam = SCAM(vfm.map_channels, (16, 32, 64), (1,), 0.55, 8)
-    save_checkpoint(folder, Snapshot({**plain.tensors, "modulator": scam.state_dict()}, {}, plain.values))
+    modulator = build_teacher(unflatten(plain.values["config"]), vfm).modulator_state()
+    save_checkpoint(folder, Snapshot({**plain.tensors, "modulator": modulator}, {}, plain.values))
     return folder
 
 
