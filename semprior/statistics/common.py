@@ -60,7 +60,7 @@ def slope(x: np.ndarray, y: np.ndarray) -> float:
 def blur(picture: np.ndarray, sigma: float) -> np.ndarray:
     """Gaussian blur of a (H, W) float32 picture, kernel cut at 3 `sigma` (pixels), mirrored beyond the border."""
     side = 2 * round(3 * sigma) + 1
-    return cv2.GaussianBlur(picture, (side, side), sigma, borderType=cv2.BORDER_REFLECT_101)
+    return cv2.GaussianBlur(picture, (side, side), sigma, borderType=cv2.BORDER_REFLECT)
 
 
 def histogram(picture: np.ndarray, bins: int, top: float) -> np.ndarray:
@@ -78,5 +78,5 @@ def grouped_median(counts: np.ndarray) -> float:
 
 def mean_and_variance(picture: np.ndarray) -> tuple[float, float]:
     """Mean and population variance of a (H, W) picture, summed in double precision."""
-    mean, deviation = cv2.meanStdDev(picture)
-    return float(mean[0, 0]), float(deviation[0, 0]) ** 2
+    mean = cv2.mean(picture)[0]
+    return mean, max(0.0, cv2.norm(picture, cv2.NORM_L2SQR) / picture.size - mean * mean)

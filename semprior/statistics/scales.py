@@ -9,13 +9,12 @@ from semprior.statistics.common import blur, grouped_median, histogram, mean_and
 
 DOG_SIGMAS = (1.5, 7.0)  # pixels
 PEAK_SIDE = 5  # pixels
-PEAK_STEPS = 16  # bins per grey level of the histogram from which their noise is read
+PEAK_HEIGHT, PEAK_RISE = 4.0, 1.0  # a peak's least height, in mean absolute responses and in grey levels
 GAUSSIAN_MAD = 1.4826  # standard deviation of Gaussian noise in units of its median absolute deviation
-PEAK_NOISE, PEAK_RISE = 3.0, 1.0  # a peak's least height, in noise deviations and in grey levels
 ILLUMINATION_CELLS = 8  # along each side
 
-_NOISE_KERNEL = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
-_NOISE_GAIN = 6.0  # root of the sum of squares of the kernel: what it makes of white noise of deviation 1
+_SECOND_DIFFERENCE = np.array([1, -2, 1], np.float32)
+_NOISE_GAIN = 6.0  # of second differences along both axes: what they make of white noise of deviation 1
 
 
 def scale_statistics(image: np.ndarray) -> dict[str, float]:
@@ -23,9 +22,9 @@ def scale_statistics(image: np.ndarray) -> dict[str, float]:
 
     Returns:
         - ``dog_contrast``, ``dog_peak``: standard deviation and maximum, in grey levels, of the difference of Gaussians
-          of sigma 1.5 and 7 pixels.
+          of sigma 1.5 and 7 pixels, the second made at half the resolution.
         - ``peak_density``: peaks as a share of all pixels. A peak is a 5x5 maximum of that difference above both
-          3 noise deviations (1.4826 times the median of its absolute value) and 1 grey level.
+          4 times the mean of its absolute value and 1 grey level.
         - ``noise_sigma``: 1.4826 times the median absolute response to the mask (1 -2 1; -2 4 -2; 1 -2 1) / 6, grey
           levels: blind to slopes and to straight edges along rows and columns, of gain 1 for white noise. Responses
           are taken as spread evenly over their rounding, so that a constant picture has 0.06. NaN for a picture of
@@ -37,15 +36,16 @@ def scale_statistics(image: np.ndarray) -> dict[str, float]:
           cells in all (fewer for a picture of fewer than 16 rows or columns); NaN if black.
     """
     picture = image.astype(np.float32)
-    fine, coarse = (blur(picture, sigma) for sigma in DOG_SIGMAS)
-    response = fine - coarse
     halves = _averaged(picture, *(max(1, length // 2) for length in image.shape))
     eighths = _averaged(halves, *(max(1, length // 8) for length in image.shape))
     cells = _averaged(halves, *(min(ILLUMINATION_CELLS, length) for length in halves.shape))
-    whole = mean_and_variance(picture)[1]
+    fine, coarse = DOG_SIGMAS
+    response = blur(picture, fine) - cv2.resize(blur(halves, coarse / 2), picture.shape[::-1])
+    spread = mean_and_variance(response)[1]
+    whole = mean_and_variance(image)[1]
     mean, variance = mean_and_variance(cells)
     return {
-        "dog_contrast": sqrt(mean_and_variance(response)[1]),
+        "dog_contrast": sqrt(spread),
         "dog_peak": float(response.max()),
         "peak_density": _peaks(response) / image.size,
         "noise_sigma": _noise(image),
@@ -64,17 +64,17 @@ def _share(averaged: np.ndarray, whole: float) -> float:
 
 
 def _peaks(response: np.ndarray) -> int:
-    strength = histogram(np.abs(response), 256 * PEAK_STEPS, 256)
-    noise = GAUSSIAN_MAD * grouped_median(strength) / PEAK_STEPS
-    highest = cv2.dilate(response, np.ones((PEAK_SIDE, PEAK_SIDE), np.uint8))
-    return int(np.count_nonzero((response == highest) & (response > max(PEAK_NOISE * noise, PEAK_RISE))))
+    usual = cv2.norm(response, cv2.NORM_L1) / response.size
+    peaks = response == cv2.dilate(response, np.ones((PEAK_SIDE, PEAK_SIDE), np.uint8))
+    peaks &= response > max(PEAK_HEIGHT * usual, PEAK_RISE)
+    return int(np.count_nonzero(peaks))
 
 
 def _noise(image: np.ndarray) -> float:
     if min(image.shape) < 3:
         return nan
-    response = cv2.filter2D(image, cv2.CV_16S, _NOISE_KERNEL)[1:-1, 1:-1]
+    response = cv2.sepFilter2D(image, cv2.CV_16S, _SECOND_DIFFERENCE, _SECOND_DIFFERENCE)[1:-1, 1:-1]
     # A response of k stands for k - 1/2 to k + 1/2, since grey values are rounded; 0 for 0 to 1/2, half a bin.
-    counts = np.repeat(histogram(np.abs(response).astype(np.uint16), 2048, 2048) / 2, 2)[1:]
+    counts = np.repeat(histogram(np.abs(response).view(np.uint16), 2048, 2048) / 2, 2)[1:]
     counts[0] *= 2
     return GAUSSIAN_MAD * grouped_median(counts) / 2 / _NOISE_GAIN

@@ -3,7 +3,7 @@
 from math import nan, pi, sqrt
 
 import numpy as np
-from scipy.fft import rfft2
+from scipy.fft import fftfreq, next_fast_len, rfft2, rfftfreq
 
 from semprior.statistics.common import slope
 
@@ -49,9 +49,9 @@ def power_spectrum(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
         image: (H, W) uint8.
 
     Returns:
-        power: (H, W // 2 + 1) float64, grey levels squared. A frequency that stands for itself and its opposite has the
-            power of both, so that the sum is that over the whole plane.
-        rows: (H, 1), columns: (1, W // 2 + 1): frequencies along rows and columns, cycles per pixel.
+        power: (rows, columns) float32, grey levels squared. A frequency that stands for itself and its opposite has
+            the power of both, so that the sum is that over the whole plane.
+        rows: (rows, 1), columns: (1, columns) float32: frequencies along rows and columns, cycles per pixel.
     """
     height, width = image.shape
     down, across = _window(height), _window(width)
@@ -60,13 +60,14 @@ def power_spectrum(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
     picture -= np.float32(mean)
     picture *= down[:, None]
     picture *= across
-    transform = rfft2(picture)
-    power = transform.real.astype(np.float64) ** 2 + transform.imag.astype(np.float64) ** 2
-    power *= 2 / (height * width * float((down**2).sum()) * float((across**2).sum()))
+    height, width = (next_fast_len(length, real=True) for length in image.shape)  # with zeros, at a finer spacing
+    transform = rfft2(picture, (height, width))
+    power = transform.real**2 + transform.imag**2
+    power *= np.float32(2 / (height * width * float((down**2).sum()) * float((across**2).sum())))
     power[:, 0] /= 2
     if width % 2 == 0:
         power[:, -1] /= 2
-    return power, np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]
+    return power, fftfreq(height)[:, None].astype(np.float32), rfftfreq(width)[None].astype(np.float32)
 
 
 def _window(length: int) -> np.ndarray:

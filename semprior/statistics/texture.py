@@ -9,6 +9,9 @@ from semprior.statistics.common import entropy_bits, histogram, mean_and_varianc
 
 LEVELS = 32
 DISTANCES = (1, 2, 4)  # pixels
+_GLCM = ("contrast", "homogeneity", "energy", "correlation", "entropy")
+_LEVEL = np.arange(LEVELS, dtype=np.float64)
+_DIFFERENCE = np.square(_LEVEL[:, None] - _LEVEL).ravel()
 _STEPS = ((0, 1), (1, 1), (1, 0), (1, -1))  # rows and columns to the neighbour at 0, 45, 90 and 135 degrees
 _RING = ((0, 0), (0, 1), (0, 2), (1, 2), (2, 2), (2, 1), (2, 0), (1, 0))  # the 8 neighbours in turn
 MSCN_SIDE, MSCN_SIGMA = 7, 7 / 6  # pixels
@@ -37,31 +40,26 @@ def cooccurrence_statistics(image: np.ndarray) -> dict[str, float]:
     ``sum p (i - mean)(j - mean) / variance`` (over the matrices whose variance is not 0) and ``-sum p log2 p``; NaN
     if there are none.
     """
-    counts = _cooccurrences(image)
-    pairs = counts.sum(axis=(1, 2))
-    matrices = counts[pairs > 0] / pairs[pairs > 0, None, None]
+    counts = _cooccurrences(image).reshape(-1, LEVELS**2)
+    pairs = counts.sum(axis=1)
+    matrices = counts[pairs > 0] / pairs[pairs > 0, None]
     if not len(matrices):
         return dict.fromkeys((f"glcm_{name}" for name in _GLCM), nan)
-    level = np.arange(LEVELS, dtype=np.float64)
-    difference = (level[:, None] - level) ** 2
-    marginal = matrices.sum(axis=2)
-    mean = marginal @ level
-    variance = np.maximum(marginal @ level**2 - mean**2, 0.0)
+    contrast = matrices @ _DIFFERENCE
+    marginal = matrices.reshape(-1, LEVELS, LEVELS).sum(axis=2)
+    mean = marginal @ _LEVEL
+    variance = marginal @ _LEVEL**2 - mean**2
     varied = np.count_nonzero(marginal, axis=1) > 1
     # E(i - j)^2 = 2 variance - 2 covariance, since both marginals of a symmetric matrix are equal.
-    contrast = np.tensordot(matrices, difference)
     correlation = 1 - contrast[varied] / (2 * variance[varied])
     logarithm = np.log2(matrices, out=np.zeros_like(matrices), where=matrices > 0)
     return {
         "glcm_contrast": float(contrast.mean()),
-        "glcm_homogeneity": float(np.tensordot(matrices, 1 / (1 + difference)).mean()),
-        "glcm_energy": float(np.sqrt(np.einsum("kij,kij->k", matrices, matrices)).mean()),
+        "glcm_homogeneity": float((matrices @ (1 / (1 + _DIFFERENCE))).mean()),
+        "glcm_energy": float(np.sqrt((matrices * matrices).sum(axis=1)).mean()),
         "glcm_correlation": float(correlation.mean()) if varied.any() else nan,
         "glcm_entropy": abs(float(np.vdot(matrices, logarithm)) / len(matrices)),
     }
-
-
-_GLCM = ("contrast", "homogeneity", "energy", "correlation", "entropy")
 
 
 def _cooccurrences(image: np.ndarray) -> np.ndarray:
