@@ -105,7 +105,7 @@ def _table(evaluations: Sequence[Evaluation]) -> Table:
         cells = []
         for name, _, factor, digits in METRICS:
             value, error = getattr(evaluation.metrics, name) * factor, evaluation.errors[name] * factor
-            cells.append(f"{value:.{digits}f} ± {error:.{digits}f}")
+            cells.append(f"{value:.{digits - 1}f} ± {error:.{digits - 1}f}")  # fits 80 columns
         table.add_row(who, *cells)
     return table
 
