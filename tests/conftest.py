@@ -7,6 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
+from semprior.cli import main
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -18,6 +20,29 @@ def sirst() -> Path:
         lack = pytest.fail if os.environ.get("SEMPRIOR_REQUIRE_ALL") == "1" else pytest.skip
         lack(f"no SIRST v1 at {folder}; set SEMPRIOR_SIRST to its folder")
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    """Where a module's tests keep feature banks, away from the user's."""
+    folder = tmp_path_factory.mktemp("cache") / "features"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SEMPRIOR_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture
+def refused(capsys):
+    """Run a command that must be refused: exit code 2 and one line, which is returned."""
+
+    def run(*arguments):
+        assert main([str(argument) for argument in arguments]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("semprior: ")
+        assert error.count("\n") == 1
+        return error
+
+    return run
 
 
 def write_picture(path: Path, picture: np.ndarray) -> None:

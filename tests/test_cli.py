@@ -16,32 +16,9 @@ from semprior.cli import main
 FLAGS = [word for setting in SETTINGS for word in ("--set", setting)]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """Feature banks of these tests, away from the user's."""
-    folder = tmp_path_factory.mktemp("cli") / "cache"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SEMPRIOR_CACHE", str(folder))
-        yield folder
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return write_dataset(tmp_path_factory.mktemp("cli") / "data")
-
-
-@pytest.fixture
-def refused(capsys):
-    """Run a command that must be refused: exit code 2 and one line, which is returned."""
-
-    def run(*arguments):
-        assert main([str(argument) for argument in arguments]) == 2
-        error = capsys.readouterr().err
-        assert error.startswith("semprior: ")
-        assert error.count("\n") == 1
-        return error
-
-    return run
 
 
 @pytest.mark.parametrize(
