@@ -30,9 +30,14 @@ def autocast(config: Config, device: torch.device) -> torch.autocast:
 
 
 def inner_objective(teacher: Teacher, alpha: Tensor, batch: Batch, config: Config) -> Tensor:
-    """The inner loss of a batch: a scalar with gradient to detector and modulator."""
+    """The inner loss of a batch: a scalar with gradient to detector and modulator.
+
+    Its `bare` samples go through the detector without modulation (ours, `scam.drop`; published: none). The published
+    inner step trains the modulated path alone, and a student who learns in the outer steps only, on the few
+    validation images, trails its teacher.
+    """
     with autocast(config, batch.images.device):
-        student_logits, teacher_logits = teacher.both(batch.images, batch.maps, grad="teacher")
+        student_logits, teacher_logits = teacher.both(batch.images, batch.maps, grad="teacher", bare=batch.bare)
     weights = cluster_weights(alpha, batch.clusters)
     penalty = config.scam.gate_penalty * teacher.scam.gate_penalty()
     return inner_loss(teacher_logits, student_logits, batch.masks, weights, penalty, config.loss, config.distill)

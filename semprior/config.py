@@ -64,6 +64,7 @@ class SCAMConfig:
     scale: float | None = _leaf(None, 0, 10)  # none: the detector's published scale
     gate_penalty: float = _leaf(0.005, 0)
     own_statistics: bool = True  # the teacher's decoder keeps BatchNorm statistics of its own
+    drop: float = _leaf(0.5, 0, 1)  # share of an inner batch that trains the bare path, without modulation
 
 
 @dataclass(frozen=True)

@@ -224,7 +224,7 @@ class Trainer:
         self.teacher.train()
         for position, indices in enumerate(batches):
             self._set_rate(self.inner, (position + 1) / len(batches))
-            batch = self._batch(indices)
+            batch = self._batch(indices, self.config.scam.drop)
             try:
                 losses.append(inner_step(self.teacher, self.alpha, batch, self.inner, self.config))
             except NonFiniteLossError as error:
@@ -252,7 +252,7 @@ class Trainer:
             self._average_weights()
         return losses
 
-    def _batch(self, indices: list[int]) -> Batch:
+    def _batch(self, indices: list[int], drop: float = 0.0) -> Batch:
         return draw_batch(
             Pool(self.training_set.scenes, self.pseudo_masks.soft, self.clusters),
             indices,
@@ -261,6 +261,7 @@ class Trainer:
             self.features.crops,
             self.device,
             self.rng,
+            drop,
         )
 
     def _set_rate(self, optimizer: torch.optim.Optimizer, within: float) -> float:

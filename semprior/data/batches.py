@@ -36,6 +36,7 @@ class Batch:
         maps: K feature maps of the VFM, (B,C_k,H/16,W/16) each.
         clusters: (B,) int64.
         names: of the B images.
+        bare: (B,) bool, the samples that an inner step trains without modulation; none: no sample.
     """
 
     images: Tensor
@@ -43,6 +44,7 @@ class Batch:
     maps: list[Tensor]
     clusters: Tensor
     names: tuple[str, ...]
+    bare: Tensor | None = None
 
 
 @dataclass
@@ -74,6 +76,7 @@ def draw_batch(
     features: FeatureCrops,
     device: torch.device,
     rng: np.random.Generator,
+    drop: float = 0.0,
 ) -> Batch:
     """One augmented crop of each image in `indices`: this worker's share of them.
 
@@ -88,6 +91,7 @@ def draw_batch(
         features: the VFM's maps of the crops before augmentation.
         device: of the returned tensors.
         rng: draws one seed a sample.
+        drop: probability that a sample is to be trained without modulation (`scam.drop`).
     """
     seeds = rng.integers(np.iinfo(np.int64).max, size=len(indices))
     mine = shard(range(len(indices)))
@@ -96,6 +100,7 @@ def draw_batch(
     plain = np.zeros((len(mine), 1, side, side), np.uint8)
     masks = np.empty((len(mine), 1, side, side), np.uint8)
     rows, columns = np.empty(len(mine), np.int64), np.empty(len(mine), np.int64)
+    bare = np.zeros(len(mine), bool)
     for slot, position in enumerate(mine):
         index, own = indices[position], np.random.default_rng(seeds[position])
         image, mask = pool.scenes[index].image, pool.soft[index]
@@ -106,6 +111,7 @@ def draw_batch(
         image, target = augment(plain[slot, 0], target, config.augment, own)
         images[slot] = image if image.ndim == 2 else np.moveaxis(image, 2, 0)
         masks[slot, 0] = target
+        bare[slot] = drop > 0 and own.random() < drop
     chosen = np.asarray([indices[position] for position in mine])
     grey = torch.from_numpy(plain).to(device).float().div_(255)
     return Batch(
@@ -114,6 +120,7 @@ def draw_batch(
         maps=features(chosen, rows, columns, side, grey),
         clusters=torch.from_numpy(pool.clusters[chosen]).to(device),
         names=tuple(pool.scenes[index].name for index in chosen),
+        bare=torch.from_numpy(bare).to(device) if drop else None,
     )
 
 

@@ -80,12 +80,13 @@ class SCAM(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, 2 * sum(self.channels)))
         self.gates = nn.Parameter(torch.ones(sum(self.channels)))
 
-    def forward(self, features: Sequence[Tensor], maps: Sequence[Tensor]) -> list[Tensor]:
+    def forward(self, features: Sequence[Tensor], maps: Sequence[Tensor], bare: Tensor | None = None) -> list[Tensor]:
         """Modulate features.
 
         Args:
             features: (B, C_l, H_l, W_l) a stage, any float dtype, which the result keeps.
             maps: K tensors (B, C_k, h, w), raw maps of the vision model, equal h and w.
+            bare: (B,) bool, samples that pass as they are; none: no sample.
 
         Returns:
             One tensor a stage; those of unplaced stages are the inputs themselves.
@@ -93,6 +94,8 @@ class SCAM(nn.Module):
         modulated = list(features)
         for index, (factor, offset) in zip(self.placed, self.affine(maps), strict=True):
             feature = features[index]
+            if bare is not None:
+                factor, offset = factor.masked_fill(bare[:, None], 1), offset.masked_fill(bare[:, None], 0)
             factor, offset = (term.to(feature.dtype)[:, :, None, None] for term in (factor, offset))
             modulated[index] = torch.addcmul(offset, feature, factor)
         return modulated

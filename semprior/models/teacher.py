@@ -75,9 +75,11 @@ class Teacher(nn.Module):
         """All logits of the student from `encode`'s features."""
         return self.detector.decode(features)
 
-    def teacher_from(self, features: Sequence[Tensor], maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """All logits of the teacher from `encode`'s features and the K maps."""
-        modulated = self.scam(features, maps)
+    def teacher_from(
+        self, features: Sequence[Tensor], maps: Sequence[Tensor], bare: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """All logits of the teacher from `encode`'s features and the K maps; of `bare` samples those of the student."""
+        modulated = self.scam(features, maps, bare)
         with self._own_statistics():
             return self.detector.decode(modulated)
 
@@ -98,7 +100,12 @@ class Teacher(nn.Module):
                 _swap_statistics(norm, own)
 
     def both(
-        self, x: Tensor, maps: Sequence[Tensor], *, grad: Literal["teacher", "student"]
+        self,
+        x: Tensor,
+        maps: Sequence[Tensor],
+        *,
+        grad: Literal["teacher", "student"],
+        bare: Tensor | None = None,
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """All logits of student and teacher, with the encoder run once.
 
@@ -110,6 +117,7 @@ class Teacher(nn.Module):
             x: (B, 3, H, W) normalised images.
             maps: K maps (B, C_k, H/16, W/16) of the vision model.
             grad: which of the two carries gradient; the other is computed without.
+            bare: (B,) bool, samples whose teacher is not modulated; none: no sample.
 
         Returns:
             Student logits and teacher logits, each a tuple with the main logits (B, 1, H, W) first.
@@ -123,10 +131,10 @@ class Teacher(nn.Module):
         if grad == "teacher":
             with _still(x.device):
                 student = self.student_from(features)
-            return student, self.teacher_from(features, maps)
+            return student, self.teacher_from(features, maps, bare)
         student = self.student_from(features)
         with _still(x.device):
-            return student, self.teacher_from(features, maps)
+            return student, self.teacher_from(features, maps, bare)
 
 
 @contextmanager
