@@ -45,7 +45,8 @@ PAPER = {  # every leaf of the preset `paper`, with the section of the method th
     "scam.stages": "all",  # 3
     "scam.scale": None,  # 1: the detector's
     "scam.gate_penalty": 0.005,  # 4
-    "scam.own_statistics": False,  # 4: BatchNorm is shared, both forwards update the running statistics
+    "scam.own_statistics": False,
+    "scam.drop": 0.0,  # 4: BatchNorm is shared, both forwards update the running statistics
     "distill.align_weight": 0.1,  # 4
     "distill.outer_weight": 1.0,  # 4
     "distill.temperature": 4.0,  # 4
