@@ -8,24 +8,15 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from semprior.errors import UserError
+from semprior.terminal import command_line, complain, console, run
 
-_Usage: type[Exception] = typer.BadParameter.__mro__[2]
-"""What is wrong with a command's arguments; typer takes it from click, or from a copy of click of its own."""
-
-app = typer.Typer(
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = command_line()
 data_app = typer.Typer(help="Look after data sets.", rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 
@@ -74,11 +65,11 @@ def train(
 
     request = command.Request(data, out, preset, config, tuple(set_ or ()), device, resume)
     try:
-        command.train(request, _console())
+        command.train(request, console())
     except KeyboardInterrupt:
         began = (out / "config.yaml").is_file()
         way_on = f"go on with: semprior train --out {shlex.quote(str(out))} --resume"
-        _complain(f"interrupted; {way_on if began else 'nothing was written'}")
+        complain("semprior", f"interrupted; {way_on if began else 'nothing was written'}")
         raise typer.Exit(130) from None
 
 
@@ -99,16 +90,16 @@ def evaluate(
     where = choose_device(device)
     model = load_teacher(run, where) if teacher else load_student(run, where)
     if teacher and not model.features.vfm:
-        _complain("nothing is modulated in this run: its teacher is its student")
+        complain("semprior", "nothing is modulated in this run: its teacher is its student")
     if teacher and model.features.vfm and model.features.vfm.random:
-        _complain(f"{model.features.vfm.name} has RANDOM weights (vfm.weights=random)")
+        complain("semprior", f"{model.features.vfm.name} has RANDOM weights (vfm.weights=random)")
     evaluation = score(model, data, split)
     if json_:
         print(json.dumps(evaluation.flat()))
         return
     origin = model.origin
     who = "teacher" if teacher else "student"
-    show(evaluation, f"{who} of {origin.config.detector}, after {origin.epoch} epochs", _console().print)
+    show(evaluation, f"{who} of {origin.config.detector}, after {origin.epoch} epochs", console().print)
 
 
 @app.command()
@@ -124,10 +115,10 @@ def predict(
     from semprior.predict import predict as run
     from semprior.progress import say
 
-    console = _console()
+    shown = console()
     student = load_student(checkpoint, choose_device(device))
-    found = run(student, image, out, overlay=overlay, say=lambda text: say(console, text))
-    say(console, f"{found} detections in {len(image)} images; results in {out}")
+    found = run(student, image, out, overlay=overlay, say=lambda text: say(shown, text))
+    say(shown, f"{found} detections in {len(image)} images; results in {out}")
 
 
 @app.command()
@@ -141,7 +132,7 @@ def export(
     from semprior.progress import say
 
     gap = write(load_student(checkpoint, choose_device("cpu")), out)
-    say(_console(), f"{out}: agrees with PyTorch to {gap:.1e} in probability")
+    say(console(), f"{out}: agrees with PyTorch to {gap:.1e} in probability")
 
 
 @data_app.command("check")
@@ -195,40 +186,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 2 for a fault in what was given, 130 when interrupted.
     """
-    try:
-        result = app(list(arguments) if arguments is not None else None, prog_name="semprior", standalone_mode=False)
-        return result if isinstance(result, int) else 0
-    except UserError as error:
-        _complain(str(error))
-    except _Usage as error:
-        if type(error).__name__ == "NoArgsIsHelpError":
-            error.show()  # type: ignore[attr-defined]
-        else:
-            _complain(_usage(error))
-    except (KeyboardInterrupt, typer.Abort):
-        _complain("interrupted")
-        return 130
-    except BrokenPipeError:
-        sys.stdout = None  # type: ignore[assignment]  # nobody reads it any more
-        return 1
-    except OSError as error:
-        if error.errno is None:
-            raise
-        _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror))
-    return 2
-
-
-def _usage(error: Any) -> str:  # noqa: ANN401
-    context = getattr(error, "ctx", None)
-    path = context.command_path if context is not None else "semprior"
-    return f"{' '.join(error.format_message().split())} (see `{path} --help`)"
-
-
-def _complain(text: str) -> None:
-    print(f"semprior: {' '.join(text.split())}", file=sys.stderr)
-
-
-def _console() -> Any:  # noqa: ANN401
-    from rich.console import Console
-
-    return Console()
+    return run(app, "semprior", arguments)
