@@ -99,3 +99,16 @@ def test_workers_share_the_very_crops_that_one_would_draw(monkeypatch):
     assert torch.equal(torch.cat([part.images for part in parts]), whole.images)
     assert torch.equal(torch.cat([part.masks for part in parts]), whole.masks)
     assert parts[0].names + parts[1].names == whole.names
+
+
+def test_a_share_of_the_samples_is_bare_and_drawing_it_changes_nothing_else():
+    indices, config = [0, 1, 2] * 40, DataConfig(crop=64)
+
+    def draw(drop):
+        rng = np.random.default_rng(5)
+        return draw_batch(pool(), indices, config, PLAIN, no_features, torch.device("cpu"), rng, drop)
+
+    never, sometimes, always = (draw(drop) for drop in (0.0, 0.5, 1.0))
+    assert never.bare is None and always.bare.all()
+    assert 40 < int(sometimes.bare.sum()) < 80
+    assert torch.equal(never.images, sometimes.images) and torch.equal(never.masks, sometimes.masks)

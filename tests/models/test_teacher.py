@@ -192,3 +192,24 @@ def test_where_nothing_is_modulated_teacher_and_student_are_one():
     x, maps, _, _ = _batch()
     student, teacher = model.both(x, maps, grad="teacher")
     assert torch.equal(student[0], teacher[0]) and teacher[0].requires_grad
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bare_samples_pass_without_modulation_and_the_others_as_ever(name):
+    teacher, (x, maps, _, _) = _teacher(name).eval(), _batch()
+    features = teacher.encode(x)
+    student, whole = teacher.student_from(features)[0], teacher.teacher_from(features, maps)[0]
+    mixed = teacher.teacher_from(features, maps, torch.tensor([True, False]))[0]
+    assert torch.allclose(mixed[0], student[0], atol=1e-12)
+    assert torch.allclose(mixed[1], whole[1], atol=1e-12)
+    assert not torch.allclose(student[1], whole[1], atol=1e-3)
+
+
+def test_bare_samples_give_the_modulator_no_gradient():
+    teacher, (x, maps, masks, _) = _teacher("mlclnet").train(), _batch()
+    everything = torch.tensor([True, True])
+    _, logits = teacher.both(x, maps, grad="teacher", bare=everything)
+    gradients = torch.autograd.grad(_task(logits[0], masks).mean(), list(teacher.parameters()), materialize_grads=True)
+    by_name = dict(zip(dict(teacher.named_parameters()), gradients, strict=True))
+    assert all(not gradient.any() for name, gradient in by_name.items() if name.startswith("scam."))
+    assert any(gradient.any() for name, gradient in by_name.items() if name.startswith("detector.encoder."))
