@@ -24,6 +24,7 @@ from typing import Any, Literal
 import yaml
 
 from semprior.errors import UserError
+from semprior.leaves import Leaf
 
 ENVIRONMENT_PREFIX = "SEMPRIOR__"
 
@@ -156,22 +157,23 @@ class Config:
 
 
 @functools.cache
-def _leaves(cls: type, prefix: str = "") -> dict[str, tuple[Any, Mapping[str, Any]]]:
+def leaves(cls: type = Config, prefix: str = "") -> Mapping[str, Leaf]:
+    """Every leaf under its dotted key, in the order of the tree."""
     hints = typing.get_type_hints(cls)
-    found: dict[str, tuple[Any, Mapping[str, Any]]] = {}
+    found: dict[str, Leaf] = {}
     for entry in dataclasses.fields(cls):
         key, hint = prefix + entry.name, hints[entry.name]
         if dataclasses.is_dataclass(hint):
-            found |= _leaves(typing.cast(type, hint), key + ".")
+            found |= leaves(typing.cast(type, hint), key + ".")
         else:
-            found[key] = (hint, entry.metadata)
-    return found
+            found[key] = Leaf(hint, entry.metadata.get("low"), entry.metadata.get("high"))
+    return types.MappingProxyType(found)
 
 
 def flatten(config: Config) -> dict[str, Any]:
     """Every leaf of `config` under its dotted key, in the order of the tree; tuples become lists (as YAML has them)."""
     flat: dict[str, Any] = {}
-    for key in _leaves(Config):
+    for key in leaves():
         value: Any = config
         for name in key.split("."):
             value = getattr(value, name)
@@ -185,14 +187,9 @@ def unflatten(flat: Mapping[str, Any], source: str = "configuration") -> Config:
     Raises:
         UserError: an unknown key or a value that does not fit, naming `source`, the key and the way out.
     """
-    leaves = _leaves(Config)
     tree: dict[str, Any] = {}
     for key, value in flat.items():
-        if key not in leaves:
-            raise UserError(f"{source}: unknown key '{key}'{_nearest(key, leaves)}")
-        hint, limits = leaves[key]
-        value = _fit(value, hint, f"{source}: {key}")
-        _within(value, limits, f"{source}: {key}")
+        value = check_leaf(key, value, source)
         *parents, name = key.split(".")
         node = tree
         for parent in parents:
@@ -208,62 +205,22 @@ def _build(cls: type, tree: Mapping[str, Any]) -> Any:  # noqa: ANN401
     return cls(**{k: _build(hints[k], v) if dataclasses.is_dataclass(hints[k]) else v for k, v in tree.items()})
 
 
-def _nearest(key: str, known: Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    tails = [k for k in known if k.split(".")[-1] == key.split(".")[-1]]
+def check_leaf(key: str, value: Any, source: str) -> Any:  # noqa: ANN401
+    """`value` as the leaf `key` has it.
+
+    Raises:
+        UserError: an unknown key (with the nearest known one), or a value that does not fit; names `source` and key.
+    """
+    if key not in leaves():
+        raise UserError(f"{source}: unknown key '{key}'{_nearest(key)}")
+    return leaves()[key].check(value, f"{source}: {key}")
+
+
+def _nearest(key: str) -> str:
+    close = difflib.get_close_matches(key, leaves(), n=1, cutoff=0.5)
+    tails = [k for k in leaves() if k.split(".")[-1] == key.split(".")[-1]]
     guess = close or tails
     return f"; did you mean '{guess[0]}'?" if guess else "; `semprior train --help` names where the keys are listed"
-
-
-def _fit(value: Any, hint: Any, where: str) -> Any:  # noqa: ANN401
-    """`value` as the type `hint`, where that loses nothing."""
-    options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-    for option in options:
-        if option is type(None) and value is None:
-            return None
-        if typing.get_origin(option) is Literal and value in typing.get_args(option):
-            return value
-        if typing.get_origin(option) is tuple and isinstance(value, list | tuple):
-            inner = typing.get_args(option)[0]
-            if all(type(item) is inner for item in value):
-                return tuple(value)
-        if option is bool and isinstance(value, bool):
-            return value
-        if option is int and isinstance(value, int) and not isinstance(value, bool):
-            return value
-        if option is float and isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-        if option is float and isinstance(value, str):
-            try:  # YAML reads 1e-3, without a dot, as text
-                return float(value)
-            except ValueError:
-                continue
-        if option is str and isinstance(value, str):
-            return value
-    raise UserError(f"{where} must be {_describe(options)}, not {value!r}")
-
-
-def _describe(options: tuple[Any, ...]) -> str:
-    words: list[str] = []
-    for option in options:
-        if typing.get_origin(option) is Literal:
-            words += [str(choice) for choice in typing.get_args(option)]
-        elif typing.get_origin(option) is tuple:
-            words.append("a list like [1, 2]")
-        elif option is type(None):
-            words.append("null")
-        else:
-            words.append({bool: "true or false", int: "a whole number", float: "a number", str: "text"}[option])
-    return " or ".join(words)
-
-
-def _within(value: Any, limits: Mapping[str, Any], where: str) -> None:  # noqa: ANN401
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return
-    low, high = limits.get("low"), limits.get("high")
-    if value != value or (low is not None and value < low) or (high is not None and value > high):
-        bounds = f"at least {low}" if high is None else f"between {low} and {high}"
-        raise UserError(f"{where} must be {bounds}, not {value}")
 
 
 def _cross_check(config: Config, source: str) -> None:
@@ -379,19 +336,11 @@ def resolve(
     sources.append(("environment", environment_leaves(environment)))
     sources.append(("--set", flags or {}))
     chosen: dict[str, Any] = {}
-    for source, leaves in sources:
+    for source, given in sources:
         # each on its own first, for an error that names its source; rules between leaves wait for the whole
-        for key, value in leaves.items():
-            _check_leaf(key, value, source)
-        chosen |= leaves
+        for key, value in given.items():
+            check_leaf(key, value, source)
+        chosen |= given
     name = preset or str(chosen.get("preset", "standard"))
     config = unflatten({**preset_leaves(name), **chosen, "preset": name})
     return Resolved(config, frozenset(chosen) - {"preset"})
-
-
-def _check_leaf(key: str, value: Any, source: str) -> None:  # noqa: ANN401
-    leaves = _leaves(Config)
-    if key not in leaves:
-        raise UserError(f"{source}: unknown key '{key}'{_nearest(key, leaves)}")
-    hint, limits = leaves[key]
-    _within(_fit(value, hint, f"{source}: {key}"), limits, f"{source}: {key}")
