@@ -91,6 +91,10 @@ class Heart:
         """Whether somebody asked this driver to stop."""
         return self._asked.is_set()
 
+    def ask(self) -> None:
+        """Ask this driver to stop, from within its process."""
+        self._asked.set()
+
     def finish(self, state: str, note: str = "") -> None:
         """What the last beat will say, once the block is left."""
         if state not in STATES:

@@ -1,0 +1,97 @@
+"""One life of a sweep's driver, in a process of its own: ``python -m tune.drive URI GENERATION [--local]``.
+
+`tune submit` and `tune resume` start it on this machine, where it makes its own Ray, and Ray's job server starts it on
+a cluster, where Ray is there. All that it says goes to its log; how far the sweep is stands in the sweep's storage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import signal
+import sys
+import threading
+import types
+from collections.abc import Iterator, Sequence
+
+from semprior.errors import UserError
+from semprior.terminal import complain
+from tune.heartbeat import Heart
+
+
+def drive(uri: str, generation: int, local: bool, attached: bool) -> bool:
+    """Run a sweep until it is done or somebody asks it to stop.
+
+    Args:
+        uri: of the sweep.
+        generation: of this driver.
+        local: whether to start a Ray on this machine, else that of the job is used.
+        attached: whether to stop when whoever started this process is gone, told by the end of standard input.
+
+    Returns:
+        Whether it is done.
+
+    Raises:
+        UserError: the sweep cannot be had, or cannot run here.
+    """
+    from tune.catalogue import open_sweep
+    from tune.driver import run_sweep
+    from tune.local import local_ray
+
+    sweep = open_sweep(uri)
+    with Heart(sweep.storage, generation) as heart:
+        if attached:
+            threading.Thread(target=_ask_when_left, args=(heart,), daemon=True).start()
+        with local_ray() if local else _ray_of_the_job():
+            _ask_on_signals(heart)  # Ray's own handlers, set at its start, would kill the trials' last checkpoints
+            done = run_sweep(sweep.spec, uri, generation, stop=lambda: heart.stop_requested)
+        heart.finish("done" if done else "stopped")
+    return done
+
+
+@contextlib.contextmanager
+def _ray_of_the_job() -> Iterator[None]:
+    import ray
+
+    ray.init(address="auto", log_to_driver=False)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _ask_when_left(heart: Heart) -> None:
+    while sys.stdin.buffer.read(1024):
+        continue
+    heart.ask()
+
+
+def _ask_on_signals(heart: Heart) -> None:
+    def ask(number: int, _: types.FrameType | None) -> None:
+        if heart.stop_requested:  # for the second time: at once
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        heart.ask()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, ask)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a driver; the exit code: 0 done or stopped, 2 for a fault of the user."""
+    parser = argparse.ArgumentParser(prog="tune.drive", description="One life of a sweep's driver.")
+    parser.add_argument("uri")
+    parser.add_argument("generation", type=int)
+    parser.add_argument("--local", action="store_true")
+    parser.add_argument("--attached", action="store_true")
+    given = parser.parse_args(arguments)
+    try:
+        drive(given.uri, given.generation, given.local, given.attached)
+    except UserError as error:
+        complain("semprior-tune", str(error))
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

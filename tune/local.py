@@ -1,0 +1,61 @@
+"""A Ray of our own on this machine: loopback only, with its token, its resources told, stopped at the end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_OBJECTS = 256 * 2**20  # bytes of Ray's object store: trials exchange nothing large through it
+
+
+@contextmanager
+def local_ray(cpus: int | None = None, gpus: int | None = None) -> Iterator[str]:
+    """Start a Ray of one node and stop it; gives the address of its dashboard.
+
+    The dashboard runs, because Ray Train asks it for the placement groups of stopped trials: without it they are
+    never given back and a sweep hangs after a few early stops. All servers listen on 127.0.0.1 alone, and clients
+    need the token that Ray makes in the user's home.
+
+    Args:
+        cpus: slots for workers; none: the processors that this process may use.
+        gpus: none: those that PyTorch sees.
+    """
+    # Read when ray is first imported. Its name says otherwise, but this is what makes Ray take 127.0.0.1 for the
+    # address of its node, and thus listen there alone; `_node_ip_address="127.0.0.1"` is turned into the outer address.
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.pop("RAY_ADDRESS", None)  # a cluster of the user's is not ours to use here
+    import ray
+
+    folder = tempfile.mkdtemp(prefix="st-")  # short: the paths of its sockets may have 107 characters
+    try:
+        context = ray.init(
+            address="local",
+            num_cpus=cpus if cpus is not None else usable_cpus(),
+            num_gpus=gpus if gpus is not None else usable_gpus(),
+            object_store_memory=_OBJECTS,
+            include_dashboard=True,
+            dashboard_host="127.0.0.1",
+            _temp_dir=folder,
+        )
+        try:
+            yield f"http://{context.dashboard_url}"
+        finally:
+            ray.shutdown()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def usable_cpus() -> int:
+    """Number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def usable_gpus() -> int:
+    """Number of accelerators that PyTorch sees."""
+    import torch
+
+    return torch.cuda.device_count()
