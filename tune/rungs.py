@@ -1,0 +1,28 @@
+"""When a trial may first be judged."""
+
+from __future__ import annotations
+
+from semprior.config import Config
+from semprior.labels.evolve import evolution_due
+from semprior.schedule import is_due, share_of
+
+
+def first_rung(config: Config) -> int:
+    """The first epoch, from 0, whose evaluation saw what the method does and plain training does not.
+
+    Before the first evolution of the labels and the first outer pass all configurations look alike, and stopping
+    would choose by the seed. The rung is the first evaluated epoch in or before which both have happened; what the
+    configuration switches off is not waited for.
+
+    Args:
+        config: of the trial.
+    """
+    labels, outer, select, epochs = config.labels, config.outer, config.select, config.epochs
+    evolve_start, evaluate_start = share_of(labels.evolve_after, epochs), share_of(select.after, epochs)
+    evolved, stepped = not labels.evolve, not outer.every
+    for epoch in range(epochs):
+        evolved = evolved or evolution_due(epoch, start=evolve_start, every=labels.evolve_every)
+        stepped = stepped or epoch % outer.every == 0
+        if epoch and evolved and stepped and is_due(epoch, evaluate_start, select.every):
+            return epoch
+    return epochs - 1
