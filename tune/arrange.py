@@ -1,0 +1,148 @@
+"""Which of millions of records count, and in what order: `tune.records.visible` on columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from tune.records import KINDS
+
+KEYS = ("trial", "attempt", "epoch", "kind", "configuration", "wall_s", "device_s", "writer", "time")
+"""The columns that `arrange` needs."""
+NEVER = np.int64(1) << 31  # an epoch that no run reaches
+
+
+@dataclass(frozen=True)
+class Arranged:
+    """The records that count. T trials, V reports; positions are rows of the table that was arranged.
+
+    Attributes:
+        trials: their ids, in order.
+        reports: (V,) positions of the reports, by trial and epoch.
+        owners: (V,) which trial each report is of.
+        epochs: (V,) its epoch.
+        starts: (T,) position of the highest attempt's start; -1 without one.
+        ends: (T,) position of the end; -1 while the trial runs.
+        firsts: (T,) position of one record of the trial.
+        attempts: (T,) the highest attempt.
+        configurations: (T,) number of the configuration.
+        wall_s: (T,) seconds of all attempts.
+        device_s: (T,) device seconds of all attempts.
+    """
+
+    trials: list[str]
+    reports: np.ndarray
+    owners: np.ndarray
+    epochs: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+    firsts: np.ndarray
+    attempts: np.ndarray
+    configurations: np.ndarray
+    wall_s: np.ndarray
+    device_s: np.ndarray
+
+
+def arrange(table: pa.Table) -> Arranged:
+    """Arrange the records of a table with the columns `KEYS`, in any order and with doubles."""
+    trials, trial = ranked_words(table["trial"])
+    _, writer = ranked_words(table["writer"])
+    kind = _kinds(table["kind"])
+    attempt, epoch = table["attempt"].to_numpy(), table["epoch"].to_numpy()
+    time = table["time"].to_numpy()
+    rows = _told_once([trial, attempt, writer, epoch, kind], time)
+    trial, attempt, writer, epoch, kind = (column[rows] for column in (trial, attempt, writer, epoch, kind))
+
+    # groups of rows of one trial, attempt and writer, in order
+    firsts = np.flatnonzero(_changes(trial) | _changes(attempt) | _changes(writer))
+    begins = np.minimum.reduceat(np.where(kind == KINDS.index("end"), NEVER, epoch), firsts) if len(rows) else firsts
+    limits = _least_of_later(begins, trial[firsts])
+    group = np.repeat(np.arange(len(firsts)), np.diff(np.append(firsts, len(rows))))
+    counts = (kind == KINDS.index("report")) & (epoch < limits[group])
+
+    number = len(trials)
+    top = np.zeros(number, np.int64)
+    np.maximum.at(top, trial[firsts], attempt[firsts])
+    starting = kind == KINDS.index("start")
+    ending = np.flatnonzero((kind == KINDS.index("end")) & (attempt == top[trial]))
+    ending = ending[np.argsort(time[rows[ending]], kind="stable")]
+    return Arranged(
+        trials=trials,
+        reports=rows[counts],
+        owners=trial[counts],
+        epochs=epoch[counts],
+        starts=last_of_each(trial[starting], rows[starting], number),
+        ends=last_of_each(trial[ending], rows[ending], number),
+        firsts=last_of_each(trial, rows, number),
+        attempts=top,
+        configurations=table["configuration"].to_numpy()[last_of_each(trial, rows, number)],
+        wall_s=np.bincount(trial, table["wall_s"].to_numpy()[rows], number),
+        device_s=np.bincount(trial, table["device_s"].to_numpy()[rows], number),
+    )
+
+
+def ranked_words(column: pa.ChunkedArray) -> tuple[list[str], np.ndarray]:
+    """The different words of a dictionary column, in order, and for each row (N,) the place of its word."""
+    if len(column) == 0:
+        return [], np.zeros(0, np.int64)
+    joined = pa.table({"words": column}).unify_dictionaries()["words"].combine_chunks()
+    words = joined.dictionary.to_pylist()
+    order = sorted(range(len(words)), key=words.__getitem__)
+    places = np.empty(len(words), np.int64)
+    places[order] = np.arange(len(words))
+    return [words[index] for index in order], places[joined.indices.to_numpy()]
+
+
+def _kinds(column: pa.ChunkedArray) -> np.ndarray:
+    words, places = ranked_words(column)
+    return np.array([KINDS.index(word) for word in words], np.int64)[places] if words else places
+
+
+def _told_once(keys: Sequence[np.ndarray], time: np.ndarray) -> np.ndarray:
+    """Rows in the order of their keys; of rows with equal keys only that of the latest time."""
+    if not len(time):
+        return np.zeros(0, np.int64)
+    lows = [int(key.min()) for key in keys]
+    widths = [(int(key.max()) - low).bit_length() for key, low in zip(keys, lows, strict=True)]
+    if sum(widths) > 63:
+        order = np.lexsort((time, *reversed(keys)))
+        repeats = np.logical_and.reduce([~_changes(key[order]) for key in keys])
+    else:
+        packed = np.zeros(len(time), np.int64)
+        for key, low, width in zip(keys, lows, widths, strict=True):
+            packed = (packed << width) | (key - low)
+        if (np.diff(packed) > 0).all():
+            return np.arange(len(time))
+        order = np.argsort(packed, kind="stable")  # sorted runs, which the files are, are merged and not sorted anew
+        repeats = ~_changes(packed[order])
+        if repeats.any():
+            order = np.lexsort((time, packed))
+            repeats = ~_changes(packed[order])
+    return order[~np.append(repeats[1:], False)]
+
+
+def _changes(column: np.ndarray) -> np.ndarray:
+    """(N,) whether each value differs from the one before; the first does."""
+    return np.append(True, column[1:] != column[:-1]) if len(column) else np.zeros(0, bool)
+
+
+def _least_of_later(begins: np.ndarray, trial: np.ndarray) -> np.ndarray:
+    """(G,) the least beginning among the later groups of the same trial; `NEVER` for the last."""
+    if not len(begins):
+        return begins
+    # a trial's values all lie above those of the trials before it, so that one running minimum serves all
+    least = np.minimum.accumulate((begins + trial * (2 * NEVER))[::-1])[::-1] - trial * (2 * NEVER)
+    limits = np.full(len(begins), NEVER)
+    followed = trial[:-1] == trial[1:]
+    limits[:-1][followed] = least[1:][followed]
+    return limits
+
+
+def last_of_each(owners: np.ndarray, positions: np.ndarray, number: int) -> np.ndarray:
+    """(number,) the last position of each owner; -1 where it has none."""
+    found = np.full(number, -1, np.int64)
+    found[owners] = positions  # of an owner that comes again the last stays
+    return found

@@ -1,0 +1,261 @@
+"""The order of a sweep's configurations: best first, and of those that cannot be told apart the cheaper first.
+
+**A trial's value** is a metric at one evaluation or over some; all objectives are taken at the same:
+
+- ``best``: at its best evaluation by the first objective; of equal ones the latest, as the trainer has it. This is
+  what a search optimises and what `pull` fetches.
+- ``last``: at its last evaluation.
+- ``robust``: the mean minus the standard deviation (n - 1) of its last k evaluations; plus it, where the objective is
+  minimised. A trial with fewer than two evaluations has none.
+
+**A configuration's value** is the mean of its trials' that have one. With several seeds its standard error is
+``sqrt(s^2 / n + e^2)``: ``s`` the standard deviation over n seeds, ``e`` the root mean square of their evaluations'
+standard errors (metric ``NAME_se``), which more seeds on the same images do not shrink. With one it is ``e``.
+
+**The order** by one objective: configurations sorted by value are cut into bands. The best one opens a band that
+reaches down by its standard error; in the band the cheaper one goes first, by device seconds a trial; the best one
+below the band opens the next. By several objectives: first the Pareto front, then the front of the rest, and so on;
+in each front by the first objective, in bands.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from tune.arrange import Arranged, arrange, last_of_each
+from tune.records import METRIC, State, from_table
+from tune.summaries import best_positions
+from tune.view import Scan
+
+Direction = Literal["max", "min"]
+RankedBy = Literal["best", "last", "robust"]
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A configuration in its place.
+
+    Attributes:
+        place: from 1.
+        front: 1 on the Pareto front, and so on; 1 for all where there is one objective.
+        configuration: its number.
+        trial: the best of its trials, which speaks for it.
+        trials: all of them that have a value.
+        values: the objectives, in the order asked for; the mean over its trials.
+        errors: their standard errors; none where no evaluation tells one.
+        epoch: of `trial`'s evaluation that counts.
+        epochs: that `trial` has trained.
+        state: of `trial`.
+        reason: of that state.
+        params: what the search chose.
+        checkpoint: of `trial`'s best epoch, relative to the sweep; it is kept for good.
+        sha256: of its manifest.
+        wall_s: seconds a trial, on average.
+        device_s: device seconds a trial, on average.
+    """
+
+    place: int
+    front: int
+    configuration: int
+    trial: str
+    trials: tuple[str, ...]
+    values: tuple[float, ...]
+    errors: tuple[float | None, ...]
+    epoch: int
+    epochs: int
+    state: State
+    reason: str
+    params: Mapping[str, Any]
+    checkpoint: str | None
+    sha256: str | None
+    wall_s: float
+    device_s: float
+
+
+@dataclass(frozen=True)
+class Values:
+    """What each of T trials is ranked by, for M objectives.
+
+    Attributes:
+        position: (T,) the evaluation's row; -1 for a trial without a value.
+        values: (T,M).
+        errors: (T,M) standard errors; not a number where none is told.
+    """
+
+    position: np.ndarray
+    values: np.ndarray
+    errors: np.ndarray
+
+
+def rank(
+    read: Scan, objectives: Mapping[str, Direction], by: RankedBy, last: int = 5, limit: int | None = None
+) -> list[Ranked]:
+    """Rank a scan of the columns `arrange.KEYS`, ``best``, the objectives and their ``_se``."""
+    found = arrange(read.table)
+    if not len(found.reports):
+        return []
+    signs = np.array([1.0 if direction == "max" else -1.0 for direction in objectives.values()])
+    trial_values = values_of(read, found, list(objectives), signs, by, last)
+    ranked = np.flatnonzero(trial_values.position >= 0)
+    if not len(ranked):
+        return []
+    numbers, group = np.unique(found.configurations[ranked], return_inverse=True)
+    values, errors = mean_over_seeds(trial_values.values[ranked], trial_values.errors[ranked], group, len(numbers))
+    count = np.bincount(group)
+    cost = np.bincount(group, found.device_s[ranked]) / count
+    wall = np.bincount(group, found.wall_s[ranked]) / count
+    fronts = pareto_fronts(values * signs)
+    order = [i for front in range(fronts.max() + 1) for i in _by_bands(fronts == front, values, signs, errors, cost)]
+
+    speaker = np.empty(len(numbers), np.int64)
+    rising = np.argsort(trial_values.values[ranked, 0] * signs[0], kind="stable")
+    speaker[group[rising]] = ranked[rising]  # the best of each is written last
+    best = best_positions(read, found.reports, found.owners, len(found.trials))
+    final = last_of_each(found.owners, found.reports, len(found.trials))
+    shown = order[:limit]
+    told = _tell(
+        read, [position for i in shown for position in (best[speaker[i]], found.ends[speaker[i]], final[speaker[i]])]
+    )
+    members: dict[int, list[str]] = {}
+    for index, configuration in zip(ranked.tolist(), group.tolist(), strict=True):
+        members.setdefault(configuration, []).append(found.trials[index])
+    entries = []
+    for place, i in enumerate(shown, 1):
+        who = int(speaker[i])
+        peak, end, latest = told.get(int(best[who])), told.get(int(found.ends[who])), told[int(final[who])]
+        entries.append(
+            Ranked(
+                place=place,
+                front=int(fronts[i]) + 1,
+                configuration=int(numbers[i]),
+                trial=found.trials[who],
+                trials=tuple(members[i]),
+                values=tuple(values[i].tolist()),
+                errors=tuple(None if np.isnan(error) else error for error in errors[i].tolist()),
+                epoch=int(read.table["epoch"][int(trial_values.position[who])].as_py()),
+                epochs=latest.epoch + 1,
+                state=end.state if end else "running",
+                reason=end.reason if end else "",
+                params=latest.params,
+                checkpoint=peak.checkpoint if peak else None,
+                sha256=peak.sha256 if peak else None,
+                wall_s=float(wall[i]),
+                device_s=float(cost[i]),
+            )
+        )
+    return entries
+
+
+def values_of(
+    read: Scan, found: Arranged, objectives: Sequence[str], signs: np.ndarray, by: RankedBy, last: int
+) -> Values:
+    """What each trial is ranked by."""
+    number = len(found.trials)
+    first = read.table[METRIC + objectives[0]].to_numpy()[found.reports]
+    evaluated = np.isfinite(first)
+    owners, rows, first = found.owners[evaluated], found.reports[evaluated], first[evaluated] * signs[0]
+    if by == "best":
+        peak = np.full(number, -np.inf)
+        np.maximum.at(peak, owners, first)
+        at_peak = first == peak[owners]
+        position = last_of_each(owners[at_peak], rows[at_peak], number)
+    else:
+        position = last_of_each(owners, rows, number)
+    columns = [read.table[METRIC + name].to_numpy() for name in objectives]
+    spreads = [read.table[f"{METRIC}{name}_se"].to_numpy() for name in objectives]
+    if by != "robust":
+        there = position >= 0
+        values, errors = (
+            np.where(there[:, None], np.stack([c[position] for c in of], 1), np.nan) for of in (columns, spreads)
+        )
+        return Values(position, values, errors)
+    ends = np.searchsorted(owners, np.arange(number), side="right")
+    recent = np.arange(len(rows)) >= ends[owners] - last
+    owners, rows = owners[recent], rows[recent]
+    count = np.bincount(owners, minlength=number)
+    values, errors = np.empty((number, len(objectives))), np.empty((number, len(objectives)))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        for i, (column, spread) in enumerate(zip(columns, spreads, strict=True)):
+            mean = np.bincount(owners, column[rows], number) / count
+            square = np.bincount(owners, (column[rows] - mean[owners]) ** 2, number) / (count - 1)
+            values[:, i] = mean - signs[i] * np.sqrt(square)
+            errors[:, i] = np.sqrt(np.bincount(owners, spread[rows] ** 2, number) / count)
+    return Values(np.where(count > 1, position, -1), values, errors)
+
+
+def mean_over_seeds(
+    values: np.ndarray, errors: np.ndarray, group: np.ndarray, number: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Values (T,M) and errors (T,M) of trials to those of their configurations, (C,M) each."""
+    count = np.bincount(group, minlength=number)
+    means, spreads = np.empty((number, values.shape[1])), np.empty((number, values.shape[1]))
+    for i in range(values.shape[1]):
+        mean = np.bincount(group, values[:, i], number) / count
+        square = np.bincount(group, (values[:, i] - mean[group]) ** 2, number) / np.maximum(count - 1, 1)
+        own = np.bincount(group, errors[:, i] ** 2, number) / count
+        told = np.where(np.isnan(own) & (count > 1), 0.0, own)  # seeds tell an error of their own
+        means[:, i], spreads[:, i] = mean, np.sqrt(square / count + told)
+    return means, spreads
+
+
+def pareto_fronts(values: np.ndarray) -> np.ndarray:
+    """(C,) the front of each row of values (C,M), all to be maximised: 0 for those that none dominates, and so on.
+
+    Rows are gone through from the best of the first objective down; each joins the first front that holds none which
+    dominates it, found by bisection, for a row dominated in one front is dominated in all before it.
+    """
+    values = np.where(np.isnan(values), -np.inf, values)
+    if values.shape[1] == 1:
+        return np.zeros(len(values), np.int64)
+    fronts: list[list[np.ndarray]] = []
+    place = np.empty(len(values), np.int64)
+
+    def dominated(front: list[np.ndarray], row: np.ndarray) -> bool:
+        members = np.array(front)
+        return bool(((members >= row).all(1) & (members > row).any(1)).any())
+
+    for index in np.lexsort(-values.T[::-1]):
+        row = values[index]
+        place[index] = bisect.bisect_left(fronts, True, key=lambda front: not dominated(front, row))
+        if place[index] == len(fronts):
+            fronts.append([])
+        fronts[place[index]].append(row)
+    return place
+
+
+def _by_bands(
+    chosen: np.ndarray, values: np.ndarray, signs: np.ndarray, errors: np.ndarray, cost: np.ndarray
+) -> list[int]:
+    """The chosen configurations by the first objective; within the leader's standard error the cheaper first."""
+    score, error = values[:, 0] * signs[0], np.nan_to_num(errors[:, 0])
+    falling = [int(i) for i in np.lexsort((cost, -score)) if chosen[i]]
+    order: list[int] = []
+    while len(order) < len(falling):
+        leader = falling[len(order)]
+        floor = score[leader] - error[leader]
+        stop = bisect.bisect_right(falling, -floor, lo=len(order), key=lambda i: -score[i])
+        order += sorted(falling[len(order) : stop], key=lambda i: (cost[i], -score[i]))
+    return order
+
+
+def _tell(read: Scan, positions: Sequence[int]) -> dict[int, Any]:
+    held = np.unique([position for position in positions if position >= 0])
+    columns = [
+        "trial",
+        "kind",
+        "configuration",
+        "seed",
+        "attempt",
+        "epoch",
+        "state",
+        "reason",
+        "checkpoint",
+        "sha256",
+        "params",
+    ]
+    return dict(zip(held.tolist(), from_table(read.details(held, columns)), strict=True))

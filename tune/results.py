@@ -1,0 +1,149 @@
+"""The results store: every trial's records, appended by many, ranked by anyone.
+
+Example::
+
+    store = ResultsStore("./runs/demo")
+    store.append([Record(kind="start", trial="0000", configuration=0, seed=0, attempt=1, epoch=0, config=leaves)])
+    for entry in store.rank({"holdout/point_score": "max"}, limit=10):
+        print(entry.place, entry.trial, entry.values, entry.errors, entry.params)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import time
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tune.arrange import KEYS
+from tune.ranking import Direction, Ranked, RankedBy, rank
+from tune.records import METRIC, SCHEMA, SCHEMA_VERSION, Record, from_table, new_writer, to_table, visible
+from tune.retention import with_kept_checkpoints
+from tune.storage import Storage, open_storage
+from tune.summaries import TrialSummary, summarise
+from tune.view import NEW, View, read_view, scan
+
+
+class ResultsStore:
+    """The records of one sweep.
+
+    Any number of processes on any number of machines may append and read at once; no file is ever changed.
+
+    Args:
+        uri: STORAGE/SWEEP: a folder, ``s3://``, ``gs://`` or any other address of pyarrow's; it need not exist yet.
+        writer: the name that records without one are given.
+
+    Raises:
+        UserError: the address is not understood.
+    """
+
+    def __init__(self, uri: str | Path | Storage, writer: str | None = None) -> None:
+        self.storage = uri if isinstance(uri, Storage) else open_storage(uri)
+        self.writer = writer or new_writer()
+        self._written = 0
+
+    def append(self, records: Iterable[Record]) -> None:
+        """Add records, in one new file; they are kept, all or none, when this returns.
+
+        Raises:
+            UserError: the storage cannot be written.
+        """
+        named = [r if r.writer else dataclasses.replace(r, writer=self.writer) for r in records]
+        if not named:
+            return
+        content = io.BytesIO()
+        write_parquet(to_table(named), content)
+        self._written += 1
+        name = f"{time.time_ns():020d}-{self.writer}-{self._written}.v{SCHEMA_VERSION}.parquet"
+        self.storage.put(f"{NEW}/{name}", content.getvalue())
+
+    def trials(self) -> list[TrialSummary]:
+        """Every trial as it stands, in the order of the ids.
+
+        Raises:
+            UserError: the storage cannot be read.
+        """
+        return read_view(self.storage, lambda view: summarise(scan(view, [*KEYS, "best"])))
+
+    def curve(self, trial: str) -> list[Record]:
+        """The reports of a trial that count, by epoch; empty for one that is not known.
+
+        A checkpoint that retention has removed, or may remove at any moment, is not told.
+
+        Raises:
+            UserError: the storage cannot be read.
+        """
+        return [record for record in self.history(trial) if record.kind == "report"]
+
+    def curves(self, trials: Collection[str] | None = None) -> dict[str, list[Record]]:
+        """The curves of some trials, or of all, read at once.
+
+        Raises:
+            UserError: the storage cannot be read.
+        """
+        found = self.histories(trials)
+        return {trial: [r for r in records if r.kind == "report"] for trial, records in found.items()}
+
+    def history(self, trial: str) -> list[Record]:
+        """The records of a trial that count: starts, reports, and the end if it has ended.
+
+        Raises:
+            UserError: the storage cannot be read.
+        """
+        return self.histories([trial]).get(trial, [])
+
+    def histories(self, trials: Collection[str] | None = None) -> dict[str, list[Record]]:
+        """The histories of some trials, or of all, read at once, in the order of the ids.
+
+        Raises:
+            UserError: the storage cannot be read.
+        """
+        chosen = None if trials is None else set(trials)
+        table = read_view(self.storage, lambda view: scan(view, None, chosen).table)
+        found: dict[str, list[Record]] = {}
+        for record in from_table(table):
+            found.setdefault(record.trial, []).append(record)
+        return {trial: with_kept_checkpoints(visible(found[trial])) for trial in sorted(found)}
+
+    def rank(
+        self,
+        objectives: Mapping[str, Direction],
+        by: RankedBy = "best",
+        *,
+        last: int = 5,
+        limit: int | None = None,
+    ) -> list[Ranked]:
+        """The configurations with a value, best first; the rule stands at the head of `tune.ranking`.
+
+        Args:
+            objectives: names of metrics, ``holdout/point_score``, and ``max`` or ``min``; one or several.
+            by: a trial's ``best`` evaluation, its ``last``, or ``robust``.
+            last: evaluations that ``robust`` looks at.
+            limit: how many places are wanted.
+
+        Raises:
+            UserError: the storage cannot be read.
+        """
+        names = [name for objective in objectives for name in (METRIC + objective, f"{METRIC}{objective}_se")]
+
+        def read(view: View) -> list[Ranked]:
+            return rank(scan(view, [*KEYS, "best", *names]), objectives, by, last, limit)
+
+        return read_view(self.storage, read)
+
+
+def write_parquet(table: pa.Table, where: io.BytesIO | str, row_group: int | None = None) -> None:
+    """Write records as Parquet: words once a row group, everything compressed."""
+    pq.write_table(
+        table,
+        where,
+        compression="zstd",
+        row_group_size=row_group,
+        use_dictionary=[field.name for field in SCHEMA if pa.types.is_dictionary(field.type)],
+        dictionary_pagesize_limit=64 << 20,  # a row group holds the configurations of hundreds of trials
+        store_schema=False,
+    )

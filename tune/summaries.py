@@ -1,0 +1,110 @@
+"""A trial in one line: where it stands, its best, what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tune.arrange import arrange, last_of_each
+from tune.records import Record, State, from_table
+from tune.view import Scan
+
+
+@dataclass(frozen=True)
+class TrialSummary:
+    """A trial as it stands.
+
+    Attributes:
+        trial: its id.
+        configuration: its number.
+        seed: of the run.
+        attempt: the highest.
+        epochs: trained so far.
+        state: ``running`` until it has ended; then how.
+        reason: of the end.
+        values: the objectives at its best evaluation, as its last report tells them; empty before the first.
+        best_epoch: the epoch of that evaluation; none before the first.
+        metrics: of that epoch, or of the last one before there is a best.
+        checkpoint: address of the best epoch's checkpoint, relative to the sweep; it is kept for good.
+        sha256: of its manifest.
+        wall_s: seconds, all attempts together.
+        device_s: device seconds, all attempts together.
+        updated: time of the last record that counts, in seconds since 1970.
+        last: the last record that counts: config, params, host, device, revision, versions.
+    """
+
+    trial: str
+    configuration: int
+    seed: int
+    attempt: int
+    epochs: int
+    state: State
+    reason: str
+    values: tuple[float, ...]
+    best_epoch: int | None
+    metrics: Mapping[str, float]
+    checkpoint: str | None
+    sha256: str | None
+    wall_s: float
+    device_s: float
+    updated: float
+    last: Record
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """What the search chose."""
+        return self.last.params
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """Every leaf of the run's settings."""
+        return self.last.config
+
+
+def summarise(read: Scan) -> list[TrialSummary]:
+    """Every trial of a scan of the columns `arrange.KEYS` and ``best``, in the order of the ids."""
+    found = arrange(read.table)
+    number = len(found.trials)
+    best = best_positions(read, found.reports, found.owners, number)
+    last = last_of_each(found.owners, found.reports, number)
+    anything = np.where(last >= 0, last, np.where(found.starts >= 0, found.starts, found.firsts))
+    held = np.unique(np.concatenate([best[best >= 0], anything, found.ends[found.ends >= 0]]))
+    records = dict(zip(held.tolist(), from_table(read.details(held)), strict=True)) if number else {}
+
+    summaries = []
+    for index, trial in enumerate(found.trials):
+        latest, end = records[int(anything[index])], records.get(int(found.ends[index]))
+        peak = records.get(int(best[index]))
+        reported = last[index] >= 0
+        kept = peak or (latest if end and reported else None)  # without a best the last one is kept
+        summaries.append(
+            TrialSummary(
+                trial=trial,
+                configuration=latest.configuration,
+                seed=latest.seed,
+                attempt=int(found.attempts[index]),
+                epochs=latest.epoch + 1 if reported else 0,
+                state=end.state if end else "running",
+                reason=end.reason if end else "",
+                values=latest.values if reported else (),
+                best_epoch=peak.epoch if peak else None,
+                metrics=(peak or latest).metrics,
+                checkpoint=kept.checkpoint if kept else None,
+                sha256=kept.sha256 if kept else None,
+                wall_s=float(found.wall_s[index]),
+                device_s=float(found.device_s[index]),
+                updated=max(latest.time, end.time if end else 0.0),
+                last=latest,
+            )
+        )
+    return summaries
+
+
+def best_positions(read: Scan, reports: np.ndarray, owners: np.ndarray, number: int) -> np.ndarray:
+    """(T,) position of each trial's best evaluation, whose checkpoint is kept; -1 before there is one."""
+    flags = read.table["best"].to_numpy()[reports]
+    chosen = np.equal(flags, True)
+    return last_of_each(owners[chosen], reports[chosen], number)
