@@ -12,14 +12,18 @@ import signal
 import sys
 import threading
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from semprior.errors import UserError
 from semprior.terminal import complain
+from tune.catalogue import open_sweep
 from tune.heartbeat import Heart
+from tune.here import driver_log
+from tune.storage import Storage
 
 
-def drive(uri: str, generation: int, local: bool, attached: bool) -> bool:
+def drive(uri: str, generation: int, local: bool, attached: bool, log: Path | None) -> bool:
     """Run a sweep until it is done or somebody asks it to stop.
 
     Args:
@@ -27,6 +31,7 @@ def drive(uri: str, generation: int, local: bool, attached: bool) -> bool:
         generation: of this driver.
         local: whether to start a Ray on this machine, else that of the job is used.
         attached: whether to stop when whoever started this process is gone, told by the end of standard input.
+        log: the file that it writes to; copied to the sweep's storage where it does not lie there.
 
     Returns:
         Whether it is done.
@@ -34,12 +39,11 @@ def drive(uri: str, generation: int, local: bool, attached: bool) -> bool:
     Raises:
         UserError: the sweep cannot be had, or cannot run here.
     """
-    from tune.catalogue import open_sweep
     from tune.driver import run_sweep
     from tune.local import local_ray
 
     sweep = open_sweep(uri)
-    with Heart(sweep.storage, generation) as heart:
+    with Heart(sweep.storage, generation, with_each=_copying(log, sweep.storage, generation)) as heart:
         if attached:
             threading.Thread(target=_ask_when_left, args=(heart,), daemon=True).start()
         with local_ray() if local else _ray_of_the_job():
@@ -47,6 +51,19 @@ def drive(uri: str, generation: int, local: bool, attached: bool) -> bool:
             done = run_sweep(sweep.spec, uri, generation, stop=lambda: heart.stop_requested)
         heart.finish("done" if done else "stopped")
     return done
+
+
+def _copying(log: Path | None, storage: Storage, generation: int) -> Callable[[], None]:
+    copied = 0
+
+    def copy() -> None:
+        nonlocal copied
+        if log is not None and storage.local is None and log.stat().st_size > copied:
+            content = log.read_bytes()
+            storage.put(driver_log(generation), content)
+            copied = len(content)
+
+    return copy
 
 
 @contextlib.contextmanager
@@ -84,9 +101,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("generation", type=int)
     parser.add_argument("--local", action="store_true")
     parser.add_argument("--attached", action="store_true")
+    parser.add_argument("--log", type=Path)
     given = parser.parse_args(arguments)
     try:
-        drive(given.uri, given.generation, given.local, given.attached)
+        drive(given.uri, given.generation, given.local, given.attached, given.log)
     except UserError as error:
         complain("semprior-tune", str(error))
         return 2

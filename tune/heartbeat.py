@@ -11,7 +11,7 @@ driver that died: *lost*. The newest generation speaks for the sweep.
 
 Example, in a driver::
 
-    with Heart(filesystem, root, generation) as heart:
+    with Heart(storage, generation) as heart:
         while trials_are_left and not heart.stop_requested:
             ...
         heart.finish("stopped" if trials_are_left else "done")
@@ -24,12 +24,15 @@ import os
 import platform
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
-from pyarrow import fs
+from semprior.errors import UserError
+from tune.storage import Storage
 
+FOLDER = "heartbeat"
 BEAT_EVERY, LOST_AFTER = 5.0, 60.0  # seconds
 STATES = ("running", "stopped", "done")
 
@@ -73,14 +76,16 @@ class Heart:
     Leaving the block without `finish` says ``stopped``, with the error if there is one.
 
     Args:
-        filesystem: of the sweep.
-        root: of the sweep in it.
+        storage: of the sweep.
         generation: of the driver.
         every: seconds between two beats.
+        with_each: done with every beat.
     """
 
-    def __init__(self, filesystem: fs.FileSystem, root: str, generation: int, every: float = BEAT_EVERY) -> None:
-        self.filesystem, self.root, self.every = filesystem, root, every
+    def __init__(
+        self, storage: Storage, generation: int, every: float = BEAT_EVERY, with_each: Callable[[], None] | None = None
+    ) -> None:
+        self.storage, self.every, self.with_each = storage, every, with_each
         now = time.time()
         self._beat = Heartbeat(generation, "running", now, now, *_here(), os.getpid())
         self._over, self._asked = threading.Event(), threading.Event()
@@ -110,57 +115,45 @@ class Heart:
         self._over.set()
         self._thread.join()
         if self._beat.state == "running":
-            self.finish("stopped", " ".join(f"{kind.__name__}: {error}".split()) if kind else "")
+            self.finish("stopped", _told(error))
         self._write()
 
     def _run(self) -> None:
         while not self._over.wait(self.every):
             try:
                 self._write(running=True)
-                if stop_requested(self.filesystem, self.root, self._beat.generation):
+                if stop_requested(self.storage, self._beat.generation):
                     self._asked.set()
-            except OSError:  # of a storage that is away for a while; the next beat may reach it
+            except (UserError, FileNotFoundError):  # of a storage that is away for a while; the next beat may reach it
                 continue
 
     def _write(self, running: bool = False) -> None:
         beat = replace(self._beat, time=time.time(), state="running" if running else self._beat.state)
-        folder = f"{self.root}/heartbeat"
-        self.filesystem.create_dir(folder, recursive=True)
-        put(self.filesystem, f"{folder}/{beat.generation:04d}.json", json.dumps(asdict(beat)).encode())
+        self.storage.put(f"{FOLDER}/{beat.generation:04d}.json", json.dumps(asdict(beat)).encode())
+        if self.with_each is not None:
+            self.with_each()
 
 
-def last_heartbeat(filesystem: fs.FileSystem, root: str) -> Heartbeat | None:
+def _told(error: BaseException | None) -> str:
+    if error is None:
+        return ""
+    return " ".join((str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}").split())
+
+
+def last_heartbeat(storage: Storage) -> Heartbeat | None:
     """That of a sweep's newest generation; none before its first."""
-    files = _files(filesystem, root, "json")
-    if not files:
-        return None
-    with filesystem.open_input_stream(max(files)) as stream:
-        return Heartbeat(**json.loads(stream.read()))
+    files = [entry.name for entry in storage.list(FOLDER) if entry.name.endswith(".json")]
+    return Heartbeat(**json.loads(storage.read(max(files)))) if files else None
 
 
-def request_stop(filesystem: fs.FileSystem, root: str, generation: int) -> None:
+def request_stop(storage: Storage, generation: int) -> None:
     """Ask the driver of a generation to stop."""
-    put(filesystem, f"{root}/heartbeat/{generation:04d}.stop", b"")
+    storage.put(f"{FOLDER}/{generation:04d}.stop", b"")
 
 
-def stop_requested(filesystem: fs.FileSystem, root: str, generation: int) -> bool:
+def stop_requested(storage: Storage, generation: int) -> bool:
     """Whether `request_stop` was called for a generation."""
-    return filesystem.get_file_info(f"{root}/heartbeat/{generation:04d}.stop").type == fs.FileType.File
-
-
-def put(filesystem: fs.FileSystem, path: str, content: bytes) -> None:
-    """Write a file whole: where the storage has renaming, beside its place first; an object store's put is whole."""
-    local = isinstance(filesystem, fs.LocalFileSystem)
-    scratch = f"{path}.{os.getpid()}.tmp" if local else path
-    with filesystem.open_output_stream(scratch) as stream:
-        stream.write(content)
-    if local:
-        filesystem.move(scratch, path)
-
-
-def _files(filesystem: fs.FileSystem, root: str, suffix: str) -> list[str]:
-    selector = fs.FileSelector(f"{root}/heartbeat", allow_not_found=True)
-    return [info.path for info in filesystem.get_file_info(selector) if info.extension == suffix]
+    return storage.exists(f"{FOLDER}/{generation:04d}.stop")
 
 
 def _here() -> tuple[str, str]:

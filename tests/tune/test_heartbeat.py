@@ -7,40 +7,40 @@ import time
 from dataclasses import replace
 
 import pytest
-from pyarrow import fs
 
 from tune.heartbeat import LOST_AFTER, Heart, last_heartbeat, request_stop
+from tune.storage import open_storage
 
 
 @pytest.fixture
 def sweep(tmp_path):
-    return fs.LocalFileSystem(), str(tmp_path / "sweep")
+    return open_storage(tmp_path / "sweep")
 
 
 def test_running_then_done(sweep):
-    assert last_heartbeat(*sweep) is None
-    with Heart(*sweep, 1) as heart:
-        assert last_heartbeat(*sweep).word() == "running"
+    assert last_heartbeat(sweep) is None
+    with Heart(sweep, 1) as heart:
+        assert last_heartbeat(sweep).word() == "running"
         heart.finish("done")
-        assert last_heartbeat(*sweep).word() == "running"
-    assert last_heartbeat(*sweep).word() == "done"
+        assert last_heartbeat(sweep).word() == "running"
+    assert last_heartbeat(sweep).word() == "done"
 
 
 def test_an_error_is_noted(sweep):
-    with pytest.raises(ZeroDivisionError), Heart(*sweep, 1):
+    with pytest.raises(ZeroDivisionError), Heart(sweep, 1):
         _ = 1 / 0
-    last = last_heartbeat(*sweep)
+    last = last_heartbeat(sweep)
     assert (last.word(), last.note) == ("stopped", "ZeroDivisionError: division by zero")
 
 
 def test_a_request_to_stop_is_heard_by_its_generation_alone(sweep):
-    with Heart(*sweep, 2, every=0.01) as heart:
-        request_stop(*sweep, 1)
-        began = last_heartbeat(*sweep).time
-        while last_heartbeat(*sweep).time < began + 0.05:
+    with Heart(sweep, 2, every=0.01) as heart:
+        request_stop(sweep, 1)
+        began = last_heartbeat(sweep).time
+        while last_heartbeat(sweep).time < began + 0.05:
             time.sleep(0.01)
         assert not heart.stop_requested
-        request_stop(*sweep, 2)
+        request_stop(sweep, 2)
         deadline = time.monotonic() + 30
         while not heart.stop_requested and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -48,8 +48,8 @@ def test_a_request_to_stop_is_heard_by_its_generation_alone(sweep):
 
 
 def test_silence_and_a_process_that_is_gone_are_lost(sweep):
-    with Heart(*sweep, 1):
-        beat = last_heartbeat(*sweep)
+    with Heart(sweep, 1):
+        beat = last_heartbeat(sweep)
     running = replace(beat, state="running", pid=os.getpid())
     assert running.word(beat.time + LOST_AFTER - 1) == "running"
     assert running.word(beat.time + LOST_AFTER + 1) == "lost"
@@ -61,6 +61,6 @@ def test_silence_and_a_process_that_is_gone_are_lost(sweep):
 
 def test_the_newest_generation_speaks(sweep):
     for generation in (1, 2):
-        with Heart(*sweep, generation):
+        with Heart(sweep, generation):
             pass
-    assert last_heartbeat(*sweep).generation == 2
+    assert last_heartbeat(sweep).generation == 2

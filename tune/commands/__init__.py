@@ -1,0 +1,1 @@
+"""What each command of `semprior-tune` does; `tune.cli` reads its arguments."""

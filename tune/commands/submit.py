@@ -1,0 +1,150 @@
+"""`submit` and `resume`: a sweep begins, or goes on, on this machine or as a job of a cluster, and is watched."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+from semprior.errors import UserError
+from semprior.progress import say
+from tune.catalogue import Sweep, command, create_sweep
+from tune.commands.places import jobs_of, sweep_of
+from tune.heartbeat import last_heartbeat
+from tune.here import run_here
+from tune.jobs import Job, Jobs
+from tune.looking import Looker
+from tune.storage import open_storage
+from tune.sweep import SweepSpec, load_sweep
+from tune.watch import View, watch
+
+_ASK_EVERY = 10.0  # seconds between two questions to a job server
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `submit` is given.
+
+    Attributes:
+        file: the sweep file.
+        storage: in place of the file's; none: that one.
+        address: of a job server; none: this machine.
+        id: of the sweep; none: its name.
+        detach: whether to return at once.
+    """
+
+    file: Path
+    storage: str | None
+    address: str | None
+    id: str | None
+    detach: bool
+
+
+def submit(request: Request, console: Console) -> None:
+    """Begin a sweep.
+
+    Raises:
+        UserError: a fault in the sweep file, data, storage or cluster, or the id is taken; nothing runs then.
+    """
+    spec = read_spec(request)
+    jobs = jobs_of(request.address)
+    begin(create_sweep(open_storage(spec.storage), request.id or spec.name, spec), jobs, request.detach, console)
+
+
+def begin(sweep: Sweep, jobs: Jobs | None, detach: bool, console: Console) -> View | None:
+    """Start the first driver of a sweep; its last view, unless it is detached."""
+    spec = sweep.spec
+    say(console, f"{sweep.id}: {spec.budget.trials * spec.seeds} trials, stored in {sweep.storage.uri}")
+    return run(sweep, 1, jobs, detach, console)
+
+
+def resume(name: str, storage: str | None, address: str | None, detach: bool, console: Console) -> None:
+    """Go on with a sweep.
+
+    Raises:
+        UserError: it runs already, or is done.
+    """
+    sweep = sweep_of(name, storage)
+    beat = last_heartbeat(sweep.storage)
+    word = beat.word() if beat is not None else "stopped"
+    if beat is not None and word == "running":
+        raise UserError(f"{name}: is running on {beat.host}; stop it with `{command('stop', sweep)}`")
+    if word == "done":
+        raise UserError(f"{name}: is done; see `{command('top', sweep)}`")
+    check_data(sweep.spec)
+    run(sweep, beat.generation + 1 if beat is not None else 1, jobs_of(address), detach, console)
+
+
+def run(sweep: Sweep, generation: int, jobs: Jobs | None, detach: bool, console: Console) -> View | None:
+    """Start a driver and watch it, unless detached."""
+    if jobs is None:
+        return run_here(sweep, generation, detach, console)
+    return run_there(sweep, generation, jobs, detach, console)
+
+
+def run_there(sweep: Sweep, generation: int, jobs: Jobs, detach: bool, console: Console) -> View | None:
+    """Start a driver as a job and watch it from here; Ctrl-C ends the watching alone."""
+    job = jobs.submit(sweep.id, sweep.storage.uri, generation)
+    say(console, f"{sweep.id}: submitted to {jobs.target.address} as {job.id}")
+    if detach:
+        say(console, f"watch it with: {command('status', sweep, '--follow')}")
+        return None
+    try:
+        view = watch(Looker(sweep, generation), console, alive=_asking(jobs, job))
+    except KeyboardInterrupt:
+        say(console, f"{sweep.id} goes on; watch it with: {command('status', sweep, '--follow')}")
+        say(console, f"stop it with: {command('stop', sweep)}")
+        raise typer.Exit(130) from None
+    ended = jobs.state(job.id)
+    if ended.state == "failed" and view.word not in ("stopped", "done"):
+        log = command("logs", sweep, "--address", jobs.target.address)
+        raise UserError(f"{sweep.id}: its job failed: {ended.message}; see `{log}`")
+    conclude(sweep, view, console)
+    return view
+
+
+def conclude(sweep: Sweep, view: View, console: Console) -> None:
+    """What is to be said when a driver has ended; raises where it ended by a fault of the user."""
+    if view.word == "done":
+        say(console, f"{sweep.id} is done; its ranking: {command('top', sweep)}")
+        return
+    if view.note:
+        raise UserError(f"{sweep.id}: {view.note}; go on with: {command('resume', sweep)}")
+    say(console, f"{sweep.id} was stopped; go on with: {command('resume', sweep)}")
+
+
+def read_spec(request: Request) -> SweepSpec:
+    """The sweep file, with the storage of the command line, held against its data."""
+    spec = load_sweep(request.file, os.environ)
+    if request.storage:
+        spec = spec.model_copy(update={"storage": open_storage(request.storage).uri})
+    check_data(spec)
+    return spec
+
+
+def check_data(spec: SweepSpec) -> None:
+    """Refuse data that cannot be trained on, and objectives that need masks where there are none."""
+    from semprior.data.layout import find_layout
+
+    if "://" in spec.data:  # fetched by the nodes, and checked there
+        return
+    layout = find_layout(spec.data)
+    masked = {path.stem for path in layout.masks.iterdir()} if layout.masks is not None else set()
+    spec.require_masks(masked.issuperset(layout.splits["train"]))
+
+
+def _asking(jobs: Jobs, job: Job) -> Callable[[], bool]:
+    last, asked = job, time.monotonic()
+
+    def alive() -> bool:
+        nonlocal last, asked
+        if not last.over and time.monotonic() - asked > _ASK_EVERY:
+            last, asked = jobs.state(job.id), time.monotonic()
+        return not last.over
+
+    return alive

@@ -1,0 +1,109 @@
+"""A sweep on this machine: its driver is a process of its own, so that nothing that Ray prints disturbs the table."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import typer
+from rich.console import Console
+
+from semprior.errors import UserError
+from semprior.progress import say
+from semprior.terminal import complain
+from tune.catalogue import Sweep, command
+from tune.looking import Looker
+from tune.watch import View, watch
+
+_PATIENCE = 120.0  # seconds that a driver may take to stop
+_TAIL = 15  # lines of the log of a driver that broke
+
+
+def run_here(sweep: Sweep, generation: int, detach: bool, console: Console) -> View | None:
+    """Run a driver of a sweep in a local Ray and watch it; detached, it goes on by itself.
+
+    Ctrl-C, or the end of this process in any way, makes the driver stop: every trial has the checkpoint of its last
+    whole epoch.
+
+    Raises:
+        UserError: the driver ended with a fault of the user.
+    """
+    log = _log_file(sweep, generation)
+    arguments = ["--local", "--log", str(log)] + ([] if detach else ["--attached"])
+    with log.open("ab") as output:
+        driver = subprocess.Popen(
+            [sys.executable, "-m", "tune.drive", sweep.storage.uri, str(generation), *arguments],
+            stdin=subprocess.DEVNULL if detach else subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,  # Ctrl-C is for us: Ray's processes must live until their trials are stored
+        )
+    if detach:
+        say(console, f"{sweep.id} runs in process {driver.pid}; watch it with: {command('status', sweep, '--follow')}")
+        return None
+    try:
+        with _letting_go(driver.stdin):
+            view = watch(Looker(sweep, generation), console, alive=lambda: driver.poll() is None)
+    except KeyboardInterrupt:
+        _stop(driver, sweep, console)
+        raise typer.Exit(130) from None
+    if driver.returncode not in (0, 2):
+        _show_tail(log)
+        complain("semprior-tune", f"{sweep.id}: its driver broke; all of its log: {log}")
+        say(console, f"go on with: {command('resume', sweep)}")
+        raise typer.Exit(1)
+    if view.word == "done":
+        say(console, f"{sweep.id} is done; its ranking: {command('top', sweep)}")
+        return view
+    if driver.returncode == 2:
+        raise UserError(f"{sweep.id}: {view.note or _last_line(log)}; then go on with: {command('resume', sweep)}")
+    say(console, f"{sweep.id} was stopped; go on with: {command('resume', sweep)}")
+    return view
+
+
+def _stop(driver: subprocess.Popen[bytes], sweep: Sweep, console: Console) -> None:
+    say(console, "stopping: every trial keeps the checkpoint of its last whole epoch (Ctrl-C again: at once)")
+    try:
+        driver.wait(_PATIENCE)  # its standard input has ended: that tells it
+    except (KeyboardInterrupt, subprocess.TimeoutExpired):
+        driver.kill()
+        driver.wait()
+    say(console, f"{sweep.id} was stopped; go on with: {command('resume', sweep)}")
+
+
+@contextlib.contextmanager
+def _letting_go(pipe: IO[bytes] | None) -> Iterator[None]:
+    """Close a pipe at the end; the driver at its other side takes that for a request to stop."""
+    try:
+        yield
+    finally:
+        if pipe is not None:
+            pipe.close()
+
+
+def _log_file(sweep: Sweep, generation: int) -> Path:
+    name = driver_log(generation)
+    folder = sweep.storage.local or Path(tempfile.mkdtemp(prefix="semprior-"))
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def driver_log(generation: int) -> str:
+    """Where a sweep keeps what the driver of a generation wrote."""
+    return f"logs/driver-{generation:04d}.log"
+
+
+def _show_tail(log: Path) -> None:
+    for line in log.read_text(errors="replace").splitlines()[-_TAIL:]:
+        print(line, file=sys.stderr)
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1].removeprefix("semprior-tune: ") if lines else "its driver ended"
