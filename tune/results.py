@@ -20,12 +20,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tune.arrange import KEYS
+from tune.kept import with_kept_checkpoints
 from tune.ranking import Direction, Ranked, RankedBy, rank
-from tune.records import METRIC, SCHEMA, SCHEMA_VERSION, Record, from_table, new_writer, to_table, visible
-from tune.retention import with_kept_checkpoints
+from tune.records import METRIC, SCHEMA, Record, from_table, new_writer, order, to_table, visible
 from tune.storage import Storage, open_storage
 from tune.summaries import TrialSummary, summarise
-from tune.view import NEW, View, read_view, scan
+from tune.view import NEW, View, file_name, read_view, scan
 
 
 class ResultsStore:
@@ -58,8 +58,8 @@ class ResultsStore:
         content = io.BytesIO()
         write_parquet(to_table(named), content)
         self._written += 1
-        name = f"{time.time_ns():020d}-{self.writer}-{self._written}.v{SCHEMA_VERSION}.parquet"
-        self.storage.put(f"{NEW}/{name}", content.getvalue())
+        stem = f"{time.time_ns():020d}-{self.writer}-{self._written}"
+        self.storage.put(f"{NEW}/{file_name(stem, {r.trial for r in named})}", content.getvalue())
 
     def trials(self) -> list[TrialSummary]:
         """Every trial as it stands, in the order of the ids.
@@ -102,12 +102,20 @@ class ResultsStore:
         Raises:
             UserError: the storage cannot be read.
         """
+        return {trial: with_kept_checkpoints(visible(found)) for trial, found in self.records(trials).items()}
+
+    def records(self, trials: Collection[str] | None = None) -> dict[str, list[Record]]:
+        """All that was ever appended of some trials, or of all, whether it counts or not, as it was written.
+
+        Raises:
+            UserError: the storage cannot be read.
+        """
         chosen = None if trials is None else set(trials)
         table = read_view(self.storage, lambda view: scan(view, None, chosen).table)
         found: dict[str, list[Record]] = {}
         for record in from_table(table):
             found.setdefault(record.trial, []).append(record)
-        return {trial: with_kept_checkpoints(visible(found[trial])) for trial in sorted(found)}
+        return {trial: sorted(found[trial], key=order) for trial in sorted(found)}
 
     def rank(
         self,

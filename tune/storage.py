@@ -144,6 +144,17 @@ class Storage:
         with self._explained(name), self.filesystem.open_input_file(self.path(name)) as file:
             return file.read()
 
+    def pieces(self, name: str, size: int = CHUNK) -> Iterator[bytes]:
+        """A file's content, piece after piece.
+
+        Raises:
+            FileNotFoundError: it is not there.
+            UserError: as `read`.
+        """
+        with self._explained(name), self.filesystem.open_input_stream(self.path(name)) as stream:
+            while piece := stream.read(size):
+                yield piece
+
     def exists(self, name: str = "") -> bool:
         """Whether a file or folder of this name is there.
 
@@ -237,13 +248,8 @@ class Storage:
         for entry in files:
             inside = target / checked_name(entry.name.removeprefix(f"{name}/"))
             inside.parent.mkdir(parents=True, exist_ok=True)
-            source = self.path(entry.name)
-            with (
-                self._explained(entry.name),
-                self.filesystem.open_input_stream(source) as stream,
-                inside.open("xb") as file,
-            ):
-                shutil.copyfileobj(stream, file, CHUNK)
+            with inside.open("xb") as file:
+                file.writelines(self.pieces(entry.name))
 
     @contextmanager
     def _explained(self, name: str) -> Iterator[None]:

@@ -24,7 +24,7 @@ from tune.records import METRIC, SCHEMA, SCHEMA_VERSION
 from tune.storage import Storage
 
 NEW = "records/new"
-NAME = re.compile(r"\.v(\d+)\.parquet$")
+NAME = re.compile(r"(?:@(?P<trial>[\w.]+))?\.v(?P<version>\d+)\.parquet$")
 T = TypeVar("T")
 
 
@@ -39,6 +39,13 @@ class View:
 
     storage: Storage
     files: tuple[str, ...]
+
+
+def file_name(stem: str, trials: Collection[str]) -> str:
+    """The name of a file of records: its schema version, and its trial, where it is of one, so that others skip it."""
+    (trial, *others) = trials
+    of = f"@{trial}" if not others and re.fullmatch(r"[\w.]+", trial, re.ASCII) else ""
+    return f"{stem}{of}.v{SCHEMA_VERSION}.parquet"
 
 
 def take_view(storage: Storage) -> View:
@@ -107,6 +114,9 @@ def scan(view: View, columns: Sequence[str] | None = None, trials: Collection[st
     def read(name: str) -> pa.Table:
         return _read(view.storage, name, columns, trials)
 
+    if trials is not None:
+        view = View(view.storage, tuple(name for name in view.files if _trial_of(name) in {None, *trials}))
+
     workers = 2 * (os.cpu_count() or 1) if view.storage.local is not None else 32
     with ThreadPoolExecutor(workers) as pool:
         parts = list(pool.map(read, view.files))
@@ -132,7 +142,7 @@ def _read(
     trials: Collection[str] | None = None,
     rows: np.ndarray | None = None,
 ) -> pa.Table:
-    version = int(NAME.search(name).group(1))  # type: ignore[union-attr]
+    version = int(_parts(name)["version"])
     if version > SCHEMA_VERSION:
         raise UserError(f"{storage.uri}/{name}: was written by a newer version (schema {version}); upgrade semprior")
     try:
@@ -161,6 +171,17 @@ def upgrade(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
         if name not in table.column_names:
             table = table.append_column(_field(name), pa.nulls(table.num_rows, _field(name).type))
     return table
+
+
+def _parts(name: str) -> re.Match[str]:
+    found = NAME.search(name)
+    if found is None:
+        raise UserError(f"{name}: is not the name of a file of records")
+    return found
+
+
+def _trial_of(name: str) -> str | None:
+    return _parts(name)["trial"]
 
 
 def _field(name: str) -> pa.Field:

@@ -1,0 +1,131 @@
+"""Checkpoints of trials in the storage of a sweep: ``checkpoints/TRIAL/ATTEMPT/epoch-NNNN``.
+
+They are semprior's own checkpoint folders, told apart by the SHA-256 of their manifest, which holds that of each file.
+Every attempt writes under its own number, so that none can overwrite what another one has written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from semprior.checkpoint import MANIFEST, Snapshot, load_checkpoint, save_checkpoint
+from semprior.errors import UserError
+from tune.storage import CHUNK, Storage
+
+FOLDER = "checkpoints"
+FILE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+"""What a file of a checkpoint may be called; whoever wrote the store does not choose where a pull writes."""
+
+
+class DamagedCheckpointError(UserError):
+    """A checkpoint is not there, or not what its record says."""
+
+
+@dataclass(frozen=True)
+class StoredCheckpoint:
+    """Where a checkpoint is, and which one it is.
+
+    Attributes:
+        address: relative to the sweep.
+        sha256: of its manifest.
+    """
+
+    address: str
+    sha256: str
+
+
+def put_checkpoint(storage: Storage, trial: str, attempt: int, snapshot: Snapshot) -> StoredCheckpoint:
+    """Write a checkpoint of a trial; it is there, whole, when this returns.
+
+    Args:
+        storage: of the sweep.
+        trial: its id.
+        attempt: that writes.
+        snapshot: after ``snapshot.values["epoch"]`` epochs, which give the folder its name.
+
+    Raises:
+        UserError: the storage cannot be written.
+    """
+    address = f"{FOLDER}/{trial}/{attempt}/epoch-{snapshot.values['epoch']:04d}"
+    if storage.local is not None:
+        folder = Path(storage.path(address))
+        save_checkpoint(folder, snapshot)
+        return StoredCheckpoint(address, _digest(folder / MANIFEST))
+    with tempfile.TemporaryDirectory(prefix="semprior-checkpoint-") as scratch:
+        folder = Path(scratch) / "checkpoint"
+        save_checkpoint(folder, snapshot)
+        storage.upload(folder, address, last=(MANIFEST,))
+        return StoredCheckpoint(address, _digest(folder / MANIFEST))
+
+
+def get_checkpoint(storage: Storage, checkpoint: StoredCheckpoint) -> Snapshot:
+    """Read a checkpoint, every byte of it checked.
+
+    Raises:
+        DamagedCheckpointError: it is not there, or damaged; the one before may do.
+        UserError: the storage cannot be read.
+    """
+    with tempfile.TemporaryDirectory(prefix="semprior-checkpoint-") as scratch:
+        folder = Path(scratch) / "checkpoint"
+        fetch_checkpoint(storage, checkpoint, folder)
+        return load_checkpoint(folder)
+
+
+def fetch_checkpoint(storage: Storage, checkpoint: StoredCheckpoint, target: Path) -> None:
+    """Copy a checkpoint into the new folder `target`, every byte of it checked; nothing is written outside.
+
+    Raises:
+        DamagedCheckpointError: it is not there, or damaged.
+        UserError: the storage cannot be read.
+    """
+    place = f"{storage.uri.partition('?')[0]}/{checkpoint.address}"
+    try:
+        manifest = storage.read(f"{checkpoint.address}/{MANIFEST}")
+        if hashlib.sha256(manifest).hexdigest() != checkpoint.sha256:
+            raise DamagedCheckpointError(f"{place}/{MANIFEST}: its digest is not the one recorded")
+        target.mkdir(parents=True)
+        for name, digest in _files(manifest, place).items():
+            if _copy(storage, f"{checkpoint.address}/{name}", target / name) != digest:
+                raise DamagedCheckpointError(f"{place}/{name}: its digest does not match the manifest")
+        (target / MANIFEST).write_bytes(manifest)
+    except FileNotFoundError as error:
+        raise DamagedCheckpointError(f"{place}: is not there, or not whole") from error
+
+
+def remove_checkpoint(storage: Storage, address: str) -> None:
+    """Remove a checkpoint, its manifest first, so that what a kill leaves of it is not taken for one.
+
+    Raises:
+        UserError: the storage cannot be written.
+    """
+    storage.delete(f"{address}/{MANIFEST}")
+    storage.delete_folder(address)
+
+
+def _files(manifest: bytes, place: str) -> dict[str, str]:
+    try:
+        digests = {str(name): str(digest) for name, digest in json.loads(manifest)["sha256"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedCheckpointError(f"{place}/{MANIFEST}: is damaged") from error
+    for name in digests:
+        if not FILE.fullmatch(name) or name == MANIFEST:
+            raise DamagedCheckpointError(f"{place}/{MANIFEST}: {name!r} is not the name of a checkpoint's file")
+    return digests
+
+
+def _copy(storage: Storage, name: str, target: Path) -> str:
+    digest = hashlib.sha256()
+    with target.open("xb") as file:
+        for piece in storage.pieces(name, CHUNK):
+            digest.update(piece)
+            file.write(piece)
+    return digest.hexdigest()
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
