@@ -119,10 +119,17 @@ def sweep_ids(storage: Storage) -> list[str]:
     return [name for name in folders if storage.exists(f"{name}/{FILE}")]
 
 
-def command(verb: str, sweep: Sweep, *more: str) -> str:
-    """What a user types about a sweep: ``semprior-tune resume demo``, with its storage unless that is the usual one."""
+def command(verb: str, sweep: Sweep, *more: str, which: str = "") -> str:
+    """What a user types about a sweep: ``semprior-tune resume demo``, with its storage unless that is the usual one.
+
+    Args:
+        verb: the command.
+        sweep: it is about.
+        more: words after it.
+        which: of its trials, as in ``demo:0007``.
+    """
     head, mark, query = sweep.storage.uri.partition("?")
     home = head.rpartition("/")[0] + mark + query
     usual = open_storage(os.environ.get(STORAGE_VARIABLE) or DEFAULT_STORAGE).uri
     place = () if home == usual else ("--storage", home)
-    return shlex.join(["semprior-tune", verb, sweep.id, *more, *place])
+    return shlex.join(["semprior-tune", verb, f"{sweep.id}:{which}" if which else sweep.id, *more, *place])

@@ -38,7 +38,7 @@ def print_table(console: Console, columns: Mapping[str, str], rows: Sequence[Seq
         table.add_column(heading, justify="right" if side == "right" else "left", overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
-    console.print(table, width=None if console.is_terminal else _WIDE)
+    (console if console.is_terminal else Console(file=console.file, width=_WIDE)).print(table)
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], form: str) -> None:

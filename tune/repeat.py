@@ -1,0 +1,35 @@
+"""The `semprior train` command that repeats a trial."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from semprior.config import flatten, resolve
+
+
+def repeat_command(config: Mapping[str, Any], data: str, out: str, threads: int | None = None) -> str:
+    """The command that trains with these settings.
+
+    Only what differs from the preset is written out.
+
+    Args:
+        config: every leaf of the run, flat.
+        data: of the sweep.
+        out: folder to write.
+        threads: of the trial, where it ran on the CPU: sums come out the same to the last bit with as many only.
+    """
+    preset = str(config["preset"])
+    usual = flatten(resolve(preset, environment={}).config)
+    changed = {key: value for key, value in config.items() if key in usual and usual[key] != value and key != "preset"}
+    words = ["semprior", "train", "--data", data, "--out", out, "--preset", preset]
+    for key, value in changed.items():
+        words += ["--set", f"{key}={_as_yaml(value)}"]
+    return (f"OMP_NUM_THREADS={threads} " if threads else "") + shlex.join(words)
+
+
+def _as_yaml(value: Any) -> str:  # noqa: ANN401
+    return yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("...\n").strip()
