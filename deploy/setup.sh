@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Make a node ready: one virtual environment with the packages of requirements.txt, `ray` for login shells.
+#
+# Runs on every node at every `ray up`, by several launchers at once if need be. Where the environment is ready this
+# takes a moment, touches nothing and needs no network.
+set -euo pipefail
+find_python() {
+    local name
+    for name in python3 python3.13 python3.12 python3.11; do
+        if "$name" -c 'import ensurepip, sys; assert sys.version_info >= (3, 11)' 2>/dev/null; then
+            echo "$name"
+            return
+        fi
+    done
+    return 1
+}
+
+node=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+exec 9>"$node/.setup-lock"
+flock 9
+
+wanted=$(sha256sum <"$node/deploy/requirements.txt")
+if [ "$(cat "$node/.ready" 2>/dev/null)" != "$wanted" ]; then
+    if [ ! -x "$node/.venv/bin/python" ]; then
+        if ! python=$(find_python); then
+            sudo=$([ "$(id -u)" = 0 ] || echo sudo)
+            $sudo apt-get update --quiet
+            $sudo apt-get install --yes --quiet --no-install-recommends python3-venv
+            python=$(find_python) || { echo "setup.sh: no Python 3.11 or later with venv on $(hostname)" >&2; exit 1; }
+        fi
+        "$python" -m venv "$node/.venv"
+    fi
+    "$node/.venv/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$node/deploy/requirements.txt"
+    printf '%s' "$wanted" >"$node/.ready"
+fi
+
+# `ray down` and `ray exec` call plain `ray` in a login shell.
+mkdir -p "$node/bin"
+if [ ! -x "$node/bin/ray" ]; then
+    printf '#!/usr/bin/env bash\n. "%s/deploy/node.sh"\nexec ray "$@"\n' "$node" >"$node/bin/ray"
+    chmod +x "$node/bin/ray"
+fi
+line="export PATH=\"\$PATH:$node/bin\""
+grep -qxF "$line" ~/.bashrc 2>/dev/null || printf '%s\n' "$line" >>~/.bashrc

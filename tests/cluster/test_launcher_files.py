@@ -1,0 +1,247 @@
+"""cluster.yaml and deploy/onprem.yaml: what Ray, AWS (mocked) and a bare machine make of them."""
+
+import copy
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import boto3
+import pytest
+import yaml
+from click import ClickException
+from moto import mock_aws
+from packaging.requirements import Requirement
+from ray.autoscaler._private import commands, providers
+from ray.autoscaler._private.aws import config as aws_config
+from ray.autoscaler._private.aws import node_provider as aws_nodes
+from ray.autoscaler._private.aws import utils as aws_utils
+from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.autoscaler.tags import NODE_KIND_HEAD, NODE_KIND_WORKER, TAG_RAY_NODE_KIND
+
+from semprior.errors import UserError
+from tune import aws
+
+ROOT = Path(__file__).resolve().parents[2]
+look_up_image = aws.find_image
+FILES = {"aws": ROOT / "cluster.yaml", "onprem": ROOT / "deploy" / "onprem.yaml"}
+OWN = {  # what only one of the files has, or each has for itself
+    *("cluster_name", "provider", "auth", "max_workers", "idle_timeout_minutes", "upscaling_speed"),
+    *("head_node_type", "available_node_types"),
+}
+
+
+def read(name):
+    return yaml.safe_load(FILES[name].read_text())
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory):
+    """A mocked AWS, the user's file with a bucket filled in, and what two launches in a row make of it."""
+    with pytest.MonkeyPatch.context() as patch, mock_aws():
+        for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+            patch.setenv(key, "testing")
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))  # Ray writes the key pair to ~/.ssh
+        patch.setattr(aws, "_PROPAGATION_S", 0.0)
+        patch.setattr(aws, "find_image", lambda parameter, region: "ami-12c6146b")  # one that moto knows
+        places = (aws_utils, aws_nodes, aws_config)
+        caches = {made for place in places for made in vars(place).values() if hasattr(made, "cache_clear")}
+        for cached in caches:
+            cached.cache_clear()
+        config = read("aws")
+        config["provider"]["storage"] = "s3://some-bucket/semprior"
+        yield config, *(commands._bootstrap_config(config, no_config_cache=True) for _ in range(2))
+        for cached in caches:
+            cached.cache_clear()
+
+
+def test_both_files_set_nodes_up_the_same_way():
+    ours, cloud = read("onprem"), read("aws")
+    shared = [{key: value for key, value in config.items() if key not in OWN} for config in (ours, cloud)]
+    assert shared[0] == shared[1]
+    assert "setup_commands" in shared[0]
+    tails = [path.read_text().partition("# From here on")[2].partition("\n")[2] for path in FILES.values()]
+    assert tails[0] == tails[1]  # comments, too
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_files_satisfy_rays_schema(name):
+    config = prepare_config(read(name))
+    if name == "aws":
+        config["available_node_types"]["worker"]["resources"] = {"CPU": 4, "GPU": 1}  # as AWS would answer
+    validate_config(config)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_token_stays_on_and_the_dashboard_stays_in(name):
+    config = read(name)
+    start = config["head_start_ray_commands"][-1]
+    assert "--dashboard-host=127.0.0.1" in start
+    assert "--node-ip-address=$NODE_ADDRESS" in start
+    assert "ray get-auth-token --generate" in config["head_setup_commands"][-1]
+    assert config["cluster_synced_files"] == ["~/.ray/auth_token"]
+    assert "RAY_AUTH_MODE=token" in (ROOT / "deploy" / "node.sh").read_text()
+
+
+@pytest.mark.slow
+def test_aws_gets_a_small_head_and_spot_workers_that_share_one_role(cloud):
+    _, config, _ = cloud
+    kinds = config["available_node_types"]
+    assert kinds["head"]["resources"]["CPU"] == 0
+    assert kinds["worker"]["resources"]["GPU"] == 1
+    assert (kinds["worker"]["min_workers"], kinds["worker"]["max_workers"]) == (0, 8)
+    profiles = {kind["node_config"]["IamInstanceProfile"]["Arn"] for kind in kinds.values()}
+    assert len(profiles) == 1
+    assert Path(config["auth"]["ssh_private_key"]).is_file()
+
+    provider = providers._get_node_provider(config["provider"], config["cluster_name"], use_cache=False)
+    for name, kind in (("head", NODE_KIND_HEAD), ("worker", NODE_KIND_WORKER)):
+        provider.create_node(copy.deepcopy(kinds[name]["node_config"]), {TAG_RAY_NODE_KIND: kind}, 1)
+    machines = [
+        machine
+        for reservation in boto3.client("ec2", region_name="us-east-1").describe_instances()["Reservations"]
+        for machine in reservation["Instances"]
+    ]
+    assert sorted(machine["InstanceType"] for machine in machines) == ["g6.xlarge", "m7i.large"]
+    spot = {machine["InstanceType"]: machine.get("InstanceLifecycle") for machine in machines}
+    assert spot == {"m7i.large": None, "g6.xlarge": "spot"}
+    assert all(machine["IamInstanceProfile"]["Arn"] in profiles for machine in machines)
+
+
+def test_the_role_may_use_one_bucket_and_pass_on_itself_and_a_second_launch_changes_nothing(cloud):
+    _, first, again = cloud
+    assert first["available_node_types"] == again["available_node_types"]
+    iam = boto3.client("iam")
+    name = "semprior-semprior-us-east-1"
+    rights = iam.get_role_policy(RoleName=name, PolicyName="semprior")["PolicyDocument"]["Statement"]
+    allowed = json.dumps([statement["Resource"] for statement in rights if "s3:" in json.dumps(statement["Action"])])
+    assert set(re.findall(r"arn:aws:s3:::[^\"]*", allowed)) == {
+        "arn:aws:s3:::some-bucket",
+        "arn:aws:s3:::some-bucket/*",
+    }
+    assert [s["Resource"] for s in rights if s["Action"] == "iam:PassRole"] == [
+        iam.get_role(RoleName=name)["Role"]["Arn"]
+    ]
+    roles = iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]["Roles"]
+    assert [role["RoleName"] for role in roles] == [name]
+
+
+def test_images_are_looked_up_in_the_region():
+    known = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
+    with mock_aws(), pytest.MonkeyPatch.context() as patch:
+        for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(key, "testing")
+        assert look_up_image(known, "eu-west-1").startswith("ami-")
+        with pytest.raises(UserError, match="no image /aws/service/none in eu-west-1"):
+            look_up_image("/aws/service/none", "eu-west-1")
+
+
+def test_a_bucket_that_was_not_filled_in_is_one_line():
+    with pytest.raises(ClickException, match=re.escape("provider.storage: fill in s3://BUCKET/PREFIX")):
+        aws.Provider.bootstrap_config(read("aws"))
+
+
+def test_pins_cover_what_the_project_needs():
+    lines = (ROOT / "deploy" / "requirements.txt").read_text().splitlines()
+    pins = {}
+    for line in lines:
+        if not line.startswith("#"):
+            name, _, version = line.partition("==")
+            pins[name.lower().replace("_", "-")] = version
+            assert version, line
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    for text in (*project["dependencies"], *extras["offline"], *extras["aws"]):
+        need = Requirement(text)
+        assert need.specifier.contains(pins[need.name.lower().replace("_", "-")]), text
+    for extra in ("default", "tune", "train"):
+        wanted = (Requirement(text) for text in importlib.metadata.requires("ray"))
+        for need in wanted:
+            if need.marker and need.marker.evaluate({"extra": extra}) and not need.marker.evaluate({"extra": ""}):
+                assert need.name.lower().replace("_", "-") in pins, need
+
+
+@pytest.fixture
+def node(tmp_path):
+    """A bare machine's home with the mounted files, and pins that one local package satisfies."""
+    home, wheels = tmp_path / "home", tmp_path / "wheels"
+    for remote, local in read("aws")["file_mounts"].items():
+        shutil.copytree(ROOT / local, home / remote.removeprefix("~/"), ignore=shutil.ignore_patterns("__pycache__"))
+    wheels.mkdir()
+    with zipfile.ZipFile(wheels / "tiny_thing-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("tiny_thing.py", "")
+        wheel.writestr("tiny_thing-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny-thing\nVersion: 1.0\n")
+        wheel.writestr(
+            "tiny_thing-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        wheel.writestr("tiny_thing-1.0.dist-info/RECORD", "")
+    (home / "semprior-cluster" / "deploy" / "requirements.txt").write_text("tiny-thing==1.0\n")
+    environment = {
+        "HOME": str(home),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": str(wheels),
+        "SSH_CONNECTION": "10.0.0.1 5000 10.0.0.2 22",
+    }
+
+    def start(command, **more):
+        return subprocess.Popen(
+            ["bash", "-c", command], env=environment | more, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    def run(command, **more):
+        process = start(command, **more)
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, output
+        return output
+
+    run.home, run.start = home, start
+    return run
+
+
+@pytest.mark.slow
+def test_set_up_makes_one_environment_under_a_lock_then_needs_no_network_and_follows_the_pins(node):
+    [command] = read("aws")["setup_commands"]
+    both = [node.start(command), node.start(command)]  # two launchers at once
+    outputs = [process.communicate(timeout=300)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    home = node.home
+    python = home / "semprior-cluster" / ".venv" / "bin" / "python"
+    assert subprocess.run([python, "-c", "import tiny_thing"], check=False).returncode == 0
+    before = {path: path.stat().st_mtime_ns for path in home.rglob("*") if path.name not in {".setup-lock"}}
+    assert node(command, PIP_FIND_LINKS="") == ""  # nothing to do, nothing said
+    after = {path: path.stat().st_mtime_ns for path in before if path.exists()}
+    assert after == before
+    assert (home / ".bashrc").read_text().count("semprior-cluster/bin") == 1
+
+    pins, ready = (home / "semprior-cluster" / name for name in ("deploy/requirements.txt", ".ready"))
+    first = ready.read_text()
+    pins.write_text("tiny-thing==2.0\n")
+    process = node.start(command)
+    assert process.wait(timeout=300) != 0  # and tried again next time
+    assert ready.read_text() == first
+
+
+def test_the_head_makes_a_token_that_only_the_user_reads_and_keeps_it(node):
+    (node.home / "semprior-cluster" / ".venv").symlink_to(sys.prefix)
+    [command] = read("aws")["head_setup_commands"]
+    node(command)
+    token = node.home / ".ray" / "auth_token"
+    first = token.read_text()
+    assert len(first) >= 32
+    assert token.stat().st_mode & 0o077 == 0
+    node(command)
+    assert token.read_text() == first
+
+
+def test_a_nodes_address_is_the_one_the_launcher_reached(node):
+    output = node(
+        ". ~/semprior-cluster/deploy/node.sh && echo $NODE_ADDRESS ${OMP_NUM_THREADS-unset}", OMP_NUM_THREADS="1"
+    )
+    assert output.split() == ["10.0.0.2", "unset"]
