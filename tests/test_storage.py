@@ -6,7 +6,7 @@ import stat
 import pytest
 
 from semprior.errors import UserError
-from tune.storage import checked_name, join_uri, open_storage
+from semprior.storage import checked_name, join_uri, open_storage
 
 
 def test_files_are_written_read_listed_and_removed(place):
