@@ -13,7 +13,8 @@ targets, false alarms, blown-up and shrunken masks all lower it, each in pixels,
     point_score = area_iou * (1 + agreement) / 2
 
 where ``agreement`` is the IoU, over all images, of the predicted masks with those of the evaluation before (0 at the
-first): a detector whose masks still jump about is not done.
+first): a detector whose masks still jump about is not done. Its standard error tells how much another draw of images
+would change it: the score of images drawn with replacement, many times over, as for the metrics (`bootstrap_errors`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import cv2
 import numpy as np
 
 MATCH_DISTANCE = 3.0  # pixels between a component's centroid and a point, as in the metrics
+ROUNDS, SEED = 200, 0  # of the drawing of images
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class PointScore:
         fa: area away from any point, in 1e-6 of all pixels.
         size: the mean over found targets of ``min(a, b) / max(a, b)``.
         agreement: IoU with the masks of the evaluation before, over all images.
+        score_se: standard error of the score; 0 where there are fewer than two images.
     """
 
     score: float
@@ -44,6 +47,7 @@ class PointScore:
     fa: float
     size: float
     agreement: float
+    score_se: float
 
 
 def point_score(
@@ -60,22 +64,26 @@ def point_score(
         points: (P,2) int for each image, rows of (row, column).
         plausible: (P,) areas in pixels for each image, of the seeds around its points.
     """
-    common = larger = false = pixels = 0.0
+    table = np.zeros((len(predicted), 4))  # of each image: common area, area of either, pixels agreed on, of either
     ratios: list[float] = []
-    for mask, own, areas in zip(predicted, points, plausible, strict=True):
+    false = 0.0
+    for row, mask, own, areas in zip(table, predicted, points, plausible, strict=True):
         found, stray = _assign(mask, own)
         smaller, bigger = np.minimum(found, areas), np.maximum(found, areas)
-        common, larger, false, pixels = common + smaller.sum(), larger + bigger.sum(), false + stray, pixels + mask.size
+        row[:2] = smaller.sum(), bigger.sum() + stray
+        false += stray
         ratios += list((smaller / np.maximum(bigger, 1))[found > 0])
-    count = sum(len(own) for own in points)
-    agreement = _agreement(predicted, previous)
-    area_iou = common / (larger + false) if larger + false else 0.0
+    for row, now, before in zip(table, predicted, previous or [], strict=bool(previous)):
+        row[2:] = np.count_nonzero(now & before), np.count_nonzero(now | before)
+    count, pixels = sum(len(own) for own in points), sum(mask.size for mask in predicted)
+    score, agreement = _rates(table.sum(axis=0))
     return PointScore(
-        score=float(area_iou * (1 + agreement) / 2),
+        score=float(score),
         pd=len(ratios) / count if count else 0.0,
         fa=float(1e6 * false / pixels) if pixels else 0.0,
         size=float(np.mean(ratios)) if ratios else 0.0,
-        agreement=agreement,
+        agreement=float(agreement),
+        score_se=_standard_error(table),
     )
 
 
@@ -104,9 +112,16 @@ def _assign(mask: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, float]:
     return found, float(areas[~taken].sum())
 
 
-def _agreement(predicted: Sequence[np.ndarray], previous: Sequence[np.ndarray] | None) -> float:
-    if previous is None:
+def _rates(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Score and agreement of summed rows of the table, (..., 4)."""
+    area_iou, agreement = (sums[..., i] / np.maximum(sums[..., i + 1], 1e-12) for i in (0, 2))
+    return area_iou * (1 + agreement) / 2, agreement
+
+
+def _standard_error(table: np.ndarray) -> float:
+    """Of the score, by drawing the images' rows (N,4) with replacement."""
+    number = len(table)
+    if number < 2:
         return 0.0
-    common = sum(int(np.count_nonzero(now & before)) for now, before in zip(predicted, previous, strict=True))
-    union = sum(int(np.count_nonzero(now | before)) for now, before in zip(predicted, previous, strict=True))
-    return common / union if union else 0.0
+    drawn = np.random.default_rng(SEED).multinomial(number, np.full(number, 1 / number), size=ROUNDS)
+    return float(_rates(drawn @ table)[0].std(ddof=1))

@@ -108,6 +108,16 @@ def test_points_that_share_a_component_share_its_area():
     assert point_score([mask], [mask], points, [np.array([20.0, 20.0])]).score == 1
 
 
+def test_the_standard_error_is_that_of_drawing_other_images():
+    masks = trained()
+    drawn = np.random.default_rng(1).integers(0, len(masks), (2000, len(masks)))
+    scores = [point_score(*([held[i] for i in row] for held in (masks, TRUTHS, POINTS, AREAS))).score for row in drawn]
+    assert scored(masks, TRUTHS).score_se == pytest.approx(np.std(scores), rel=0.15)
+    assert scored(masks, TRUTHS).score_se == scored(masks, TRUTHS).score_se
+    assert scored(TRUTHS, TRUTHS).score_se == pytest.approx(0, abs=1e-12)
+    assert point_score(masks[:1], None, POINTS[:1], AREAS[:1]).score_se == 0
+
+
 def test_an_image_without_points_only_counts_its_false_alarms():
     mask = np.zeros((20, 20), bool)
     none = [np.zeros((0, 2), int)]
