@@ -23,7 +23,7 @@ from semprior.errors import UserError
 from tune.dimensions import Dimension, Number, Part, Whole
 from tune.lined_yaml import Document, Place, read_document
 from tune.rungs import first_rung
-from tune.sweep_checks import check_leaves
+from tune.sweep_checks import check_configuration, check_leaves
 from tune.sweep_errors import KeyFault, first_fault
 
 STORAGE_VARIABLE = "SEMPRIOR_STORAGE"
@@ -127,6 +127,7 @@ class SweepSpec(Part):
         data: folder or address of the data set.
         base: leaves of semprior that every trial begins with; ``preset`` names where the others come from.
         search: dimensions by leaf.
+        configurations: in the place of a search: the leaves, beside those of `base`, of each configuration there is.
         objective: metrics and whether each is to be large or small; the first chooses the epoch, two or more give a
             Pareto front.
         sampler: proposes configurations.
@@ -142,7 +143,8 @@ class SweepSpec(Part):
     name: Annotated[str, Field(strict=True), AfterValidator(_sound_name)]
     data: Address
     base: Mapping[str, Any] = {}
-    search: Mapping[str, Dimension]
+    search: Mapping[str, Dimension] = {}
+    configurations: tuple[Mapping[str, Any], ...] | None = None
     objective: Mapping[str, Literal["max", "min"]]
     sampler: Sampler = Sampler()
     scheduler: Scheduler = Scheduler()
@@ -153,7 +155,7 @@ class SweepSpec(Part):
     failures: Failures = Failures()
     storage: Address = "./runs"
 
-    @field_validator("search", "objective")
+    @field_validator("objective")
     @classmethod
     def _not_empty(cls, value: Mapping[str, Any]) -> Mapping[str, Any]:
         if not value:
@@ -162,6 +164,11 @@ class SweepSpec(Part):
 
     @model_validator(mode="after")
     def _fitting(self) -> Self:
+        if bool(self.search) == bool(self.configurations):
+            both = "either this or configurations, not both" if self.search else "one entry or more"
+            raise KeyFault(("search",), f"expected {both}")
+        if self.configurations and self.budget.trials != len(self.configurations):
+            raise KeyFault(("budget", "trials"), f"expected {len(self.configurations)}, as many as configurations")
         first, *others = self.objective
         for metric in self.objective:
             if metric not in METRICS:
@@ -284,6 +291,8 @@ def _checked(document: Document) -> SweepSpec:
     except ValidationError as error:
         raise UserError(first_fault(error, document, SweepSpec)) from error
     check_leaves(spec.base, spec.search, document)
+    for place, configuration in enumerate(spec.configurations or ()):
+        check_configuration(spec.base, configuration, place, document)
     asked = CHOSEN_BY[next(iter(spec.objective))]
     if spec.base.get("select.by", asked) != asked:
         raise UserError(

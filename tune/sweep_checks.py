@@ -48,6 +48,28 @@ def check_leaves(base: Mapping[str, Any], search: Mapping[str, Dimension], docum
     sorted_dimensions(search, document)
 
 
+def check_configuration(
+    base: Mapping[str, Any], configuration: Mapping[str, Any], place: int, document: Document
+) -> None:
+    """Refuse a configuration that semprior would refuse.
+
+    Args:
+        base: leaves that all trials begin with.
+        configuration: its own leaves.
+        place: in the list of configurations.
+        document: what they were read from.
+
+    Raises:
+        UserError: an unknown leaf, or a value that does not fit.
+    """
+    where = f"{document.at(('configurations', place))}: configurations"
+    for key, value in configuration.items():
+        check_leaf(key, value, where)
+        if key in FIXED:
+            raise UserError(f"{where}: {key} is not a configuration's own: {FIXED[key]}")
+    _check_base({**base, **configuration}, document)
+
+
 def sorted_dimensions(search: Mapping[str, Dimension], document: Document | None = None) -> list[str]:
     """The searched leaves, each after those that its conditions name, and otherwise as they stand.
 

@@ -151,3 +151,33 @@ def test_a_file_that_is_not_there_is_refused(tmp_path):
 def test_yaml_gives_plain_values_and_no_objects(tmp_path, value):
     with pytest.raises(UserError, match=r"sweep.yaml:1: (is not valid YAML|expected plain values|an alias names)"):
         spec_of(tmp_path, ("name: small", f"name: {value}"))
+
+
+LISTED = """\
+data: d
+configurations: [{clusters.count: 8}, {scam.scale: 0.2, scam.stages: [1]}]
+objective: {holdout/point_score: max}
+budget: {trials: 2}
+"""
+
+
+def test_configurations_can_be_listed_instead_of_searched(tmp_path):
+    spec = spec_of(tmp_path, text=LISTED)
+    assert spec.configurations[1] == {"scam.scale": 0.2, "scam.stages": [1]}
+    assert SweepSpec.from_json(spec.to_json()).configurations == spec.configurations
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("clusters.count: 8", "clusters.cuont: 8", r":2: configurations: unknown key 'clusters.cuont'"),
+        ("clusters.count: 8", "clusters.count: 0", r":2: configurations: clusters.count must be at least 1, not 0"),
+        ("clusters.count: 8", "epochs: 8", r":2: configurations: epochs is not a configuration's own"),
+        ("trials: 2", "trials: 3", r":4: budget: trials: expected 2, as many as configurations"),
+        ("data: d", "data: d\nsearch: {scam.scale: {float: [0, 1]}}", r":2: search: expected either this or config"),
+    ],
+)
+def test_a_listed_configuration_that_does_not_fit_is_refused(tmp_path, old, new, message):
+    with pytest.raises(UserError) as refusal:
+        spec_of(tmp_path, (old, new), text=LISTED)
+    assert re.search(message, str(refusal.value)), refusal.value

@@ -1,0 +1,132 @@
+"""What a sweep would take, before it begins: seconds an epoch, and from them hours; bytes of memory and checkpoints.
+
+Nothing is guessed: the seconds are those of trials like these that the storage holds, or of one epoch trained now.
+"""
+
+from __future__ import annotations
+
+import platform
+import resource
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+from semprior.config import Config, Resolved, flatten
+from tune.records import Record
+from tune.results import ResultsStore
+from tune.rungs import first_rung
+from tune.storage import Storage
+from tune.summaries import TrialSummary
+from tune.sweep import SweepSpec
+
+_LIKE = ("detector", "data.crop", "data.batch", "vfm.name", "vfm.features", "scam.stages", "outer.every", "outer.steps")
+_LIKE_TOO = ("select.every", "precision", "channels_last")
+"""Settings that decide what an epoch costs."""
+_EPOCHS = 3  # of a recorded trial, at least: its first ones are slow
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one trial costs.
+
+    Attributes:
+        seconds: an epoch takes.
+        rests_on: where that is known from.
+        memory: bytes that a worker holds at its peak; none where that was not seen.
+        checkpoint: bytes of one, likewise.
+    """
+
+    seconds: float
+    rests_on: str
+    memory: int | None = None
+    checkpoint: int | None = None
+
+
+def recorded_cost(storage: Storage, names: Sequence[str], config: Config, here: bool) -> Cost | None:
+    """The cost of trials that the storage holds and that are like those of a sweep; none where there are none.
+
+    Args:
+        storage: that holds sweeps.
+        names: of them, to look through.
+        config: of the sweep's base.
+        here: whether only trials of this machine count.
+    """
+    wanted = flatten(config)
+    alike: list[TrialSummary] = []
+    sweeps: list[str] = []
+    for name in names:
+        found = [
+            trial
+            for trial in ResultsStore(storage.child(name)).trials()
+            if trial.epochs >= _EPOCHS
+            and all(trial.config.get(key) == wanted[key] for key in (*_LIKE, *_LIKE_TOO))
+            and (not here or _here(trial.last))
+        ]
+        alike += found
+        sweeps += [name] if found else []
+    if not alike:
+        return None
+    where = f"{len(alike)} recorded trial{'s' if len(alike) > 1 else ''} of {', '.join(sweeps)}"
+    return Cost(median(trial.wall_s / trial.epochs for trial in alike), f"the median of {where}")
+
+
+def _here(record: Record) -> bool:
+    return record.host == platform.node()
+
+
+def timed_cost(settings: Resolved, data: Path, threads: int, say: Callable[[str], None]) -> Cost:
+    """Train the first epoch of the base, with an outer pass and an evaluation in it, and time it.
+
+    Features of images are computed too, and kept for the sweep.
+
+    Args:
+        settings: of the base.
+        data: root of the data set.
+        threads: of the trial, on the CPU.
+        say: takes one line for each thing the user should know.
+
+    Raises:
+        UserError: what the trials would meet: a fault of the data, weights that cannot be had.
+    """
+    import torch
+
+    from semprior.cache import cache_folder
+    from semprior.data.layout import find_layout
+    from semprior.load import choose_device
+    from semprior.prepare import load_features, read_training_set
+    from semprior.trainer import Trainer
+
+    device = choose_device("auto")
+    if device.type == "cpu":
+        torch.set_num_threads(max(1, threads))
+    config = settings.config
+    config = replace(config, select=replace(config.select, after=0.0, every=1))  # evaluate in it
+    training_set = read_training_set(find_layout(data), Resolved(config, settings.chosen), say)
+    trainer = Trainer(config, training_set, load_features(config, training_set, cache_folder(), device, say), device)
+    report = next(trainer.run())
+    snapshot = trainer.snapshot()
+    tensors = [tensor for part in snapshot.tensors.values() for tensor in part.values()]
+    size = sum(tensor.nbytes for tensor in tensors) + sum(array.nbytes for array in snapshot.arrays.values())
+    unit = 1 if sys.platform == "darwin" else 1024
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    if device.type == "cuda":
+        memory = torch.cuda.max_memory_allocated()
+    where = f"{threads} thread{'s' if threads > 1 else ''}" if device.type == "cpu" else torch.cuda.get_device_name()
+    rests_on = f"one epoch of the base, trained now and alone on {where}, outer pass and evaluation included"
+    return Cost(report.seconds, rests_on, memory, size)
+
+
+def epochs_expected(spec: SweepSpec, config: Config) -> float:
+    """Epochs that a trial trains on average, if each rung of asha lets through its share."""
+    full = config.epochs
+    if spec.scheduler.name != "asha":
+        return float(full)
+    first = first_rung(config) + 1 if spec.scheduler.first == "auto" else spec.scheduler.first
+    reached, trained, share = 0, 0.0, 1.0
+    rung = float(first)
+    while rung < full:
+        trained += share * (rung - reached)
+        reached, share, rung = int(rung), share / spec.scheduler.factor, rung * spec.scheduler.factor
+    return trained + share * (full - reached)
