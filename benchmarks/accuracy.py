@@ -1,11 +1,12 @@
 """What a preset reaches on a real data set, with the method and without it, and how well points choose the epoch.
 
-    python -m benchmarks.accuracy --data DIR [--preset quick] [--seeds 3] [--out runs/accuracy] [--json]
+    python -m benchmarks.accuracy --data DIR [--preset quick] [--seeds 0 1 2] [--out runs/accuracy] [--json]
 
 For each seed it trains twice: as the preset says (`method`), and with SCAM, outer steps and clusters off (`plain`). The
 epoch is chosen by `point_score` on the holdout; the test split is read once, after training. Beside it stands the test
 IoU of the epoch that the holdout's masks would have chosen, and the Spearman correlation, over the evaluated epochs, of
-`point_score` with the holdout's IoU. A run that is done is kept in the output folder and not repeated.
+`point_score` with the holdout's IoU. A run that is done is kept in the output folder, its two checkpoints too, and not
+repeated.
 """
 
 from __future__ import annotations
@@ -13,8 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
-from copy import deepcopy
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,12 @@ from scipy.stats import spearmanr
 
 from benchmarks.machine import describe_machine
 from semprior.allocator import keep_freed_memory
+from semprior.checkpoint import save_checkpoint
 from semprior.config import parse_settings, resolve
-from semprior.data.layout import find_layout, read_scenes
-from semprior.infer import student_probabilities, teacher_probabilities
-from semprior.metrics import count_image, summarise
-from semprior.models.teacher import Teacher
+from semprior.data.layout import find_layout
+from semprior.evaluate import evaluate
+from semprior.files import write_atomically
+from semprior.load import LoadedTeacher, Student, load_student, load_teacher
 from semprior.prepare import load_features, read_training_set
 from semprior.trainer import Trainer
 
@@ -39,53 +40,47 @@ VARIANTS: dict[str, list[str]] = {
     "plain": ["scam.stages=none", "outer.every=0", "clusters.count=1"],
 }
 METRICS = ("iou", "niou", "pd", "fa")
+CHOSEN_BY = {"by-points": "holdout/point_score", "by-masks": "holdout/iou"}
+REPORTS = "reports.jsonl"
 
 
-def run(data: Path, preset: str, settings: list[str], seed: int, device: torch.device, log: Path) -> dict[str, Any]:
-    """Train once and read the test split once; the figures of student and teacher."""
-    started = time.perf_counter()
+def train(data: Path, preset: str, settings: list[str], seed: int, device: torch.device, kept: Path) -> None:
+    """Train once; leaves the epochs chosen by points and by masks, and last of all the reports of all epochs."""
     resolved = resolve(preset, flags=parse_settings([f"seed={seed}", *settings]))
-    layout = find_layout(data)
-    training_set = read_training_set(layout, resolved, print)
-    features = load_features(resolved.config, training_set, log.parent / "features", device, print)
+    training_set = read_training_set(find_layout(data), resolved, print)
+    features = load_features(resolved.config, training_set, kept.parent / "features", device, print)
     trainer = Trainer(resolved.config, training_set, features, device)
-    chosen: dict[str, tuple[float, int, Teacher]] = {}
-    curve = []
-    with log.open("w") as lines:
-        for report in trainer.run():
-            lines.write(json.dumps(asdict(report)) + "\n")
-            lines.flush()
-            if not report.scores:
-                continue
-            curve.append((report.scores["holdout/point_score"], report.scores["holdout/iou"]))
-            for by in ("holdout/point_score", "holdout/iou"):
-                if by not in chosen or report.scores[by] > chosen[by][0]:
-                    chosen[by] = report.scores[by], report.epoch, deepcopy(trainer.evaluated)
-    minutes = (time.perf_counter() - started) / 60
-    scenes = read_scenes(layout, "test", training_set.intensity, masks="required")
-    images, bf16 = [scene.image for scene in scenes], resolved.config.precision == "bf16"
+    best = dict.fromkeys(CHOSEN_BY, -1.0)
+    lines = []
+    for report in trainer.run():
+        lines.append(json.dumps(asdict(report)))
+        for by, metric in CHOSEN_BY.items():
+            if report.scores and report.scores[metric] >= best[by]:
+                best[by] = report.scores[metric]
+                save_checkpoint(kept / by, trainer.snapshot())
+        print(f"{kept.name}: epoch {report.epoch} of {resolved.config.epochs}", file=sys.stderr)
+    write_atomically(kept / REPORTS, ("\n".join(lines) + "\n").encode())
 
-    def on_test(probabilities: list[Any]) -> dict[str, float]:
-        counts = [
-            count_image(p > 0.5, scene.mask)
-            for p, scene in zip(probabilities, scenes, strict=True)
-            if scene.mask is not None
-        ]
-        return {name: getattr(summarise(counts), name) for name in METRICS}
 
-    def student(of: Teacher) -> dict[str, float]:
-        return on_test(student_probabilities(of.detector, images, training_set.normalisation, device, bf16))
+def score(data: Path, device: torch.device, kept: Path) -> dict[str, Any]:
+    """Read the test split once for a run that `train` left; the figures of its student and teacher."""
+    reports = [json.loads(line) for line in (kept / REPORTS).read_text().splitlines()]
+    curve = [[report["scores"][metric] for metric in CHOSEN_BY.values()] for report in reports if report["scores"]]
+    students = {by: load_student(kept / by, device) for by in CHOSEN_BY}
+    teacher = load_teacher(kept / "by-points", device)
 
-    by_points, by_masks = chosen["holdout/point_score"], chosen["holdout/iou"]
-    teacher = teacher_probabilities(by_points[2], images, features.whole, training_set.normalisation, device, bf16)
+    def on_test(model: Student | LoadedTeacher) -> dict[str, float]:
+        found = evaluate(model, data).metrics
+        return {name: getattr(found, name) for name in METRICS}
+
     return {
-        "seed": seed,
-        "minutes": minutes,
-        "epoch": by_points[1],
-        "student": student(by_points[2]),
+        "seed": teacher.origin.config.seed,
+        "minutes": sum(report["seconds"] for report in reports) / 60,
+        "epoch": students["by-points"].origin.epoch - 1,
+        "student": on_test(students["by-points"]),
         "teacher": on_test(teacher),
-        "epoch_by_masks": by_masks[1],
-        "student_by_masks": student(by_masks[2]),
+        "epoch_by_masks": students["by-masks"].origin.epoch - 1,
+        "student_by_masks": on_test(students["by-masks"]),
         "spearman": float(spearmanr(*zip(*curve, strict=True)).statistic) if len(curve) > 2 else None,
     }
 
@@ -100,7 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--preset", default="quick")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--out", type=Path, default=Path("runs/accuracy"))
@@ -111,15 +106,14 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=arguments.json)
     results: dict[str, list[dict[str, Any]]] = {variant: [] for variant in arguments.variants}
-    for seed in range(arguments.seeds):
+    device = torch.device(arguments.device)
+    for seed in arguments.seeds:
         for variant in arguments.variants:
-            kept = arguments.out / f"{arguments.preset}-{variant}-{seed}.json"
-            if not kept.exists():
+            kept = arguments.out / f"{arguments.preset}-{variant}-{seed}"
+            if not (kept / REPORTS).exists():
                 settings = [*VARIANTS[variant], *arguments.settings]
-                device = torch.device(arguments.device)
-                found = run(arguments.data, arguments.preset, settings, seed, device, kept.with_suffix(".jsonl"))
-                kept.write_text(json.dumps(found))
-            results[variant].append(json.loads(kept.read_text()))
+                train(arguments.data, arguments.preset, settings, seed, device, kept)
+            results[variant].append(score(arguments.data, device, kept))
             console.print(_table(results))
     if arguments.json:
         summary = {
