@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -44,11 +44,19 @@ CHOSEN_BY = {"by-points": "holdout/point_score", "by-masks": "holdout/iou"}
 REPORTS = "reports.jsonl"
 
 
-def train(data: Path, preset: str, settings: list[str], seed: int, device: torch.device, kept: Path) -> None:
+def train(
+    data: Path,
+    preset: str,
+    settings: list[str],
+    seed: int,
+    device: torch.device,
+    kept: Path,
+    say: Callable[[str], None],
+) -> None:
     """Train once; leaves the epochs chosen by points and by masks, and last of all the reports of all epochs."""
     resolved = resolve(preset, flags=parse_settings([f"seed={seed}", *settings]))
-    training_set = read_training_set(find_layout(data), resolved, print)
-    features = load_features(resolved.config, training_set, kept.parent / "features", device, print)
+    training_set = read_training_set(find_layout(data), resolved, say)
+    features = load_features(resolved.config, training_set, kept.parent / "features", device, say)
     trainer = Trainer(resolved.config, training_set, features, device)
     best = dict.fromkeys(CHOSEN_BY, -1.0)
     lines = []
@@ -58,7 +66,7 @@ def train(data: Path, preset: str, settings: list[str], seed: int, device: torch
             if report.scores and report.scores[metric] >= best[by]:
                 best[by] = report.scores[metric]
                 save_checkpoint(kept / by, trainer.snapshot())
-        print(f"{kept.name}: epoch {report.epoch} of {resolved.config.epochs}", file=sys.stderr)
+        say(f"{kept.name}: epoch {report.epoch + 1} of {resolved.config.epochs}")
     write_atomically(kept / REPORTS, ("\n".join(lines) + "\n").encode())
 
 
@@ -112,7 +120,7 @@ def main() -> None:
             kept = arguments.out / f"{arguments.preset}-{variant}-{seed}"
             if not (kept / REPORTS).exists():
                 settings = [*VARIANTS[variant], *arguments.settings]
-                train(arguments.data, arguments.preset, settings, seed, device, kept)
+                train(arguments.data, arguments.preset, settings, seed, device, kept, console.print)
             results[variant].append(score(arguments.data, device, kept))
             console.print(_table(results))
     if arguments.json:
