@@ -7,13 +7,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
 import typer
 from rich.console import Console
 
-from semprior.errors import UserError
 from semprior.progress import say
 from semprior.terminal import complain
 from tune.catalogue import Sweep, command
@@ -30,8 +30,8 @@ def run_here(sweep: Sweep, generation: int, detach: bool, console: Console) -> V
     Ctrl-C, or the end of this process in any way, makes the driver stop: every trial has the checkpoint of its last
     whole epoch.
 
-    Raises:
-        UserError: the driver ended with a fault of the user.
+    Returns:
+        The last view, with the driver's last words; none where it is detached.
     """
     log = _log_file(sweep, generation)
     arguments = ["--local", "--log", str(log)] + ([] if detach else ["--attached"])
@@ -57,12 +57,8 @@ def run_here(sweep: Sweep, generation: int, detach: bool, console: Console) -> V
         complain("semprior-tune", f"{sweep.id}: its driver broke; all of its log: {log}")
         say(console, f"go on with: {command('resume', sweep)}")
         raise typer.Exit(1)
-    if view.word == "done":
-        say(console, f"{sweep.id} is done; its ranking: {command('top', sweep)}")
-        return view
-    if driver.returncode == 2:
-        raise UserError(f"{sweep.id}: {view.note or _last_line(log)}; then go on with: {command('resume', sweep)}")
-    say(console, f"{sweep.id} was stopped; go on with: {command('resume', sweep)}")
+    if driver.returncode == 2 and not view.note:  # it ended before its first heartbeat
+        return replace(view, note=_last_line(log))
     return view
 
 

@@ -81,10 +81,18 @@ def resume(name: str, storage: str | None, address: str | None, detach: bool, co
 
 
 def run(sweep: Sweep, generation: int, jobs: Jobs | None, detach: bool, console: Console) -> View | None:
-    """Start a driver and watch it, unless detached."""
+    """Start a driver and watch it, unless detached.
+
+    Raises:
+        UserError: it ended by a fault of the user.
+    """
     if jobs is None:
-        return run_here(sweep, generation, detach, console)
-    return run_there(sweep, generation, jobs, detach, console)
+        view = run_here(sweep, generation, detach, console)
+    else:
+        view = run_there(sweep, generation, jobs, detach, console)
+    if view is not None:
+        conclude(sweep, view, console)
+    return view
 
 
 def run_there(sweep: Sweep, generation: int, jobs: Jobs, detach: bool, console: Console) -> View | None:
@@ -104,7 +112,6 @@ def run_there(sweep: Sweep, generation: int, jobs: Jobs, detach: bool, console: 
     if ended.state == "failed" and view.word not in ("stopped", "done"):
         log = command("logs", sweep, "--address", jobs.target.address)
         raise UserError(f"{sweep.id}: its job failed: {ended.message}; see `{log}`")
-    conclude(sweep, view, console)
     return view
 
 
