@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -78,7 +79,7 @@ def _ray_of_the_job() -> Iterator[None]:
 
 
 def _ask_when_left(heart: Heart) -> None:
-    while sys.stdin.buffer.read(1024):
+    while os.read(0, 1024):  # not through sys.stdin, whose lock a thread may not hold when Python ends
         continue
     heart.ask()
 

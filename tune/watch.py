@@ -212,7 +212,7 @@ def picture(view: View, width: int, height: int) -> Group:
     """
     ranked, finished = view.ranked(), view.ended
     best = ranked[0] if ranked else None
-    fit = max(3, height - 7)
+    fit = max(3, height - 8)
     of_ended = [row for row in ranked if row in finished] + [row for row in finished if row.best is None]
     shown = [*view.running[: max(fit - 3, 2)], *of_ended][:fit]
     table = _table(shown, best, view.metric.rpartition("/")[2], width)
