@@ -1,15 +1,16 @@
 """The residual encoder that MLCLNet and ALCLNet share (method, section 1).
 
-All ReLUs work in place where the value before them is needed by no gradient. Nothing here reshapes, so channels-last
-images give channels-last features.
+What follows a convolution is one layer of `semprior.kernels`. Nothing here reshapes, so channels-last images give
+channels-last features.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from semprior.kernels.layers import join_relu, norm_pool_relu, norm_relu
 
 
 def _conv_bn(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -25,8 +26,8 @@ class ResidualBlock(nn.Module):
         self.second = _conv_bn(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        main = self.second(F.relu_(self.first(x)))
-        return F.relu_(main.add_(x))
+        (first, first_norm), (second, second_norm) = self.first, self.second
+        return norm_relu(second_norm, second(norm_relu(first_norm, first(x))), residual=x)
 
 
 class HalvingBlock(nn.Module):
@@ -39,9 +40,10 @@ class HalvingBlock(nn.Module):
         self.shortcut = _conv_bn(inputs, outputs, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        # The maximum and the ReLU commute, values and gradients alike; this way the ReLU sees a quarter of the pixels.
-        main = self.second(F.relu_(F.max_pool2d(self.first(x), 2)))
-        return F.relu_(main.add_(F.relu_(self.shortcut(x))))
+        # The maximum and the ReLU commute, values and gradients alike: the ReLU sees a quarter of the pixels.
+        (first, first_norm), (second, second_norm), (short, short_norm) = self.first, self.second, self.shortcut
+        main = second(norm_pool_relu(first_norm, first(x)))
+        return join_relu(second_norm, main, short_norm, short(x))
 
 
 class Encoder(nn.Module):
@@ -64,8 +66,8 @@ class Encoder(nn.Module):
             before = width
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        for layer in self.stem:
-            x = F.relu_(layer(x))
+        for conv, norm in self.stem:
+            x = norm_relu(norm, conv(x))
         features = []
         for stage in self.stages:
             x = stage(x)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semprior.errors import UserError
+from semprior.kernels.layers import scale_and_shift
 
 
 def placed_stages(choice: Sequence[int] | Literal["all", "none"], count: int) -> tuple[int, ...]:
@@ -96,8 +97,7 @@ class SCAM(nn.Module):
             feature = features[index]
             if bare is not None:
                 factor, offset = factor.masked_fill(bare[:, None], 1), offset.masked_fill(bare[:, None], 0)
-            factor, offset = (term.to(feature.dtype)[:, :, None, None] for term in (factor, offset))
-            modulated[index] = torch.addcmul(offset, feature, factor)
+            modulated[index] = scale_and_shift(feature, factor, offset)
         return modulated
 
     def affine(self, maps: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:

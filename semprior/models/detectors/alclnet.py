@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from semprior.kernels.layers import gated_sum
 from semprior.models.detector import Detector, published_init, register
 from semprior.models.encoder import Encoder
 
@@ -38,9 +38,7 @@ class GatedFusion(nn.Module):
         # A 1x1 convolution and bilinear interpolation, whose weights sum to 1, commute: convolving first is the same
         # function on a quarter of the pixels, and interpolates fewer channels. The norm has to see the result.
         up = F.interpolate(self.up(high), low.shape[-2:], mode="bilinear", align_corners=True)
-        up = F.relu_(self.up_norm(up))
-        gate = torch.sigmoid_(self.gate_norm(self.gate(low)))
-        return torch.addcmul(low, up, gate)
+        return gated_sum(low, self.up_norm, up, self.gate_norm, self.gate(low))
 
 
 @register("alclnet", stages=(16, 32, 64, 128, 256), scam_scale=0.12, learning_rate=5e-4)

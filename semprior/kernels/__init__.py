@@ -1,0 +1,1 @@
+"""Layers compiled on the machine that runs them, each with a plain form in torch that computes the same."""

@@ -1,0 +1,109 @@
+"""Compiling the C++ of this folder, once a machine, and loading it.
+
+It needs a C++ compiler (``c++``, or what ``CXX`` names) and takes some five seconds; the result lies in the cache,
+under a name made of the source, the compiler and the processor, so that every later process only loads it. Where there
+is no compiler, or another fault, that is said once and torch's own layers do the same, more slowly.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import platform
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from semprior.cache import cache_folder
+
+SWITCH = "SEMPRIOR_COMPILED"
+_SOURCE = Path(__file__).with_name("layers.cpp")
+_FLAGS = (
+    *("-std=c++20", "-O3", "-march=native", "-mprefer-vector-width=512", "-fopenmp", "-fPIC"),
+    *("-fno-math-errno", "-fno-trapping-math"),
+)
+_LIMIT_S = 300
+_log = logging.getLogger(__name__)
+_switched_off = False
+
+
+def library() -> ctypes.CDLL | None:
+    """The compiled layers; none where they cannot be had, or are switched off by ``SEMPRIOR_COMPILED=0``."""
+    if _switched_off or os.environ.get(SWITCH) == "0":
+        return None
+    return _load()
+
+
+@contextmanager
+def torch_layers() -> Iterator[None]:
+    """Within the context, torch's own layers are used."""
+    global _switched_off
+    before, _switched_off = _switched_off, True
+    try:
+        yield
+    finally:
+        _switched_off = before
+
+
+@functools.cache
+def _load() -> ctypes.CDLL | None:
+    try:
+        return ctypes.CDLL(str(_built()))
+    except OSError as error:
+        _log.warning(
+            "compiled layers: %s; training on the CPU uses torch's own, which take about a third longer", error
+        )
+        return None
+
+
+def _built() -> Path:
+    """The shared library of the source, compiled if the cache has none.
+
+    Raises:
+        OSError: no compiler, or one that does not take the source; the message is one line.
+    """
+    compiler = shutil.which(os.environ.get("CXX", "c++"))
+    if compiler is None:
+        raise OSError("there is no C++ compiler (g++ or clang++)")
+    source = _SOURCE.read_bytes()
+    version = _run([compiler, "--version"])
+    key = "\n".join((version, _processor(), *_FLAGS)).encode() + source
+    folder = cache_folder() / "kernels"
+    path = folder / f"layers-{hashlib.sha256(key).hexdigest()[:32]}.so"
+    if path.exists():
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".building-", dir=folder) as scratch:
+        compiled, linked = Path(scratch) / "layers.o", Path(scratch) / "layers.so"
+        _run([compiler, *_FLAGS, "-c", str(_SOURCE), "-o", str(compiled)])
+        # Linked without -fopenmp: the threads are those of the OpenMP that torch has loaded already. A second OpenMP
+        # would bring a second set of threads, and the two would fight over the cores.
+        _run([compiler, "-shared", str(compiled), "-o", str(linked)])
+        os.replace(linked, path)
+    return path
+
+
+def _run(command: list[str]) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT_S, check=True)
+    except subprocess.TimeoutExpired as error:
+        raise OSError(f"{command[0]} took more than {_LIMIT_S} s") from error
+    except subprocess.CalledProcessError as error:
+        first = next((line for line in (error.stderr or "").splitlines() if "error" in line), "")
+        raise OSError(f"{command[0]} failed with code {error.returncode} {first.strip()}".rstrip()) from error
+    return done.stdout
+
+
+def _processor() -> str:
+    """What `-march=native` depends on."""
+    described = Path("/proc/cpuinfo")
+    text = described.read_text() if described.exists() else ""
+    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.MULTILINE)
+    return f"{platform.machine()} {flags.group(1) if flags else platform.processor()}"
