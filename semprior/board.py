@@ -15,6 +15,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from semprior.files import naming
+
 
 class Board:
     """Writes one events file; does nothing where tensorboardX is missing. Make one with `open_board`.
@@ -46,13 +48,15 @@ class Board:
     def _write(self, step: int, **summary: Any) -> None:  # noqa: ANN401
         from tensorboardX.proto.event_pb2 import Event
 
-        self._writer.write(Event(wall_time=time.time(), step=step, summary=summary).SerializeToString())
-        self._writer.flush()
+        with naming(Path(self._writer.path)):
+            self._writer.write(Event(wall_time=time.time(), step=step, summary=summary).SerializeToString())
+            self._writer.flush()
 
     def close(self) -> None:
         """Close the file."""
         if self._writer is not None:
-            self._writer.close()
+            with naming(Path(self._writer.path)):
+                self._writer.close()
 
 
 def open_board(folder: Path, step: int) -> Board:
@@ -64,9 +68,11 @@ def open_board(folder: Path, step: int) -> Board:
         return Board(None)
     folder.mkdir(exist_ok=True)
     now = time.time()
-    writer = RecordWriter(str(folder / f"events.out.tfevents.{now:.0f}.{os.getpid()}.{step}"))
-    writer.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
-    start = SessionLog(status=SessionLog.START)
-    writer.write(Event(wall_time=now, step=step, session_log=start).SerializeToString())
-    writer.flush()
+    path = folder / f"events.out.tfevents.{now:.0f}.{os.getpid()}.{step}"
+    with naming(path):
+        writer = RecordWriter(str(path))
+        writer.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
+        start = SessionLog(status=SessionLog.START)
+        writer.write(Event(wall_time=now, step=step, session_log=start).SerializeToString())
+        writer.flush()
     return Board(writer)

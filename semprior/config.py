@@ -27,6 +27,7 @@ from semprior.errors import UserError
 from semprior.leaves import Leaf
 
 ENVIRONMENT_PREFIX = "SEMPRIOR__"
+LARGEST_SEED = 2**32 - 1  # of k-means
 
 
 def _leaf(default: Any, low: float | None = None, high: float | None = None) -> Any:  # noqa: ANN401
@@ -82,7 +83,7 @@ class ClustersConfig:
     """Clusters of images that the outer objective reweights (method, section 8); 1 switches reweighting off."""
 
     count: int = _leaf(256, 1)
-    seed: int = 1
+    seed: int = _leaf(1, 0, LARGEST_SEED)
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ class Config:
     preset: str = "standard"
     detector: str = "alclnet"
     epochs: int = _leaf(300, 1)
-    seed: int = 0
+    seed: int = _leaf(0, 0, LARGEST_SEED)
     precision: Literal["bf16", "fp32"] = "bf16"
     channels_last: bool = True
     data: DataConfig = DataConfig()

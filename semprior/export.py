@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from semprior.data.batches import Normalisation
 from semprior.data.layout import IntensityRange
 from semprior.errors import UserError
+from semprior.files import naming
 from semprior.infer import MULTIPLE
 from semprior.load import Student
 from semprior.models.detector import Detector
@@ -103,7 +105,7 @@ def export(student: Student, path: Path) -> float:
             "semprior.intensity": f"{low:g} {high:g}",
         },
     )
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as scratch:
+    with naming(path), tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as scratch:
         written = Path(scratch) / path.name
         onnx.save(model, written)
         gap = _check(deployed, written)
@@ -124,7 +126,7 @@ def _check(deployed: Deployed, path: Path) -> float:
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     rng, largest = np.random.default_rng(0), 0.0
     for size in _CHECKED_SIZES:
-        image = rng.integers(0, 256, (1, 1, *size)).astype(np.float32)
+        image = _picture(rng, size, deployed.normalisation)[None, None]
         if deployed.intensity.bits == 16:
             image = deployed.intensity.low + image / 255 * (deployed.intensity.high - deployed.intensity.low)
         (found,) = session.run(None, {INPUT: image})
@@ -134,6 +136,17 @@ def _check(deployed: Deployed, path: Path) -> float:
     if not largest <= _LARGEST_GAP:
         raise RuntimeError(f"onnxruntime's probabilities differ from PyTorch's by {largest}")
     return largest
+
+
+def _picture(rng: np.random.Generator, size: tuple[int, int], normalisation: Normalisation) -> np.ndarray:
+    """Clouds and spots (H,W) float32 in 0..255, as the student knows them: of plain noise it may say 0 everywhere."""
+    clouds = cv2.GaussianBlur(rng.standard_normal(size), (0, 0), 6)
+    picture = normalisation.mean + normalisation.std * clouds / clouds.std()
+    rows, columns = np.ogrid[: size[0], : size[1]]
+    for height in (0.15, 0.3, 0.5, 0.8):
+        row, column = (rng.uniform(5, side - 5) for side in size)
+        picture += height * np.exp(-((rows - row) ** 2 + (columns - column) ** 2) / 5)
+    return np.rint(255 * np.clip(picture, 0, 1)).astype(np.float32)
 
 
 @contextmanager

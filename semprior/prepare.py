@@ -98,6 +98,8 @@ def read_training_set(layout: Layout, resolved: Resolved, say: Say) -> TrainingS
         say("no image is held out: the last epoch is taken as the best")
     if config.select.by == "holdout/iou" and any(train[i].mask is None for i in held):
         raise UserError("select.by=holdout/iou needs masks of the training images; choose by point_score")
+    if config.outer.every and len(validation) < config.data.batch:
+        say(f"no outer steps: {len(validation)} validation images are fewer than a batch of {config.data.batch}")
     scenes = [*(train[i] for i in kept), *validation, *(train[i] for i in held)]
     test = []
     if config.select.by == "test/iou":

@@ -34,7 +34,7 @@ from semprior.checkpoint import CheckpointFolder
 from semprior.config import Config, flatten, read_leaves, unflatten
 from semprior.data.folders import appearing
 from semprior.errors import UserError
-from semprior.files import write_atomically
+from semprior.files import naming, write_atomically
 
 CONFIG, RECORD, METRICS, LOG = "config.yaml", "run.json", "metrics.jsonl", "log.txt"
 
@@ -59,8 +59,7 @@ class RunFolder:
         refuse_existing(root)
         with appearing(root) as folder:
             (folder / CONFIG).write_text(_yaml(config))
-            record = {"data": str(data.resolve()), "versions": _versions()}
-            (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n")
+            (folder / RECORD).write_text(_json({"data": str(data.resolve()), "versions": _versions()}))
             (folder / "checkpoints").mkdir()
             (folder / METRICS).touch()
             (folder / LOG).touch()
@@ -110,8 +109,17 @@ class RunFolder:
         """Replace its settings, at once."""
         write_atomically(self.root / CONFIG, _yaml(config).encode())
 
+    def set_data(self, data: Path) -> None:
+        """Remember where its data lie now."""
+        path = self.root / RECORD
+        try:
+            record = dict(json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError):  # lost; the data are named anew all the same
+            record = {}
+        write_atomically(path, _json(record | {"data": str(data.resolve())}).encode())
+
     def data(self) -> Path:
-        """Where its data lay when it was begun.
+        """Where its data lay when it was begun, or last gone on with from elsewhere.
 
         Raises:
             UserError: the record is missing or damaged.
@@ -125,7 +133,8 @@ class RunFolder:
     def append(self, line: Mapping[str, Any]) -> None:
         """Add an epoch's metrics, on disk when this returns; what is not finite is written as null."""
         clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
-        with (self.root / METRICS).open("a") as file:
+        path = self.root / METRICS
+        with naming(path), path.open("a") as file:
             file.write(json.dumps(clean) + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -154,7 +163,8 @@ class RunFolder:
 
     def log(self, text: str) -> None:
         """Add a line to the log."""
-        with (self.root / LOG).open("a") as file:
+        path = self.root / LOG
+        with naming(path), path.open("a") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n")
 
 
@@ -176,6 +186,10 @@ def _yaml(config: Config) -> str:
             node = node.setdefault(parent, {})
         node[name] = value
     return yaml.safe_dump(tree, sort_keys=False)
+
+
+def _json(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, indent=1) + "\n"
 
 
 def _versions() -> dict[str, str]:

@@ -205,9 +205,9 @@ class Trainer:
     def _require_full_batch(self) -> None:
         members, batch = len(self.pseudo_masks.members), self.config.data.batch
         if members < batch:
+            way_out = f"set data.batch to {members} or less" if members else "labels.pool=all takes all images in"
             raise UserError(
-                f"data.batch: the training pool has {members} images, fewer than a batch of {batch};"
-                f" set data.batch to {members} or less"
+                f"data.batch: the training pool has {members} images, fewer than a batch of {batch}; {way_out}"
             )
 
     def _evolve_labels(self) -> tuple[bool, int]:

@@ -1,7 +1,9 @@
 """Fixtures for all tests: the real images, a writer of small data sets, an S3 server on loopback."""
 
 import os
+import resource
 import uuid
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -81,6 +83,22 @@ def refused(capsys):
         return error
 
     return run
+
+
+@pytest.fixture
+def full_disk():
+    """A context in which nothing can be written to any file, as on a full disk."""
+
+    @contextmanager
+    def full():
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return full
 
 
 def write_picture(path: Path, picture: np.ndarray) -> None:

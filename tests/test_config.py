@@ -201,6 +201,8 @@ def test_values_are_yaml(text, key, value):
         ("epochs=2.5", ["epochs", "a whole number"]),
         ("epochs=true", ["epochs", "a whole number"]),
         ("epochs=0", ["epochs", "at least 1"]),
+        ("seed=-1", ["seed", "between 0 and"]),
+        ("clusters.seed=4294967296", ["clusters.seed", "between 0 and 4294967295"]),
         ("data.augment=1.5", ["data.augment", "between 0 and 1"]),
         ("data.augment=.nan", ["data.augment", "between 0 and 1"]),
         ("data.crop=100", ["data.crop", "multiple of 32"]),

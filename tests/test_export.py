@@ -94,6 +94,14 @@ def test_a_file_that_computes_something_else_does_not_appear(checkpoint, tmp_pat
     assert os.listdir(tmp_path) == []
 
 
+def test_the_check_shows_the_student_what_it_knows():
+    for size in ((96, 64), (75, 133)):
+        picture = exporting._picture(np.random.default_rng(0), size, Normalisation(0.4, 0.1))
+        assert picture.shape == size and picture.dtype == np.float32
+        assert abs(np.median(picture) / 255 - 0.4) < 0.1  # the grey levels of the data,
+        assert picture.max() > 255 * 0.8  # and what may be a target
+
+
 def test_without_the_extra_it_says_how_to_get_it(checkpoint, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(exporting, "_NEEDED", ("a_package_that_is_not_there",))
     assert main(["export", str(checkpoint), "--out", str(tmp_path / "student.onnx")]) == 2

@@ -130,6 +130,14 @@ def test_one_image_that_cannot_be_read_and_nothing_is_written(data, tmp_path, fa
     assert not (tmp_path / "out").exists()
 
 
+def test_a_full_disk_names_the_file(data, tmp_path, full_disk):
+    image = data / "images" / "test00.png"
+    with full_disk(), pytest.raises(OSError, match="test00_mask") as caught:
+        predict(bright_student(), [image], tmp_path / "out")
+    assert caught.value.filename == str(tmp_path / "out" / "test00_mask.png")
+    assert os.listdir(tmp_path / "out") == []
+
+
 def test_an_image_is_never_overwritten(data, tmp_path):
     image = tmp_path / "a_mask.png"
     image.write_bytes((data / "images" / "test00.png").read_bytes())

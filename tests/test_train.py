@@ -120,7 +120,7 @@ def test_killed_and_resumed_it_is_the_run_that_never_stopped_and_needs_no_masks(
     assert (tmp_path / "printed").read_text().startswith("9 training")
     assert main(["train", "--out", str(out), "--resume"]) == 0
     with_masks, without = lines(trained), lines(out)
-    assert all(not key.endswith(("/iou", "/pd", "_se")) for line in without for key in line)
+    assert all(not key.endswith(("/iou", "/pd", "/iou_se")) for line in without for key in line)
     assert [{key: line[key] for key in other} for line, other in zip(with_masks, without, strict=True)] == without
     assert weights(out) == weights(trained)
 
@@ -179,6 +179,7 @@ def test_ctrl_c_says_how_to_go_on(data, tmp_path, capsys, monkeypatch):
     monkeypatch.undo()
     assert main(["train", "--out", str(out), "--resume", "--set", "epochs=2"]) == 0
     assert [line["epoch"] for line in lines(out)] == [0, 1]
+    assert "stopped: interrupted\n" in (out / "log.txt").read_text()
 
 
 @pytest.mark.parametrize("where", ["checkpoint", "metrics"])
@@ -191,6 +192,20 @@ def test_a_full_disk_is_one_line(data, tmp_path, monkeypatch, refused, where):
     else:
         monkeypatch.setattr(RunFolder, "append", full)
     assert "No space left on device" in refused("train", "--data", data, "--out", tmp_path / "run", *FLAGS)
+
+
+def test_a_disk_that_filled_up_before_a_resume_names_the_file(trained, tmp_path, refused, full_disk):
+    out = shutil.copytree(trained, tmp_path / "run")
+    with full_disk():
+        assert f"{out / 'log.txt'}: " in refused("train", "--out", out, "--resume")
+    assert lines(out) == lines(trained)
+
+
+def test_outer_steps_that_lack_a_batch_are_said(data, tmp_path, capsys):
+    flags = [*FLAGS, "--set", "data.batch=5", "--set", "epochs=1"]
+    assert main(["train", "--data", str(data), "--out", str(tmp_path / "run"), *flags]) == 0
+    assert "no outer steps: 4 validation images are fewer than a batch of 5" in capsys.readouterr().out
+    assert lines(tmp_path / "run")[0]["outer_loss"] is None
 
 
 def test_a_loss_that_is_not_finite_names_epoch_batch_and_images(data, tmp_path, refused):
@@ -259,9 +274,18 @@ def test_a_checkpoint_of_another_detector_is_refused_on_resume(trained, tmp_path
     assert "its checkpoint was trained with mlclnet" in refused("train", "--out", out, "--resume")
 
 
-def test_other_data_are_refused_on_resume(trained, tmp_path, refused):
+def test_other_data_are_refused_on_resume(trained, data, tmp_path, refused):
     other = write_dataset(tmp_path / "other", side=81)
     assert "the data set differs" in refused("train", "--out", trained, "--resume", "--data", other)
+    assert RunFolder(trained).data() == data
+
+
+def test_data_that_moved_are_named_once(trained, data, tmp_path, capsys):
+    out, moved = shutil.copytree(trained, tmp_path / "run"), shutil.copytree(data, tmp_path / "moved")
+    assert main(["train", "--out", str(out), "--resume", "--data", str(moved)]) == 0
+    assert f"--data {moved}" in capsys.readouterr().out
+    assert RunFolder(out).data() == moved
+    assert "versions" in json.loads((out / "run.json").read_text())
 
 
 def test_where_a_run_goes(trained, data, tmp_path, refused):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,8 @@ def train(request: Request, console: Console) -> RunFolder:
                 trainer.restore(snapshot)
             run.rewind(trainer.epoch)
             run.set_config(trainer.config)
+            if request.data is not None:
+                run.set_data(request.data)
             voice(f"resumed after {trainer.epoch} of {trainer.config.epochs} epochs")
             _train(trainer, run, voice)
         return run
@@ -211,8 +214,9 @@ def _train(trainer: Trainer, run: RunFolder, voice: _Voice) -> None:
                 run.checkpoints.save(trainer.snapshot(), best=report.best)
                 voice.note(display.report(report))
                 _show_on_board(board, trainer, report)
-    except (UserError, KeyboardInterrupt) as stopped:
-        voice.note(f"stopped: {stopped or 'interrupted'}")
+    except (UserError, OSError, KeyboardInterrupt) as stopped:
+        with suppress(OSError):  # what stopped it may be a full disk
+            voice.note(f"stopped: {str(stopped) or 'interrupted'}")
         raise
     finally:
         board.close()

@@ -99,12 +99,11 @@ class FeatureStore:
         if not features:
             return {}
         entries: dict[str, Entry] = {}
-        with self._open(self._data, "ab") as data:
-            begin = data.seek(0, os.SEEK_END)
-            begin += -begin % 64  # a tail that was cut short leaves odd sizes
-            place = begin
-            try:
-                data.truncate(begin)
+        try:  # around the files' closing, too, which writes again what could not be written
+            with self._open(self._data, "ab") as data:
+                place = data.seek(0, os.SEEK_END)
+                place += -place % 64  # a tail that was cut short leaves odd sizes
+                data.truncate(place)
                 for name, array in features.items():
                     raw = np.ascontiguousarray(array, dtype=_ITEM)
                     rows, cols, channels = raw.shape
@@ -117,11 +116,11 @@ class FeatureStore:
                     index.write(b"" if _ends_with_newline(index) else b"\n")
                     index.write(lines)
                     _sync(index)
-            except OSError as error:
-                raise UserError(
-                    f"feature bank: {self.folder}: cannot be written ({error.strerror}); "
-                    "free some space or lower vfm.bank_gb"
-                ) from error
+        except OSError as error:
+            raise UserError(
+                f"feature bank: {self.folder}: cannot be written ({error.strerror}); "
+                "free some space or lower vfm.bank_gb"
+            ) from error
         return entries
 
     def open(self) -> Array:

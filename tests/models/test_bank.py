@@ -186,7 +186,7 @@ def test_a_damaged_store_is_mended(tmp_path, damage, caplog):
     assert FeatureBank.build(tmp_path, Stub(), more).forwards == 0
 
 
-def test_a_full_disk_is_one_line_and_leaves_a_store_that_works(tmp_path, monkeypatch):
+def test_a_full_disk_is_one_line_and_leaves_a_store_that_works(tmp_path, monkeypatch, full_disk):
     images = pictures()
     FeatureBank.build(tmp_path, Stub(), images[:1])
 
@@ -197,6 +197,9 @@ def test_a_full_disk_is_one_line_and_leaves_a_store_that_works(tmp_path, monkeyp
         patch.setattr(feature_store, "_sync", full)
         FeatureBank.build(tmp_path, Stub(), images)
     assert FeatureBank.build(tmp_path, Stub(), images).forwards == 3
+    with full_disk(), pytest.raises(UserError, match=r"feature bank: .* cannot be written"):
+        FeatureBank.build(tmp_path, Stub(), pictures(seed=5))
+    assert FeatureBank.build(tmp_path, Stub(), images).forwards == 0
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be made"):
         FeatureBank.build(tmp_path / "file", Stub(), images)
