@@ -468,6 +468,36 @@ void affine_backward(const T *g, const T *x, int64_t images, int64_t pixels, int
   }
 }
 
+// ---- the gradient before a ReLU whose result is `out`; g may be some channels of a wider map: `step` numbers a pixel
+
+constexpr int STEP = 16;
+
+template <class T> inline void cut_part(const T *__restrict g, const T *__restrict out, T *__restrict result) {
+  // Not unrolled, or it is no loop any more when the compiler looks for loops to vectorise.
+#pragma GCC unroll 1
+  for (int j = 0; j < STEP; ++j) {
+    const Wide<T> gradient = widen(g[j]);
+    put(widen(out[j]) > 0 ? gradient : Wide<T>(0), result[j]);
+  }
+}
+
+template <class T>
+void cut(const T *g, int64_t step, const T *out, int64_t pixels, int64_t channels, int threads, T *result) {
+  if (step == channels && channels % LANES == 0)
+    return apply(pixels, channels, threads, [&](int64_t i, int64_t) {
+      ROW {
+        const Wide<T> gradient = widen(g[i + j]);
+        put(widen(out[i + j]) > 0 ? gradient : Wide<T>(0), result[i + j]);
+      }
+    });
+  constexpr int64_t many = 1 << 14;
+#pragma omp parallel for num_threads(int(std::min<int64_t>(threads, (pixels + many - 1) / many))) schedule(static)
+  for (int64_t start = 0; start < pixels; start += many)
+    for (int64_t pixel = start; pixel < std::min(start + many, pixels); ++pixel)
+      for (int64_t c = 0; c < channels; c += STEP)
+        cut_part(g + pixel * step + c, out + pixel * channels + c, result + pixel * channels + c);
+}
+
 }  // namespace
 
 #define EXPORT(T, S)                                                                                                   \
@@ -532,6 +562,9 @@ void affine_backward(const T *g, const T *x, int64_t images, int64_t pixels, int
   extern "C" void affine_backward_##S(const T *g, const T *x, int64_t n, int64_t p, int64_t c, int t, const double *f,\
                                       T *gx, double *totals) {                                                        \
     affine_backward(g, x, n, p, c, t, f, gx, totals);                                                                 \
+  }                                                                                                                    \
+  extern "C" void cut_##S(const T *g, int64_t step, const T *out, int64_t p, int64_t c, int t, T *result) {           \
+    cut(g, step, out, p, c, t, result);                                                                               \
   }
 
 EXPORT(bf16, bf16)

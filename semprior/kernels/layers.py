@@ -20,7 +20,7 @@ from semprior.kernels.build import library
 
 _LANES, _POOLED = 64, 32  # as in layers.cpp
 _SUFFIX = {torch.bfloat16: "bf16", torch.float32: "float", torch.float64: "double"}
-_LAYOUT = torch.channels_last
+LAYOUT = torch.channels_last
 
 
 def norm_relu(norm: nn.BatchNorm2d, y: Tensor, residual: Tensor | None = None) -> Tensor:
@@ -54,7 +54,7 @@ def gated_sum(low: Tensor, norm: nn.BatchNorm2d, y: Tensor, gate_norm: nn.BatchN
 
 def scale_and_shift(x: Tensor, factor: Tensor, offset: Tensor) -> Tensor:
     """``factor * x + offset``: x (B, C, H, W), the others (B, C); the result has the dtype of x."""
-    if _fits(x) and (x.shape[2] * x.shape[3] * x.shape[1]) % _LANES == 0:
+    if fits(x) and (x.shape[2] * x.shape[3] * x.shape[1]) % _LANES == 0:
         return _Affine.apply(x, factor, offset)
     factor, offset = (term.to(x.dtype)[:, :, None, None] for term in (factor, offset))
     return torch.addcmul(offset, x, factor)
@@ -67,10 +67,10 @@ def _compiled(norm: nn.BatchNorm2d, y: Tensor, *others: Tensor | None) -> bool:
     """Whether the compiled layer takes these over."""
     alike = all(o is None or (o.shape == y.shape and o.dtype == y.dtype and _laid_out(o)) for o in others)
     usual = norm.training and norm.affine and norm.track_running_stats and norm.momentum is not None
-    return usual and alike and _fits(y)
+    return usual and alike and fits(y)
 
 
-def _fits(x: Tensor) -> bool:
+def fits(x: Tensor) -> bool:
     if x.device.type != "cpu" or x.dtype not in _SUFFIX or not x.numel() or not _laid_out(x):
         return False
     channels = x.shape[1]
@@ -79,13 +79,13 @@ def _fits(x: Tensor) -> bool:
 
 
 def _laid_out(x: Tensor) -> bool:
-    return x.is_contiguous(memory_format=_LAYOUT)
+    return x.is_contiguous(memory_format=LAYOUT)
 
 
 # ---- calls
 
 
-def _call(name: str, x: Tensor, *arguments: Tensor | int | None) -> None:
+def call(name: str, x: Tensor, *arguments: Tensor | int | None) -> None:
     """Call ``{name}_{dtype of x}`` with the addresses of tensors and with numbers, as 64 bits each."""
     function = getattr(library(), f"{name}_{_SUFFIX[x.dtype]}")
     function(*(ctypes.c_int64(a) if isinstance(a, int) else _address(a) for a in arguments))
@@ -119,7 +119,7 @@ class _Normal:
         """Take the statistics of `y`, and move the norm's running ones."""
         pixels, channels, threads = _size(y)
         shift, totals = _numbers(channels), _numbers(2, channels)
-        _call("statistics", y, y, pixels, channels, threads, shift, totals)
+        call("statistics", y, y, pixels, channels, threads, shift, totals)
         first, second = (totals / pixels).unbind()
         mean, variance = shift + first, (second - first * first).clamp_(min=0)
         norm.num_batches_tracked.add_(1)
@@ -142,7 +142,7 @@ class _Normal:
 
 
 def _gradient(g: Tensor, like: Tensor) -> Tensor:
-    return g.to(like.dtype).contiguous(memory_format=_LAYOUT)
+    return g.to(like.dtype).contiguous(memory_format=LAYOUT)
 
 
 # ---- the layers
@@ -155,7 +155,7 @@ class _NormReLU(torch.autograd.Function):
     ) -> Tensor:
         normal = _Normal.of(norm, y, weight, bias)
         out = torch.empty_like(y)
-        _call("relu_forward", y, y, residual, *_size(y), normal.factor, normal.offset, out)
+        call("relu_forward", y, y, residual, *_size(y), normal.factor, normal.offset, out)
         ctx.normal, ctx.residual = normal, residual is not None
         ctx.save_for_backward(y, weight, *([out] if ctx.residual else []))
         return out
@@ -168,8 +168,8 @@ class _NormReLU(torch.autograd.Function):
         totals, gy = _numbers(2, y.shape[1]), torch.empty_like(y)
         cut, out = (torch.empty_like(y), outs[0]) if ctx.residual else (None, None)
         scale = normal.factor, normal.offset
-        _call("relu_sums", y, g, y, out, *size, *scale, normal.mean, cut, totals)
-        _call(
+        call("relu_sums", y, g, y, out, *size, *scale, normal.mean, cut, totals)
+        call(
             "relu_backward",
             *(y, g if cut is None else cut, y, int(ctx.residual), *size, *scale),
             *normal.backward(totals),
@@ -183,8 +183,8 @@ class _NormPoolReLU(torch.autograd.Function):
     def forward(ctx: FunctionCtx, y: Tensor, weight: Tensor, bias: Tensor, norm: nn.BatchNorm2d) -> Tensor:
         normal = _Normal.of(norm, y, weight, bias)
         images, channels, height, width = y.shape
-        out = torch.empty((images, channels, height // 2, width // 2), dtype=y.dtype, memory_format=_LAYOUT)
-        _call("pool_forward", y, y, *_lines(y), normal.factor, normal.offset, out)
+        out = torch.empty((images, channels, height // 2, width // 2), dtype=y.dtype, memory_format=LAYOUT)
+        call("pool_forward", y, y, *_lines(y), normal.factor, normal.offset, out)
         ctx.normal = normal
         ctx.save_for_backward(y, weight)
         return out
@@ -196,8 +196,8 @@ class _NormPoolReLU(torch.autograd.Function):
         normal, g = ctx.normal, _gradient(g, y)
         totals, gy = _numbers(2, y.shape[1]), torch.empty_like(y)
         scale = normal.factor, normal.offset
-        _call("pool_sums", y, g, y, *_lines(y), *scale, normal.mean, totals)
-        _call("pool_backward", y, g, y, *_lines(y), *scale, *normal.backward(totals), gy)
+        call("pool_sums", y, g, y, *_lines(y), *scale, normal.mean, totals)
+        call("pool_backward", y, g, y, *_lines(y), *scale, *normal.backward(totals), gy)
         return gy, *normal.of_parameters(totals, weight), None
 
 
@@ -222,7 +222,7 @@ class _Join(torch.autograd.Function):
     ) -> Tensor:
         first, second = _Normal.of(norm, y, weight, bias), _Normal.of(other_norm, z, other_weight, other_bias)
         out = torch.empty_like(y)
-        _call("join_forward", y, y, z, *_size(y), first.factor, first.offset, second.factor, second.offset, out)
+        call("join_forward", y, y, z, *_size(y), first.factor, first.offset, second.factor, second.offset, out)
         ctx.normals = first, second
         ctx.save_for_backward(y, z, out, weight)
         return out
@@ -234,8 +234,8 @@ class _Join(torch.autograd.Function):
         (first, second), size, g = ctx.normals, _size(y), _gradient(g, y)
         totals, gy, gz = _numbers(4, y.shape[1]), torch.empty_like(y), torch.empty_like(z)
         scale = second.factor, second.offset
-        _call("join_sums", y, g, y, z, out, *size, *scale, first.mean, second.mean, totals)
-        _call("join_backward", y, g, y, z, out, *size, *scale, _coefficients(first, second, totals), gy, gz)
+        call("join_sums", y, g, y, z, out, *size, *scale, first.mean, second.mean, totals)
+        call("join_backward", y, g, y, z, out, *size, *scale, _coefficients(first, second, totals), gy, gz)
         of_first, of_second = first.of_parameters(totals[:2], weight), second.of_parameters(totals[2:], weight)
         return gy, *of_first, gz, *of_second, None, None
 
@@ -257,7 +257,7 @@ class _Gate(torch.autograd.Function):
         first, second = _Normal.of(norm, y, weight, bias), _Normal.of(gate_norm, gate, gate_weight, gate_bias)
         out = torch.empty_like(y)
         scales = first.factor, first.offset, second.factor, second.offset
-        _call("gate_forward", y, low, y, gate, *_size(y), *scales, out)
+        call("gate_forward", y, low, y, gate, *_size(y), *scales, out)
         ctx.normals = first, second
         ctx.save_for_backward(y, gate, weight)
         return out
@@ -269,8 +269,8 @@ class _Gate(torch.autograd.Function):
         (first, second), size, g = ctx.normals, _size(y), _gradient(g, y)
         totals, gy, gz = _numbers(4, y.shape[1]), torch.empty_like(y), torch.empty_like(gate)
         scales = first.factor, first.offset, second.factor, second.offset
-        _call("gate_sums", y, g, y, gate, *size, *scales, first.mean, second.mean, totals)
-        _call("gate_backward", y, g, y, gate, *size, *scales, _coefficients(first, second, totals), gy, gz)
+        call("gate_sums", y, g, y, gate, *size, *scales, first.mean, second.mean, totals)
+        call("gate_backward", y, g, y, gate, *size, *scales, _coefficients(first, second, totals), gy, gz)
         of_first, of_second = first.of_parameters(totals[:2], weight), second.of_parameters(totals[2:], weight)
         return g, gy, *of_first, gz, *of_second, None, None
 
@@ -285,7 +285,7 @@ class _Affine(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, factor: Tensor, offset: Tensor) -> Tensor:
         wide, out = factor.double(), torch.empty_like(x)
-        _call("affine_forward", x, x, *_images(x), wide, offset.double(), out)
+        call("affine_forward", x, x, *_images(x), wide, offset.double(), out)
         ctx.dtype = factor.dtype
         ctx.save_for_backward(x, wide)
         return out
@@ -295,7 +295,7 @@ class _Affine(torch.autograd.Function):
     def backward(ctx: FunctionCtx, g: Tensor) -> tuple[Tensor | None, ...]:
         x, factor = ctx.saved_tensors
         g, gx, totals = _gradient(g, x), torch.empty_like(x), _numbers(len(x), 2, x.shape[1])
-        _call("affine_backward", x, g, x, *_images(x), factor, gx, totals)
+        call("affine_backward", x, g, x, *_images(x), factor, gx, totals)
         return gx, totals[:, 1].to(ctx.dtype), totals[:, 0].to(ctx.dtype)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from semprior.kernels.convolution import conv_relu
 from semprior.kernels.layers import gated_sum
 from semprior.models.detector import Detector, published_init, register
 from semprior.models.encoder import Encoder
@@ -21,7 +22,7 @@ class LocalBlock(nn.Module):
         self.local = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu_(self.local(F.relu_(self.point(x))))
+        return conv_relu(self.local, conv_relu(self.point, x))
 
 
 class GatedFusion(nn.Module):
@@ -62,7 +63,7 @@ class ALCLNet(Detector):
         x = maps.pop()
         for fuse, low in zip(reversed(self.fusion), reversed(maps), strict=True):
             x = fuse(x, low)
-        return (self.output(F.relu_(self.head(x))),)
+        return (self.output(conv_relu(self.head, x)),)
 
     def output_layers(self) -> tuple[nn.Conv2d, ...]:
         """The last 1x1 convolution."""

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from semprior.kernels.convolution import conv_relu
 from semprior.models.detector import Detector, published_init, register
 from semprior.models.encoder import Encoder
 
@@ -31,7 +32,7 @@ class MultiScaleBlock(nn.Module):
         self.fuse = nn.Conv2d(3 * channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        reached = [F.relu_(wide(F.relu_(near(x)))) for near, wide in self.branches]
+        reached = [conv_relu(wide, conv_relu(near, x)) for near, wide in self.branches]
         return self.fuse(torch.cat(reached, dim=1))
 
 
@@ -52,13 +53,13 @@ class MLCLNet(Detector):
     def decode(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Maps of the three stages to logits (B, 1, H, W)."""
         maps = [
-            F.relu_(lateral(block(feature)))
+            conv_relu(lateral, block(feature))
             for lateral, block, feature in zip(self.lateral, self.multiscale, features, strict=True)
         ]
         x = maps.pop()
         for low in reversed(maps):
             x = F.interpolate(x, low.shape[-2:], mode="bilinear", align_corners=True).add_(low)
-        return (self.output(F.relu_(self.head(x))),)
+        return (self.output(conv_relu(self.head, x)),)
 
     def output_layers(self) -> tuple[nn.Conv2d, ...]:
         """The last 1x1 convolution."""

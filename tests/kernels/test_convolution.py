@@ -1,0 +1,48 @@
+"""A convolution with its ReLU computes what torch's two do."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from semprior.kernels import build
+from semprior.kernels.convolution import conv_relu
+
+needs_compiler = pytest.mark.skipif(build.library() is None, reason="there is no C++ compiler")
+
+
+def run(function, conv, x, autocast=False):
+    """Result and gradients, where the ReLU's result becomes one part of a wider map, as in a multi-scale block."""
+    conv, x = copy.deepcopy(conv), x.clone().requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        out = function(conv, x)
+        wide = torch.cat([out, out * 2], dim=1)
+    wide.square().sum().backward()
+    return [t.detach() for t in (out, x.grad, conv.weight.grad, conv.bias.grad)]
+
+
+@needs_compiler
+@pytest.mark.parametrize("settings", [{}, {"padding": 3, "dilation": 3}, {"stride": 2, "padding": 1}])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_values_and_gradients(settings, dtype):
+    torch.manual_seed(0)
+    conv = nn.Conv2d(16, 32, 3, **settings).to(dtype)
+    x = torch.randn(2, 16, 16, 16, dtype=dtype).to(memory_format=torch.channels_last)
+    reference = run(lambda c, v: F.relu(c(v)), conv, x)
+    for mine, theirs in zip(run(conv_relu, conv, x), reference, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-4)
+
+
+@needs_compiler
+@pytest.mark.parametrize("channels", [16, 64])
+def test_under_autocast(channels):
+    torch.manual_seed(0)
+    conv = nn.Conv2d(channels, channels, 3, padding=1)
+    x = torch.randn(2, channels, 16, 16).to(memory_format=torch.channels_last)
+    found, reference = run(conv_relu, conv, x, True), run(lambda c, v: F.relu(c(v)), conv, x, True)
+    exact = run(lambda c, v: F.relu(c(v)), conv.double(), x.double())
+    for mine, theirs, true in zip(found, reference, exact, strict=True):
+        assert mine.dtype == theirs.dtype
+        assert (mine - true).norm() <= 1.1 * (theirs - true).norm() + 1e-3 * true.norm()
