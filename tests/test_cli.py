@@ -44,8 +44,8 @@ def spoil_image(root):
     path.write_bytes(path.read_bytes()[:-40])
 
 
-def spoil_mask(root, value=None, shape=None):
-    path = root / "labels" / "train03.png"
+def spoil_mask(root, value=None, shape=None, name="train03"):
+    path = root / "labels" / f"{name}.png"
     mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if value:
         mask[0, 0] = value
@@ -95,10 +95,19 @@ def test_data_check_lists_every_fault(data, tmp_path, capsys):
     (root / "images" / "test01.png").unlink()
     add_point(root, "train03,80,3")
     spoil_mask(root, value=100)
+    spoil_mask(root, shape=(80, 81), name="train04")
+    add_point(root, "train04,90,3")
+    cv2.imwrite(str(root / "images" / "train05.png"), np.zeros((80, 80), np.uint16))
+    add_point(root, "train05,0,0")
     assert main(["data", "check", str(root)]) == 2
     out = capsys.readouterr().out
-    for fault in ("no image test01", "is outside the image train03", "not two-valued"):
-        assert fault in out
+    for fault in (
+        *("no image test01", "is outside the image train03", "train03.png: not two-valued"),
+        *("train04.png: the mask is 81x80", "is outside the image train04"),
+        *("train05.png: 16-bit image, where the training images have 8 bit", "y=0 of train05 is outside every target"),
+    ):
+        assert out.count(fault) == 1
+    assert "8-bit image" not in out
     assert "faults" in out.splitlines()[-1]
 
 

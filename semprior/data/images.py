@@ -157,17 +157,19 @@ def bit_depth(path: Path) -> int:
 def range_of(paths: Iterable[Path], report: Report = fail) -> IntensityRange:
     """The range of grey values over images: the identity for 8 bit, their lowest and highest value for 16 bit.
 
-    A pixel counts with the median of its 3x3 neighbourhood, so that a hot or dead pixel does not set the range.
+    Where both depths occur, the range is for the more frequent one, and `read_image` refuses the rest. A pixel counts
+    with the median of its 3x3 neighbourhood, so that a hot or dead pixel does not set the range.
 
     Args:
         paths: of the training images.
         report: takes the faults of files that cannot be read.
     """
-    paths = list(paths)
-    if all(bit_depth(path) == 8 for path in paths):
+    depths = {path: bit_depth(path) for path in paths}
+    deep = [path for path, depth in depths.items() if depth == 16]
+    if 2 * len(deep) <= len(depths):
         return IntensityRange()
     lows, highs = [], []
-    for path in paths:
+    for path in deep:
         grey = decode(path, report)
         if grey is not None:
             smooth = cv2.medianBlur(grey, 3)
@@ -199,7 +201,8 @@ def read_image(path: Path, intensity: IntensityRange = IntensityRange(), report:
         return None
     if grey.dtype.itemsize * 8 != intensity.bits:
         depth = grey.dtype.itemsize * 8
-        return report(f"{path}: {depth}-bit image, where the training images have {intensity.bits} bit")
+        report(f"{path}: {depth}-bit image, where the training images have {intensity.bits} bit")
+        return grey.astype(np.uint8)  # of a picture's size: its points and mask are checked all the same
     return intensity.apply(grey)
 
 

@@ -179,7 +179,7 @@ def check_dataset(root: Path | str) -> list[str]:
             if partly and name in layout.images and name not in files:
                 faults.append(f"{layout.masks}: no mask for the image {name}, which {layout.origins[split]} lists")
             _scene(layout, split, name, intensity, points, files, faults.append)
-    return faults
+    return list(dict.fromkeys(faults))  # an image in two splits has its faults once
 
 
 def normalisation(scenes: Sequence[Scene]) -> tuple[float, float]:
@@ -244,7 +244,8 @@ def _scene(
     if image is None:
         return None
     if mask is not None and mask.shape != image.shape:
-        return report(f"{masks[name]}: the mask is {size(mask.shape)}, its image {size(image.shape)} (width x height)")
+        report(f"{masks[name]}: the mask is {size(mask.shape)}, its image {size(image.shape)} (width x height)")
+        mask = None
     if points is None:
         return Scene(name, image, np.zeros((0, 2), np.int64), mask)
     marked = points.read(name, image.shape, report)
