@@ -85,7 +85,7 @@ def cosines(
     count = sum(len(indices) for indices, _, _ in batches)
     means = [torch.zeros(channels) for channels in vfm.map_channels]
     for batch in batches:
-        for mean, maps in zip(means, bank.crop(*batch, size), strict=True):
+        for mean, maps in zip(means, bank.crop(*batch, size, torch.float32), strict=True):
             mean += maps.sum((0, 2, 3)) / (count * (size // STRIDE) ** 2)
     sums = torch.zeros(len(COSINES), len(means), dtype=torch.float64)
     weights = torch.zeros(len(COSINES), dtype=torch.float64)
@@ -98,7 +98,7 @@ def cosines(
             inside[place, : part.shape[0] // STRIDE, : part.shape[1] // STRIDE] = True
         exact = vfm(torch.from_numpy(crops).float() / 255)
         weights += torch.tensor([inside.numel(), int(inside.sum()), inside.numel(), len(indices)])
-        for k, (ours, true) in enumerate(zip(bank.crop(indices, rows, cols, size), exact, strict=True)):
+        for k, (ours, true) in enumerate(zip(bank.crop(indices, rows, cols, size, torch.float32), exact, strict=True)):
             mean = means[k].view(1, -1, 1, 1)
             raw = F.cosine_similarity(ours, true, dim=1)
             pooled = F.cosine_similarity((ours - mean).mean((2, 3)), (true - mean).mean((2, 3)), dim=1)
@@ -124,7 +124,7 @@ def random_crops(
 def crops_per_second(
     bank: FeatureBank, images: Sequence[np.ndarray], size: int, seed: int, seconds: float = 2
 ) -> float:
-    """Crops that the bank delivers in batches of 16, as float32, per second of processor time."""
+    """Crops that the bank delivers in batches of 16, as the step takes them, per second of processor time."""
     batches: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = list(random_crops(images, size, 1, seed))
     bank.crop(*batches[0], size)
     done, began = 0, time.process_time()

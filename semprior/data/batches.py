@@ -15,7 +15,7 @@ from semprior.data.layout import Scene
 from semprior.parallel import shard
 
 FeatureCrops = Callable[[np.ndarray, np.ndarray, np.ndarray, int, Tensor], list[Tensor]]
-"""Features of crops: (image indices, rows, columns, side in pixels, grey crops (B,1,S,S) in 0..1) -> K maps."""
+"""Features of crops: (image indices, rows, columns, side in pixels, grey crops (B,1,S,S) uint8) -> K maps."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def draw_batch(
         masks[slot, 0] = target
         bare[slot] = drop > 0 and own.random() < drop
     chosen = np.asarray([indices[position] for position in mine])
-    grey = torch.from_numpy(plain).to(device).float().div_(255)
+    grey = torch.from_numpy(plain).to(device)
     return Batch(
         images=normalise(torch.from_numpy(images).to(device), normalisation),
         masks=torch.from_numpy(masks).to(device).float(),

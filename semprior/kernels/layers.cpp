@@ -14,6 +14,10 @@
 #include <cstring>
 #include <vector>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 namespace {
 
 struct bf16 {
@@ -498,7 +502,59 @@ void cut(const T *g, int64_t step, const T *out, int64_t pixels, int64_t channel
         cut_part(g + pixel * step + c, out + pixel * channels + c, result + pixel * channels + c);
 }
 
+// ---- a mixture of K maps in float16 that lie side by side in every token; `step` numbers a token
+
+inline void half_to_float(const uint16_t *from, float *to) {  // STEP numbers
+#if defined(__AVX512F__)
+  _mm512_storeu_ps(to, _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(from))));
+#elif defined(__F16C__)
+  for (int j = 0; j < STEP; j += 8)
+    _mm256_storeu_ps(to + j, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(from + j))));
+#else
+  for (int j = 0; j < STEP; ++j) {  // bits of a float whose exponent is too small by 112; a product mends it
+    const uint32_t bits = uint32_t(from[j] & 0x7fff) << 13 | uint32_t(from[j] & 0x8000) << 16;
+    to[j] = __builtin_bit_cast(float, bits) * 0x1p112f;
+  }
+#endif
+}
+
 }  // namespace
+
+// out[t, c] = sum_k share[k] map[t, k, c]
+extern "C" void mixture_forward(const uint16_t *maps, int64_t step, int64_t tokens, int64_t count, int64_t channels,
+                                int threads, const double *share, float *out) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int64_t t = 0; t < tokens; ++t)
+    for (int64_t c = 0; c < channels; c += STEP) {
+      float sum[STEP] = {}, value[STEP];
+      for (int64_t k = 0; k < count; ++k) {
+        half_to_float(maps + t * step + k * channels + c, value);
+        for (int j = 0; j < STEP; ++j) sum[j] += float(share[k]) * value[j];
+      }
+      std::copy(sum, sum + STEP, out + t * channels + c);
+    }
+}
+
+// of_share[k] = sum_tc g[t, c] map[t, k, c]
+extern "C" void mixture_backward(const uint16_t *maps, int64_t step, int64_t tokens, int64_t count, int64_t channels,
+                                 int threads, const float *g, double *of_share) {
+  std::vector<float> partial(tokens * count);
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int64_t t = 0; t < tokens; ++t)
+    for (int64_t k = 0; k < count; ++k) {
+      float sum[STEP] = {}, value[STEP];
+      for (int64_t c = 0; c < channels; c += STEP) {
+        half_to_float(maps + t * step + k * channels + c, value);
+        for (int j = 0; j < STEP; ++j) sum[j] += g[t * channels + c + j] * value[j];
+      }
+      float total = 0;
+      for (int j = 0; j < STEP; ++j) total += sum[j];
+      partial[t * count + k] = total;
+    }
+  std::fill(of_share, of_share + count, 0.0);
+  for (int64_t t = 0; t < tokens; ++t)
+    for (int64_t k = 0; k < count; ++k) of_share[k] += partial[t * count + k];
+}
 
 #define EXPORT(T, S)                                                                                                   \
   extern "C" void statistics_##S(const T *y, int64_t p, int64_t c, int t, double *shift, double *totals) {            \

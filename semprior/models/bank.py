@@ -22,7 +22,6 @@ from semprior.models.vfm import STRIDE, VFM
 _PAD = 32  # whole images are padded to a multiple of this
 _BLACK = "black"  # the store's name for the token of a black image
 _BLACK_SIDE = 256
-_CACHE = 1 << 20  # bytes of features that are cut before they are widened
 _FLUSH = 32 << 20  # bytes held back before they are written
 _log = logging.getLogger(__name__)
 
@@ -141,7 +140,7 @@ class FeatureBank:
         rows: Sequence[int] | Tensor | np.ndarray,
         cols: Sequence[int] | Tensor | np.ndarray,
         size: int | tuple[int, int],
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype = torch.float16,
     ) -> list[Tensor]:
         """Features of crops, cut at the nearest token: the first one is `floor((offset + 8) / 16)`.
 
@@ -151,10 +150,11 @@ class FeatureBank:
             cols: (B,) column of each crop's first pixel, 0 or more.
             size: sides of the crops in pixels, (rows, columns) or one number for both, multiples of 16; a crop may
                 reach beyond its image, where the token in the middle of a black image stands in.
-            dtype: of the result.
+            dtype: of the result; in float16, as they are stored, the maps are views of one tensor and nothing is
+                copied twice.
 
         Returns:
-            K maps (B, C_k, rows/16, columns/16) on the bank's device, in channels-last memory order.
+            K maps (B, C_k, rows/16, columns/16) on the bank's device; the channels of a token are neighbours in memory.
         """
         height, width = (size, size) if isinstance(size, int) else size
         if min(height, width) <= 0 or height % STRIDE or width % STRIDE:
@@ -162,28 +162,19 @@ class FeatureBank:
         where = [(int(i), int(r), int(c)) for i, r, c in zip(indices, rows, cols, strict=True)]
         if any(r < 0 or c < 0 for _, r, c in where):
             raise ValueError("a crop begins inside its image: offsets are 0 or more")
-        # A device gets 16 bits and widens them itself.
-        local = dtype if self._device.type == "cpu" else torch.float16
-        rows, cols = height // STRIDE, width // STRIDE
-        tokens = [torch.empty(len(where), rows, cols, channels, dtype=local) for channels in self._vfm.map_channels]
-        # A few crops at a time, so that what is cut is still in the processor's cache when it is split and widened.
-        few = max(1, _CACHE // (rows * cols * self._black.nbytes))
-        cut = np.empty((few, rows, cols, self._black.size), np.float16)
-        for begin in range(0, len(where), few):
-            now = where[begin : begin + few]
-            for target, (i, r, c) in zip(cut, now, strict=False):
-                if self._features[i] is not None:
-                    self._cut(i, r, c, target)
-            parts = torch.from_numpy(cut[: len(now)]).split(self._vfm.map_channels, dim=3)
-            for target, part in zip(tokens, parts, strict=True):
-                target[begin : begin + few] = part
+        cut = np.empty((len(where), height // STRIDE, width // STRIDE, self._black.size), np.float16)
+        for target, (i, r, c) in zip(cut, where, strict=True):
+            if self._features[i] is not None:
+                self._cut(i, r, c, target)
+        tokens = torch.from_numpy(cut).to(self._device)  # 16 bits; a device widens them itself
+        maps = [part.to(dtype).permute(0, 3, 1, 2) for part in tokens.split(self._vfm.map_channels, dim=3)]
         beyond = [place for place, (i, _, _) in enumerate(where) if self._features[i] is None]
-        maps = [target.to(self._device, dtype).permute(0, 3, 1, 2) for target in tokens]
         if beyond:
             crops = np.stack([self._pixels(*where[place], height, width) for place in beyond])
             self.forwards += len(beyond)
             for target, exact in zip(maps, self._vfm(torch.from_numpy(crops)[:, None].float() / 255), strict=True):
-                target[beyond] = exact.to(target)
+                limit = torch.finfo(dtype).max
+                target[beyond] = exact.clamp(-limit, limit).to(target)
         return maps
 
     def _cut(self, index: int, row: int, col: int, target: np.ndarray) -> None:

@@ -36,15 +36,15 @@ class Features:
             rows: (B,) upper edge of each crop, pixels.
             columns: (B,) left edge.
             side: of the crops, pixels.
-            grey: (B,1,side,side) the crops themselves, in 0..1.
+            grey: (B,1,side,side) uint8, the crops themselves.
 
         Returns:
-            K maps (B,C_k,side/16,side/16) float32 on the device of `grey`.
+            K maps (B,C_k,side/16,side/16) on the device of `grey`: float16 from the bank, else float32.
         """
         if self.vfm is None:
             return []
         if self.bank is None:
-            return self.vfm(grey)
+            return self.vfm(grey.float() / 255)
         return [maps.to(grey.device) for maps in self.bank.crop(indices, rows, columns, side)]
 
     def whole(self, indices: Sequence[int] | None, grey: Tensor) -> list[Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from semprior.errors import UserError
 from semprior.kernels.layers import scale_and_shift
+from semprior.kernels.mixture import mix
 
 
 def placed_stages(choice: Sequence[int] | Literal["all", "none"], count: int) -> tuple[int, ...]:
@@ -86,7 +87,7 @@ class SCAM(nn.Module):
 
         Args:
             features: (B, C_l, H_l, W_l) a stage, any float dtype, which the result keeps.
-            maps: K tensors (B, C_k, h, w), raw maps of the vision model, equal h and w.
+            maps: K tensors (B, C_k, h, w) of any float dtype, raw maps of the vision model, equal h and w.
             bare: (B,) bool, samples that pass as they are; none: no sample.
 
         Returns:
@@ -116,12 +117,10 @@ class SCAM(nn.Module):
 
     def _pool(self, maps: Sequence[Tensor]) -> Tensor:
         """K maps (B, C_k, h, w) to one vector an image (B, C)."""
-        dtype = self.mixture.dtype
-        maps = [values.to(dtype) for values in maps]
         if self.project is not None:
-            maps = [project(values) for project, values in zip(self.project, maps, strict=True)]
-        shares = torch.softmax(self.mixture, dim=0)
-        tokens = sum(share * values for share, values in zip(shares, maps, strict=True)).flatten(2)
+            dtype = self.mixture.dtype
+            maps = [project(values.to(dtype)) for project, values in zip(self.project, maps, strict=True)]
+        tokens = mix(maps, torch.softmax(self.mixture, dim=0)).flatten(2)
         attention = torch.softmax(F.conv1d(tokens, self.score.weight[:, :, None], self.score.bias), dim=2)
         return (tokens * attention).sum(dim=2)
 
