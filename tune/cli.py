@@ -81,7 +81,10 @@ def submit(
 
 @app.command()
 def resume(name: Name, storage: Storage = None, address: Address = None, detach: Detach = False) -> None:
-    """Go on with a sweep that was stopped or lost; what is finished is not run again."""
+    """Go on with a sweep that was stopped or lost.
+
+    What is finished is not run again; a trial that was cut off goes on from its last whole epoch.
+    """
     from tune.commands import submit as command
 
     command.resume(name, storage, address, detach, console())
@@ -89,7 +92,10 @@ def resume(name: Name, storage: Storage = None, address: Address = None, detach:
 
 @app.command()
 def stop(name: Name, storage: Storage = None, address: Address = None) -> None:
-    """Stop a sweep; its trials keep their checkpoints and `resume` goes on."""
+    """Stop a sweep; `resume` goes on.
+
+    Its trials finish their epoch and keep its checkpoint.
+    """
     from tune.commands import control
 
     control.stop(name, storage, address, console())
@@ -105,7 +111,10 @@ def list_(storage: Storage = None, format_: Format = "table") -> None:
 
 @app.command()
 def status(name: Name, storage: Storage = None, follow: Follow = False) -> None:
-    """Show how far a sweep is: running, lost, stopped or done, and its trials."""
+    """Show how far a sweep is, and its trials.
+
+    It is running, lost (its driver went silent), stopped or done.
+    """
     from tune.commands import overview
 
     overview.status(name, storage, follow, console())
@@ -140,7 +149,11 @@ def top(
     ] = None,
     format_: Format = "table",
 ) -> None:
-    """Rank the configurations of a sweep, with standard errors, and tell which dimensions mattered."""
+    """Rank the configurations of a sweep.
+
+    With standard errors: within one of them the cheaper goes first. Then what the search gained over trial 0, the
+    preset itself, and which dimensions mattered.
+    """
     from tune.commands import ranking
 
     ranking.top(name, storage, count, by, format_, console())
@@ -148,7 +161,10 @@ def top(
 
 @app.command()
 def show(name: Name, trial: Trial, storage: Storage = None) -> None:
-    """Show a trial: configuration, curve, cost, where it ran, why it stopped, and how to repeat it."""
+    """Show all about a trial.
+
+    Configuration, curve, cost, where it ran, why it stopped, and the `semprior train` command that repeats it.
+    """
     from tune.commands import ranking
 
     ranking.show(name, trial, storage, console())
@@ -162,7 +178,10 @@ def pull(
     out: Annotated[Path, typer.Option(help="A new folder.", metavar="DIR")],
     storage: Storage = None,
 ) -> None:
-    """Fetch a checkpoint, verified; `semprior evaluate`, `predict` and `export` take it as it is."""
+    """Fetch a checkpoint, verified.
+
+    `semprior evaluate`, `predict` and `export` take the folder as it is.
+    """
     from tune.commands import fetch
 
     fetch.pull(which, out, storage, console())
@@ -185,7 +204,11 @@ def promote(
         typer.Option("--id", help="Of the new sweep; else SWEEP-promoted.", metavar="ID", show_default=False),
     ] = None,
 ) -> None:
-    """Train the best configurations in full, several times each, and rank them by their mean."""
+    """Train the best in full, several times each.
+
+    They are ranked by their mean, with a confidence interval. A promotion that was stopped goes on when it is asked
+    for again.
+    """
     from tune.commands import promote as command
 
     request = command.Request(name, storage, address, top_, seeds, tuple(set_ or ()), final, id_)

@@ -5,6 +5,7 @@ Nothing is guessed: the seconds are those of trials like these that the storage 
 
 from __future__ import annotations
 
+import os
 import platform
 import resource
 import sys
@@ -115,7 +116,13 @@ def timed_cost(settings: Resolved, data: Path, threads: int, say: Callable[[str]
         memory = torch.cuda.max_memory_allocated()
     where = f"{threads} thread{'s' if threads > 1 else ''}" if device.type == "cpu" else torch.cuda.get_device_name()
     rests_on = f"one epoch of the base, trained now and alone on {where}, outer pass and evaluation included"
-    return Cost(report.seconds, rests_on, memory, size)
+    return Cost(report.seconds, rests_on + _busy(), memory, size)
+
+
+def _busy() -> str:
+    """A warning where other work slowed the measurement down."""
+    load, processors = os.getloadavg()[0], os.cpu_count() or 1
+    return f"; the machine was busy with other work (load {load:.0f})" if load > 1.5 * processors else ""
 
 
 def epochs_expected(spec: SweepSpec, config: Config) -> float:
@@ -123,10 +130,9 @@ def epochs_expected(spec: SweepSpec, config: Config) -> float:
     full = config.epochs
     if spec.scheduler.name != "asha":
         return float(full)
-    first = first_rung(config) + 1 if spec.scheduler.first == "auto" else spec.scheduler.first
+    rung = float(first_rung(config) if spec.scheduler.first == "auto" else spec.scheduler.first)
     reached, trained, share = 0, 0.0, 1.0
-    rung = float(first)
-    while rung < full:
-        trained += share * (rung - reached)
-        reached, share, rung = int(rung), share / spec.scheduler.factor, rung * spec.scheduler.factor
+    while rung < full - 1:  # epochs are counted from 0: at rung 11 a trial has trained 12
+        trained += share * (int(rung) + 1 - reached)
+        reached, share, rung = int(rung) + 1, share / spec.scheduler.factor, rung * spec.scheduler.factor
     return trained + share * (full - reached)

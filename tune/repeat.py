@@ -9,18 +9,20 @@ from typing import Any
 import yaml
 
 from semprior.config import flatten, resolve
+from tune.sweep import Resources
 
 
-def repeat_command(config: Mapping[str, Any], data: str, out: str, threads: int | None = None) -> str:
+def repeat_command(config: Mapping[str, Any], data: str, out: str, resources: Resources) -> str:
     """The command that trains with these settings.
 
-    Only what differs from the preset is written out.
+    Only what differs from the preset is written out. A trial of one worker comes out the same to the last bit on the
+    CPU, with as many threads; several workers are repeated by one, whose sums are rounded otherwise.
 
     Args:
         config: every leaf of the run, flat.
         data: of the sweep.
         out: folder to write.
-        threads: of the trial, where it ran on the CPU: sums come out the same to the last bit with as many only.
+        resources: of the trial.
     """
     preset = str(config["preset"])
     usual = flatten(resolve(preset, environment={}).config)
@@ -28,7 +30,10 @@ def repeat_command(config: Mapping[str, Any], data: str, out: str, threads: int 
     words = ["semprior", "train", "--data", data, "--out", out, "--preset", preset]
     for key, value in changed.items():
         words += ["--set", f"{key}={_as_yaml(value)}"]
-    return (f"OMP_NUM_THREADS={threads} " if threads else "") + shlex.join(words)
+    if resources.gpus:
+        return shlex.join(words)
+    threads = max(1, int(resources.cpus / resources.workers))
+    return f"OMP_NUM_THREADS={threads} " + shlex.join([*words, "--device", "cpu"])
 
 
 def _as_yaml(value: Any) -> str:  # noqa: ANN401

@@ -94,7 +94,7 @@ def test_show_tells_all_of_a_trial(told):
         "cost: 0:08, 0:08 on the device, 4 epochs",
         "from epoch 1, on elsewhere (cpu)",
         "revision abc; torch 2",
-        "repeat it: semprior train --data",
+        "repeat it: OMP_NUM_THREADS=1 semprior train --data",
         "--preset quick --set epochs=6",
         "--set 'scam.stages=[2]'",
     ):
@@ -162,7 +162,7 @@ def test_a_sweep_that_runs_or_is_done_is_not_resumed(sweep, refused, told):
     with Heart(sweep.storage, generation) as heart:
         assert "small: is running on" in refused("resume", "small")
         heart.finish("done")
-    assert "small: is done" in refused("resume", "small")
+    assert "small is done, nothing is left to run" in told("resume", "small")
     assert "small is done already" in told("stop", "small")
 
 

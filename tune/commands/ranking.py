@@ -150,7 +150,10 @@ def show(name: str, trial: str, storage: str | None, console: Console) -> None:
     if summary.checkpoint:
         say(console, f"checkpoint: {sweep.storage.uri}/{summary.checkpoint}")
         say(console, f"fetch it: {command('pull', sweep, '--out', 'DIR', which=trial)}")
-    say(console, f"repeat it: {repeat_command(summary.config, sweep.spec.data, f'{name}-{trial}')}")
+    say(
+        console,
+        f"repeat it: {repeat_command(summary.config, sweep.spec.data, f'{name}-{trial}', sweep.spec.resources)}",
+    )
 
 
 def _configuration(sweep: Sweep, config: Mapping[str, Any], params: Mapping[str, Any], console: Console) -> None:

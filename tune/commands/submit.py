@@ -67,7 +67,7 @@ def resume(name: str, storage: str | None, address: str | None, detach: bool, co
     """Go on with a sweep.
 
     Raises:
-        UserError: it runs already, or is done.
+        UserError: it runs already.
     """
     sweep = sweep_of(name, storage)
     beat = last_heartbeat(sweep.storage)
@@ -75,7 +75,8 @@ def resume(name: str, storage: str | None, address: str | None, detach: bool, co
     if beat is not None and word == "running":
         raise UserError(f"{name}: is running on {beat.host}; stop it with `{command('stop', sweep)}`")
     if word == "done":
-        raise UserError(f"{name}: is done; see `{command('top', sweep)}`")
+        say(console, f"{name} is done, nothing is left to run; its ranking: {command('top', sweep)}")
+        return
     check_data(sweep.spec)
     run(sweep, beat.generation + 1 if beat is not None else 1, jobs_of(address), detach, console)
 

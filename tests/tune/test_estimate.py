@@ -1,0 +1,47 @@
+"""What a dry run tells: epochs that early stopping leaves, the cost of recorded trials, and all of it as a table."""
+
+from dataclasses import replace
+
+from made_up import made_up_sweep
+from small_sweep import spec_of
+
+from semprior.data.scenes import write_scenes
+from tune.cli import main
+from tune.estimate import epochs_expected, recorded_cost
+from tune.storage import open_storage
+
+BASE = "base: {preset: quick, detector: alclnet}"
+SHORT = "base: {preset: quick, detector: mlclnet, epochs: 4, data.crop: 64, data.batch: 4, scam.stages: none}"
+
+
+def test_epochs_that_successive_halving_leaves(tmp_path):
+    spec = spec_of(tmp_path, ("{name: asha, factor: 3}", "{name: asha, factor: 2, first: 11}"))
+    config = spec.base_config()
+    assert config.epochs == 45
+    # epochs 0 to 11 in all, to 22 in a half, to 44 in a quarter
+    assert epochs_expected(spec, config) == 12 + 11 / 2 + 22 / 4
+    assert epochs_expected(spec_of(tmp_path, ("asha, factor: 3", "none")), config) == 45
+
+
+def test_recorded_trials_that_are_alike_tell_the_cost(tmp_path):
+    sweep = made_up_sweep(tmp_path)
+    storage, config = open_storage(sweep.storage.local.parent), sweep.spec.base_config()
+    config = replace(config, scam=replace(config.scam, stages=(2,)))  # of trial 0001
+    cost = recorded_cost(storage, ["small"], config, here=False)
+    assert cost.seconds == 2.0
+    assert cost.rests_on == "the median of 1 recorded trial of small"
+    assert recorded_cost(storage, ["small"], config, here=True) is None
+
+
+def test_a_dry_run_trains_an_epoch_tells_what_it_takes_and_begins_nothing(tmp_path, monkeypatch, capsys):
+    write_scenes(tmp_path / "scenes", 15, 0)
+    monkeypatch.chdir(tmp_path)
+    spec_of(tmp_path, (BASE, SHORT))
+    assert main(["submit", "sweep.yaml", "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    for text in ("12, of 4 epochs at most", "s an epoch", "one epoch of the base, trained now", "a checkpoint", "0001"):
+        assert text in shown
+    assert not (tmp_path / "runs").exists()
+    spec_of(tmp_path, (BASE, SHORT), ("cpus: 1,", "cpus: 999,"))
+    assert main(["submit", "sweep.yaml", "--dry-run"]) == 2
+    assert "a trial takes 999 CPUs" in capsys.readouterr().err
