@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import Any, Protocol
 
 from optuna.distributions import (
@@ -21,7 +22,7 @@ from optuna.distributions import (
 )
 
 from semprior.config import Config, flatten, unflatten
-from semprior.models.detector import detector_spec
+from semprior.models.detector import DetectorSpec, detector_spec
 from semprior.models.scam import placed_stages
 from tune.dimensions import STAGES, Dimension
 from tune.sweep import SweepSpec
@@ -51,6 +52,8 @@ class Space:
         self.dimensions: Mapping[str, Dimension] = spec.search
         self.order = sorted_dimensions(spec.search)
         self.base = flatten(spec.base_config())
+        searched = spec.search["detector"].values if "detector" in spec.search else None
+        self._detectors = {name: detector_spec(name) for name in searched or (self.base["detector"],)}
 
     def sample(self, trial: Suggests) -> Parameters:
         """The parameters that an Optuna trial suggests."""
@@ -86,6 +89,13 @@ class Space:
     def config(self, parameters: Mapping[str, Any]) -> Config:
         """The configuration with these parameters."""
         return unflatten({**self.base, **parameters}, "sweep")
+
+    def identity(self, parameters: Mapping[str, Any]) -> str:
+        """Equal for parameters that make the same configuration."""
+        leaves = {**self.base, **parameters}
+        leaves[STAGES] = placed_stages(leaves[STAGES], self._stages(parameters))
+        numbers = {k: float(v) for k, v in leaves.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+        return json.dumps({**leaves, **numbers})
 
     def encoded(self, parameters: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, BaseDistribution], bool]:
         """Parameters as Optuna has them.
@@ -154,7 +164,11 @@ class Space:
         return True
 
     def _stages(self, chosen: Mapping[str, Any]) -> int:
-        return len(detector_spec(chosen.get("detector", self.base["detector"])).stages)
+        return len(self._detector(chosen).stages)
+
+    def _detector(self, chosen: Mapping[str, Any]) -> DetectorSpec:
+        name = chosen.get("detector", self.base["detector"])
+        return self._detectors.get(name) or detector_spec(name)  # the base's own may not be among those searched
 
     def _switched(self, key: str, chosen: Mapping[str, Any]) -> tuple[int, ...]:
         """The stages, from 1, that have a switch."""
@@ -196,7 +210,7 @@ class Space:
             placed = placed_stages(given, self._stages(chosen))
             return int(name[len(key) + 1 : -1]) - 1 in placed
         if given is None and not isinstance(distribution, CategoricalDistribution):
-            published = detector_spec(chosen.get("detector", self.base["detector"]))
+            published = self._detector(chosen)
             given = {"scam.scale": published.scam_scale, "optim.rate": published.learning_rate}.get(key)
         if isinstance(distribution, CategoricalDistribution):
             choice = _choice(tuple(given) if isinstance(given, list) else given)
@@ -205,7 +219,7 @@ class Space:
             return _NOWHERE
         value = min(max(given, distribution.low), distribution.high)
         if distribution.step is not None:
-            value = distribution.low + round((value - distribution.low) / distribution.step) * distribution.step
+            value = _step(distribution, round((value - distribution.low) / distribution.step))
         return int(value) if isinstance(distribution, IntDistribution) else float(value)
 
     def _decodes_to(self, key: str, values: Mapping[str, Any], given: Any, chosen: Mapping[str, Any]) -> bool:  # noqa: ANN401
@@ -227,6 +241,11 @@ def _choice(value: Any) -> Any:  # noqa: ANN401
     return json.dumps(value) if isinstance(value, tuple) else value
 
 
+def _step(distribution: IntDistribution | FloatDistribution, index: int) -> float:
+    """A value of a range with a step, to the digits that both are written with."""
+    return float(Decimal(str(distribution.low)) + index * Decimal(str(distribution.step)))
+
+
 def _listed(distribution: BaseDistribution) -> list[Any]:
     if isinstance(distribution, CategoricalDistribution):
         return list(distribution.choices)
@@ -234,5 +253,5 @@ def _listed(distribution: BaseDistribution) -> list[Any]:
         return list(range(distribution.low, distribution.high + 1, distribution.step))
     if isinstance(distribution, FloatDistribution) and distribution.step is not None:
         count = round((distribution.high - distribution.low) / distribution.step) + 1
-        return [distribution.low + index * distribution.step for index in range(count)]
+        return [_step(distribution, index) for index in range(count)]
     raise ValueError(f"{distribution} is not a list")
