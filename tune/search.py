@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
+from threadpoolctl import threadpool_limits
 
 from tune.history import Configuration, Ended, History, Run
 from tune.records import Record
@@ -164,7 +165,8 @@ class Search:
                 return new[seed % len(new)]
             else:
                 sampler = optuna.samplers.RandomSampler(seed)
-            with warnings.catch_warnings():
+            # one thread: on a machine that trains, several wait for each other longer than they work
+            with warnings.catch_warnings(), threadpool_limits(1):
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 found = self.space.sample(self.history.study(sampler).ask())
             if self.space.identity(found) not in self._tried:
