@@ -53,11 +53,11 @@ class Selector:
         self.best_epoch: int | None = None
 
     def score(self, epoch: int, student: Sequence[np.ndarray], teacher: Sequence[np.ndarray]) -> Scores:
-        """Score the student's and the teacher's probabilities, (H,W) float32 for each scene."""
+        """Score the masks that student and teacher predict, (H,W) bool for each scene."""
         flat: dict[str, float] = {}
         place = "test" if self.by == "test/iou" else "holdout"
-        for who, prefix, probabilities in (("student", place, student), ("teacher", f"{place}/teacher", teacher)):
-            masks = [probability > 0.5 for probability in probabilities]
+        for who, prefix, predicted in (("student", place, student), ("teacher", f"{place}/teacher", teacher)):
+            masks = list(predicted)
             if not masks:
                 continue
             if self.plausible:

@@ -24,6 +24,7 @@ from semprior.models.detector import detector_spec
 from semprior.models.features import Features
 from semprior.models.teacher import Teacher
 from semprior.optimizers import restore_optimizer, stored_optimizer
+from semprior.parallel import agree_, average_statistics_, deal, gather, synchronised, workers
 from semprior.prepare import TrainingSet
 from semprior.schedule import is_due, learning_rate, share_of
 from semprior.selection import Scores, Selector
@@ -66,6 +67,8 @@ class Trainer:
     """One run of the bilevel training of a teacher and its student.
 
     Data-parallel where `torch.distributed` is initialised, single otherwise; it knows nothing else of where it runs.
+    W workers take the steps that one would, up to rounding and to BatchNorm on the CPU (`semprior.parallel`); every
+    worker has the whole state and yields the same reports, so that any of them can save it.
 
     Example::
 
@@ -91,7 +94,7 @@ class Trainer:
         self.epoch = 0
         self.updates = 0
         self.rng = np.random.default_rng(config.seed)
-        self.teacher = build_teacher(config, features.vfm).to(device)
+        self.teacher = self._built(build_teacher(config, features.vfm))
         self.average = copy_of(self.teacher) if config.optim.average else None
         self.clusters = training_set.clusters
         self.alpha = nn.Parameter(torch.zeros(min(config.clusters.count, len(training_set.scenes)), device=device))
@@ -112,12 +115,14 @@ class Trainer:
         Raises:
             DivergedError: a loss was not finite; names the epoch, the batch and its images.
         """
+        self._agree()
         while self.epoch < self.config.epochs:
             started = time.perf_counter()
             epoch, config = self.epoch, self.config
             evolved, admitted = self._evolve_labels()
             inner = self._inner_pass()
             outer = self._outer_pass() if config.outer.every and epoch % config.outer.every == 0 else []
+            self._share_statistics()
             scores = self._evaluate() if self._evaluation_due() else None
             self.epoch += 1
             yield Report(
@@ -187,6 +192,22 @@ class Trainer:
         self.pseudo_masks.restore(snapshot.arrays)
         self.selector.restore(snapshot.arrays, values["selection"])
 
+    def _built(self, teacher: Teacher) -> Teacher:
+        teacher.detector = synchronised(teacher.detector, self.device)
+        return teacher.to(self.device)
+
+    def _agree(self) -> None:
+        """Begin from the first worker's weights and clusters: another machine may differ in the last bit."""
+        networks = [self.teacher] if self.average is None else [self.teacher, self.average]
+        clusters = torch.from_numpy(self.clusters.copy()).to(self.device)
+        agree_([clusters, *(tensor for network in networks for tensor in network.state_dict().values())])
+        self.clusters = clusters.cpu().numpy()
+
+    def _share_statistics(self) -> None:
+        average_statistics_(self.teacher)
+        if self.average is not None:
+            average_statistics_(self.average)
+
     def _optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.AdamW:
         return torch.optim.AdamW(
             parameters,
@@ -209,14 +230,15 @@ class Trainer:
             raise UserError(
                 f"data.batch: the training pool has {members} images, fewer than a batch of {batch}; {way_out}"
             )
+        if batch % workers():
+            raise UserError(f"data.batch: {batch} images do not divide among {workers()} workers")
 
     def _evolve_labels(self) -> tuple[bool, int]:
         due = self.pseudo_masks.evolution_due(self.epoch)
         if not due:
             return False, 0
-        indices = [*self.training_set.train_indices, *self.training_set.validation_indices]
-        probabilities = dict(zip(indices, self._teacher_on(indices), strict=True))
-        return True, self.pseudo_masks.evolve(self.epoch, probabilities)
+        mine = deal(self.training_set.train + self.training_set.validation)
+        return True, self.pseudo_masks.evolve(self.epoch, dict(zip(mine, self._teacher_on(mine), strict=True)))
 
     def _inner_pass(self) -> list[float]:
         batches = epoch_batches(self.pseudo_masks.members, self.config.data.batch, self.rng)
@@ -228,7 +250,7 @@ class Trainer:
             try:
                 losses.append(inner_step(self.teacher, self.alpha, batch, self.inner, self.config))
             except NonFiniteLossError as error:
-                raise self._diverged(error, "inner", position, batch.names) from error
+                raise self._diverged(error, "inner", position, indices) from error
             self._average_weights()
         return losses
 
@@ -241,14 +263,14 @@ class Trainer:
         self.teacher.train()
         rate = self._set_rate(self.outer, 1.0)
         for position in range(self.config.outer.steps):
-            of_validation = self._batch(validation[position % len(validation)])
-            of_training = self._batch(training[position % len(training)])
+            for_validation, for_training = validation[position % len(validation)], training[position % len(training)]
+            of_validation, of_training = self._batch(for_validation), self._batch(for_training)
             try:
                 losses.append(
                     outer_step(self.teacher, self.alpha, of_validation, of_training, self.outer, rate, self.config)
                 )
             except NonFiniteLossError as error:
-                raise self._diverged(error, "outer", position, of_validation.names + of_training.names) from error
+                raise self._diverged(error, "outer", position, for_validation + for_training) from error
             self._average_weights()
         return losses
 
@@ -275,9 +297,10 @@ class Trainer:
             update_average(self.average, self.teacher, self.config.optim.average, self.updates)
         self.updates += 1
 
-    def _diverged(self, error: NonFiniteLossError, step: str, position: int, names: tuple[str, ...]) -> DivergedError:
+    def _diverged(self, error: NonFiniteLossError, step: str, position: int, indices: list[int]) -> DivergedError:
+        names = ", ".join(self.training_set.scenes[index].name for index in indices)
         return DivergedError(
-            f"training stopped: {error} at epoch {self.epoch}, {step} batch {position}, images {', '.join(names)};"
+            f"training stopped: {error} at epoch {self.epoch}, {step} batch {position}, images {names};"
             " lower optim.rate, or look at these images"
         )
 
@@ -287,20 +310,26 @@ class Trainer:
         return last or is_due(epoch, share_of(select.after, self.config.epochs), select.every)
 
     def _evaluate(self) -> Scores:
+        """Score the evaluated networks, each worker on its share of the images; all workers then know all masks."""
         bf16 = self.config.precision == "bf16"
-        scenes, indices = self.training_set.test, None
-        if self.config.select.by != "test/iou":
-            indices = list(self.training_set.holdout_indices)
-            scenes = [self.training_set.scenes[i] for i in indices]
-        images = [scene.image for scene in scenes]
+        of_test = self.config.select.by == "test/iou"
+        held = self.training_set.holdout_indices
+        scenes = self.training_set.test if of_test else [self.training_set.scenes[i] for i in held]
+        mine = deal(len(scenes))
+        images = [scenes[i].image for i in mine]
         evaluated, normalisation = self.evaluated, self.training_set.normalisation
         student = student_probabilities(evaluated.detector, images, normalisation, self.device, bf16)
         teacher = (
-            self._teacher_on(indices)
-            if indices is not None
-            else teacher_probabilities(evaluated, images, self.features.whole, normalisation, self.device, bf16)
+            teacher_probabilities(evaluated, images, self.features.whole, normalisation, self.device, bf16)
+            if of_test
+            else self._teacher_on([held[i] for i in mine])
         )
-        return self.selector.score(self.epoch, student, teacher)
+        shapes = [scene.image.shape for scene in scenes]
+        masks = [
+            gather({i: (p > 0.5).view(np.uint8) for i, p in zip(mine, probabilities, strict=True)}, shapes)
+            for probabilities in (student, teacher)
+        ]
+        return self.selector.score(self.epoch, *([mask.view(bool) for mask in of] for of in masks))
 
     def _teacher_on(self, indices: list[int]) -> list[np.ndarray]:
         """The teacher's probabilities for images of the run."""

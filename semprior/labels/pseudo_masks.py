@@ -8,6 +8,7 @@ import numpy as np
 
 from semprior.config import Config
 from semprior.labels.evolve import admission_threshold, admit, evolution_due, evolve
+from semprior.parallel import gather
 from semprior.prepare import RELIABLE_SHARE, TrainingSet
 from semprior.schedule import share_of
 
@@ -42,27 +43,36 @@ class PseudoMasks:
     def evolve(self, epoch: int, probabilities: Mapping[int, np.ndarray]) -> int:
         """Evolve the masks of pool and validation images, then admit images of the reserve.
 
+        Each worker does so for its own images, and all exchange the results.
+
         Args:
             epoch: counted from 0.
-            probabilities: the teacher's (H,W) float32 for every training and validation image.
+            probabilities: the teacher's (H,W) float32 for this worker's share, by `deal`, of the training and then the
+                validation images.
 
         Returns:
             The number of images admitted.
         """
-        for index in (*self.members, *self.training_set.validation_indices):
-            self.soft[index] = evolve(self.soft[index], probabilities[index])
         labels, epochs = self.config.labels, self.config.epochs
-        end = labels.admit_until * epochs
-        if epoch > end:
-            return 0
-        start = share_of(labels.evolve_after, epochs)
+        end, start = labels.admit_until * epochs, share_of(labels.evolve_after, epochs)
         allowed = admission_threshold(epoch, start, end)
-        admitted = []
-        for index in sorted(set(self.training_set.train_indices) - set(self.members)):
-            mask = admit(probabilities[index], self.training_set.scenes[index].points, allowed)
-            if mask is not None:
+        waiting = set(self.training_set.train_indices) - set(self.members)
+        changed: dict[int, np.ndarray] = {}
+        for index, probability in probabilities.items():
+            if index not in waiting:
+                changed[index] = evolve(self.soft[index], probability)
+            elif epoch <= end:
+                mask = admit(probability, self.training_set.scenes[index].points, allowed)
+                if mask is not None:
+                    changed[index] = mask
+        indices = [*self.training_set.train_indices, *self.training_set.validation_indices]
+        known = gather({i: np.array([i in changed], np.uint8) for i in probabilities}, [(1,)] * len(indices))
+        shapes = [self.soft[i].shape if known[i] else (0,) for i in indices]
+        nothing = np.zeros(0, np.uint8)
+        for index, mask in enumerate(gather({i: changed.get(i, nothing) for i in probabilities}, shapes)):
+            if known[index]:
                 self.soft[index] = mask
-                admitted.append(index)
+        admitted = [index for index in sorted(waiting) if known[index]]
         self.members = sorted([*self.members, *admitted])
         return len(admitted)
 
