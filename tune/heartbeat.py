@@ -134,6 +134,23 @@ class Heart:
             self.with_each()
 
 
+class StopRequested:
+    """Whether a driver is asked to stop, for Ray Tune, which pickles whatever it is given, as no heart can be.
+
+    Args:
+        heart: of the driver; none, in a copy: nobody asks.
+    """
+
+    def __init__(self, heart: Heart | None) -> None:
+        self._heart = heart
+
+    def __call__(self) -> bool:
+        return self._heart is not None and self._heart.stop_requested
+
+    def __reduce__(self) -> tuple[type[StopRequested], tuple[None]]:
+        return StopRequested, (None,)
+
+
 def _told(error: BaseException | None) -> str:
     if error is None:
         return ""
