@@ -22,6 +22,7 @@ from tune.tables import check_format, print_rows, print_table
 from tune.watch import number, short_names, text
 
 _MODES: tuple[RankedBy, ...] = ("best", "last", "robust")
+_MATTERED = 400  # trials at most, of a large sweep evenly chosen, that tell which dimensions mattered
 _SMALL_IS_GOOD = ("fa", "point_fa")
 
 
@@ -118,6 +119,12 @@ def _gain(ranked: Sequence[Ranked], objectives: Mapping[str, Direction], console
 
 def _importance(sweep: Sweep, console: Console) -> None:
     """Which dimensions mattered."""
+    from tune.importance import importance
+
+    store = ResultsStore(sweep.storage)
+    trials = store.trials()
+    trials = trials[:: math.ceil(len(trials) / _MATTERED)] if trials else []
+    say(console, importance(sweep.spec, trials, store.curves([trial.trial for trial in trials])).said)
 
 
 def show(name: str, trial: str, storage: str | None, console: Console) -> None:
