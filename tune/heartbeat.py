@@ -34,6 +34,7 @@ from tune.storage import Storage
 
 FOLDER = "heartbeat"
 BEAT_EVERY, LOST_AFTER = 5.0, 60.0  # seconds
+_LONGEST = 200  # characters of a note
 STATES = ("running", "stopped", "done")
 
 
@@ -154,7 +155,10 @@ class StopRequested:
 def _told(error: BaseException | None) -> str:
     if error is None:
         return ""
-    return " ".join((str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}").split())
+    if isinstance(error, UserError):
+        return " ".join(str(error).split())
+    first = (str(error).strip().splitlines() or [""])[0]  # Ray's errors go on for pages; the log has all of them
+    return f"{type(error).__name__}: {first}"[:_LONGEST].removesuffix(": ")
 
 
 def last_heartbeat(storage: Storage) -> Heartbeat | None:
