@@ -1,0 +1,71 @@
+"""The end of a trial, recorded by whoever ends it from outside: its driver, or the process that ran its attempts."""
+
+from __future__ import annotations
+
+import platform
+import time
+from dataclasses import replace
+
+from tune.records import Record, State
+from tune.results import ResultsStore
+from tune.retention import SupersededError, prune
+from tune.work import Order
+
+
+def end_trial(store: ResultsStore, order: Order, state: State, reason: str) -> Record:
+    """Record how a trial ended, unless its end is recorded; it keeps its best.
+
+    Args:
+        store: of the sweep.
+        order: of the trial, whichever attempt.
+        state: to record.
+        reason: in words.
+
+    Returns:
+        The end that counts.
+    """
+    history = store.history(order.trial)
+    ended = [record for record in history if record.kind == "end"]
+    if ended:
+        return ended[0]
+    reports = [record for record in history if record.kind == "report"]
+    known = reports or history
+    about = known[-1] if known else _unknown(order)
+    attempt = max([order.attempt, *(record.attempt for record in history)])
+    end = replace(
+        about,
+        kind="end",
+        attempt=attempt,
+        epoch=reports[-1].epoch + 1 if reports else 0,
+        values=reports[-1].values if reports else (),
+        metrics={},
+        best=False,
+        state=state,
+        reason=reason,
+        checkpoint=None,
+        sha256=None,
+        wall_s=0.0,
+        device_s=0.0,
+        writer="",
+        time=time.time(),
+    )
+    store.append([end])
+    try:
+        prune(store, order.trial, attempt)
+    except SupersededError:  # another attempt began meanwhile; it will prune
+        return end
+    return end
+
+
+def _unknown(order: Order) -> Record:
+    return Record(
+        kind="end",
+        trial=order.trial,
+        configuration=order.configuration,
+        seed=int(order.leaves["seed"]),
+        attempt=max(1, order.attempt),
+        epoch=0,
+        config=dict(order.leaves),
+        params=dict(order.params),
+        host=platform.node(),
+    )

@@ -1,0 +1,47 @@
+"""Leave to go on: a trial records an epoch only once the sweep has decided that the trial goes on so far.
+
+A report takes a moment to reach the sweep's driver, and its decision a moment to come back. The trial does not wait: it
+trains the next epoch meanwhile. But it records that epoch only with the driver's leave, so that a trial stopped at an
+epoch has no later one in the store, however the two raced; and a trial that was cut off from its sweep, and restarted
+elsewhere, records nothing more.
+
+The leave is one small entry in Ray's key-value store, which every node reaches and no dashboard serves.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+_NAMESPACE = b"semprior"
+_EVERY = 0.02  # seconds between two looks
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The leave of one attempt of a trial.
+
+    Attributes:
+        name: unlike that of any other attempt of any trial in the cluster.
+    """
+
+    name: str
+
+    def open(self, epoch: int) -> None:
+        """Give leave to record the epochs before `epoch`, and this one."""
+        from ray.experimental.internal_kv import _internal_kv_put
+
+        _internal_kv_put(self.name.encode(), str(epoch).encode(), namespace=_NAMESPACE)
+
+    def wait(self, epoch: int) -> None:
+        """Return once there is leave to record `epoch`."""
+        from ray.experimental.internal_kv import _internal_kv_get
+
+        while int(_internal_kv_get(self.name.encode(), namespace=_NAMESPACE) or -1) < epoch:
+            time.sleep(_EVERY)
+
+    def remove(self) -> None:
+        """Forget it."""
+        from ray.experimental.internal_kv import _internal_kv_del
+
+        _internal_kv_del(self.name.encode(), namespace=_NAMESPACE)

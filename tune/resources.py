@@ -1,0 +1,86 @@
+"""How many trials fit at a time, and what does not fit at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from semprior.errors import UserError
+from tune.sweep import Resources, SweepSpec
+
+_WORDS = {"CPU": "CPUs", "GPU": "GPUs"}
+
+
+def concurrency(spec: SweepSpec, nodes: Sequence[Mapping[str, float]]) -> int:
+    """Trials that run at a time: what the sweep file says, else as many as fit.
+
+    Args:
+        spec: of the sweep.
+        nodes: CPU and GPU of each node, those that an autoscaler may add included.
+
+    Raises:
+        UserError: not one trial fits, or fewer than the file asks for; says what is there.
+    """
+    fitting = (
+        sum(slots(spec.resources, node) for node in nodes) if spec.resources.workers == 1 else _spread(spec, nodes)
+    )
+    if fitting < 1:
+        raise UserError(f"resources: a trial takes {_wanted(spec.resources)}, but {_there(nodes)}")
+    if spec.concurrent == "auto":
+        return min(fitting, spec.budget.trials * spec.seeds)
+    if spec.concurrent > fitting:
+        raise UserError(
+            f"concurrent: {spec.concurrent} trials of {_wanted(spec.resources)} do not fit, {fitting} do:"
+            f" {_there(nodes)}"
+        )
+    return spec.concurrent
+
+
+def slots(resources: Resources, node: Mapping[str, float]) -> int:
+    """Workers of a trial that fit on a node."""
+    each = needs(resources)
+    return min(int(node.get(kind, 0.0) / amount + 1e-6) for kind, amount in each.items())
+
+
+def needs(resources: Resources) -> dict[str, float]:
+    """What one worker takes."""
+    each = {"CPU": resources.cpus / resources.workers}
+    if resources.gpus:
+        each["GPU"] = resources.gpus / resources.workers
+    return each
+
+
+def _spread(spec: SweepSpec, nodes: Sequence[Mapping[str, float]]) -> int:
+    """Workers of a trial may lie on several nodes."""
+    return sum(slots(spec.resources, node) for node in nodes) // spec.resources.workers
+
+
+def _wanted(resources: Resources) -> str:
+    parts = [f"{resources.cpus:g} {_WORDS['CPU']}"]
+    parts += [f"{resources.gpus:g} {_WORDS['GPU']}"] if resources.gpus else []
+    return " and ".join(parts) + (f" for {resources.workers} workers" if resources.workers > 1 else "")
+
+
+def _there(nodes: Sequence[Mapping[str, float]]) -> str:
+    told = sorted({f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes})
+    if len(nodes) == 1:
+        return f"there is one node, with {told[0]}"
+    return f"there are {len(nodes)} nodes, with " + ", or ".join(told) if nodes else "there is no node"
+
+
+def cluster_nodes() -> list[dict[str, float]]:
+    """CPU and GPU of each node of the cluster that this process is connected to.
+
+    Where an autoscaler may add nodes, what it may have at most is another entry: trials that wait are what makes it
+    add them.
+    """
+    import ray
+    from ray._private.state import state
+
+    alive = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+    most = state.get_max_resources_from_cluster_config()
+    if most:
+        now = {kind: sum(node.get(kind, 0.0) for node in alive) for kind in ("CPU", "GPU")}
+        extra = {kind: float(most.get(kind, 0.0)) - now[kind] for kind in now}
+        if any(amount > 0 for amount in extra.values()):
+            alive.append({kind: max(amount, 0.0) for kind, amount in extra.items()})
+    return alive
