@@ -91,8 +91,9 @@ def evaluate(
     model = load_teacher(run, where) if teacher else load_student(run, where)
     if teacher and not model.features.vfm:
         complain("semprior", "nothing is modulated in this run: its teacher is its student")
-    if teacher and model.features.vfm and model.features.vfm.random:
-        complain("semprior", f"{model.features.vfm.name} has RANDOM weights (vfm.weights=random)")
+    used = model.origin.config.vfm
+    if model.origin.vfm and used.weights == "random":
+        complain("semprior", f"trained beside {used.name} with RANDOM weights (vfm.weights=random)")
     evaluation = score(model, data, split)
     if json_:
         print(json.dumps(evaluation.flat()))

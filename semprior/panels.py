@@ -111,6 +111,7 @@ def draw(strips: Sequence[Strip], window: int = 64) -> np.ndarray:
             stage = _stage(strip, name)
             if stage is None:
                 axes.set_frame_on(False)
+                axes.set_box_aspect(1)  # of the size of a window, so that its title stands beside the others
             elif name == "input":
                 axes.imshow(stage, cmap="gray")
                 corner = (cols.start - 0.5, rows.start - 0.5)

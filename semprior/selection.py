@@ -66,6 +66,7 @@ class Selector:
                 flat |= {f"{prefix}/{name}": value for name, value in self._by_masks(masks).items()}
         key = self.by if self.by != "point_score" else "holdout/point_score"
         value = flat.get(key, float(epoch))  # without a holdout the latest epoch is the best
+        value = value if np.isfinite(value) else 0.0  # images without target and prediction have no IoU
         best = self.best_value is None or value >= self.best_value
         if best:
             self.best_value, self.best_epoch = value, epoch

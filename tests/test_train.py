@@ -221,20 +221,24 @@ def test_random_weights_of_the_foundation_model_are_said_in_every_report(data, t
     flags = [*FLAGS, *(word for setting in scam for word in ("--set", setting))]
     assert main(["train", "--data", str(data), "--out", str(tmp_path / "first"), *flags]) == 0
     printed = capsys.readouterr().out
-    assert "RANDOM weights" in printed
+    assert printed.count("RANDOM weights") == 2  # before the first epoch and over the results
     assert "(16 computed now)" in printed
     assert {line["vfm_weights"] for line in lines(tmp_path / "first")} == {"random"}
     assert main(["train", "--data", str(data), "--out", str(tmp_path / "second"), *flags]) == 0
     assert "(0 computed now)" in capsys.readouterr().out
     assert lines(tmp_path / "second") == lines(tmp_path / "first")
     assert os.listdir(cache)
+    assert main(["evaluate", str(tmp_path / "first"), "--data", str(data), "--json"]) == 0
+    assert "RANDOM weights" in capsys.readouterr().err
 
 
 def test_paper_says_that_it_reads_the_test_split(data, tmp_path, capsys):
     changed = ["epochs=1", "labels.pool=all", "data.holdout=0"]
     flags = ["--preset", "paper", *FLAGS, *(word for setting in changed for word in ("--set", setting))]
     assert main(["train", "--data", str(data), "--out", str(tmp_path / "run"), *flags]) == 0
-    assert "TEST split" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "TEST split" in printed
+    assert "the teacher's own best: IoU" in printed
     assert {"test/iou", "test/teacher/iou"} <= set(lines(tmp_path / "run")[0])
 
 

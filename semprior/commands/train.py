@@ -249,6 +249,11 @@ def _conclude(run: RunFolder, trainer: Trainer, voice: _Voice) -> None:
     best = next((line for line in reversed(lines) if line["best"]), None)
     if best is not None:
         _results(best, trainer, voice.console)
+    if trainer.config.select.by == "test/iou":  # the published figures are of each at its own best epoch
+        key = "test/teacher/iou"
+        own = max((line for line in lines if line.get(key) is not None), key=lambda line: line[key], default=None)
+        if own is not None:
+            voice(f"the teacher's own best: IoU {own[key]:.4f} after {own['epoch'] + 1} epochs")
     minutes = clock(sum(line["seconds"] for line in lines))
     voice(f"{len(lines)} epochs in {minutes}; results in {run.root}")
     voice(f"evaluate with: semprior evaluate {shlex.quote(str(run.root))} --data {shlex.quote(str(run.data()))}")
@@ -257,7 +262,10 @@ def _conclude(run: RunFolder, trainer: Trainer, voice: _Voice) -> None:
 def _results(best: Mapping[str, Any], trainer: Trainer, console: Console) -> None:
     place = "test" if trainer.config.select.by == "test/iou" else "holdout"
     title = f"{place}, best after {best['epoch'] + 1} of {trainer.config.epochs} epochs"
-    table = Table(title=title, title_justify="left")
+    vfm = trainer.features.vfm
+    table = Table(
+        title=f"{title}; {vfm.name} with RANDOM weights" if vfm and vfm.random else title, title_justify="left"
+    )
     table.add_column("")
     for who in ("student", "teacher"):
         table.add_column(who, justify="right")
