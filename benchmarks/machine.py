@@ -5,11 +5,11 @@ import platform
 import re
 from pathlib import Path
 
-import torch
-
 
 def describe_machine(device: str = "cpu") -> str:
     """Processor, cores, threads, precision hardware and versions; with `device` "cuda" the accelerator too."""
+    import torch  # here, for a benchmark without it would measure its import
+
     parts = [_processor(), f"{_cores()} cores", f"{torch.get_num_threads()} threads"]
     if device.startswith("cuda"):
         properties = torch.cuda.get_device_properties(device)

@@ -50,7 +50,7 @@ def arrange(table: pa.Table) -> Arranged:
     """Arrange the records of a table with the columns `KEYS`, in any order and with doubles."""
     trials, trial = ranked_words(table["trial"])
     _, writer = ranked_words(table["writer"])
-    kind = _kinds(table["kind"])
+    kind = ranked_kinds(table["kind"])
     attempt, epoch = table["attempt"].to_numpy(), table["epoch"].to_numpy()
     time = table["time"].to_numpy()
     rows = _told_once([trial, attempt, writer, epoch, kind], time)
@@ -96,7 +96,8 @@ def ranked_words(column: pa.ChunkedArray) -> tuple[list[str], np.ndarray]:
     return [words[index] for index in order], places[joined.indices.to_numpy()]
 
 
-def _kinds(column: pa.ChunkedArray) -> np.ndarray:
+def ranked_kinds(column: pa.ChunkedArray) -> np.ndarray:
+    """For each row (N,) the place of its kind in `records.KINDS`."""
     words, places = ranked_words(column)
     return np.array([KINDS.index(word) for word in words], np.int64)[places] if words else places
 

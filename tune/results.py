@@ -11,21 +11,19 @@ Example::
 from __future__ import annotations
 
 import dataclasses
-import io
 import time
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from tune.arrange import KEYS
+from tune.compaction import compact, sort_records
 from tune.kept import with_kept_checkpoints
+from tune.parquet import file_name, write_file
 from tune.ranking import Direction, Ranked, RankedBy, rank
-from tune.records import METRIC, SCHEMA, Record, from_table, new_writer, order, to_table, visible
+from tune.records import METRIC, Record, from_table, new_writer, to_table, visible
 from tune.storage import Storage, open_storage
 from tune.summaries import TrialSummary, summarise
-from tune.view import NEW, View, file_name, read_view, scan
+from tune.view import NEW, View, read_view, scan
 
 
 class ResultsStore:
@@ -55,11 +53,9 @@ class ResultsStore:
         named = [r if r.writer else dataclasses.replace(r, writer=self.writer) for r in records]
         if not named:
             return
-        content = io.BytesIO()
-        write_parquet(to_table(named), content)
         self._written += 1
         stem = f"{time.time_ns():020d}-{self.writer}-{self._written}"
-        self.storage.put(f"{NEW}/{file_name(stem, {r.trial for r in named})}", content.getvalue())
+        self.storage.put(f"{NEW}/{file_name(stem, {r.trial for r in named})}", write_file(to_table(named)))
 
     def trials(self) -> list[TrialSummary]:
         """Every trial as it stands, in the order of the ids.
@@ -113,9 +109,9 @@ class ResultsStore:
         chosen = None if trials is None else set(trials)
         table = read_view(self.storage, lambda view: scan(view, None, chosen).table)
         found: dict[str, list[Record]] = {}
-        for record in from_table(table):
+        for record in from_table(sort_records(table)):  # which two compactions at once may have doubled
             found.setdefault(record.trial, []).append(record)
-        return {trial: sorted(found[trial], key=order) for trial in sorted(found)}
+        return found
 
     def rank(
         self,
@@ -143,15 +139,15 @@ class ResultsStore:
 
         return read_view(self.storage, read)
 
+    def compact(self) -> int:
+        """Gather the records of small files into large ones, where there are enough; `tune.compaction` says how.
 
-def write_parquet(table: pa.Table, where: io.BytesIO | str, row_group: int | None = None) -> None:
-    """Write records as Parquet: words once a row group, everything compressed."""
-    pq.write_table(
-        table,
-        where,
-        compression="zstd",
-        row_group_size=row_group,
-        use_dictionary=[field.name for field in SCHEMA if pa.types.is_dictionary(field.type)],
-        dictionary_pagesize_limit=64 << 20,  # a row group holds the configurations of hundreds of trials
-        store_schema=False,
-    )
+        To be called now and then by whoever runs the sweep; by several at once, if it so happens.
+
+        Returns:
+            The number of files that were gathered.
+
+        Raises:
+            UserError: the storage cannot be read or written.
+        """
+        return compact(self.storage)
