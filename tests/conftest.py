@@ -25,10 +25,18 @@ def sirst() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def kernels(tmp_path_factory) -> Path:
+    """Where the compiled layers of all tests lie, so that they are compiled once."""
+    return tmp_path_factory.mktemp("kernels")
+
+
 @pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """Where a module's tests keep feature banks, away from the user's."""
+def cache(tmp_path_factory, kernels):
+    """Where a module's tests keep feature banks, away from the user's; the compiled layers are shared."""
     folder = tmp_path_factory.mktemp("cache") / "features"
+    folder.mkdir()
+    (folder / "kernels").symlink_to(kernels)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SEMPRIOR_CACHE", str(folder))
         yield folder
