@@ -78,7 +78,10 @@ class Search:
             return None
         known = self.history.configurations
         number = next(number for number in range(len(known) + 1) if number not in known)
-        parameters = self.space.base_parameters() if number == 0 else self._sampled(number)
+        if self.spec.configurations is not None:  # there is nothing to search
+            parameters: Parameters | None = dict(self.spec.configurations[number])
+        else:
+            parameters = self.space.base_parameters() if number == 0 else self._sampled(number)
         if parameters is None:
             return None
         self._enter(number, parameters)

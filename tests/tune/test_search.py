@@ -74,6 +74,18 @@ def test_configuration_0_is_the_base_itself(tmp_path):
     assert asked.leaves["clusters.count"] == 64
 
 
+def test_listed_configurations_are_run_as_they_are(tmp_path):
+    text = "data: d\nobjective: {holdout/iou: max}\nbudget: {trials: 2}\nbase: {preset: quick}\n"
+    listed = "configurations: [{scam.scale: 0.3, scam.stages: [5]}, {clusters.count: 7}]\n"
+    search = Search(spec_of(tmp_path, text=text + listed))
+    first, second = search.ask(), search.ask()
+    assert (first.parameters, second.parameters) == ({"scam.scale": 0.3, "scam.stages": [5]}, {"clusters.count": 7})
+    assert first.leaves["scam.stages"] == [5]
+    assert second.leaves == {**search.space.base, "clusters.count": 7}
+    search.tell(0, "completed", (0.5,))
+    assert search.ask() is None
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_search_that_is_rebuilt_asks_what_one_that_never_stopped_asks(tmp_path, sampler):
     count = 6 if sampler == "gp" else 14
