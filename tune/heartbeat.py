@@ -34,6 +34,7 @@ from tune.storage import Storage
 
 FOLDER = "heartbeat"
 BEAT_EVERY, LOST_AFTER = 5.0, 60.0  # seconds
+_LONGEST = 200  # characters of a note
 STATES = ("running", "stopped", "done")
 
 
@@ -134,10 +135,30 @@ class Heart:
             self.with_each()
 
 
+class StopRequested:
+    """Whether a driver is asked to stop, for Ray Tune, which pickles whatever it is given, as no heart can be.
+
+    Args:
+        heart: of the driver; none, in a copy: nobody asks.
+    """
+
+    def __init__(self, heart: Heart | None) -> None:
+        self._heart = heart
+
+    def __call__(self) -> bool:
+        return self._heart is not None and self._heart.stop_requested
+
+    def __reduce__(self) -> tuple[type[StopRequested], tuple[None]]:
+        return StopRequested, (None,)
+
+
 def _told(error: BaseException | None) -> str:
     if error is None:
         return ""
-    return " ".join((str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}").split())
+    if isinstance(error, UserError):
+        return " ".join(str(error).split())
+    first = (str(error).strip().splitlines() or [""])[0]  # Ray's errors go on for pages; the log has all of them
+    return f"{type(error).__name__}: {first}"[:_LONGEST].removesuffix(": ")
 
 
 def last_heartbeat(storage: Storage) -> Heartbeat | None:

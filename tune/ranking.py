@@ -21,7 +21,7 @@ in each front by the first objective, in bands.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -93,7 +93,12 @@ class Values:
 
 
 def rank(
-    read: Scan, objectives: Mapping[str, Direction], by: RankedBy, last: int = 5, limit: int | None = None
+    read: Scan,
+    objectives: Mapping[str, Direction],
+    by: RankedBy,
+    last: int = 5,
+    limit: int | None = None,
+    also: Collection[int] = (),
 ) -> list[Ranked]:
     """Rank a scan of the columns `arrange.KEYS`, ``best``, the objectives and their ``_se``."""
     found = arrange(read.table)
@@ -117,7 +122,7 @@ def rank(
     speaker[group[rising]] = ranked[rising]  # the best of each is written last
     best = best_positions(read, found.reports, found.owners, len(found.trials))
     final = last_of_each(found.owners, found.reports, len(found.trials))
-    shown = order[:limit]
+    shown = {i: place for place, i in enumerate(order, 1) if limit is None or place <= limit or numbers[i] in also}
     told = _tell(
         read, [position for i in shown for position in (best[speaker[i]], found.ends[speaker[i]], final[speaker[i]])]
     )
@@ -125,7 +130,7 @@ def rank(
     for index, configuration in zip(ranked.tolist(), group.tolist(), strict=True):
         members.setdefault(configuration, []).append(found.trials[index])
     entries = []
-    for place, i in enumerate(shown, 1):
+    for i, place in shown.items():
         who = int(speaker[i])
         peak, end, latest = told.get(int(best[who])), told.get(int(found.ends[who])), told[int(final[who])]
         entries.append(

@@ -120,6 +120,7 @@ class ResultsStore:
         *,
         last: int = 5,
         limit: int | None = None,
+        also: Collection[int] = (),
     ) -> list[Ranked]:
         """The configurations with a value, best first; the rule stands at the head of `tune.ranking`.
 
@@ -128,6 +129,7 @@ class ResultsStore:
             by: a trial's ``best`` evaluation, its ``last``, or ``robust``.
             last: evaluations that ``robust`` looks at.
             limit: how many places are wanted.
+            also: configurations that are wanted whatever their place.
 
         Raises:
             UserError: the storage cannot be read.

@@ -217,7 +217,8 @@ def picture(view: View, width: int, height: int) -> Group:
     shown = [*view.running[: max(fit - 3, 2)], *of_ended][:fit]
     table = _table(shown, best, view.metric.rpartition("/")[2], width)
     hidden, waiting = len(view.rows) - len(shown), view.trials - len(view.rows)
-    notes = [f"{hidden} more trials" if hidden else "", f"{waiting} not begun" if waiting > 0 else ""]
+    why = ": the hours are over, or nothing new is left to try" if view.word == "done" else ""
+    notes = [f"{hidden} more trials" if hidden else "", f"{waiting} not begun{why}" if waiting > 0 else ""]
     notes += [f"best: trial {best.trial}, {view.metric} {number(best.best)}"] if best else []
     last = Text(", ".join(note for note in notes if note))
     return Group(Text(headline(view), style="bold"), *([table] if shown else []), last)

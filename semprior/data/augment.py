@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import cv2
 import numpy as np
+import torch
 
 Pair = tuple[np.ndarray, np.ndarray]  # image (H,W) or (H,W,3) uint8, mask (H,W) uint8
 
@@ -49,10 +51,12 @@ def _scale(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> Pai
 
 
 def _noise(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> Pair:
-    deviation = np.sqrt(rng.uniform(10, 50))
-    channels = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
-    noisy = channels + deviation * rng.standard_normal(channels.shape, dtype=np.float32)
-    return np.clip(np.rint(noisy), 0, 255).astype(np.uint8), mask
+    deviation = math.sqrt(rng.uniform(10, 50))
+    seed = int(rng.integers(np.iinfo(np.int64).max))
+    # torch draws normal numbers four times as fast as numpy.
+    noise = torch.empty((*image.shape[:2], 3)).normal_(0, deviation, generator=torch.Generator().manual_seed(seed))
+    noise += torch.from_numpy(np.ascontiguousarray(image if image.ndim == 3 else image[..., None]))
+    return noise.round_().clamp_(0, 255).to(torch.uint8).numpy(), mask
 
 
 def _nothing(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> Pair:
@@ -110,9 +114,8 @@ def _warp(
     height, width = mask.shape
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, scale)
     matrix[:, 2] += (dx, dy)
-    image, mask = np.ascontiguousarray(image), np.ascontiguousarray(mask)
     size, border = (width, height), cv2.BORDER_REFLECT_101
-    return (
-        cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=border),
-        cv2.warpAffine(mask, matrix, size, flags=cv2.INTER_NEAREST, borderMode=border),
-    )
+    image = cv2.warpAffine(np.ascontiguousarray(image), matrix, size, flags=cv2.INTER_LINEAR, borderMode=border)
+    if mask.any():  # without targets it stays as it is
+        mask = cv2.warpAffine(np.ascontiguousarray(mask), matrix, size, flags=cv2.INTER_NEAREST, borderMode=border)
+    return image, mask

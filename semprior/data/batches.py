@@ -96,7 +96,8 @@ def draw_batch(
     seeds = rng.integers(np.iinfo(np.int64).max, size=len(indices))
     mine = shard(range(len(indices)))
     side = config.crop
-    images = np.empty((len(mine), 3, side, side), np.uint8)
+    greys = np.empty((len(mine), 1, side, side), np.uint8)
+    coloured: dict[int, np.ndarray] = {}  # by slot: the few whose channels differ
     plain = np.zeros((len(mine), 1, side, side), np.uint8)
     masks = np.empty((len(mine), 1, side, side), np.uint8)
     rows, columns = np.empty(len(mine), np.int64), np.empty(len(mine), np.int64)
@@ -109,13 +110,19 @@ def draw_batch(
         plain[slot, 0] = cut(image, row, column, side)
         target = (cut(mask, row, column, side) >= 128).astype(np.uint8)
         image, target = augment(plain[slot, 0], target, config.augment, own)
-        images[slot] = image if image.ndim == 2 else np.moveaxis(image, 2, 0)
+        if image.ndim == 2:
+            greys[slot, 0] = image
+        else:
+            coloured[slot] = image
         masks[slot, 0] = target
         bare[slot] = drop > 0 and own.random() < drop
     chosen = np.asarray([indices[position] for position in mine])
+    images = normalise(torch.from_numpy(greys).to(device), normalisation).expand(-1, 3, -1, -1).contiguous()
+    for slot, image in coloured.items():
+        images[slot] = normalise(torch.from_numpy(image.transpose(2, 0, 1).copy()).to(device), normalisation)
     grey = torch.from_numpy(plain).to(device)
     return Batch(
-        images=normalise(torch.from_numpy(images).to(device), normalisation),
+        images=images,
         masks=torch.from_numpy(masks).to(device).float(),
         maps=features(chosen, rows, columns, side, grey),
         clusters=torch.from_numpy(pool.clusters[chosen]).to(device),

@@ -1,10 +1,13 @@
-"""A convolution and its ReLU as one layer: the ReLU inside the convolution, its gradient in one pass.
+"""A convolution and what follows it as one layer.
 
-torch alone goes over the result once more forward, and in the backward pass through its slow path where the gradient is
-a part of a wider map, as after a concatenation.
+In training a ReLU goes into the convolution, and its gradient takes one pass; torch alone goes over the result once
+more forward, and in the backward pass through its slow path where the gradient is a part of a wider map, as after a
+concatenation. In evaluation, in 16 bit, a norm goes into the convolution's weights and all the rest into its last turn.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +27,37 @@ def conv_relu(conv: nn.Conv2d, x: Tensor) -> Tensor:
         shape = conv.stride, conv.padding, conv.dilation, conv.groups
         return _ConvReLU.apply(x.to(dtype), conv.weight, conv.bias, shape)
     return F.relu_(conv(x))
+
+
+def folds(norm: nn.BatchNorm2d, x: Tensor) -> bool:
+    """Whether `folded` takes over: evaluation on a CPU in bfloat16, without gradients."""
+    return (
+        not (norm.training or torch.is_grad_enabled() or torch.compiler.is_compiling())
+        and x.device.type == "cpu"
+        and torch.is_autocast_enabled("cpu")
+        and torch.get_autocast_dtype("cpu") == torch.bfloat16
+        and torch.backends.mkldnn.is_available()
+    )
+
+
+def folded(
+    conv: nn.Conv2d,
+    norm: nn.BatchNorm2d,
+    x: Tensor,
+    activation: Literal["none", "relu", "sigmoid"] = "relu",
+    residual: Tensor | None = None,
+) -> Tensor:
+    """``activation(norm(conv(x)) + residual)`` as one convolution, where `folds` holds."""
+    factor = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    dtype = torch.bfloat16
+    x = x.to(dtype).contiguous(memory_format=LAYOUT)
+    weight = (conv.weight * factor[:, None, None, None]).to(dtype)
+    bias = ((conv.bias - norm.running_mean) * factor + norm.bias).to(dtype)
+    shape = conv.padding, conv.stride, conv.dilation, conv.groups
+    convolution = torch.ops.mkldnn._convolution_pointwise
+    if residual is None:
+        return convolution(x, weight, bias, *shape, activation, [], "")
+    return convolution.binary(x, residual, weight, bias, *shape, "add", 1.0, activation, [], "")
 
 
 class _ConvReLU(torch.autograd.Function):

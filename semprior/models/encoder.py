@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from semprior.kernels.convolution import folded, folds
 from semprior.kernels.layers import join_relu, norm_pool_relu, norm_relu
 
 
@@ -27,6 +29,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         (first, first_norm), (second, second_norm) = self.first, self.second
+        if folds(first_norm, x):
+            return folded(second, second_norm, folded(first, first_norm, x), residual=x)
         return norm_relu(second_norm, second(norm_relu(first_norm, first(x))), residual=x)
 
 
@@ -42,6 +46,9 @@ class HalvingBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # The maximum and the ReLU commute, values and gradients alike: the ReLU sees a quarter of the pixels.
         (first, first_norm), (second, second_norm), (short, short_norm) = self.first, self.second, self.shortcut
+        if folds(first_norm, x):
+            main = F.max_pool2d(folded(first, first_norm, x), 2)
+            return folded(second, second_norm, main, residual=folded(short, short_norm, x))
         main = second(norm_pool_relu(first_norm, first(x)))
         return join_relu(second_norm, main, short_norm, short(x))
 
@@ -67,7 +74,7 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         for conv, norm in self.stem:
-            x = norm_relu(norm, conv(x))
+            x = folded(conv, norm, x) if folds(norm, x) else norm_relu(norm, conv(x))
         features = []
         for stage in self.stages:
             x = stage(x)

@@ -9,6 +9,7 @@ from torch import nn
 
 from semprior.kernels import build
 from semprior.kernels.convolution import conv_relu
+from semprior.models.detector import create_detector
 
 needs_compiler = pytest.mark.skipif(build.library() is None, reason="there is no C++ compiler")
 
@@ -46,3 +47,22 @@ def test_under_autocast(channels):
     for mine, theirs, true in zip(found, reference, exact, strict=True):
         assert mine.dtype == theirs.dtype
         assert (mine - true).norm() <= 1.1 * (theirs - true).norm() + 1e-3 * true.norm()
+
+
+@pytest.mark.parametrize("name", ["alclnet", "mlclnet"])
+def test_evaluation_in_16_bit_is_as_near_to_exact_with_norms_folded(name, monkeypatch):
+    torch.manual_seed(0)
+    detector = create_detector(name)
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        for _ in range(3):
+            detector.train()(x * 2 + 1)  # running statistics that are not those of the input
+        exact = detector.eval().double()(x.double())
+        detector = detector.float().to(memory_format=torch.channels_last)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            mine = detector(x)
+            monkeypatch.setattr("semprior.models.encoder.folds", lambda *_: False)
+            monkeypatch.setattr("semprior.models.detectors.alclnet.folds", lambda *_: False)
+            torchs = detector(x)
+    assert not torch.equal(mine, torchs)
+    assert (mine - exact).norm() <= 1.3 * (torchs - exact).norm() + 1e-3 * exact.norm()

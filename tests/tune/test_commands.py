@@ -74,6 +74,7 @@ def test_top_ranks_with_errors_and_tells_the_gain(told):
     assert shown.index("0001") < shown.index("0002") < shown.index("0000")
     for part in ("0.8000 ± 0.0100", "0.25", "1,2,3", "stopped", "gains +0.3000 ± 0.0141 over trial 0000"):
         assert part in shown
+    assert "which dimensions mattered cannot be told from 3 trials; it takes 8" in shown
     entries = json.loads(told("top", "small", "-n", 2, "--format", "json"))
     assert [entry["trial"] for entry in entries] == ["0001", "0002"]
     assert entries[0]["scam.stages"] == [2]

@@ -22,6 +22,7 @@ from tune.tables import check_format, print_rows, print_table
 from tune.watch import number, short_names, text
 
 _MODES: tuple[RankedBy, ...] = ("best", "last", "robust")
+_MATTERED = 400  # trials at most, of a large sweep evenly chosen, that tell which dimensions mattered
 _SMALL_IS_GOOD = ("fa", "point_fa")
 
 
@@ -34,7 +35,9 @@ def top(name: str, storage: str | None, count: int, by: str | None, form: str, c
     check_format(form)
     sweep = sweep_of(name, storage)
     objectives, mode = ranked_by(sweep, by)
-    ranked = ResultsStore(sweep.storage).rank(objectives, mode)
+    store = ResultsStore(sweep.storage)
+    several = len(objectives) > 1
+    ranked = store.rank(objectives, mode, limit=None if several else count, also=(0,))
     if form != "table":
         print_rows([_entry(entry, objectives) for entry in ranked[:count]], form)
         return
@@ -43,7 +46,8 @@ def top(name: str, storage: str | None, count: int, by: str | None, form: str, c
         return
     _table(ranked[:count], objectives, console)
     _gain(ranked, objectives, console)
-    _importance(sweep, console)
+    if by is None and sweep.spec.search:
+        _importance(sweep, store, console)
     say(console, f"fetch the first: {command('pull', sweep, '--out', 'DIR')}")
 
 
@@ -116,8 +120,13 @@ def _gain(ranked: Sequence[Ranked], objectives: Mapping[str, Direction], console
         )
 
 
-def _importance(sweep: Sweep, console: Console) -> None:
+def _importance(sweep: Sweep, store: ResultsStore, console: Console) -> None:
     """Which dimensions mattered."""
+    from tune.importance import importance
+
+    trials = store.trials()
+    trials = trials[:: math.ceil(len(trials) / _MATTERED)] if trials else []
+    say(console, importance(sweep.spec, trials, store.curves([trial.trial for trial in trials])).said)
 
 
 def show(name: str, trial: str, storage: str | None, console: Console) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semprior.kernels.convolution import conv_relu
+from semprior.kernels.convolution import conv_relu, folded, folds
 from semprior.kernels.layers import gated_sum
 from semprior.models.detector import Detector, published_init, register
 from semprior.models.encoder import Encoder
@@ -38,6 +39,11 @@ class GatedFusion(nn.Module):
     def forward(self, high: Tensor, low: Tensor) -> Tensor:
         # A 1x1 convolution and bilinear interpolation, whose weights sum to 1, commute: convolving first is the same
         # function on a quarter of the pixels, and interpolates fewer channels. The norm has to see the result.
+        # So does the norm in evaluation, where it is the same map at every pixel.
+        if folds(self.up_norm, low):
+            up = folded(self.up, self.up_norm, high, "none")
+            up = F.interpolate(up, low.shape[-2:], mode="bilinear", align_corners=True)
+            return torch.addcmul(low, F.relu_(up), folded(self.gate, self.gate_norm, low, "sigmoid"))
         up = F.interpolate(self.up(high), low.shape[-2:], mode="bilinear", align_corners=True)
         return gated_sum(low, self.up_norm, up, self.gate_norm, self.gate(low))
 
