@@ -1,0 +1,125 @@
+"""A checkpoint comes out of a folder or a bucket whole, verified and usable; nothing lands outside of its folder."""
+
+import hashlib
+import json
+import os
+from dataclasses import replace
+
+import pytest
+from made_up import made_up_sweep
+from tiny import write_checkpoint
+
+import semprior.cli
+from semprior.checkpoint import load_checkpoint
+from tune.catalogue import open_sweep
+from tune.checkpoints import put_checkpoint
+from tune.cli import main
+from tune.records import Record
+from tune.results import ResultsStore
+from tune.storage import open_storage
+
+
+def stored(folder, place):
+    """The made-up sweep in a place, where trial 0001's best epoch has a checkpoint."""
+    sweep = made_up_sweep(folder)
+    there = open_storage(place).child("small")
+    there.put("sweep.json", sweep.storage.read("sweep.json"))
+    snapshot = load_checkpoint(write_checkpoint(folder / "checkpoint"))
+    checkpoint = put_checkpoint(there, "0001", 1, snapshot)
+    records = [record for records in ResultsStore(sweep.storage).histories().values() for record in records]
+    store = ResultsStore(there)
+    store.append([with_checkpoint(record, checkpoint) for record in records])
+    return open_sweep(there.uri), checkpoint
+
+
+def with_checkpoint(record: Record, checkpoint) -> Record:
+    if (record.trial, record.kind, record.epoch) != ("0001", "report", 2):
+        return record
+    return replace(record, checkpoint=checkpoint.address, sha256=checkpoint.sha256)
+
+
+def test_the_best_is_pulled_with_settings_metrics_and_a_card_and_works(tmp_path, place, capsys):
+    _, checkpoint = stored(tmp_path, place)
+    out = tmp_path / "best"
+    assert main(["pull", "small:best", "--out", str(out), "--storage", place]) == 0
+    said = capsys.readouterr().out
+    assert "trial 0001 of small after epoch 3, holdout/point_score 0.8000; verified" in said
+    assert hashlib.sha256((out / "manifest.json").read_bytes()).hexdigest() == checkpoint.sha256
+    told = json.loads((out / "metrics.json").read_text())
+    assert (told["trial"], told["epoch"], told["objectives"]) == ("0001", 3, {"holdout/point_score": 0.8})
+    card = (out / "README.md").read_text()
+    for part in ("trial 0001 of small", "`clusters.count`: 7", "| point_score | 0.8000 | 0.0100 |", checkpoint.sha256):
+        assert part in card
+    assert "clusters.count: 7" in (out / "config.yaml").read_text()
+    data = str(tmp_path / "scenes")
+    assert semprior.cli.main(["evaluate", str(out), "--data", data]) == 0
+    image = str(next((tmp_path / "scenes" / "images").iterdir()))
+    assert semprior.cli.main(["predict", str(out), image, "--out", str(tmp_path / "seen")]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
+
+
+@pytest.mark.parametrize("which", ["small", "small:1", "small:0001"])
+def test_ways_to_say_which(tmp_path, which):
+    stored(tmp_path, tmp_path / "place")
+    assert main(["pull", which, "--out", str(tmp_path / "out"), "--storage", str(tmp_path / "place")]) == 0
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["trial"] == "0001"
+
+
+@pytest.mark.parametrize(
+    ("which", "fault"),
+    [
+        ("nothing", "nothing: no such sweep"),
+        ("small:7", "small: has 3 configurations with a value, none at place 7"),
+        ("small:0007", "small: no trial 0007; there are: 0000 to 0002"),
+        ("small:worst", "small:worst: must be best, a place in `top` like 2, or a trial like 0007"),
+        ("small:0", "small:0: must be best"),
+        ("small:0000", "small: trial 0000 has no checkpoint yet"),
+    ],
+)
+def test_what_is_not_there_is_one_line_and_nothing_is_written(tmp_path, which, fault, capsys):
+    stored(tmp_path, tmp_path / "place")
+    assert main(["pull", which, "--out", str(tmp_path / "out"), "--storage", str(tmp_path / "place")]) == 2
+    error = capsys.readouterr().err
+    assert fault in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_existing_folder_is_kept(tmp_path, capsys):
+    stored(tmp_path, tmp_path / "place")
+    (tmp_path / "out").mkdir()
+    assert main(["pull", "small", "--out", str(tmp_path / "out"), "--storage", str(tmp_path / "place")]) == 2
+    assert "out: exists already; choose another folder" in capsys.readouterr().err
+    assert os.listdir(tmp_path / "out") == []
+
+
+def damage(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_damaged_file_is_refused_and_nothing_is_left(tmp_path, capsys):
+    sweep, checkpoint = stored(tmp_path, tmp_path / "place")
+    damage(sweep.storage.local / checkpoint.address / "student.safetensors")
+    assert main(["pull", "small", "--out", str(tmp_path / "out"), "--storage", str(tmp_path / "place")]) == 2
+    assert "student.safetensors: its digest does not match" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert [path for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("name", ["../escaped", "/tmp/escaped", "a/../../escaped", "..", ".hidden", "con\n"])
+def test_names_in_the_store_cannot_choose_where_a_pull_writes(tmp_path, name, capsys):
+    sweep, checkpoint = stored(tmp_path, tmp_path / "place")
+    manifest = sweep.storage.local / checkpoint.address / "manifest.json"
+    content = json.loads(manifest.read_text())
+    content["sha256"][name] = "0" * 64
+    manifest.write_text(json.dumps(content))
+    digest = hashlib.sha256(manifest.read_bytes()).hexdigest()
+    (trial,) = [trial for trial in ResultsStore(sweep.storage).trials() if trial.trial == "0001"]
+    best = next(record for record in ResultsStore(sweep.storage).curve("0001") if record.epoch == 2)
+    ResultsStore(sweep.storage).append([replace(best, sha256=digest, checkpoint=checkpoint.address, writer="")])
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["pull", "small:0001", "--out", str(tmp_path / "out"), "--storage", str(tmp_path / "place")]) == 2
+    assert "is not the name of a checkpoint's file" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+    assert trial.sha256 != digest
