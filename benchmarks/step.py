@@ -5,7 +5,11 @@
 The plain path is `benchmarks.plain`: fp32, NCHW, ViT-S+/16 with random weights run on every crop, two full forwards.
 Ours is the preset `standard` on the same crops of 256 in batches of 16: bf16, channels-last, one pass of the encoder,
 the same ViT's features from a warm bank. Both include cropping and augmentation; both take every core they are given.
-First the gradients of both are compared on equal features; the exit code is 1 where they differ.
+First the gradients of both are compared on equal features; the exit code is 1 where they differ. Beside the seconds
+stands the floor (`benchmarks.floor`): operations over the measured matrix rate, bytes over the measured bandwidth.
+
+On an accelerator ours is timed eager, compiled (`torch.compile` of encoder and decoder) and as recorded CUDA graphs; on
+a CPU eager alone, unless `--variants` says otherwise.
 """
 
 import argparse
@@ -16,8 +20,10 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from typing import TypeVar
 
+from benchmarks.floor import Floor, floor
 from benchmarks.machine import load
 from benchmarks.plain.detectors import DETECTORS
 from benchmarks.plain.vfm import PUBLISHED_VFM
@@ -26,6 +32,7 @@ from benchmarks.step_paths import Setting, Timing, time_ours, time_plain
 
 T = TypeVar("T")
 Result = dict[str, float | str | None]
+VARIANTS = ("eager", "compiled", "graph")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,10 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 cache=cache,
                 vfm=options.vfm,
             )
-            plain, ours = apart(time_plain, setting), apart(time_ours, setting)
-            results[name] = _result(plain, ours)
-            if not options.json:
-                print(_describe(name, plain, ours), flush=True)
+            plain, bound = apart(time_plain, setting), floor(name, options.batch, options.size, options.device)
+            for variant in options.variants or (VARIANTS if options.device == "cuda" else VARIANTS[:1]):
+                ours = apart(time_ours, replace(setting, variant=variant))
+                label = name if variant == "eager" else f"{name} {variant}"
+                results[label] = _result(plain, ours, bound)
+                if not options.json:
+                    print(_describe(label, plain, ours, bound), flush=True)
     if options.json:
         print(json.dumps(results | {"machine": ours.machine, "load_before": busy}))
     else:
@@ -79,11 +89,15 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--size", type=int, default=256, help="side of the crops, a multiple of 32")
     parser.add_argument("--vfm", default=PUBLISHED_VFM, help="a timm ViT with patches of 16")
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), help="of ours; graph needs an accelerator")
     parser.add_argument("--no-outer", dest="outer", action="store_false", help="time inner steps only")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.device == "cpu" and "graph" in (options.variants or ()):
+        parser.error("--variants graph needs --device cuda")
+    return options
 
 
-def _result(plain: Timing, ours: Timing) -> Result:
+def _result(plain: Timing, ours: Timing, bound: Floor) -> Result:
     result: Result = {
         "plain_s": plain.inner_s,
         "ours_s": ours.inner_s,
@@ -91,6 +105,13 @@ def _result(plain: Timing, ours: Timing) -> Result:
         "outer_plain_s": plain.outer_s,
         "outer_ours_s": ours.outer_s,
         "outer_ratio": plain.outer_s / ours.outer_s if plain.outer_s and ours.outer_s else None,
+        "cpu_ratio": plain.inner_cpu_s / ours.inner_cpu_s,
+        "ours_first_s": ours.start_s,
+        "kernel_share": ours.kernel_share,
+        "floor_operations_s": bound.operations_s,
+        "floor_bytes_s": bound.bytes_s,
+        "matrix_tflops": bound.matrix_rate / 1e12,
+        "bandwidth_gb_s": bound.bandwidth / 1e9,
     }
     for prefix, timing in (("plain", plain), ("ours", ours)):
         result |= {
@@ -110,7 +131,7 @@ def _describe_check(name: str, check: Check) -> str:
     )
 
 
-def _describe(name: str, plain: Timing, ours: Timing) -> str:
+def _describe(name: str, plain: Timing, ours: Timing, bound: Floor) -> str:
     lines = [
         f"{name}: inner step  plain {plain.inner_s:7.3f} s  ours {ours.inner_s:7.3f} s"
         f"  ratio {plain.inner_s / ours.inner_s:5.1f}",
@@ -124,6 +145,13 @@ def _describe(name: str, plain: Timing, ours: Timing) -> str:
         f"{name}: of the inner step, batches {plain.batch_s:.3f} s and {ours.batch_s:.3f} s, the VFM {plain.vfm_s:.3f}"
         f" s and {ours.vfm_s:.3f} s; processor time {plain.inner_cpu_s:.1f} s and {ours.inner_cpu_s:.1f} s;"
         f" peak memory {plain.peak_gb or math.nan:.1f} GB and {ours.peak_gb or math.nan:.1f} GB"
+    )
+    above = ours.inner_s / max(bound.operations_s, bound.bytes_s)
+    lines.append(
+        f"{name}: floor of an inner step {bound.operations_s:.3f} s of operations ({bound.operations / 1e9:.0f} GFLOP"
+        f" at {bound.matrix_rate / 1e9:.0f} GFLOP/s) and {bound.bytes_s:.3f} s of bytes ({bound.bytes / 1e9:.1f} GB"
+        f" at {bound.bandwidth / 1e9:.0f} GB/s); ours is {above:.2f} floors"
+        f"{'' if ours.kernel_share is None else f', kernels {ours.kernel_share:.0%} of it'}"
     )
     return "\n".join(lines)
 

@@ -19,6 +19,7 @@ from benchmarks.plain import augment, bilevel
 from benchmarks.plain.detectors import DETECTORS
 from benchmarks.plain.scam import Modulator, Teacher
 from benchmarks.plain.vfm import PUBLISHED_VFM, PlainViT
+from benchmarks.step_graph import RecordedStep, record_inner, record_outer
 
 MEAN, STD = 0.4339, 0.1152  # SIRST v1
 IMAGES = 24
@@ -38,6 +39,7 @@ class Setting:
         outer: whether outer steps are timed too.
         cache: folder of the feature bank.
         vfm: timm's name of the ViT.
+        variant: of ours: `eager`; `compiled` (encoder and decoder by `torch.compile`); `graph` (a CUDA graph a step).
     """
 
     detector: str
@@ -48,6 +50,7 @@ class Setting:
     outer: bool
     cache: str
     vfm: str = PUBLISHED_VFM
+    variant: str = "eager"
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,8 @@ class Timing:
         outer_s: an outer step with both its batches; none if not asked for.
         peak_gb: most memory held; on an accelerator, its own; none where the system does not say.
         machine: in one line.
+        start_s: seconds of the first inner step, compilation included.
+        kernel_share: share of an inner step in which the accelerator computes; none on a CPU.
     """
 
     inner_s: float
@@ -71,6 +76,8 @@ class Timing:
     outer_s: float | None
     peak_gb: float | None
     machine: str
+    start_s: float
+    kernel_share: float | None = None
 
 
 class Watch:
@@ -172,8 +179,13 @@ def time_ours(setting: Setting) -> Timing:
         model = model.to(memory_format=torch.channels_last)
     alpha = nn.Parameter(torch.zeros(CLUSTERS, device=device))
     rate, decay = spec.learning_rate, config.optim.weight_decay
-    inner = torch.optim.AdamW([*model.parameters()], lr=rate, weight_decay=decay)
-    outer = torch.optim.AdamW([*model.detector.parameters(), alpha], lr=rate, weight_decay=decay)
+    if setting.variant == "compiled":
+        network.encoder.compile()
+        network.decode = torch.compile(network.decode)
+    recorded = {"capturable": setting.variant == "graph"}
+    inner = torch.optim.AdamW([*model.parameters()], lr=rate, weight_decay=decay, **recorded)
+    outer = torch.optim.AdamW([*model.detector.parameters(), alpha], lr=rate, weight_decay=decay, **recorded)
+    graphs: dict[str, RecordedStep] = {}
     points = np.zeros((0, 2), np.int64)
     scenes = [Scene(name=str(i), image=grey, points=points, mask=None) for i, grey in enumerate(greys)]
     pool = Pool(scenes, softs, np.arange(IMAGES) % CLUSTERS)
@@ -187,12 +199,22 @@ def time_ours(setting: Setting) -> Timing:
 
     def inner_step(watch: Watch) -> tuple[float, float, float]:
         batch, batch_s = draw(watch)
-        fast.inner_step(model, alpha, batch, inner, config)
+        if setting.variant != "graph":
+            fast.inner_step(model, alpha, batch, inner, config)
+        else:
+            if "inner" not in graphs:
+                graphs["inner"] = record_inner(model, alpha, batch, inner, config)
+            graphs["inner"](batch)
         return batch_s, 0.0, watch.lap()
 
     def outer_step(watch: Watch) -> tuple[float, float, float]:
         (validation, one), (training, two) = draw(watch), draw(watch)
-        fast.outer_step(model, alpha, validation, training, outer, rate, config)
+        if setting.variant != "graph":
+            fast.outer_step(model, alpha, validation, training, outer, rate, config)
+        else:
+            if "outer" not in graphs:
+                graphs["outer"] = record_outer(model, alpha, [validation, training], outer, rate, config)
+            graphs["outer"](validation, training)
         return one + two, 0.0, watch.lap()
 
     return _measure(setting, inner_step, outer_step)
@@ -203,7 +225,7 @@ Step = Callable[[Watch], tuple[float, float, float]]  # seconds of batch, VFM an
 
 def _measure(setting: Setting, inner: Step, outer: Step) -> Timing:
     watch = Watch(setting.device)
-    inner(watch)  # warms up
+    start_s = sum(inner(watch))  # warms up
     laps, busy = [], []
     for _ in range(setting.repeats):
         before = time.process_time()
@@ -222,4 +244,14 @@ def _measure(setting: Setting, inner: Step, outer: Step) -> Timing:
         outer_s=outer_s,
         peak_gb=peak / 1e9 if peak is not None else None,
         machine=describe_machine(setting.device),
+        start_s=start_s,
+        kernel_share=_kernel_share(inner, watch) if setting.device.startswith("cuda") else None,
     )
+
+
+def _kernel_share(inner: Step, watch: Watch) -> float:
+    """Of one more inner step."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        watch.lap()
+        seconds = sum(inner(watch))
+    return sum(event.self_device_time_total for event in profile.key_averages()) / 1e6 / seconds

@@ -62,7 +62,7 @@ def inner_step(
     loss = inner_objective(teacher, alpha, batch, config)
     value = _finite(loss)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    _step(optimizer, parameters, _gradients(loss, parameters), config.optim.clip)
+    apply_gradients(optimizer, parameters, gradients(loss, parameters), config.optim.clip)
     return value
 
 
@@ -92,11 +92,11 @@ def outer_step(
     parameters = [*teacher.detector.parameters(), alpha]
     loss = outer_objective(teacher, alpha, validation, config)
     value = _finite(loss)
-    outer = _gradients(loss, parameters)
+    outer = gradients(loss, parameters)
     loss = outer_objective(teacher, alpha, training, config)
     _finite(loss)
-    inner = _gradients(loss, parameters)
-    _step(optimizer, parameters, hypergradient(outer, inner, rate), config.optim.clip)
+    inner = gradients(loss, parameters)
+    apply_gradients(optimizer, parameters, hypergradient(outer, inner, rate), config.optim.clip)
     return value
 
 
@@ -118,17 +118,18 @@ def hypergradient(outer: Sequence[Tensor], inner: Sequence[Tensor], rate: float)
     return [f + factor * g for f, g in zip(outer, inner, strict=True)]
 
 
-def _gradients(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
+def gradients(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
     """Gradients of the global batch; zeros where the loss does not depend on a parameter."""
-    gradients = list(torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True))
-    average_(gradients)
-    return gradients
+    found = list(torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True))
+    average_(found)
+    return found
 
 
-def _step(
-    optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], gradients: Sequence[Tensor], clip: float | None
+def apply_gradients(
+    optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], direction: Sequence[Tensor], clip: float | None
 ) -> None:
-    for parameter, gradient in zip(parameters, gradients, strict=True):
+    """Step `parameters` along gradients or a hypergradient, cut to a norm of `clip` if there is one."""
+    for parameter, gradient in zip(parameters, direction, strict=True):
         parameter.grad = gradient
     if clip is not None:
         nn.utils.clip_grad_norm_(parameters, clip)
