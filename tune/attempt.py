@@ -18,7 +18,7 @@ from semprior.config import Resolved, flatten, unflatten
 from semprior.data.layout import find_layout
 from semprior.parallel import rank, workers
 from semprior.prepare import load_features, read_training_set
-from semprior.trainer import DivergedError, Report, Trainer
+from semprior.trainer import DivergedError, Report, Trainer, data_digest
 from tune.checkpoints import DamagedCheckpointError, StoredCheckpoint, get_checkpoint, put_checkpoint
 from tune.origin import revision, versions
 from tune.records import Record
@@ -45,6 +45,7 @@ class Attempt:
         self.files = TrialFiles(self.store.storage, order.trial, order.attempt, writes=self.leads)
         self.device = torch.device("cuda", torch.cuda.current_device()) if order.gpus else torch.device("cpu")
         self.values: tuple[float, ...] = ()
+        self.data = ""
         self._last = order.started or time.time()
 
     def run(self) -> None:
@@ -70,6 +71,7 @@ class Attempt:
         training_set = read_training_set(find_layout(Path(self.order.data)), Resolved(config, frozenset()), self._say)
         count = min(config.clusters.count, len(training_set.scenes))
         config = replace(config, clusters=replace(config.clusters, count=count))
+        self.data = data_digest(training_set)
         features = load_features(config, training_set, cache_folder(), self.device, self._say)
         self._say(
             f"{training_set.train} training, {training_set.validation} validation and"
@@ -153,6 +155,7 @@ class Attempt:
             device=_device_name(self.device),
             revision=revision(),
             versions=versions(),
+            data=self.data,
             time=now,
             **more,
         )

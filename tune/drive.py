@@ -19,6 +19,7 @@ from pathlib import Path
 from semprior.errors import UserError
 from semprior.terminal import complain
 from tune.catalogue import open_sweep
+from tune.compaction import compacting
 from tune.heartbeat import Heart, StopRequested
 from tune.here import driver_log
 from tune.storage import Storage
@@ -49,7 +50,8 @@ def drive(uri: str, generation: int, local: bool, attached: bool, log: Path | No
             threading.Thread(target=_ask_when_left, args=(heart,), daemon=True).start()
         with local_ray() if local else _ray_of_the_job():
             _ask_on_signals(heart)  # Ray's own handlers, set at its start, would kill the trials' last checkpoints
-            done = run_sweep(sweep.spec, uri, generation, stop=StopRequested(heart))
+            with compacting(sweep.storage, lambda text: complain("semprior-tune", text)):
+                done = run_sweep(sweep.spec, uri, generation, stop=StopRequested(heart))
         heart.finish("done" if done else "stopped")
     return done
 

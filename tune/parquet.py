@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from semprior.errors import UserError
-from tune.records import METRIC, SCHEMA, SCHEMA_VERSION
+from tune.records import ADDED, METRIC, SCHEMA, SCHEMA_VERSION
 from tune.storage import Storage
 
 ROW_GROUP = 1 << 15  # records that are read at once where only some are wanted
@@ -72,7 +72,8 @@ def read_file(
         raise UserError(f"{storage.uri}/{name}: was written by a newer version (schema {version}); upgrade semprior")
     try:
         with storage.filesystem.open_input_file(storage.path(name)) as source:
-            file = pq.ParquetFile(source, read_dictionary=WORDS, pre_buffer=storage.local is None)
+            words = [word for word in WORDS if ADDED.get(word, 1) <= version]
+            file = pq.ParquetFile(source, read_dictionary=words, pre_buffer=storage.local is None)
             names = file.schema_arrow.names
             present = names if columns is None else [column for column in columns if column in names]
             if rows is not None:
@@ -98,10 +99,13 @@ def join(parts: Sequence[pa.Table], columns: Sequence[str] | None = None) -> pa.
 
 
 def _complete(table: pa.Table, columns: Sequence[str]) -> pa.Table:
-    """Add, as null, what an older version or a record without a metric does not have."""
+    """Add what an older version or a record without a metric does not have: empty words, and else null."""
     for name in columns:
         if name not in table.column_names:
-            table = table.append_column(_field(name), pa.nulls(table.num_rows, _field(name).type))
+            column = pa.nulls(table.num_rows, _field(name).type)
+            if name in WORDS:
+                column = pa.DictionaryArray.from_arrays(pa.array(np.zeros(table.num_rows, np.int32)), [""])
+            table = table.append_column(_field(name), column)
     return table
 
 

@@ -3,7 +3,8 @@
 A record stands for itself: it holds the whole configuration, where and with what it was made, and what it cost. Its
 Parquet form has one column a field and one a metric, ``metric/holdout/iou``; what is nested is JSON.
 
-Schema versions: 1, the first.
+Schema versions: 1, the first; 2 adds ``data``. A newer program reads older files, whose records have the defaults of
+what they lack; an older program refuses newer files.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 METRIC = "metric/"
 KINDS = ("start", "report", "end")
 STATES = ("running", "completed", "stopped", "diverged", "failed")
@@ -53,6 +54,7 @@ class Record:
         device: name of the device.
         revision: git revision of the code.
         versions: of the packages that matter, by name.
+        data: SHA-256 of what the run takes from its data (`semprior.trainer.data_digest`); empty where it is not known.
         writer: who wrote it, from `new_writer`; of two with equal attempts the later one counts.
         time: seconds since 1970, when it was made.
     """
@@ -78,6 +80,7 @@ class Record:
     device: str = ""
     revision: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
+    data: str = ""
     writer: str = ""
     time: float = field(default_factory=time.time)
 
@@ -106,11 +109,14 @@ SCHEMA = pa.schema(
         ("device", _WORD),
         ("revision", _WORD),
         ("versions", _WORD),
+        ("data", _WORD),
         ("params", _WORD),
         ("config", _WORD),
     ]
 )
 """The columns of every record; those of metrics follow, float64 each, null where a record has no such metric."""
+ADDED = {"data": 2}
+"""The schema version that a column came with; the others came with the first."""
 JSON = ("config", "params", "versions")
 
 

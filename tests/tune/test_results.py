@@ -3,8 +3,11 @@
 import pytest
 
 from semprior.errors import UserError
-from tune.records import Record
+from tune.compaction import compact
+from tune.parquet import write_file
+from tune.records import Record, to_table
 from tune.results import ResultsStore
+from tune.view import NEW
 
 LEAVES = {"detector": "mlclnet", "scam.stages": [1, 3], "optim.rate": None, "clusters.count": 64}
 
@@ -35,6 +38,7 @@ def test_a_record_comes_back_as_it_was(place):
         device="cpu",
         revision="abc",
         versions={"torch": "2"},
+        data="cd",
         writer="me",
         time=123.25,
     )
@@ -88,6 +92,22 @@ def test_a_worker_that_was_cut_off_cannot_spoil_the_trial_that_went_on(place, ma
     assert (entry.values, entry.epoch, entry.state) == ((0.2,), 4, "running")
     (trial,) = back.trials()
     assert (trial.attempt, trial.epochs, trial.state, trial.best_epoch) == (2, 5, "running", None)
+
+
+def test_files_of_an_older_version_are_read_and_compacted_with_newer_ones(tmp_path, make_report):
+    store = ResultsStore(tmp_path)
+    old = [make_report("0000", epoch, score=epoch / 10, config=LEAVES) for epoch in range(3)]
+    (tmp_path / NEW).mkdir(parents=True)
+    table = to_table(old).drop_columns(["data"])  # version 1 did not have it
+    (tmp_path / NEW / "0-someone-1.v1.parquet").write_bytes(write_file(table))
+    new = [make_report("0000", epoch, score=epoch / 10, config=LEAVES, data="cd") for epoch in (3, 4)]
+    store.append(new)
+    for _ in range(2):
+        assert [record.data for record in store.curve("0000")] == ["", "", "", "cd", "cd"]
+        assert [record.config for record in store.curve("0000")] == [LEAVES] * 5
+        assert store.rank({"holdout/point_score": "max"})[0].epoch == 4
+        assert store.trials()[0].epochs == 5
+        compact(store.storage, least=1)
 
 
 def test_a_damaged_file_and_a_newer_version_are_told_in_a_line(tmp_path, make_report):
