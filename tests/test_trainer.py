@@ -106,26 +106,28 @@ def without_time(reports):
 
 
 @pytest.fixture(scope="module")
-def whole_run():
-    run = trainer()
-    return without_time(run.run()), fingerprint(run)
+def checkpoints(tmp_path_factory):
+    """A checkpoint after every epoch of `whole_run`, by its number."""
+    return tmp_path_factory.mktemp("whole")
+
+
+@pytest.fixture(scope="module")
+def whole_run(checkpoints):
+    run, reports = trainer(), []
+    for report in run.run():
+        reports.append(report)
+        save_checkpoint(checkpoints / str(len(reports)), run.snapshot())
+    return without_time(reports), fingerprint(run)
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3])
-def test_a_run_stopped_at_any_epoch_goes_on_to_the_last_bit(stop, whole_run, tmp_path):
-    first = trainer()
-    reports = []
-    for report in first.run():
-        reports.append(report)
-        if len(reports) == stop:
-            save_checkpoint(tmp_path / "c", first.snapshot())
-            break
-    second = trainer()
-    second.restore(load_checkpoint(tmp_path / "c"))
-    reports += second.run()
+def test_a_run_stopped_at_any_epoch_goes_on_to_the_last_bit(stop, whole_run, checkpoints):
+    run = trainer()
+    run.restore(load_checkpoint(checkpoints / str(stop)))
+    reports = list(run.run())
     expected_reports, (expected_state, expected_values) = whole_run
-    assert without_time(reports) == expected_reports
-    state, values = fingerprint(second)
+    assert without_time(reports) == expected_reports[stop:]
+    state, values = fingerprint(run)
     assert values == expected_values
     assert state == expected_state
 

@@ -195,10 +195,10 @@ def test_a_missing_split_says_which_there_are(tiny_dataset):
 def test_a_file_cut_anywhere_is_found(tmp_path, capfd, suffix, dtype, colour):
     if suffix == ".bmp" and dtype == np.uint16:
         return  # there is no such file
-    picture = np.random.default_rng(0).integers(0, 200, (13, 17, 3) if colour else (13, 17)).astype(dtype)
+    picture = np.random.default_rng(0).integers(0, 200, (5, 7, 3) if colour else (5, 7)).astype(dtype)
     path = tmp_path / f"a{suffix}"
     write_picture(path, picture)
-    assert decode(path).shape == (13, 17)
+    assert decode(path).shape == (5, 7)
     content = path.read_bytes()
     for length in range(len(content)):
         path.write_bytes(content[:length])
