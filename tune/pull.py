@@ -22,6 +22,10 @@ from tune.catalogue import Sweep
 from tune.checkpoints import StoredCheckpoint, fetch_checkpoint
 from tune.summaries import TrialSummary
 
+CITATION = (
+    "Learning with Semantic Priors: Stabilizing Point-Supervised Infrared Small Target Detection via Hierarchical"
+    " Knowledge Distillation. IJCAI-ECAI 2026, arXiv 2605.14346."
+)
 _SHOWN = ("point_score", "point_pd", "point_fa", "iou", "niou", "pd", "fa")
 
 
@@ -36,7 +40,7 @@ def pull_checkpoint(sweep: Sweep, trial: TrialSummary, out: Path) -> None:
     Raises:
         UserError: the folder exists, the trial has no checkpoint, or its checkpoint is damaged.
     """
-    if out.exists():
+    if out.exists() or out.is_symlink():
         raise UserError(f"{out}: exists already; choose another folder")
     if trial.checkpoint is None or trial.sha256 is None:
         raise UserError(f"{sweep.id}: trial {trial.trial} has no checkpoint yet")
@@ -65,6 +69,7 @@ def origin(sweep: Sweep, trial: TrialSummary) -> dict[str, Any]:
         "params": dict(trial.params),
         "seed": trial.seed,
         "data": sweep.spec.data,
+        "data_sha256": trial.last.data,
         "checkpoint": trial.checkpoint,
         "sha256": trial.sha256,
         "wall_s": trial.wall_s,
@@ -94,7 +99,8 @@ def model_card(sweep: Sweep, trial: TrialSummary, told: dict[str, Any]) -> str:
     epoch = f"epoch {told['epoch']}" if told["epoch"] is not None else f"{trial.epochs} epochs"
     return (
         f"# {config.get('detector')}, trial {trial.trial} of {sweep.id}\n\n"
-        "A detector of small infrared targets, trained from single points by semprior. The student,\n"
+        "A detector of small infrared targets, trained by semprior from points alone, one pixel a target; no mask was\n"
+        f"trained on. The epoch was chosen by `{config.get('select.by')}` on held-out training images. The student,\n"
         "`student.safetensors`, is what is deployed; teacher and state of training lie beside it.\n\n"
         f"Preset `{config.get('preset')}`, {epoch} of {config.get('epochs')}, seed {trial.seed}. Searched:\n\n"
         f"{searched}\n"
@@ -103,6 +109,7 @@ def model_card(sweep: Sweep, trial: TrialSummary, told: dict[str, Any]) -> str:
         "split was not looked at.\n\n"
         "## Use\n\n```sh\nsemprior evaluate . --data DIR\nsemprior predict . IMAGES --out OUT\n"
         "semprior export . --out student.onnx\n```\n\n"
-        f"## Origin\n\nData `{sweep.spec.data}`; {trial.last.host} ({trial.last.device}), {trial.wall_s:.0f} s;"
-        f" revision {trial.last.revision or 'unknown'}; {versions}. SHA-256 of the manifest: `{trial.sha256}`.\n"
+        f"## Method\n\n{CITATION}\n\n"
+        f"## Origin\n\nData `{sweep.spec.data}` (digest `{trial.last.data or 'unknown'}`);"
+        f" {trial.last.host} ({trial.last.device}), {trial.wall_s:.0f} s; revision {trial.last.revision or 'unknown'}; {versions}. SHA-256 of the manifest: `{trial.sha256}`.\n"
     )

@@ -10,9 +10,10 @@ from made_up import made_up_sweep
 from tiny import write_checkpoint
 
 import semprior.cli
+import tune.pull
 from semprior.checkpoint import load_checkpoint
 from tune.catalogue import open_sweep
-from tune.checkpoints import put_checkpoint
+from tune.checkpoints import get_checkpoint, put_checkpoint, remove_checkpoint
 from tune.cli import main
 from tune.records import Record
 from tune.results import ResultsStore
@@ -50,6 +51,7 @@ def test_the_best_is_pulled_with_settings_metrics_and_a_card_and_works(tmp_path,
     card = (out / "README.md").read_text()
     for part in ("trial 0001 of small", "`clusters.count`: 7", "| point_score | 0.8000 | 0.0100 |", checkpoint.sha256):
         assert part in card
+    assert "points alone" in card and "arXiv 2605.14346" in card
     assert "clusters.count: 7" in (out / "config.yaml").read_text()
     data = str(tmp_path / "scenes")
     assert semprior.cli.main(["evaluate", str(out), "--data", data]) == 0
@@ -90,6 +92,38 @@ def test_an_existing_folder_is_kept(tmp_path, capsys):
     assert main(["pull", "small", "--out", str(tmp_path / "out"), "--storage", str(tmp_path / "place")]) == 2
     assert "out: exists already; choose another folder" in capsys.readouterr().err
     assert os.listdir(tmp_path / "out") == []
+
+
+def test_a_link_in_its_place_is_not_followed(tmp_path, capsys):
+    stored(tmp_path, tmp_path / "place")
+    (tmp_path / "out").symlink_to(tmp_path / "elsewhere")
+    assert main(["pull", "small", "--out", str(tmp_path / "out"), "--storage", str(tmp_path / "place")]) == 2
+    assert "out: exists already" in capsys.readouterr().err
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_trial_that_finds_a_better_epoch_meanwhile_is_pulled_there(tmp_path, monkeypatch):
+    _, checkpoint = stored(tmp_path, tmp_path / "place")
+    fetch = tune.pull.fetch_checkpoint
+
+    def late(storage, wanted, target):
+        monkeypatch.undo()
+        monkeypatch.setattr(tune.pull, "fetch_checkpoint", fetch)
+        better = put_checkpoint(storage, "0001", 1, replace_epoch(storage, checkpoint, 9))
+        best = next(record for record in ResultsStore(storage).curve("0001") if record.epoch == 2)
+        told = {"epoch": 8, "checkpoint": better.address, "sha256": better.sha256, "writer": ""}
+        ResultsStore(storage).append([replace(best, **told)])
+        remove_checkpoint(storage, checkpoint.address)
+        fetch(storage, wanted, target)
+
+    monkeypatch.setattr(tune.pull, "fetch_checkpoint", late)
+    assert main(["pull", "small:0001", "--out", str(tmp_path / "out"), "--storage", str(tmp_path / "place")]) == 0
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["epoch"] == 9
+
+
+def replace_epoch(storage, checkpoint, epoch):
+    snapshot = get_checkpoint(storage, checkpoint)
+    return replace(snapshot, values=snapshot.values | {"epoch": epoch})
 
 
 def damage(path):

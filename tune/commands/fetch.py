@@ -10,9 +10,11 @@ from rich.console import Console
 from semprior.errors import UserError
 from semprior.progress import say
 from tune.catalogue import Sweep
+from tune.checkpoints import DamagedCheckpointError
 from tune.commands.places import sweep_of
 from tune.pull import pull_checkpoint
 from tune.results import ResultsStore
+from tune.summaries import TrialSummary
 from tune.watch import number
 
 _TRIAL, _RANK = re.compile(r"\d{4,}(\.\d+)?"), re.compile(r"\d{1,3}")
@@ -34,17 +36,33 @@ def pull(which: str, out: Path, storage: str | None, console: Console) -> None:
     sweep = sweep_of(name, storage)
     store = ResultsStore(sweep.storage)
     chosen = chosen_trial(sweep, store, wanted or "best")
-    trials = {trial.trial: trial for trial in store.trials()}
-    if chosen not in trials:
-        known = f"{min(trials)} to {max(trials)}" if trials else "none yet"
-        raise UserError(f"{name}: no trial {chosen}; there are: {known}")
-    trial = trials[chosen]
-    pull_checkpoint(sweep, trial, out)
+    trial = trial_of(sweep, store, chosen)
+    try:
+        pull_checkpoint(sweep, trial, out)
+    except DamagedCheckpointError:
+        now = trial_of(sweep, store, chosen)
+        if now.checkpoint == trial.checkpoint:
+            raise
+        trial = now  # which has found a better epoch since, and removed the checkpoint of the one before
+        pull_checkpoint(sweep, trial, out)
     metric = next(iter(sweep.spec.objective))
     value = f", {metric} {number(trial.values[0])}" if trial.values else ""
     epoch = trial.epochs if trial.best_epoch is None else trial.best_epoch + 1
     say(console, f"{out}: trial {chosen} of {name} after epoch {epoch}{value}; verified, sha256 {trial.sha256}")
     say(console, f"try: semprior evaluate {out} --data {sweep.spec.data}")
+
+
+def trial_of(sweep: Sweep, store: ResultsStore, chosen: str) -> TrialSummary:
+    """A trial as it stands.
+
+    Raises:
+        UserError: there is none of this id.
+    """
+    trials = {trial.trial: trial for trial in store.trials()}
+    if chosen not in trials:
+        known = f"{min(trials)} to {max(trials)}" if trials else "none yet"
+        raise UserError(f"{sweep.id}: no trial {chosen}; there are: {known}")
+    return trials[chosen]
 
 
 def chosen_trial(sweep: Sweep, store: ResultsStore, wanted: str) -> str:
