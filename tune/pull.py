@@ -111,5 +111,6 @@ def model_card(sweep: Sweep, trial: TrialSummary, told: dict[str, Any]) -> str:
         "semprior export . --out student.onnx\n```\n\n"
         f"## Method\n\n{CITATION}\n\n"
         f"## Origin\n\nData `{sweep.spec.data}` (digest `{trial.last.data or 'unknown'}`);"
-        f" {trial.last.host} ({trial.last.device}), {trial.wall_s:.0f} s; revision {trial.last.revision or 'unknown'}; {versions}. SHA-256 of the manifest: `{trial.sha256}`.\n"
+        f" {trial.last.host} ({trial.last.device}), {trial.wall_s:.0f} s; revision {trial.last.revision or 'unknown'};"
+        f" {versions}. SHA-256 of the manifest: `{trial.sha256}`.\n"
     )
