@@ -12,6 +12,7 @@ number, from a study of what is known at that moment. So the next configuration 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -168,8 +169,7 @@ class Search:
                 return new[seed % len(new)]
             else:
                 sampler = optuna.samplers.RandomSampler(seed)
-            # one thread: on a machine that trains, several wait for each other longer than they work
-            with warnings.catch_warnings(), threadpool_limits(1):
+            with warnings.catch_warnings(), _one_thread(sampler):
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 found = self.space.sample(self.history.study(sampler).ask())
             if self.space.identity(found) not in self._tried:
@@ -201,6 +201,12 @@ def make_sampler(chosen: Sampler, seed: int) -> optuna.samplers.BaseSampler:
                 return optuna.samplers.BruteForceSampler(seed=seed)
             case "random":
                 return optuna.samplers.RandomSampler(seed=seed)
+
+
+def _one_thread(sampler: optuna.samplers.BaseSampler) -> contextlib.AbstractContextManager[Any]:
+    """For a sampler that computes: on a machine that trains, threads wait for each other longer than they work."""
+    heavy = isinstance(sampler, optuna.samplers.GPSampler)
+    return threadpool_limits(1) if heavy else contextlib.nullcontext()
 
 
 def trial_ids(number: int, seeds: int) -> list[str]:
