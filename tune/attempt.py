@@ -111,7 +111,8 @@ class Attempt:
             self._append(self._record("end", trainer, state="completed"))
         for report in trainer.run():
             if report.best:
-                self.values = tuple(report.scores[name] for name in self.order.objectives)
+                # without a holdout nothing is measured, and the last epoch is the best
+                self.values = tuple(report.scores[name] for name in self.order.objectives if name in report.scores)
             if self.leads and report.epoch > first:
                 self.order.gate.wait(report.epoch)
             last = report.epoch + 1 == trainer.config.epochs

@@ -7,7 +7,11 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+from semprior.errors import UserError
+
+_TRIES = 4
 _OBJECTS = 256 * 2**20  # bytes of Ray's object store: trials exchange nothing large through it
 
 
@@ -32,7 +36,7 @@ def local_ray(cpus: int | None = None, gpus: int | None = None) -> Iterator[str]
 
     folder = tempfile.mkdtemp(prefix="st-")  # short: the paths of its sockets may have 107 characters
     try:
-        context = ray.init(
+        context = _started(
             address="local",
             num_cpus=cpus if cpus is not None else usable_cpus(),
             num_gpus=gpus if gpus is not None else usable_gpus(),
@@ -47,6 +51,21 @@ def local_ray(cpus: int | None = None, gpus: int | None = None) -> Iterator[str]
             ray.shutdown()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _started(**settings: Any) -> Any:  # noqa: ANN401
+    """Start Ray, which gives a node 30 s and then up; a machine that is busy may take longer than that."""
+    import ray
+
+    for left in reversed(range(_TRIES)):
+        try:
+            return ray.init(**settings)
+        except Exception as error:  # Ray raises no narrower one when its node is late
+            ray.shutdown()
+            if not left:
+                first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                raise UserError(f"Ray does not start on this machine, which may be overloaded: {first}") from error
+    raise AssertionError("the last try returns or raises")
 
 
 def usable_cpus() -> int:

@@ -21,7 +21,7 @@ from semprior.progress import clock, say
 
 POLL = 2.0  # seconds between two looks, or more where a look itself takes long
 _REMIND = 60.0  # seconds after which plain lines say again how far the sweep is
-_RUNNING = ("pending", "running")
+_RUNNING, _OPEN = ("pending", "running"), ("pending", "running", "waiting")
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Row:
 
     Attributes:
         trial: its id.
-        state: ``running``, ``completed``, ``stopped``, ``diverged`` or ``failed``.
+        state: ``running``, ``completed``, ``stopped``, ``diverged`` or ``failed``; ``waiting`` for the sweep to go on.
         epoch: number of epochs done.
         epochs: in full.
         seconds: an epoch takes, about; 0 where none is done.
@@ -85,7 +85,7 @@ class View:
     @property
     def ended(self) -> list[Row]:
         """Trials that will do nothing more."""
-        return [row for row in self.rows if row.state not in _RUNNING]
+        return [row for row in self.rows if row.state not in _OPEN]
 
     @property
     def running(self) -> list[Row]:
@@ -176,7 +176,7 @@ class Speaker:
             before = self._states.get(row.trial)
             if before is None:
                 self._say(f"trial {row.trial} began: {_params(row.params)}")
-            if before != row.state and row.state not in _RUNNING:
+            if before != row.state and row.state not in _OPEN:
                 best = f", best {number(row.best)}" if row.best is not None else ""
                 reason = f": {row.reason}" if row.reason and row.state not in ("completed", "stopped") else ""
                 self._say(f"trial {row.trial} {row.state} after epoch {row.epoch}/{row.epochs}{best}{reason}")
@@ -214,7 +214,8 @@ def picture(view: View, width: int, height: int) -> Group:
     best = ranked[0] if ranked else None
     fit = max(3, height - 8)
     of_ended = [row for row in ranked if row in finished] + [row for row in finished if row.best is None]
-    shown = [*view.running[: max(fit - 3, 2)], *of_ended][:fit]
+    unfinished = [row for row in view.rows if row.state in _OPEN]
+    shown = [*unfinished[: max(fit - 3, 2)], *of_ended][:fit]
     table = _table(shown, best, view.metric.rpartition("/")[2], width)
     hidden, waiting = len(view.rows) - len(shown), view.trials - len(view.rows)
     why = ": the hours are over, or nothing new is left to try" if view.word == "done" else ""

@@ -1,0 +1,67 @@
+"""A promotion trains the best configurations as they were found, in full; it ranks them by their mean over seeds."""
+
+import math
+
+import pytest
+from made_up import made_up_sweep
+
+from semprior.errors import UserError
+from tune.cli import main
+from tune.promote import final, interval, promotion, standings
+from tune.records import Record
+from tune.results import ResultsStore
+from tune.search import Search
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    return made_up_sweep(tmp_path_factory.mktemp("promoted"))
+
+
+@pytest.fixture(scope="module")
+def best(sweep):
+    return ResultsStore(sweep.storage).rank(dict(sweep.spec.objective), limit=2)
+
+
+def test_the_best_are_trained_in_full_without_search_or_early_stopping(sweep, best):
+    spec = promotion(sweep.spec, best, 3, {"epochs": 90})
+    assert (spec.scheduler.name, spec.seeds, spec.budget.trials, spec.search) == ("none", 3, 2, {})
+    search = Search(spec)
+    asked = [search.ask(), search.ask()]
+    assert search.ask() is None
+    for suggestion, entry in zip(asked, best, strict=True):
+        assert suggestion.parameters == entry.params
+        assert suggestion.leaves == {**suggestion.leaves, **entry.params, "epochs": 90}
+
+
+def test_what_the_search_chose_cannot_be_set_again(sweep, best):
+    with pytest.raises(UserError, match=r"--set clusters.count: is what the search has chosen"):
+        promotion(sweep.spec, best, 3, {"clusters.count": 9})
+    with pytest.raises(UserError, match=r"unknown key 'epoch'; did you mean 'epochs'"):
+        promotion(sweep.spec, best, 3, {"epoch": 9})
+
+
+def test_standings_are_means_over_seeds_with_a_confidence_interval(sweep, tmp_path):
+    store, values = ResultsStore(tmp_path / "store"), {0: (0.5, 0.6, 0.7), 1: (0.9, 0.8), 2: (0.1,)}
+    for number, found in values.items():
+        for run, value in enumerate(found):
+            of = {"trial": f"{number:04d}.{run}", "configuration": number, "seed": run, "attempt": 1}
+            metrics = {"holdout/point_score": value}
+            store.append([Record(kind="report", epoch=0, metrics=metrics, values=(value,), best=True, **of)])
+    ranked = standings(store.trials(), maximize=True)
+    assert [standing.configuration for standing in ranked] == [1, 0, 2]
+    assert ranked[1].mean == pytest.approx(0.6)
+    assert ranked[1].interval == pytest.approx(4.302653 * 0.1 / math.sqrt(3))  # Student's t, 2 degrees of freedom
+    assert ranked[2].interval is None
+    assert interval((0.9, 0.8)) == pytest.approx(12.7062 * math.sqrt(0.005) / math.sqrt(2), rel=1e-4)
+    winner = final(sweep.spec, ranked[0])
+    assert winner.base["data.holdout"] == 0.0
+    assert (winner.seeds, winner.budget.trials) == (1, 1)
+
+
+def test_faults_are_told_before_anything_runs(sweep, capsys):
+    home = str(sweep.storage.local.parent)
+    assert main(["promote", "small", "--storage", home, "--set", "scam.stages=[1]"]) == 2
+    assert "--set scam.stages: is what the search has chosen" in capsys.readouterr().err
+    assert main(["promote", "nothing", "--storage", home]) == 2
+    assert not (sweep.storage.local.parent / "small-promoted").exists()
