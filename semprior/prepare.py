@@ -12,23 +12,15 @@ import torch
 from semprior.clusters import capped_count, cluster
 from semprior.config import Config, Resolved
 from semprior.data.batches import Normalisation
-from semprior.data.layout import (
-    IntensityRange,
-    Layout,
-    Scene,
-    intensity_range,
-    normalisation,
-    read_scenes,
-    split_holdout,
-)
+from semprior.data.layout import IntensityRange, Layout, Scene, normalisation, read_scenes, split_holdout
 from semprior.errors import UserError
-from semprior.labels.seed import SEEDS, Seed
+from semprior.labels.seed import Seed
 from semprior.models.bank import FeatureBank
 from semprior.models.detector import detector_spec
 from semprior.models.features import Features
 from semprior.models.scam import placed_stages
 from semprior.models.vfm import load_vfm
-from semprior.statistics import image_statistics
+from semprior.pictures import Pictures
 
 Say = Callable[[str], None]
 RELIABLE_SHARE = 0.8  # of an image's points whose seed succeeds, for it to train from the start (method, section 6)
@@ -74,23 +66,22 @@ class TrainingSet:
         return range(self.train + self.validation, len(self.scenes))
 
 
-def read_training_set(layout: Layout, resolved: Resolved, say: Say) -> TrainingSet:
+def read_training_set(layout: Layout, resolved: Resolved, say: Say, cache: Path | None = None) -> TrainingSet:
     """Read, seed and cluster the images of a run.
 
     Args:
         layout: of the data set.
         resolved: the config and which of its keys the user chose.
         say: takes one line for each thing the user should know.
+        cache: folder where images, seeds and statistics are shared with other runs; none: they are made for this one.
 
     Raises:
         UserError: the data set has a fault, or a setting does not fit it.
     """
     config = resolved.config
-    intensity = intensity_range(layout)
-    masks = "optional" if config.data.holdout else "never"
-    train = read_scenes(layout, "train", intensity, masks=masks)
-    validation = read_scenes(layout, "val", intensity)
-    mean, std = normalisation([*train, *validation])
+    pictures = Pictures(layout, "optional" if config.data.holdout else "never", cache)
+    train, validation = pictures.scenes[: pictures.train], pictures.scenes[pictures.train :]
+    mean, std = normalisation(pictures.scenes)
     kept, held = split_holdout(
         [s.name for s in train], [len(s.points) for s in train], config.data.holdout, config.data.holdout_seed
     )
@@ -100,32 +91,32 @@ def read_training_set(layout: Layout, resolved: Resolved, say: Say) -> TrainingS
         raise UserError("select.by=holdout/iou needs masks of the training images; choose by point_score")
     if config.outer.every and len(validation) < config.data.batch:
         say(f"no outer steps: {len(validation)} validation images are fewer than a batch of {config.data.batch}")
-    scenes = [*(train[i] for i in kept), *validation, *(train[i] for i in held)]
+    order = [*kept, *range(len(train), len(pictures.scenes)), *held]
     test = []
     if config.select.by == "test/iou":
         say("preset paper: the TEST split is read at every evaluation, and the best epoch is chosen on it")
-        test = read_scenes(layout, "test", intensity, masks="required")
-    seeds = [SEEDS[config.labels.seed](scene.image, scene.points) for scene in scenes]
+        test = read_scenes(layout, "test", pictures.intensity, masks="required")
+    seeds = pictures.seeds(config.labels.seed)
     return TrainingSet(
-        scenes=scenes,
+        scenes=[pictures.scenes[i] for i in order],
         train=len(kept),
         validation=len(validation),
-        seeds=seeds,
-        clusters=_clusters(scenes, resolved, say),
+        seeds=[seeds[i] for i in order],
+        clusters=_clusters(pictures, order, resolved, say),
         normalisation=Normalisation(mean, std),
-        intensity=intensity,
+        intensity=pictures.intensity,
         test=test,
     )
 
 
-def _clusters(scenes: Sequence[Scene], resolved: Resolved, say: Say) -> np.ndarray:
+def _clusters(pictures: Pictures, order: Sequence[int], resolved: Resolved, say: Say) -> np.ndarray:
     config = resolved.config.clusters
-    count, remark = capped_count(config.count, len(scenes), explicit="clusters.count" in resolved.chosen)
+    count, remark = capped_count(config.count, len(order), explicit="clusters.count" in resolved.chosen)
     if remark:
         say(remark)
     if count == 1:
-        return np.zeros(len(scenes), np.int64)
-    return cluster(np.stack([image_statistics(scene.image) for scene in scenes]), count, config.seed)
+        return np.zeros(len(order), np.int64)
+    return cluster(pictures.statistics()[np.asarray(order)], count, config.seed)
 
 
 def load_features(config: Config, training_set: TrainingSet, cache: Path, device: torch.device, say: Say) -> Features:

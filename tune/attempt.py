@@ -68,7 +68,8 @@ class Attempt:
 
     def _prepared(self) -> Trainer:
         config = unflatten(self.order.leaves, "sweep")
-        training_set = read_training_set(find_layout(Path(self.order.data)), Resolved(config, frozenset()), self._say)
+        layout, resolved = find_layout(Path(self.order.data)), Resolved(config, frozenset())
+        training_set = read_training_set(layout, resolved, self._say, cache_folder())
         count = min(config.clusters.count, len(training_set.scenes))
         config = replace(config, clusters=replace(config.clusters, count=count))
         self.data = data_digest(training_set)

@@ -166,7 +166,7 @@ def _prepare(resolved: Resolved, data: Path, device: Any, voice: _Voice) -> Trai
     """Everything that can fail for a fault of the user, before anything is written."""
     config = resolved.config
     placed_stages(config.scam.stages, len(detector_spec(config.detector).stages))
-    training_set = read_training_set(find_layout(data), resolved, voice)
+    training_set = read_training_set(find_layout(data), resolved, voice, cache_folder())
     used = min(config.clusters.count, len(training_set.scenes))
     config = replace(config, clusters=replace(config.clusters, count=used))  # as capped: the run's own count
     voice(

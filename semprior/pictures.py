@@ -1,0 +1,98 @@
+"""The images of a data set that a run trains on, with points, masks, seeds and statistics, each made once a machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+import semprior
+from semprior.data.annotations import POINT_FOLDER, POINT_TABLE
+from semprior.data.layout import MASK_FOLDERS, IntensityRange, Layout, Masks, Scene, intensity_range, read_scenes
+from semprior.labels.seed import SEEDS, Seed
+from semprior.shelf import Arrays, key_of, pack, shelved, unpack
+from semprior.statistics import STATISTICS, image_statistics
+
+
+class Pictures:
+    """Training images, then validation images, in the order of their splits.
+
+    Args:
+        layout: of the data set.
+        masks: whether those of the training images are wanted.
+        cache: where arrays are shared; none: nowhere.
+
+    Raises:
+        UserError: the data set has a fault.
+    """
+
+    def __init__(self, layout: Layout, masks: Masks, cache: Path | None) -> None:
+        self._layout, self._masks, self._cache = layout, masks, cache
+        self._key = key_of([*_facts(layout), masks], _code("data")) if cache is not None else ""
+        names = [*layout.splits.get("train", ()), *layout.splits.get("val", ())]
+        held = shelved(cache, self._key, self._read)
+        self.intensity = IntensityRange(*held["intensity"].tolist())
+        self.train = int(held["train"][0])
+        shapes = [tuple(shape) for shape in held["shapes"].tolist()]
+        images = unpack(held["images"], shapes)
+        points = unpack(held["points"], [(count, 2) for count in held["counts"].tolist()])
+        there = held["masked"].tolist()
+        drawn = iter(unpack(held["masks"], [shape for shape, known in zip(shapes, there, strict=True) if known]))
+        self.scenes = [
+            Scene(name, image, marked, next(drawn).view(bool) if known else None)
+            for name, image, marked, known in zip(names, images, points, there, strict=True)
+        ]
+
+    def seeds(self, how: str) -> list[Seed]:
+        """The first pseudo-mask of each image, by the setting `labels.seed`."""
+
+        def make() -> Arrays:
+            made = [SEEDS[how](scene.image, scene.points) for scene in self.scenes]
+            return {
+                "masks": pack(seed.mask.view(np.uint8) for seed in made),
+                "succeeded": pack(seed.succeeded.view(np.uint8) for seed in made),
+            }
+
+        held = shelved(self._cache, key_of([self._key, "seeds", how], _code("labels")), make)
+        masks = unpack(held["masks"], [scene.image.shape for scene in self.scenes])
+        succeeded = unpack(held["succeeded"], [(len(scene.points),) for scene in self.scenes])
+        return [Seed(mask.view(bool), found.view(bool)) for mask, found in zip(masks, succeeded, strict=True)]
+
+    def statistics(self) -> np.ndarray:
+        """(n, 55) statistics of the images."""
+
+        def make() -> Arrays:
+            return {"statistics": np.stack([image_statistics(scene.image) for scene in self.scenes])}
+
+        key = key_of([self._key, "statistics", STATISTICS], _code("statistics"))
+        return shelved(self._cache, key, make)["statistics"]
+
+    def _read(self) -> Arrays:
+        intensity = intensity_range(self._layout)
+        train = read_scenes(self._layout, "train", intensity, masks=self._masks)
+        scenes: Sequence[Scene] = [*train, *read_scenes(self._layout, "val", intensity)]
+        return {
+            "intensity": np.array([intensity.low, intensity.high]),
+            "train": np.array([len(train)]),
+            "shapes": np.array([scene.image.shape for scene in scenes]),
+            "images": pack(scene.image for scene in scenes),
+            "counts": np.array([len(scene.points) for scene in scenes]),
+            "points": pack(scene.points.astype(np.int64) for scene in scenes),
+            "masked": np.array([scene.mask is not None for scene in scenes]),
+            "masks": pack(scene.mask.view(np.uint8) for scene in scenes if scene.mask is not None),
+        }
+
+
+def _facts(layout: Layout) -> list[str]:
+    """Everything that may change what is read: names of splits, and name, size and time of every file."""
+    folders = [layout.root / name for name in ("images", *MASK_FOLDERS, POINT_FOLDER) if (layout.root / name).is_dir()]
+    files = [path for folder in folders for path in sorted(folder.iterdir())]
+    files += [layout.root / POINT_TABLE] if (layout.root / POINT_TABLE).is_file() else []
+    stamps = [(path.relative_to(layout.root), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return [str(layout.root.resolve()), str(layout.splits), *map(str, stamps)]
+
+
+def _code(part: str) -> list[Path]:
+    """The modules of a part of this package, whose change makes anew what they made."""
+    return sorted((Path(semprior.__file__).parent / part).glob("*.py"))
