@@ -3,10 +3,6 @@
 import warnings
 
 import numpy as np
-from sklearn.cluster import KMeans
-from sklearn.decomposition import PCA
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.feature_selection import mutual_info_classif
 from threadpoolctl import threadpool_limits
 
 from semprior.errors import UserError
@@ -125,6 +121,8 @@ def principal_components(features: np.ndarray) -> np.ndarray:
     Returns:
         (n, components) float64; 2 to 20 components, or as many as the data has where that is fewer.
     """
+    from sklearn.decomposition import PCA  # seconds, like the others: only where images are clustered
+
     standardised = (features - features.mean(axis=0)) / features.std(axis=0)
     pca = PCA(svd_solver="full").fit(standardised)
     reached = np.cumsum(pca.explained_variance_ratio_)
@@ -134,6 +132,9 @@ def principal_components(features: np.ndarray) -> np.ndarray:
 
 def _partition(features: np.ndarray, count: int, seed: int) -> np.ndarray:
     """(n,) labels of k-means on the principal components of (n, features) columns."""
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
     distinct, first, member = np.unique(features, axis=0, return_index=True, return_inverse=True)
     if not features.shape[1] or len(distinct) == 1:
         return np.zeros(len(features), np.int64)
@@ -154,6 +155,8 @@ def _informative_columns(features: np.ndarray, labels: np.ndarray, seed: int) ->
     The estimate of the mutual information rests on neighbours of the same label and leaves out images that are alone in
     theirs. Where all are, no column is better than another.
     """
+    from sklearn.feature_selection import mutual_info_classif
+
     together = np.bincount(labels)[labels] > 1
     if features.shape[1] <= KEPT_FEATURES or not together.any():
         return None

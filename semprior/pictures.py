@@ -1,4 +1,4 @@
-"""The images of a data set that a run trains on, with points, masks, seeds and statistics, each made once a machine."""
+"""The images of a data set that a run trains on: points, masks, seeds, statistics, clusters, made once a machine."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 import semprior
+from semprior.clusters import cluster
 from semprior.data.annotations import POINT_FOLDER, POINT_TABLE
 from semprior.data.layout import MASK_FOLDERS, IntensityRange, Layout, Masks, Scene, intensity_range, read_scenes
 from semprior.labels.seed import SEEDS, Seed
@@ -65,8 +66,21 @@ class Pictures:
         def make() -> Arrays:
             return {"statistics": np.stack([image_statistics(scene.image) for scene in self.scenes])}
 
-        key = key_of([self._key, "statistics", STATISTICS], _code("statistics"))
-        return shelved(self._cache, key, make)["statistics"]
+        return shelved(self._cache, self._statistics_key, make)["statistics"]
+
+    def clusters(self, order: Sequence[int], count: int, seed: int) -> np.ndarray:
+        """(n,) cluster of each image, in another order."""
+
+        def make() -> Arrays:
+            return {"clusters": cluster(self.statistics()[np.asarray(order)], count, seed)}
+
+        code = [Path(semprior.__file__).parent / "clusters.py"]
+        key = key_of([self._statistics_key, list(order), count, seed], code)
+        return shelved(self._cache, key, make)["clusters"]
+
+    @property
+    def _statistics_key(self) -> str:
+        return key_of([self._key, "statistics", STATISTICS], _code("statistics"))
 
     def _read(self) -> Arrays:
         intensity = intensity_range(self._layout)

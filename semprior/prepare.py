@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from semprior.clusters import capped_count, cluster
+from semprior.clusters import capped_count
 from semprior.config import Config, Resolved
 from semprior.data.batches import Normalisation
 from semprior.data.layout import IntensityRange, Layout, Scene, normalisation, read_scenes, split_holdout
@@ -116,7 +116,7 @@ def _clusters(pictures: Pictures, order: Sequence[int], resolved: Resolved, say:
         say(remark)
     if count == 1:
         return np.zeros(len(order), np.int64)
-    return cluster(pictures.statistics()[np.asarray(order)], count, config.seed)
+    return pictures.clusters(order, count, config.seed)
 
 
 def load_features(config: Config, training_set: TrainingSet, cache: Path, device: torch.device, say: Say) -> Features:

@@ -18,6 +18,8 @@ from semprior.board import Board, open_board
 from semprior.trainer import Report
 from tune.storage import Storage
 
+_SHOWN = ("holdout/point_score", "holdout/iou")
+
 
 class TrialFiles:
     """The log and the events of one attempt.
@@ -55,7 +57,7 @@ class TrialFiles:
             return
         losses = f"inner loss {report.inner_loss:.4f}"
         losses += "" if report.outer_loss is None else f", outer loss {report.outer_loss:.4f}"
-        scores = "".join(f", {name} {value:.4f}" for name, value in report.scores.items() if name.count("/") == 1)
+        scores = "".join(f", {name} {report.scores[name]:.4f}" for name in _SHOWN if name in report.scores)
         self.say(f"epoch {report.epoch}: {losses}{scores} ({report.seconds:.1f} s){', best' if report.best else ''}")
         scalars = {"train/inner_loss": report.inner_loss, "train/rate": report.rate, "train/pool": float(report.pool)}
         if report.outer_loss is not None:

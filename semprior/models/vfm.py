@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
-import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -106,6 +105,8 @@ def load_vfm(name: str, weights: str = "auto", device: torch.device | str = "cpu
     Raises:
         UserError: unknown or unsuitable name, weights that cannot be had (with the three ways out) or do not fit.
     """
+    import timm  # seconds: only where a VFM is used
+
     _check_name(name)
     found, source = (None, "random") if weights == "random" else find_weights(name, weights)
     with torch.random.fork_rng(devices=[]):  # the same random weights everywhere, and no draw from the caller's state
@@ -144,6 +145,8 @@ class _UnfitMaps(Exception):
 
 
 def _check_name(name: str) -> None:
+    import timm
+
     if not timm.is_model(name):
         near = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=1, cutoff=0.0)
         raise UserError(f"vfm.name: {name}: timm has no such model; did you mean {near[0]}?")
@@ -156,6 +159,7 @@ def _check_name(name: str) -> None:
 
 def _create(name: str, weights: StateDict | None, source: str) -> nn.Module:
     """The whole network, `weights` loaded strictly after timm's own conversion of foreign key names."""
+    import timm
 
     def create(**options: object) -> nn.Module:
         try:

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-import timm
 import torch
 from rich.console import Console
 from safetensors.torch import load_file, save_file
@@ -180,6 +179,8 @@ class _HubFailure(Exception):
 
 def _hub_weights(name: str) -> StateDict:
     """Weights of `name` from the local hub cache or the hub, failing within seconds when there is no network."""
+    import timm
+
     cfg = timm.get_pretrained_cfg(name)
     if cfg is None or not (cfg.hf_hub_id or cfg.url):
         raise _HubFailure("timm knows no pretrained weights for this model")
