@@ -51,11 +51,18 @@ def fault_of(error: Exception) -> Fault:
         return _fault(error.controller_failure)
     if not isinstance(error, WorkerGroupError):
         return _fault(error)
-    faults = [_fault(getattr(cause, "_base_exc", cause)) for _, cause in sorted(error.worker_failures.items())]
+    faults = [_fault(_cause(failure)) for _, failure in sorted(error.worker_failures.items())]
     # where one worker fails others lose their connection to it: the reason is that of the most telling one
     telling = [fault for kind in ("user", "memory", "preempted") for fault in faults if fault.kind == kind]
     lost = [fault for fault in faults if fault.reason.startswith("a worker")]
     return (telling or lost or faults)[0]
+
+
+def _cause(failure: Exception) -> BaseException:
+    """What Ray Train has wrapped: an error of the worker's own, or that it does not answer."""
+    for name in ("_base_exc", "health_check_failure"):
+        failure = getattr(failure, name, failure)
+    return failure
 
 
 def _fault(error: BaseException) -> Fault:
@@ -64,12 +71,13 @@ def _fault(error: BaseException) -> Fault:
     text = " ".join(str(error).split())
     if isinstance(error, UserError):
         return Fault("user", text)
-    if isinstance(error, OutOfMemoryError | MemoryError) or "out of memory" in text.lower():
-        return Fault("memory", f"out of memory: {text}"[:400])
-    if isinstance(error, RayActorError) and error.preempted:
-        return Fault("preempted", "its machine was taken away")
     if isinstance(error, RayActorError):
-        return Fault("worker", f"a worker died: {_essence(text)}"[:400])
+        if error.preempted:
+            return Fault("preempted", "its machine was taken away")
+        if "low on memory" not in text:
+            return Fault("worker", f"a worker died: {_essence(text)}"[:400])
+    if isinstance(error, OutOfMemoryError | RayActorError | MemoryError) or "out of memory" in text.lower():
+        return Fault("memory", f"out of memory: {text}"[:400])
     return Fault("worker", f"{type(error).__name__}: {text}"[:400])
 
 
