@@ -29,12 +29,6 @@ def ray_cluster(*nodes):
 
     Gives Ray's `Cluster`; the first node is the head.
     """
-    os.environ |= {
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # loopback alone, see tune.local
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_raylet_start_wait_time_s": "300",
-        "RAY_memory_monitor_refresh_ms": "0",  # whatever else fills this machine's memory is not the sweep's fault
-    }
     import ray
     from ray.cluster_utils import Cluster
 
