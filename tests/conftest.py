@@ -14,7 +14,6 @@ from semprior.cli import main
 
 # Of a Ray that a test starts; some are read when ray is first imported.
 os.environ |= {
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # loopback alone, see tune.local
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_raylet_start_wait_time_s": "300",  # of a machine that does much else
     "RAY_memory_monitor_refresh_ms": "0",  # whatever else fills its memory is not the sweep's fault

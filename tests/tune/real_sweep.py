@@ -1,6 +1,5 @@
 """Real sweeps on a real Ray, small enough for a test: trials of fractions of a second an epoch."""
 
-import os
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +20,11 @@ PLAIN = {
     "scheduler": {"name": "none"},
     "concurrent": 1,
 }
+STOPPING = {
+    "search": {"optim.rate": {"float": [1e-6, 1e-5], "log": True}},
+    "scheduler": {"name": "asha", "factor": 4, "first": 4},
+}
+"""Trials of at least six epochs: the base, which learns, and others, which do not and are stopped at epoch 4."""
 
 
 @contextmanager

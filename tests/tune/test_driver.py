@@ -1,9 +1,12 @@
 """Real sweeps: their trials run, are recorded, stop when asked, and go on; nothing is left behind."""
 
+from pathlib import Path
+
 import pytest
 
 from semprior.errors import UserError
-from tests.tune.real_sweep import new_sweep, ray_cluster, results
+from tests.tiny import SPLITS
+from tests.tune.real_sweep import STOPPING, new_sweep, ray_cluster, results
 from tune.driver import run_sweep
 from tune.results import ResultsStore
 
@@ -29,8 +32,9 @@ def left_behind():
 
 
 @pytest.mark.slow
-def test_a_sweep_runs_its_trials_and_records_every_epoch_once(cluster, folder):
-    sweep = new_sweep(folder, "plain", trials=2)
+def test_a_sweep_runs_its_trials_and_records_every_epoch_once(cluster, folder, cache):
+    vision = ("scam.stages=[1]", "vfm.name=test_vit", "vfm.weights=random")
+    sweep = new_sweep(folder, "plain", trials=2, base=vision)
     assert run_sweep(sweep.spec, sweep.storage.uri, 1)
     curves, trials = results(sweep)
     assert list(trials) == ["0000", "0001"]
@@ -41,6 +45,50 @@ def test_a_sweep_runs_its_trials_and_records_every_epoch_once(cluster, folder):
         assert trial.checkpoint and sweep.storage.exists(f"{trial.checkpoint}/manifest.json")
         assert sweep.storage.exists(f"logs/{trial.trial}.log")
         assert sweep.storage.exists(f"tensorboard/{trial.trial}/1")
+    # One pass of the vision model over the images, for all trials together: an entry an image, and one for black.
+    (index,) = cache.glob("*/index.jsonl")
+    assert len(index.read_text().splitlines()) == SPLITS["train"] + SPLITS["val"] + 1
+    computed = [f"({count} computed now)" for count in (SPLITS["train"] + SPLITS["val"], 0)]
+    for trial, told in zip(trials, computed, strict=True):
+        assert told in sweep.storage.read(f"logs/{trial}.log").decode()
+    assert not left_behind()
+
+
+@pytest.mark.slow
+def test_early_stops_leave_nothing_behind_and_drivers_take_no_slots(cluster, folder):
+    """Two slots, more trials than slots, most of them stopped, and no dashboard that Ray Train could ask."""
+    sweep = new_sweep(folder, "asha", trials=6, epochs=6, concurrent="auto", **STOPPING)
+    assert run_sweep(sweep.spec, sweep.storage.uri, 1)
+    trials = ResultsStore(sweep.storage).trials()
+    assert [trial.trial for trial in trials] == [f"{number:04d}" for number in range(6)]
+    stopped = [trial for trial in trials if trial.state == "stopped"]
+    assert len(stopped) >= 2
+    assert {(trial.reason, trial.epochs) for trial in stopped} == {("stopped by asha at epoch 4", 5)}
+    assert {trial.epochs for trial in trials if trial.state == "completed"} == {6}
+    records = ResultsStore(sweep.storage).records()
+    started, ended = ({t: r.time for t, told in records.items() for r in told if r.kind == k} for k in ("start", "end"))
+    assert started["0001"] < ended["0000"]  # two at a time
+    assert not left_behind()
+
+
+@pytest.mark.slow
+def test_a_trial_that_diverges_ends_with_its_best_and_a_stopped_sweep_goes_on(cluster, folder):
+    grid = {"search": {"optim.rate": {"values": [3e-3, 1e20]}}, "sampler": {"name": "grid"}}
+    sweep = new_sweep(folder, "cut", trials=2, epochs=4, **grid)
+    store = ResultsStore(sweep.storage)
+    assert not run_sweep(sweep.spec, sweep.storage.uri, 1, stop=lambda: len(store.curve("0000")) > 1)
+    (cut,) = store.trials()
+    assert (cut.state, cut.attempt) == ("running", 1)
+    newest = store.curve("0000")[-1].checkpoint
+    (Path(sweep.storage.path(newest)) / "arrays.npz").write_bytes(b"damaged")
+
+    assert run_sweep(sweep.spec, sweep.storage.uri, 2)
+    whole, diverged = store.trials()
+    assert (whole.state, whole.epochs, whole.attempt) == ("completed", 4, 2)
+    again = next(r for r in store.records()["0000"] if r.kind == "start" and r.attempt == 2)
+    assert again.epoch == cut.epochs - 1 and "arrays.npz" in again.reason
+    assert (diverged.state, diverged.attempt) == ("diverged", 1)
+    assert "not finite" in diverged.reason or "the loss is" in diverged.reason
     assert not left_behind()
 
 

@@ -14,13 +14,13 @@ from collections import Counter
 import pytest
 
 from tests.conftest import ROOT
-from tests.tune.real_sweep import new_sweep, ray_cluster, results, wait_for
+from tests.tune.real_sweep import STOPPING, new_sweep, ray_cluster, results, wait_for
 from tune.driver import Past, run_sweep
 from tune.results import ResultsStore
 
 pytestmark = pytest.mark.slow
 
-SEARCHING = {"sampler": {"name": "tpe", "startup": 2}, "scheduler": {"name": "asha", "factor": 2}}
+SEARCHING = {**STOPPING, "sampler": {"name": "tpe", "startup": 2}}
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def folder(tmp_path_factory):
 
 
 def sweep_of(folder, name):
-    return new_sweep(folder, name, trials=3, epochs=5, **SEARCHING)
+    return new_sweep(folder, name, trials=3, epochs=6, **SEARCHING)
 
 
 def memory(sweep):
@@ -49,8 +49,8 @@ def memory(sweep):
 def undisturbed(cluster, folder):
     sweep = sweep_of(folder, "undisturbed")
     assert run_sweep(sweep.spec, sweep.storage.uri, 1)
-    assert len(results(sweep)[1]) == 3
-    assert any(known for known in memory(sweep)[1])
+    assert [state for state, _, _ in results(sweep)[1].values()] == ["completed", "stopped", "stopped"]
+    assert [set(passed) for passed in memory(sweep)[1][0].values()] == [{"0000", "0001", "0002"}]
     return sweep
 
 
