@@ -157,6 +157,8 @@ def push_weights(name: str, uri: str, weights: str, console: Console) -> tuple[s
     Raises:
         UserError: no such model or weights, or the address cannot be written, or holds others.
     """
+    import timm
+
     if timm.get_pretrained_cfg(name) is None:
         raise UserError(f"{name}: timm knows no such model with weights")
     found, _ = find_weights(name, weights)
