@@ -6,7 +6,6 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from semprior.config import Resolved, flatten, unflatten
 from semprior.data.layout import find_layout
 from semprior.parallel import rank, workers
 from semprior.prepare import load_features, read_training_set
+from semprior.remote import local_data
 from semprior.trainer import DivergedError, Report, Trainer, data_digest
 from tune.checkpoints import DamagedCheckpointError, StoredCheckpoint, get_checkpoint, put_checkpoint
 from tune.origin import revision, versions
@@ -68,7 +68,7 @@ class Attempt:
 
     def _prepared(self) -> Trainer:
         config = unflatten(self.order.leaves, "sweep")
-        layout, resolved = find_layout(Path(self.order.data)), Resolved(config, frozenset())
+        layout, resolved = find_layout(local_data(self.order.data)), Resolved(config, frozenset())
         training_set = read_training_set(layout, resolved, self._say, cache_folder())
         count = min(config.clusters.count, len(training_set.scenes))
         config = replace(config, clusters=replace(config.clusters, count=count))

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from semprior.errors import UserError
+from tune.jobs import CLUSTER_VARIABLE
 from tune.origin import revision, versions
 from tune.storage import Storage, open_storage
 from tune.sweep import STORAGE_VARIABLE, SweepSpec
@@ -132,4 +133,6 @@ def command(verb: str, sweep: Sweep, *more: str, which: str = "") -> str:
     home = head.rpartition("/")[0] + mark + query
     usual = open_storage(os.environ.get(STORAGE_VARIABLE) or DEFAULT_STORAGE).uri
     place = () if home == usual else ("--storage", home)
-    return shlex.join(["semprior-tune", verb, f"{sweep.id}:{which}" if which else sweep.id, *more, *place])
+    cluster = os.environ.get(CLUSTER_VARIABLE)
+    there = ("--cluster", cluster) if cluster else ()
+    return shlex.join(["semprior-tune", verb, f"{sweep.id}:{which}" if which else sweep.id, *more, *place, *there])

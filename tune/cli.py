@@ -32,6 +32,17 @@ Address = Annotated[
     str | None,
     typer.Option("--address", help="Job server of a cluster; else this machine.", metavar="http://HEAD:8265"),
 ]
+ClusterFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--cluster",
+        help="File that `ray up` was given: finds head, token and storage. Else SEMPRIOR_CLUSTER.",
+        metavar="FILE.yaml",
+        envvar="SEMPRIOR_CLUSTER",
+        show_envvar=False,
+        show_default=False,
+    ),
+]
 Detach = Annotated[bool, typer.Option("--detach", help="Start it and do not wait; `status --follow` watches it.")]
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on until the sweep ends.")]
 Format = Annotated[str, typer.Option("--format", help="table, json or csv.", metavar="NAME")]
@@ -56,6 +67,7 @@ def submit(
     sweep: Annotated[Path, typer.Argument(help="The sweep file.", metavar="SWEEP.yaml")],
     storage: Storage = None,
     address: Address = None,
+    cluster: ClusterFile = None,
     id_: Annotated[
         str | None, typer.Option("--id", help="Of the sweep; else its name.", metavar="ID", show_default=False)
     ] = None,
@@ -70,54 +82,68 @@ def submit(
     """
     from tune.commands import submit as command
 
-    request = command.Request(sweep, storage, address, id_, detach)
     if dry_run:
+        from tune.cluster import storage_of_cluster
         from tune.commands.dry_run import dry_run as tell
 
-        tell(request, console())
-    else:
-        command.submit(request, console())
+        with storage_of_cluster(cluster):
+            tell(command.Request(sweep, storage, address, id_, detach), console())
+        return
+    from tune.cluster import reached
+
+    with reached(cluster, address) as there:
+        command.submit(command.Request(sweep, storage, there, id_, detach), console())
 
 
 @app.command()
-def resume(name: Name, storage: Storage = None, address: Address = None, detach: Detach = False) -> None:
+def resume(
+    name: Name, storage: Storage = None, address: Address = None, cluster: ClusterFile = None, detach: Detach = False
+) -> None:
     """Go on with a sweep that was stopped or lost.
 
     What is finished is not run again; a trial that was cut off goes on from its last whole epoch.
     """
+    from tune.cluster import reached
     from tune.commands import submit as command
 
-    command.resume(name, storage, address, detach, console())
+    with reached(cluster, address) as there:
+        command.resume(name, storage, there, detach, console())
 
 
 @app.command()
-def stop(name: Name, storage: Storage = None, address: Address = None) -> None:
+def stop(name: Name, storage: Storage = None, address: Address = None, cluster: ClusterFile = None) -> None:
     """Stop a sweep; `resume` goes on.
 
     Its trials finish their epoch and keep its checkpoint.
     """
+    from tune.cluster import reached
     from tune.commands import control
 
-    control.stop(name, storage, address, console())
+    with reached(cluster, address) as there:
+        control.stop(name, storage, there, console())
 
 
 @app.command(name="list")
-def list_(storage: Storage = None, format_: Format = "table") -> None:
+def list_(storage: Storage = None, cluster: ClusterFile = None, format_: Format = "table") -> None:
     """List the sweeps of a storage."""
+    from tune.cluster import storage_of_cluster
     from tune.commands import overview
 
-    overview.list_sweeps(storage, format_, console())
+    with storage_of_cluster(cluster):
+        overview.list_sweeps(storage, format_, console())
 
 
 @app.command()
-def status(name: Name, storage: Storage = None, follow: Follow = False) -> None:
+def status(name: Name, storage: Storage = None, cluster: ClusterFile = None, follow: Follow = False) -> None:
     """Show how far a sweep is, and its trials.
 
     It is running, lost (its driver went silent), stopped or done.
     """
+    from tune.cluster import storage_of_cluster
     from tune.commands import overview
 
-    overview.status(name, storage, follow, console())
+    with storage_of_cluster(cluster):
+        overview.status(name, storage, follow, console())
 
 
 @app.command()
@@ -128,18 +154,22 @@ def logs(
     ] = None,
     storage: Storage = None,
     address: Address = None,
+    cluster: ClusterFile = None,
     follow: Follow = False,
 ) -> None:
     """Print the log of a sweep's driver, or of a trial."""
+    from tune.cluster import reached
     from tune.commands import control
 
-    control.logs(name, trial, storage, address, follow)
+    with reached(cluster, address) as there:
+        control.logs(name, trial, storage, there, follow)
 
 
 @app.command()
 def top(
     name: Name,
     storage: Storage = None,
+    cluster: ClusterFile = None,
     count: Annotated[int, typer.Option("-n", help="Number of places.", min=1)] = 10,
     by: Annotated[
         str | None,
@@ -154,20 +184,24 @@ def top(
     With standard errors: within one of them the cheaper goes first. Then what the search gained over trial 0, the
     preset itself, and which dimensions mattered.
     """
+    from tune.cluster import storage_of_cluster
     from tune.commands import ranking
 
-    ranking.top(name, storage, count, by, format_, console())
+    with storage_of_cluster(cluster):
+        ranking.top(name, storage, count, by, format_, console())
 
 
 @app.command()
-def show(name: Name, trial: Trial, storage: Storage = None) -> None:
+def show(name: Name, trial: Trial, storage: Storage = None, cluster: ClusterFile = None) -> None:
     """Show all about a trial.
 
     Configuration, curve, cost, where it ran, why it stopped, and the `semprior train` command that repeats it.
     """
+    from tune.cluster import storage_of_cluster
     from tune.commands import ranking
 
-    ranking.show(name, trial, storage, console())
+    with storage_of_cluster(cluster):
+        ranking.show(name, trial, storage, console())
 
 
 @app.command()
@@ -177,14 +211,17 @@ def pull(
     ],
     out: Annotated[Path, typer.Option(help="A new folder.", metavar="DIR")],
     storage: Storage = None,
+    cluster: ClusterFile = None,
 ) -> None:
     """Fetch a checkpoint, verified.
 
     `semprior evaluate`, `predict` and `export` take the folder as it is.
     """
+    from tune.cluster import storage_of_cluster
     from tune.commands import fetch
 
-    fetch.pull(which, out, storage, console())
+    with storage_of_cluster(cluster):
+        fetch.pull(which, out, storage, console())
 
 
 @app.command()
@@ -192,6 +229,7 @@ def promote(
     name: Name,
     storage: Storage = None,
     address: Address = None,
+    cluster: ClusterFile = None,
     top_: Annotated[int, typer.Option("--top", help="Number of configurations, the best.", min=1)] = 5,
     seeds: Annotated[int, typer.Option(help="Runs of each.", min=1)] = 3,
     set_: Annotated[
@@ -209,10 +247,12 @@ def promote(
     They are ranked by their mean, with a confidence interval. A promotion that was stopped goes on when it is asked
     for again.
     """
+    from tune.cluster import reached
     from tune.commands import promote as command
 
-    request = command.Request(name, storage, address, top_, seeds, tuple(set_ or ()), final, id_)
-    command.promote(request, console())
+    with reached(cluster, address) as there:
+        request = command.Request(name, storage, there, top_, seeds, tuple(set_ or ()), final, id_)
+        command.promote(request, console())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

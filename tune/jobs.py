@@ -6,9 +6,12 @@ submitted it; what they import must be installed there. Data and checkpoints do 
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import shlex
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,9 +20,17 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from semprior.errors import UserError
+from tune.origin import REVISION_VARIABLE, revision, versions
+from tune.probe import verdict
+from tune.sweep import SweepSpec
 
+TOKEN_VARIABLE = "RAY_AUTH_TOKEN"
 _REACH = 10.0  # seconds that a head may take to answer
 _PORT = 8265
+_POLL = 0.3  # seconds between two questions about a job that is waited for
+_CARRIED = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")  # which server an address means; rights stay where they are
+CLUSTER_VARIABLE = "SEMPRIOR_CLUSTER"
+"""Names the launcher file when no ``--cluster`` is given; set while a command runs with one."""
 _REDIRECTING = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 
 
@@ -36,6 +47,16 @@ class Target:
     address: str
     token: str | None = None
     python: str = "python"
+
+    @property
+    def name(self) -> str:
+        """What the user calls it: its launcher file, or its address."""
+        return os.environ.get(CLUSTER_VARIABLE) or self.address
+
+    @property
+    def words(self) -> str:
+        """How the user named it."""
+        return f"--cluster {self.name}" if os.environ.get(CLUSTER_VARIABLE) else f"--address {self.name}"
 
 
 @dataclass(frozen=True)
@@ -72,16 +93,37 @@ class Jobs:
             uri: where it is stored, as the cluster's nodes reach it.
             generation: of the driver.
         """
+        metadata = {"sweep": sweep, "uri": uri, "generation": str(generation)}
+        return self._start(["tune.drive", uri, str(generation)], metadata)
+
+    def probe(self, spec: SweepSpec) -> None:
+        """Ask the cluster whether it can run a sweep (`tune.probe`).
+
+        Raises:
+            UserError: it cannot, and why.
+        """
+        job = self._start(["tune.probe", spec.to_json(), json.dumps(versions())], {})
+        while not job.over:
+            time.sleep(_POLL)
+            job = self.state(job.id)
+        found = verdict(self.logs(job.id))
+        if found is None:
+            raise UserError(f"{self.target.words}: cannot run jobs: {job.message or job.state}")
+        if found["fault"]:
+            raise UserError(f"{self.target.words}: {found['fault']}")
+
+    def _start(self, module: list[str], metadata: dict[str, str]) -> Job:
         import semprior
         import tune
 
         packages = [str(Path(package.__file__).parent) for package in (semprior, tune) if package.__file__]
-        command = shlex.join([self.target.python, "-m", "tune.drive", uri, str(generation)])
+        carried = {REVISION_VARIABLE: revision()} | {name: os.environ[name] for name in _CARRIED if name in os.environ}
+        logging.getLogger("ray").setLevel(logging.WARNING)  # its packing of the two folders is nobody's news
         with _told(self.target):
             job = self._client.submit_job(
-                entrypoint=command,
-                runtime_env={"py_modules": packages, "excludes": ["__pycache__", "*.pyc"]},
-                metadata={"sweep": sweep, "uri": uri, "generation": str(generation)},
+                entrypoint=shlex.join([self.target.python, "-m", *module]),
+                runtime_env={"py_modules": packages, "excludes": ["__pycache__", "*.pyc"], "env_vars": carried},
+                metadata=metadata,
             )
         return self.state(job)
 
@@ -117,13 +159,13 @@ def connect(target: Target) -> Jobs:
     address = target.address if "://" in target.address else f"http://{target.address}"
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UserError(f"--address {target.address}: must look like http://HEAD:{_PORT}")
+        raise UserError(f"{target.words}: must look like http://HEAD:{_PORT}")
     port = parts.port or (443 if parts.scheme == "https" else _PORT)
     try:
         socket.create_connection((parts.hostname, port), timeout=_REACH).close()
     except OSError as error:
         raise UserError(
-            f"--address {target.address}: nobody answers at {parts.hostname}:{port} ({error.strerror or error});"
+            f"{target.words}: nobody answers at {parts.hostname}:{port} ({error.strerror or error});"
             " is the cluster up, and its dashboard reachable from here?"
         ) from error
     from ray.job_submission import JobSubmissionClient
@@ -138,7 +180,7 @@ def connect(target: Target) -> Jobs:
 
 def found_token() -> str | None:
     """The token where Ray looks for it: ``RAY_AUTH_TOKEN``, the file ``RAY_AUTH_TOKEN_PATH``, ``~/.ray/auth_token``."""
-    if token := os.environ.get("RAY_AUTH_TOKEN"):
+    if token := os.environ.get(TOKEN_VARIABLE):
         return token.strip()
     path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
     return path.read_text().strip() if path.is_file() else None
@@ -150,7 +192,7 @@ def _same_version(client: Any, target: Target) -> None:  # noqa: ANN401
     there = client._server_ray_version  # asked for by the client itself when it connects
     if there != ray.__version__:
         raise UserError(
-            f"--address {target.address}: the cluster runs Ray {there}, this machine {ray.__version__};"
+            f"{target.words}: the cluster runs Ray {there}, this machine {ray.__version__};"
             f" install the same: pip install 'ray=={there}'"
         )
 
@@ -165,12 +207,12 @@ def _told(target: Target) -> Iterator[None]:
         yield
     except AuthenticationError as error:
         raise UserError(
-            f"--address {target.address}: the cluster refuses this machine's token; give the cluster's own with"
+            f"{target.words}: the cluster refuses this machine's token; give the cluster's own with"
             " RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH (on its head: ~/.ray/auth_token)"
         ) from error
     except (ConnectionError, requests.RequestException, RuntimeError) as error:
         first = (str(error).splitlines() or [""])[0]
-        raise UserError(f"--address {target.address}: {first or type(error).__name__}") from error
+        raise UserError(f"{target.words}: {first or type(error).__name__}") from error
 
 
 @contextmanager

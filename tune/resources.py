@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from semprior.errors import UserError
+from tune.launched import coming_nodes, launcher_config
 from tune.sweep import Resources, SweepSpec
 
 _WORDS = {"CPU": "CPUs", "GPU": "GPUs"}
@@ -68,19 +69,15 @@ def _there(nodes: Sequence[Mapping[str, float]]) -> str:
 
 
 def cluster_nodes() -> list[dict[str, float]]:
-    """CPU and GPU of each node of the cluster that this process is connected to.
+    """CPU and GPU of each node of the cluster that this process is connected to, and of those that may come.
 
-    Where an autoscaler may add nodes, what it may have at most is another entry: trials that wait are what makes it
-    add them.
+    Where an autoscaler may add nodes, trials that wait are what makes it add them.
     """
     import ray
-    from ray._private.state import state
 
-    alive = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
-    most = state.get_max_resources_from_cluster_config()
-    if most:
-        now = {kind: sum(node.get(kind, 0.0) for node in alive) for kind in ("CPU", "GPU")}
-        extra = {kind: float(most.get(kind, 0.0)) - now[kind] for kind in now}
-        if any(amount > 0 for amount in extra.values()):
-            alive.append({kind: max(amount, 0.0) for kind, amount in extra.items()})
-    return alive
+    nodes = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+    config = launcher_config()
+    if config is not None:
+        nodes.sort(key=lambda node: "node:__internal_head__" not in node)
+        nodes += coming_nodes(nodes, config)
+    return nodes

@@ -79,7 +79,7 @@ def _log(sweep: Sweep, trial: str | None, jobs: Jobs | None, generation: int) ->
     if trial is None and jobs is not None:
         job = jobs.find(sweep.storage.uri)
         if job is None:
-            raise UserError(f"{sweep.id}: --address {jobs.target.address} has no job of it")
+            raise UserError(f"{sweep.id}: {jobs.target.words} has no job of it")
         return jobs.logs(job.id)
     name = driver_log(generation) if trial is None else f"logs/{trial}.log"
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,11 +14,12 @@ from rich.console import Console
 
 from semprior.errors import UserError
 from semprior.progress import say
+from semprior.remote import is_address, look
 from tune.catalogue import Sweep, command, create_sweep
 from tune.commands.places import jobs_of, sweep_of
 from tune.heartbeat import last_heartbeat
 from tune.here import run_here
-from tune.jobs import Job, Jobs
+from tune.jobs import CLUSTER_VARIABLE, Job, Jobs
 from tune.looking import Looker
 from tune.storage import open_storage
 from tune.sweep import SweepSpec, load_sweep
@@ -53,6 +55,9 @@ def submit(request: Request, console: Console) -> None:
     """
     spec = read_spec(request)
     jobs = jobs_of(request.address)
+    if jobs is not None:
+        check_reach(spec)
+        jobs.probe(spec)
     begin(create_sweep(open_storage(spec.storage), request.id or spec.name, spec), jobs, request.detach, console)
 
 
@@ -78,7 +83,10 @@ def resume(name: str, storage: str | None, address: str | None, detach: bool, co
         say(console, f"{name} is done, nothing is left to run; its ranking: {command('top', sweep)}")
         return
     check_data(sweep.spec)
-    run(sweep, beat.generation + 1 if beat is not None else 1, jobs_of(address), detach, console)
+    jobs = jobs_of(address)
+    if jobs is not None:
+        jobs.probe(sweep.spec)
+    run(sweep, beat.generation + 1 if beat is not None else 1, jobs, detach, console)
 
 
 def run(sweep: Sweep, generation: int, jobs: Jobs | None, detach: bool, console: Console) -> View | None:
@@ -99,7 +107,7 @@ def run(sweep: Sweep, generation: int, jobs: Jobs | None, detach: bool, console:
 def run_there(sweep: Sweep, generation: int, jobs: Jobs, detach: bool, console: Console) -> View | None:
     """Start a driver as a job and watch it from here; Ctrl-C ends the watching alone."""
     job = jobs.submit(sweep.id, sweep.storage.uri, generation)
-    say(console, f"{sweep.id}: submitted to {jobs.target.address} as {job.id}")
+    say(console, f"{sweep.id}: submitted to {jobs.target.name} as {job.id}")
     if detach:
         say(console, f"watch it with: {command('status', sweep, '--follow')}")
         return None
@@ -111,7 +119,8 @@ def run_there(sweep: Sweep, generation: int, jobs: Jobs, detach: bool, console: 
         raise typer.Exit(130) from None
     ended = jobs.state(job.id)
     if ended.state == "failed" and view.word not in ("stopped", "done"):
-        log = command("logs", sweep, "--address", jobs.target.address)
+        there = () if os.environ.get(CLUSTER_VARIABLE) else ("--address", jobs.target.address)
+        log = command("logs", sweep, *there)
         raise UserError(f"{sweep.id}: its job failed: {ended.message}; see `{log}`")
     return view
 
@@ -139,11 +148,21 @@ def check_data(spec: SweepSpec) -> None:
     """Refuse data that cannot be trained on, and objectives that need masks where there are none."""
     from semprior.data.layout import find_layout
 
-    if "://" in spec.data:  # fetched by the nodes, and checked there
+    if is_address(spec.data):
+        spec.require_masks(bool(look(spec.data, "data").about.get("masks")))
         return
     layout = find_layout(spec.data)
     masked = {path.stem for path in layout.masks.iterdir()} if layout.masks is not None else set()
     spec.require_masks(masked.issuperset(layout.splits["train"]))
+
+
+def check_reach(spec: SweepSpec) -> None:
+    """Refuse data that only this machine has: a cluster gets addresses, not data; a shared folder's is file:///..."""
+    if os.environ.get(CLUSTER_VARIABLE) and not is_address(spec.data):
+        raise UserError(
+            f"data: {spec.data}: is on this machine only; put it where the cluster fetches it, with"
+            f" `semprior data push {shlex.quote(spec.data)} URI`, and write data: URI"
+        )
 
 
 def _asking(jobs: Jobs, job: Job) -> Callable[[], bool]:
