@@ -16,12 +16,12 @@ _OBJECTS = 256 * 2**20  # bytes of Ray's object store: trials exchange nothing l
 
 
 @contextmanager
-def local_ray(cpus: int | None = None, gpus: int | None = None) -> Iterator[str]:
-    """Start a Ray of one node and stop it; gives the address of its dashboard.
+def local_ray(cpus: int | None = None, gpus: int | None = None) -> Iterator[None]:
+    """Start a Ray of one node and stop it.
 
-    The dashboard runs, because Ray Train asks it for the placement groups of stopped trials: without it they are
-    never given back and a sweep hangs after a few early stops. All servers listen on 127.0.0.1 alone, and clients
-    need the token that Ray makes in the user's home.
+    Without a dashboard, whose processes take seconds to start: nobody asks it, as trials give their placement groups
+    back themselves (`tune.group`). All servers listen on 127.0.0.1 alone, and clients need the token that Ray makes in
+    the user's home.
 
     Args:
         cpus: slots for workers; none: the processors that this process may use.
@@ -36,17 +36,16 @@ def local_ray(cpus: int | None = None, gpus: int | None = None) -> Iterator[str]
 
     folder = tempfile.mkdtemp(prefix="st-")  # short: the paths of its sockets may have 107 characters
     try:
-        context = _started(
+        _started(
             address="local",
             num_cpus=cpus if cpus is not None else usable_cpus(),
             num_gpus=gpus if gpus is not None else usable_gpus(),
             object_store_memory=_OBJECTS,
-            include_dashboard=True,
-            dashboard_host="127.0.0.1",
+            include_dashboard=False,
             _temp_dir=folder,
         )
         try:
-            yield f"http://{context.dashboard_url}"
+            yield
         finally:
             ray.shutdown()
     finally:

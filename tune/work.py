@@ -30,7 +30,7 @@ class Order:
 
     Attributes:
         uri: of the sweep.
-        data: folder of the data set.
+        data: folder or address of the data set; each node fetches what lies elsewhere once.
         trial: its id.
         configuration: its number.
         leaves: every leaf of its configuration, its seed included.
