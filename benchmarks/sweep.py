@@ -11,10 +11,12 @@ of trials of five minutes is computed from it: ``300 / (300 + overhead)``.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import heapq
 import json
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -98,7 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.trials <= SLOTS or options.epochs < 1:
         parser.error(f"--trials must be above {SLOTS}, --epochs at least 1")
     busy = load()
-    figures: dict[str, Any] = measure(options.trials, options.epochs)
+    with contextlib.redirect_stdout(sys.stderr):  # Ray shows there what its workers print
+        figures: dict[str, Any] = measure(options.trials, options.epochs)
     figures |= {"machine": describe_machine(), "load_before": busy}
     if options.json:
         print(json.dumps(figures))
