@@ -29,7 +29,6 @@ from rich.table import Table
 from benchmarks.machine import describe_machine, load
 from semprior.data.scenes import write_scenes
 from tune.catalogue import Sweep, create_sweep
-from tune.driver import run_sweep
 from tune.local import local_ray
 from tune.records import Record
 from tune.results import ResultsStore
@@ -72,6 +71,8 @@ def measure(trials: int, epochs: int) -> dict[str, float]:
         os.environ["SEMPRIOR_CACHE"] = str(folder / "cache")
         write_scenes(folder / "scenes", 30, 0)
         with local_ray(cpus=SLOTS, gpus=0):
+            from tune.driver import run_sweep  # here: Ray reads its settings when it is first imported
+
             alone = sweep_of(folder, "alone", 1, epochs)
             began = time.time()
             run_sweep(alone.spec, alone.storage.uri, 1)

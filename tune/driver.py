@@ -8,6 +8,7 @@ then with new ones. Trials that have ended are never run again.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import tempfile
 import time
@@ -70,6 +71,7 @@ def run_sweep(spec: SweepSpec, uri: str, generation: int, stop: Callable[[], boo
     for name, value in _SETTINGS.items():
         os.environ[name] = value
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(at_once)
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)  # it misses its own result files, which nobody needs
     with tempfile.TemporaryDirectory(prefix="semprior-tune-", ignore_cleanup_errors=True) as folder:
         proposals = Proposals(
             past.search, store, past.unfinished(), past.order, past.briefing(folder), at_once, spec.scheduler.name
