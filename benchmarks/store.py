@@ -28,11 +28,11 @@ import numpy as np
 
 from benchmarks.machine import load
 from benchmarks.store_records import METRICS, SCORE, metrics_of, trial_name, write_trials
-from tune.arrange import KEYS, arrange
 from tune.compaction import compact, compacting
 from tune.records import METRIC
 from tune.storage import Storage, open_storage
-from tune.view import read_view, scan, take_view
+from tune.summaries import arrange_view
+from tune.view import take_view
 
 TAIL = 5000  # records that are not compacted yet
 LOCAL_S, S3_S, MEMORY_MB = 2.0, 5.0, 500.0  # bars
@@ -122,13 +122,13 @@ def _write_at_once(uri: str, numbers: range, epochs: int, batch: int, writers: i
 def count_lost(storage: Storage, trials: int, epochs: int) -> int:
     """Records that are not there, or twice, or with other metrics than were written."""
     columns = [METRIC + name for name in ("inner_loss", SCORE)]
-    read = read_view(storage, lambda view: scan(view, [*KEYS, *columns]))
-    found = arrange(read.table)
+    files, found = arrange_view(take_view(storage))
+    table = files.columns(columns)
     if found.trials != [trial_name(number) for number in range(trials)]:
         return trials * epochs
     place = found.owners * epochs + found.epochs
     times = np.bincount(place, minlength=trials * epochs)
-    loss, score = (read.table[name].to_numpy()[found.reports] for name in columns)
+    loss, score = (table[name].to_numpy()[found.reports] for name in columns)
     wrong = np.zeros(trials * epochs, bool)
     starts = np.searchsorted(found.owners, np.arange(trials + 1))
     for number in range(trials):
@@ -140,7 +140,8 @@ def count_lost(storage: Storage, trials: int, epochs: int) -> int:
         same &= ~evaluated | (score[rows] == truth[seen, METRICS.index(SCORE)])
         same &= evaluated == (seen % 2 == 1)
         wrong[place[rows][~same]] = True
-    return int(np.count_nonzero((times != 1) | wrong)) + (read.table.num_rows - trials * epochs)
+    doubled = table.num_rows - len(found.reports)
+    return int(np.count_nonzero((times != 1) | wrong)) + doubled
 
 
 def _size(storage: Storage) -> int:

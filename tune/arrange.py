@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from tune.records import KINDS
 
-KEYS = ("trial", "attempt", "epoch", "kind", "configuration", "wall_s", "device_s", "writer", "time")
-"""The columns that `arrange` needs."""
+KEYS = ("trial", "attempt", "epoch", "kind", "writer")
+"""The columns that `arrange` needs of every row; of some it needs ``time``."""
 NEVER = np.int64(1) << 31  # an epoch that no run reaches
 
 
@@ -28,9 +28,8 @@ class Arranged:
         ends: (T,) position of the end; -1 while the trial runs.
         firsts: (T,) position of one record of the trial.
         attempts: (T,) the highest attempt.
-        configurations: (T,) number of the configuration.
-        wall_s: (T,) seconds of all attempts.
-        device_s: (T,) device seconds of all attempts.
+        told: (N,) positions of all records, each once, whether it counts or not.
+        tellers: (N,) which trial each of these is of.
     """
 
     trials: list[str]
@@ -41,19 +40,26 @@ class Arranged:
     ends: np.ndarray
     firsts: np.ndarray
     attempts: np.ndarray
-    configurations: np.ndarray
-    wall_s: np.ndarray
-    device_s: np.ndarray
+    told: np.ndarray
+    tellers: np.ndarray
+
+    def total(self, column: pa.ChunkedArray) -> np.ndarray:
+        """(T,) sums over all records of each trial, of a column of the table."""
+        return np.bincount(self.tellers, column.to_numpy()[self.told], len(self.trials))
 
 
-def arrange(table: pa.Table) -> Arranged:
-    """Arrange the records of a table with the columns `KEYS`, in any order and with doubles."""
+def arrange(table: pa.Table, time_of: Callable[[np.ndarray], np.ndarray]) -> Arranged:
+    """Arrange records in any order and with doubles.
+
+    Args:
+        table: has the columns `KEYS`.
+        time_of: gives the times of the rows at some positions; asked for few of them.
+    """
     trials, trial = ranked_words(table["trial"])
     _, writer = ranked_words(table["writer"])
     kind = ranked_kinds(table["kind"])
     attempt, epoch = table["attempt"].to_numpy(), table["epoch"].to_numpy()
-    time = table["time"].to_numpy()
-    rows = _told_once([trial, attempt, writer, epoch, kind], time)
+    rows = _told_once([trial, attempt, writer, epoch, kind], time_of)
     trial, attempt, writer, epoch, kind = (column[rows] for column in (trial, attempt, writer, epoch, kind))
 
     # groups of rows of one trial, attempt and writer, in order
@@ -68,7 +74,7 @@ def arrange(table: pa.Table) -> Arranged:
     np.maximum.at(top, trial[firsts], attempt[firsts])
     starting = kind == KINDS.index("start")
     ending = np.flatnonzero((kind == KINDS.index("end")) & (attempt == top[trial]))
-    ending = ending[np.argsort(time[rows[ending]], kind="stable")]
+    ending = ending[np.argsort(time_of(rows[ending]), kind="stable")] if len(ending) > 1 else ending
     return Arranged(
         trials=trials,
         reports=rows[counts],
@@ -78,20 +84,19 @@ def arrange(table: pa.Table) -> Arranged:
         ends=last_of_each(trial[ending], rows[ending], number),
         firsts=last_of_each(trial, rows, number),
         attempts=top,
-        configurations=table["configuration"].to_numpy()[last_of_each(trial, rows, number)],
-        wall_s=np.bincount(trial, table["wall_s"].to_numpy()[rows], number),
-        device_s=np.bincount(trial, table["device_s"].to_numpy()[rows], number),
+        told=rows,
+        tellers=trial,
     )
 
 
 def ranked_words(column: pa.ChunkedArray) -> tuple[list[str], np.ndarray]:
     """The different words of a dictionary column, in order, and for each row (N,) the place of its word."""
     if len(column) == 0:
-        return [], np.zeros(0, np.int64)
+        return [], np.zeros(0, np.int32)
     joined = pa.table({"words": column}).unify_dictionaries()["words"].combine_chunks()
     words = joined.dictionary.to_pylist()
     order = sorted(range(len(words)), key=words.__getitem__)
-    places = np.empty(len(words), np.int64)
+    places = np.empty(len(words), np.int32)
     places[order] = np.arange(len(words))
     return [words[index] for index in order], places[joined.indices.to_numpy()]
 
@@ -99,29 +104,32 @@ def ranked_words(column: pa.ChunkedArray) -> tuple[list[str], np.ndarray]:
 def ranked_kinds(column: pa.ChunkedArray) -> np.ndarray:
     """For each row (N,) the place of its kind in `records.KINDS`."""
     words, places = ranked_words(column)
-    return np.array([KINDS.index(word) for word in words], np.int64)[places] if words else places
+    return np.array([KINDS.index(word) for word in words], np.int8)[places] if words else places
 
 
-def _told_once(keys: Sequence[np.ndarray], time: np.ndarray) -> np.ndarray:
+def _told_once(keys: Sequence[np.ndarray], time_of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Rows in the order of their keys; of rows with equal keys only that of the latest time."""
-    if not len(time):
+    if not len(keys[0]):
         return np.zeros(0, np.int64)
     lows = [int(key.min()) for key in keys]
     widths = [(int(key.max()) - low).bit_length() for key, low in zip(keys, lows, strict=True)]
     if sum(widths) > 63:
-        order = np.lexsort((time, *reversed(keys)))
+        order = np.lexsort(keys[::-1])
         repeats = np.logical_and.reduce([~_changes(key[order]) for key in keys])
     else:
-        packed = np.zeros(len(time), np.int64)
+        packed = np.zeros(len(keys[0]), np.int64)
         for key, low, width in zip(keys, lows, widths, strict=True):
-            packed = (packed << width) | (key - low)
-        if (np.diff(packed) > 0).all():
-            return np.arange(len(time))
+            packed <<= width
+            packed |= key - low
+        if (packed[1:] > packed[:-1]).all():
+            return np.arange(len(packed))
         order = np.argsort(packed, kind="stable")  # sorted runs, which the files are, are merged and not sorted anew
         repeats = ~_changes(packed[order])
-        if repeats.any():
-            order = np.lexsort((time, packed))
-            repeats = ~_changes(packed[order])
+    if not repeats.any():
+        return order
+    tied = np.flatnonzero(repeats | np.append(repeats[1:], False))
+    group = np.cumsum(~repeats)[tied]
+    order[tied] = order[tied][np.lexsort((time_of(order[tied]), group))]
     return order[~np.append(repeats[1:], False)]
 
 

@@ -26,11 +26,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 
-from tune.arrange import Arranged, arrange, last_of_each
+from tune.arrange import Arranged, last_of_each
 from tune.records import METRIC, State, from_table
-from tune.summaries import best_positions
-from tune.view import Scan
+from tune.summaries import arrange_view, best_positions
+from tune.view import Files, View
 
 Direction = Literal["max", "min"]
 RankedBy = Literal["best", "last", "robust"]
@@ -82,45 +83,51 @@ class Values:
     """What each of T trials is ranked by, for M objectives.
 
     Attributes:
-        position: (T,) the evaluation's row; -1 for a trial without a value.
+        index: (T,) which of the reports is the evaluation; -1 for a trial without a value.
         values: (T,M).
         errors: (T,M) standard errors; not a number where none is told.
     """
 
-    position: np.ndarray
+    index: np.ndarray
     values: np.ndarray
     errors: np.ndarray
 
 
 def rank(
-    read: Scan,
+    view: View,
     objectives: Mapping[str, Direction],
     by: RankedBy,
     last: int = 5,
     limit: int | None = None,
     also: Collection[int] = (),
 ) -> list[Ranked]:
-    """Rank a scan of the columns `arrange.KEYS`, ``best``, the objectives and their ``_se``."""
-    found = arrange(read.table)
+    """Rank the configurations of a view; `ResultsStore.rank` says by what."""
+    read, found = arrange_view(view)
     if not len(found.reports):
         return []
     signs = np.array([1.0 if direction == "max" else -1.0 for direction in objectives.values()])
-    trial_values = values_of(read, found, list(objectives), signs, by, last)
-    ranked = np.flatnonzero(trial_values.position >= 0)
+    metrics = read.columns([name for objective in objectives for name in _columns(objective)])
+    trial_values = values_of(metrics, found, list(objectives), signs, by, last)
+    del metrics  # it is large
+    ranked = np.flatnonzero(trial_values.index >= 0)
     if not len(ranked):
         return []
-    numbers, group = np.unique(found.configurations[ranked], return_inverse=True)
+    table = read.columns(["configuration", "best", "wall_s", "device_s"])
+    configurations = table["configuration"].to_numpy()[found.firsts]
+    wall_s, device_s = found.total(table["wall_s"]), found.total(table["device_s"])
+    best = best_positions(table["best"], found)
+    del table
+    numbers, group = np.unique(configurations[ranked], return_inverse=True)
     values, errors = mean_over_seeds(trial_values.values[ranked], trial_values.errors[ranked], group, len(numbers))
     count = np.bincount(group)
-    cost = np.bincount(group, found.device_s[ranked]) / count
-    wall = np.bincount(group, found.wall_s[ranked]) / count
+    cost = np.bincount(group, device_s[ranked]) / count
+    wall = np.bincount(group, wall_s[ranked]) / count
     fronts = pareto_fronts(values * signs)
     order = [i for front in range(fronts.max() + 1) for i in _by_bands(fronts == front, values, signs, errors, cost)]
 
     speaker = np.empty(len(numbers), np.int64)
     rising = np.argsort(trial_values.values[ranked, 0] * signs[0], kind="stable")
     speaker[group[rising]] = ranked[rising]  # the best of each is written last
-    best = best_positions(read, found.reports, found.owners, len(found.trials))
     final = last_of_each(found.owners, found.reports, len(found.trials))
     shown = {i: place for place, i in enumerate(order, 1) if limit is None or place <= limit or numbers[i] in also}
     told = _tell(
@@ -142,7 +149,7 @@ def rank(
                 trials=tuple(members[i]),
                 values=tuple(values[i].tolist()),
                 errors=tuple(None if np.isnan(error) else error for error in errors[i].tolist()),
-                epoch=int(read.table["epoch"][int(trial_values.position[who])].as_py()),
+                epoch=int(found.epochs[trial_values.index[who]]),
                 epochs=latest.epoch + 1,
                 state=end.state if end else "running",
                 reason=end.reason if end else "",
@@ -157,28 +164,28 @@ def rank(
 
 
 def values_of(
-    read: Scan, found: Arranged, objectives: Sequence[str], signs: np.ndarray, by: RankedBy, last: int
+    metrics: pa.Table, found: Arranged, objectives: Sequence[str], signs: np.ndarray, by: RankedBy, last: int
 ) -> Values:
-    """What each trial is ranked by."""
+    """What each trial is ranked by; `metrics` has two columns an objective, for all rows that were arranged."""
     number = len(found.trials)
-    first = read.table[METRIC + objectives[0]].to_numpy()[found.reports]
-    evaluated = np.isfinite(first)
-    owners, rows, first = found.owners[evaluated], found.reports[evaluated], first[evaluated] * signs[0]
+    columns, spreads = (
+        [metrics[_columns(name)[which]].to_numpy()[found.reports] for name in objectives] for which in (0, 1)
+    )
+    rows = np.flatnonzero(np.isfinite(columns[0]))
+    owners, first = found.owners[rows], columns[0][rows] * signs[0]
     if by == "best":
         peak = np.full(number, -np.inf)
         np.maximum.at(peak, owners, first)
         at_peak = first == peak[owners]
-        position = last_of_each(owners[at_peak], rows[at_peak], number)
+        index = last_of_each(owners[at_peak], rows[at_peak], number)
     else:
-        position = last_of_each(owners, rows, number)
-    columns = [read.table[METRIC + name].to_numpy() for name in objectives]
-    spreads = [read.table[f"{METRIC}{name}_se"].to_numpy() for name in objectives]
+        index = last_of_each(owners, rows, number)
     if by != "robust":
-        there = position >= 0
+        there = index >= 0
         values, errors = (
-            np.where(there[:, None], np.stack([c[position] for c in of], 1), np.nan) for of in (columns, spreads)
+            np.where(there[:, None], np.stack([c[index] for c in of], 1), np.nan) for of in (columns, spreads)
         )
-        return Values(position, values, errors)
+        return Values(index, values, errors)
     ends = np.searchsorted(owners, np.arange(number), side="right")
     recent = np.arange(len(rows)) >= ends[owners] - last
     owners, rows = owners[recent], rows[recent]
@@ -190,7 +197,12 @@ def values_of(
             square = np.bincount(owners, (column[rows] - mean[owners]) ** 2, number) / (count - 1)
             values[:, i] = mean - signs[i] * np.sqrt(square)
             errors[:, i] = np.sqrt(np.bincount(owners, spread[rows] ** 2, number) / count)
-    return Values(np.where(count > 1, position, -1), values, errors)
+    return Values(np.where(count > 1, index, -1), values, errors)
+
+
+def _columns(objective: str) -> tuple[str, str]:
+    """Of its values, and of their standard errors."""
+    return f"{METRIC}{objective}", f"{METRIC}{objective}_se"
 
 
 def mean_over_seeds(
@@ -248,7 +260,7 @@ def _by_bands(
     return order
 
 
-def _tell(read: Scan, positions: Sequence[int]) -> dict[int, Any]:
+def _tell(read: Files, positions: Sequence[int]) -> dict[int, Any]:
     held = np.unique([position for position in positions if position >= 0])
     columns = [
         "trial",

@@ -15,15 +15,14 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
-from tune.arrange import KEYS
 from tune.compaction import compact, sort_records
 from tune.kept import with_kept_checkpoints
 from tune.parquet import file_name, write_file
 from tune.ranking import Direction, Ranked, RankedBy, rank
-from tune.records import METRIC, Record, from_table, new_writer, to_table, visible
+from tune.records import Record, from_table, new_writer, to_table, visible
 from tune.storage import Storage, open_storage
 from tune.summaries import TrialSummary, summarise
-from tune.view import NEW, View, read_view, scan
+from tune.view import NEW, read_view, scan
 
 
 class ResultsStore:
@@ -63,7 +62,7 @@ class ResultsStore:
         Raises:
             UserError: the storage cannot be read.
         """
-        return read_view(self.storage, lambda view: summarise(scan(view, [*KEYS, "best"])))
+        return read_view(self.storage, summarise)
 
     def curve(self, trial: str) -> list[Record]:
         """The reports of a trial that count, by epoch; empty for one that is not known.
@@ -107,7 +106,7 @@ class ResultsStore:
             UserError: the storage cannot be read.
         """
         chosen = None if trials is None else set(trials)
-        table = read_view(self.storage, lambda view: scan(view, None, chosen).table)
+        table = read_view(self.storage, lambda view: scan(view, None, chosen)[1])
         found: dict[str, list[Record]] = {}
         for record in from_table(sort_records(table)):  # which two compactions at once may have doubled
             found.setdefault(record.trial, []).append(record)
@@ -134,12 +133,7 @@ class ResultsStore:
         Raises:
             UserError: the storage cannot be read.
         """
-        names = [name for objective in objectives for name in (METRIC + objective, f"{METRIC}{objective}_se")]
-
-        def read(view: View) -> list[Ranked]:
-            return rank(scan(view, [*KEYS, "best", *names]), objectives, by, last, limit)
-
-        return read_view(self.storage, read)
+        return read_view(self.storage, lambda view: rank(view, objectives, by, last, limit, also))
 
     def compact(self) -> int:
         """Gather the records of small files into large ones, where there are enough; `tune.compaction` says how.

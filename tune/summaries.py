@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from tune.arrange import arrange, last_of_each
+from tune.arrange import KEYS, Arranged, arrange, last_of_each
 from tune.records import Record, State, from_table
-from tune.view import Scan
+from tune.view import Files, View, scan
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,19 @@ class TrialSummary:
         return self.last.config
 
 
-def summarise(read: Scan) -> list[TrialSummary]:
-    """Every trial of a scan of the columns `arrange.KEYS` and ``best``, in the order of the ids."""
-    found = arrange(read.table)
+def arrange_view(view: View) -> tuple[Files, Arranged]:
+    """The records of a view that count, and where to read more of them."""
+    files, table = scan(view, KEYS)
+    return files, arrange(table, files.times)
+
+
+def summarise(view: View) -> list[TrialSummary]:
+    """Every trial of a view, in the order of the ids."""
+    read, found = arrange_view(view)
     number = len(found.trials)
-    best = best_positions(read, found.reports, found.owners, number)
+    table = read.columns(["best", "wall_s", "device_s"])
+    wall_s, device_s = found.total(table["wall_s"]), found.total(table["device_s"])
+    best = best_positions(table["best"], found)
     last = last_of_each(found.owners, found.reports, number)
     anything = np.where(last >= 0, last, np.where(found.starts >= 0, found.starts, found.firsts))
     held = np.unique(np.concatenate([best[best >= 0], anything, found.ends[found.ends >= 0]]))
@@ -94,8 +103,8 @@ def summarise(read: Scan) -> list[TrialSummary]:
                 metrics=(peak or latest).metrics,
                 checkpoint=kept.checkpoint if kept else None,
                 sha256=kept.sha256 if kept else None,
-                wall_s=float(found.wall_s[index]),
-                device_s=float(found.device_s[index]),
+                wall_s=float(wall_s[index]),
+                device_s=float(device_s[index]),
                 updated=max(latest.time, end.time if end else 0.0),
                 last=latest,
             )
@@ -103,8 +112,12 @@ def summarise(read: Scan) -> list[TrialSummary]:
     return summaries
 
 
-def best_positions(read: Scan, reports: np.ndarray, owners: np.ndarray, number: int) -> np.ndarray:
-    """(T,) position of each trial's best evaluation, whose checkpoint is kept; -1 before there is one."""
-    flags = read.table["best"].to_numpy()[reports]
-    chosen = np.equal(flags, True)
-    return last_of_each(owners[chosen], reports[chosen], number)
+def best_positions(column: pa.ChunkedArray, found: Arranged) -> np.ndarray:
+    """(T,) position of each trial's best evaluation, whose checkpoint is kept; -1 before there is one.
+
+    Args:
+        column: ``best`` of all rows.
+        found: of the same rows.
+    """
+    chosen = np.equal(column.to_numpy()[found.reports], True)
+    return last_of_each(found.owners[chosen], found.reports[chosen], len(found.trials))

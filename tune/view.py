@@ -147,23 +147,30 @@ def _parse(storage: Storage, name: str) -> Generation:
 
 
 @dataclass(frozen=True)
-class Scan:
-    """Columns of the records of a view.
+class Files:
+    """Files that were read, of which more can be read. A position is a row, counted over all of them.
 
     Attributes:
         storage: of the sweep.
-        files: that were read, in this order.
+        names: of the files, in this order.
         rows: of each.
-        table: the columns; those that were asked for are always there.
     """
 
     storage: Storage
-    files: tuple[str, ...]
+    names: tuple[str, ...]
     rows: tuple[int, ...]
-    table: pa.Table
+
+    def columns(self, columns: Sequence[str]) -> pa.Table:
+        """Columns of all rows.
+
+        Raises:
+            FileNotFoundError: a file has gone.
+            UserError: the storage cannot be read.
+        """
+        return join(_at_once(self.storage, lambda name: read_file(self.storage, name, columns), self.names), columns)
 
     def details(self, positions: Sequence[int] | np.ndarray, columns: Sequence[str] | None = None) -> pa.Table:
-        """Other columns, or all, of some rows of the table, in the order of `positions`.
+        """Columns, or all, of some rows, in the order of `positions`.
 
         Raises:
             FileNotFoundError: a file has gone.
@@ -176,24 +183,30 @@ class Scan:
         def read(index: int) -> pa.Table:
             first = ends[index] - self.rows[index]
             inside = wanted[(wanted >= first) & (wanted < ends[index])] - first
-            return read_file(self.storage, self.files[index], columns, rows=inside)
+            return read_file(self.storage, self.names[index], columns, rows=inside)
 
         parts = _at_once(self.storage, read, np.unique(np.searchsorted(ends, wanted, side="right")).tolist())
         back = np.empty(len(order), np.int64)
         back[order] = np.arange(len(order))
         return join(parts, columns).take(back)
 
+    def times(self, positions: np.ndarray) -> np.ndarray:
+        """When the records at some positions were made."""
+        return self.details(positions, ["time"])["time"].to_numpy()
 
-def scan(view: View, columns: Sequence[str] | None = None, trials: Collection[str] | None = None) -> Scan:
+
+def scan(
+    view: View, columns: Sequence[str] | None = None, trials: Collection[str] | None = None
+) -> tuple[Files, pa.Table]:
     """Columns of all records, or all columns; or of the records of some trials.
 
     Raises:
         FileNotFoundError: a file has gone.
         UserError: a file is damaged, or of a newer version.
     """
-    files = view.files(trials)
-    parts = _at_once(view.storage, lambda name: read_file(view.storage, name, columns, trials), files)
-    return Scan(view.storage, files, tuple(part.num_rows for part in parts), join(parts, columns))
+    names = view.files(trials)
+    parts = _at_once(view.storage, lambda name: read_file(view.storage, name, columns, trials), names)
+    return Files(view.storage, names, tuple(part.num_rows for part in parts)), join(parts, columns)
 
 
 def _at_once(storage: Storage, read: Callable[[T], pa.Table], items: Sequence[T]) -> list[pa.Table]:
