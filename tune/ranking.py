@@ -102,17 +102,19 @@ def rank(
     also: Collection[int] = (),
 ) -> list[Ranked]:
     """Rank the configurations of a view; `ResultsStore.rank` says by what."""
-    read, found = arrange_view(view)
+    names = [name for objective in objectives for name in _columns(objective)]
+    others = ["configuration", "best", "wall_s", "device_s"]
+    read, found = arrange_view(view, [*names, *others])
     if not len(found.reports):
         return []
     signs = np.array([1.0 if direction == "max" else -1.0 for direction in objectives.values()])
-    metrics = read.columns([name for objective in objectives for name in _columns(objective)])
+    metrics = read.columns(names)
     trial_values = values_of(metrics, found, list(objectives), signs, by, last)
     del metrics  # it is large
     ranked = np.flatnonzero(trial_values.index >= 0)
     if not len(ranked):
         return []
-    table = read.columns(["configuration", "best", "wall_s", "device_s"])
+    table = read.columns(others)
     configurations = table["configuration"].to_numpy()[found.firsts]
     wall_s, device_s = found.total(table["wall_s"]), found.total(table["device_s"])
     best = best_positions(table["best"], found)

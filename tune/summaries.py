@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,17 +65,18 @@ class TrialSummary:
         return self.last.config
 
 
-def arrange_view(view: View) -> tuple[Files, Arranged]:
-    """The records of a view that count, and where to read more of them."""
-    files, table = scan(view, KEYS)
+def arrange_view(view: View, soon: Sequence[str] = ()) -> tuple[Files, Arranged]:
+    """The records of a view that count, and where to read more of them: the columns `soon` of all rows."""
+    files, table = scan(view, KEYS, soon=soon)
     return files, arrange(table, files.times)
 
 
 def summarise(view: View) -> list[TrialSummary]:
     """Every trial of a view, in the order of the ids."""
-    read, found = arrange_view(view)
+    columns = ("best", "wall_s", "device_s")
+    read, found = arrange_view(view, columns)
     number = len(found.trials)
-    table = read.columns(["best", "wall_s", "device_s"])
+    table = read.columns(columns)
     wall_s, device_s = found.total(table["wall_s"]), found.total(table["device_s"])
     best = best_positions(table["best"], found)
     last = last_of_each(found.owners, found.reports, number)

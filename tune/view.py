@@ -154,11 +154,13 @@ class Files:
         storage: of the sweep.
         names: of the files, in this order.
         rows: of each.
+        held: columns of the small files, which are many, so that each is opened once.
     """
 
     storage: Storage
     names: tuple[str, ...]
     rows: tuple[int, ...]
+    held: Mapping[str, pa.Table]
 
     def columns(self, columns: Sequence[str]) -> pa.Table:
         """Columns of all rows.
@@ -167,7 +169,13 @@ class Files:
             FileNotFoundError: a file has gone.
             UserError: the storage cannot be read.
         """
-        return join(_at_once(self.storage, lambda name: read_file(self.storage, name, columns), self.names), columns)
+
+        def read(name: str) -> pa.Table:
+            if name in self.held and {*columns} <= {*self.held[name].column_names}:
+                return self.held[name].select(columns)
+            return read_file(self.storage, name, columns)
+
+        return join(_at_once(self.storage, read, self.names), columns)
 
     def details(self, positions: Sequence[int] | np.ndarray, columns: Sequence[str] | None = None) -> pa.Table:
         """Columns, or all, of some rows, in the order of `positions`.
@@ -196,20 +204,37 @@ class Files:
 
 
 def scan(
-    view: View, columns: Sequence[str] | None = None, trials: Collection[str] | None = None
+    view: View,
+    columns: Sequence[str] | None = None,
+    trials: Collection[str] | None = None,
+    soon: Sequence[str] = (),
 ) -> tuple[Files, pa.Table]:
     """Columns of all records, or all columns; or of the records of some trials.
+
+    Args:
+        view: that holds them.
+        columns: none: all.
+        trials: none: all.
+        soon: further columns that `Files.columns` will be asked for.
 
     Raises:
         FileNotFoundError: a file has gone.
         UserError: a file is damaged, or of a newer version.
     """
     names = view.files(trials)
-    parts = _at_once(view.storage, lambda name: read_file(view.storage, name, columns, trials), names)
-    return Files(view.storage, names, tuple(part.num_rows for part in parts)), join(parts, columns)
+    held: dict[str, pa.Table] = {}
+
+    def read(name: str) -> pa.Table:
+        if columns is None or not soon or not name.startswith(NEW):
+            return read_file(view.storage, name, columns, trials)
+        held[name] = read_file(view.storage, name, [*columns, *soon], trials)
+        return held[name].select(columns)
+
+    parts = _at_once(view.storage, read, names)
+    return Files(view.storage, names, tuple(part.num_rows for part in parts), held), join(parts, columns)
 
 
 def _at_once(storage: Storage, read: Callable[[T], pa.Table], items: Sequence[T]) -> list[pa.Table]:
-    workers = (os.cpu_count() or 1) if storage.local is not None else 32  # a bucket answers slowly, and many at once
+    workers = (os.cpu_count() or 1) if storage.local is not None else 16  # a bucket answers slowly, and many at once
     with ThreadPoolExecutor(workers) as pool:
         return list(pool.map(read, items))
