@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +26,8 @@ from tune.storage import Storage
 
 NEW, MERGED, GENERATIONS = "records/new", "records/merged", "records/generations"
 T = TypeVar("T")
+_FEW_LARGE = threading.BoundedSemaphore(3)
+"""Merged files that are read at once, for each takes memory."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +177,7 @@ class Files:
         def read(name: str) -> pa.Table:
             if name in self.held and {*columns} <= {*self.held[name].column_names}:
                 return self.held[name].select(columns)
-            return read_file(self.storage, name, columns)
+            return _read(self.storage, name, columns)
 
         return join(_at_once(self.storage, read, self.names), columns)
 
@@ -191,7 +195,7 @@ class Files:
         def read(index: int) -> pa.Table:
             first = ends[index] - self.rows[index]
             inside = wanted[(wanted >= first) & (wanted < ends[index])] - first
-            return read_file(self.storage, self.names[index], columns, rows=inside)
+            return _read(self.storage, self.names[index], columns, rows=inside)
 
         parts = _at_once(self.storage, read, np.unique(np.searchsorted(ends, wanted, side="right")).tolist())
         back = np.empty(len(order), np.int64)
@@ -226,12 +230,17 @@ def scan(
 
     def read(name: str) -> pa.Table:
         if columns is None or not soon or not name.startswith(NEW):
-            return read_file(view.storage, name, columns, trials)
+            return _read(view.storage, name, columns, trials)
         held[name] = read_file(view.storage, name, [*columns, *soon], trials)
         return held[name].select(columns)
 
     parts = _at_once(view.storage, read, names)
     return Files(view.storage, names, tuple(part.num_rows for part in parts), held), join(parts, columns)
+
+
+def _read(storage: Storage, name: str, *arguments: Any, **named: Any) -> pa.Table:  # noqa: ANN401
+    with _FEW_LARGE if name.startswith(MERGED) else nullcontext():
+        return read_file(storage, name, *arguments, **named)
 
 
 def _at_once(storage: Storage, read: Callable[[T], pa.Table], items: Sequence[T]) -> list[pa.Table]:
