@@ -48,17 +48,18 @@ class Arranged:
         return np.bincount(self.tellers, column.to_numpy()[self.told], len(self.trials))
 
 
-def arrange(table: pa.Table, time_of: Callable[[np.ndarray], np.ndarray]) -> Arranged:
+def arrange(columns: dict[str, pa.ChunkedArray], time_of: Callable[[np.ndarray], np.ndarray]) -> Arranged:
     """Arrange records in any order and with doubles.
 
     Args:
-        table: has the columns `KEYS`.
+        columns: `KEYS`; taken out of the dictionary as they are used, for they are large.
         time_of: gives the times of the rows at some positions; asked for few of them.
     """
-    trials, trial = ranked_words(table["trial"])
-    _, writer = ranked_words(table["writer"])
-    kind = ranked_kinds(table["kind"])
-    attempt, epoch = table["attempt"].to_numpy(), table["epoch"].to_numpy()
+    trials, trial = ranked_words(columns.pop("trial"))
+    _, writer = ranked_words(columns.pop("writer"))
+    kind = ranked_kinds(columns.pop("kind"))
+    attempt, epoch = columns.pop("attempt").to_numpy(), columns.pop("epoch").to_numpy()
+    pa.default_memory_pool().release_unused()
     rows = _told_once([trial, attempt, writer, epoch, kind], time_of)
     trial, attempt, writer, epoch, kind = (column[rows] for column in (trial, attempt, writer, epoch, kind))
 

@@ -67,8 +67,13 @@ class TrialSummary:
 
 def arrange_view(view: View, soon: Sequence[str] = ()) -> tuple[Files, Arranged]:
     """The records of a view that count, and where to read more of them: the columns `soon` of all rows."""
+    files, columns = _keys(view, soon)
+    return files, arrange(columns, files.times)
+
+
+def _keys(view: View, soon: Sequence[str]) -> tuple[Files, dict[str, pa.ChunkedArray]]:
     files, table = scan(view, KEYS, soon=soon)
-    return files, arrange(table, files.times)
+    return files, dict(zip(table.column_names, table.columns, strict=True))
 
 
 def summarise(view: View) -> list[TrialSummary]:

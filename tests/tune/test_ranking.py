@@ -148,7 +148,9 @@ def test_the_records_that_count_are_those_of_the_plain_form(records, random):
     """In any order, and with doubles."""
     shuffled = records + random.choices(records, k=3) if records else []
     random.shuffle(shuffled)
-    found = arrange(to_table(shuffled), lambda positions: np.array([shuffled[row].time for row in positions]))
+    table = to_table(shuffled)
+    columns = dict(zip(table.column_names, table.columns, strict=True))
+    found = arrange(columns, lambda positions: np.array([shuffled[row].time for row in positions]))
     plain = of_trials(records)
     assert found.trials == list(plain)
     for index, history in enumerate(plain.values()):
