@@ -108,9 +108,9 @@ def test_aws_gets_a_small_head_and_spot_workers_that_share_one_role(cloud):
         for reservation in boto3.client("ec2", region_name="us-east-1").describe_instances()["Reservations"]
         for machine in reservation["Instances"]
     ]
-    assert sorted(machine["InstanceType"] for machine in machines) == ["g6.xlarge", "m7i.large"]
+    assert sorted(machine["InstanceType"] for machine in machines) == ["g6.xlarge", "m7i.xlarge"]
     spot = {machine["InstanceType"]: machine.get("InstanceLifecycle") for machine in machines}
-    assert spot == {"m7i.large": None, "g6.xlarge": "spot"}
+    assert spot == {"m7i.xlarge": None, "g6.xlarge": "spot"}
     assert all(machine["IamInstanceProfile"]["Arn"] in profiles for machine in machines)
 
 
