@@ -5,9 +5,12 @@ import shlex
 import tomllib
 from pathlib import Path
 
+import optuna
 import pytest
+import yaml
 
-from semprior.cli import main
+import semprior.cli
+import tune.cli
 from semprior.config import Config, flatten, preset_names
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -15,7 +18,11 @@ TEXT = (ROOT / "README.md").read_text()
 COMMANDS = [
     line for block in re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL) for line in block.splitlines() if line.strip()
 ]
+CLOUD = ("ray up ", "ray down ", "semprior data push ", "--cluster cluster.yaml")
+"""What marks the commands that no test runs here, for they need a cloud; tests/cluster/ runs their like on hosts."""
 SHORT = ["epochs=2", "data.crop=64", "data.batch=4", "clusters.count=4", "outer.every=1", "outer.steps=1"]
+SHORTER = {"epochs": 2, "data.crop": 64, "data.batch": 4, "select.after": 0.0, "select.every": 1}
+MAINS = {"semprior": semprior.cli.main, "tune": tune.cli.main}
 
 
 def expand(word: str, places: dict[str, Path]) -> list[str]:
@@ -26,15 +33,19 @@ def expand(word: str, places: dict[str, Path]) -> list[str]:
     return [str(path) for path in sorted(Path(folder).glob(pattern))] if "*" in pattern else [word]
 
 
-def test_commands_work_in_their_order(tmp_path, monkeypatch, capsys):
+def needs_cloud(command: str) -> bool:
+    return any(mark in command for mark in CLOUD)
+
+
+def test_commands_of_one_run_work_in_their_order(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SEMPRIOR_CACHE", str(tmp_path / "cache"))
     names = ("DIR", "RUN", "PREDICTED", "SCENES", "student.onnx")
     places = {name: tmp_path / name.lower() for name in names}
-    assert main(["data", "synth", str(places["DIR"]), "--count", "12"]) == 0
+    assert semprior.cli.main(["data", "synth", str(places["DIR"]), "--count", "12"]) == 0
     ran = set()
     for command in COMMANDS:
         program, *words = shlex.split(command)
-        if program != "semprior":
+        if program != "semprior" or needs_cloud(command) or {"BEST", "FINAL"} & set(words):
             continue
         arguments = [argument for word in words for argument in expand(word, places)]
         if words[0] == "train" and "--resume" not in words:
@@ -43,7 +54,7 @@ def test_commands_work_in_their_order(tmp_path, monkeypatch, capsys):
             arguments += ["--set", "epochs=3"]
         elif "--count" in words:
             arguments[arguments.index("--count") + 1] = "3"
-        assert main(arguments) == 0, (command, capsys.readouterr())
+        assert semprior.cli.main(arguments) == 0, (command, capsys.readouterr())
         ran.add(words[0])
     assert ran == {"train", "evaluate", "predict", "export", "data"}
     assert len(list(places["PREDICTED"].glob("*.png"))) >= 24
@@ -52,24 +63,73 @@ def test_commands_work_in_their_order(tmp_path, monkeypatch, capsys):
     assert places["student.onnx"].is_file()
 
 
+def write_sweep(folder: Path, data: Path) -> None:
+    """The README's sweep file, with few trials of few epochs."""
+    (text,) = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
+    content = yaml.safe_load(text)
+    content["data"] = str(data)
+    content["base"] |= SHORTER
+    content["budget"]["trials"] = 3
+    (folder / "sweep.yaml").write_text(yaml.safe_dump(content))
+
+
+@pytest.mark.slow
+def test_commands_of_sweeps_work_in_their_order(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SEMPRIOR_STORAGE", raising=False)
+    names = ("DIR", "BEST", "FINAL", "final.onnx")
+    places = {name: tmp_path / name.lower() for name in names}
+    assert semprior.cli.main(["data", "synth", str(places["DIR"]), "--count", "15"]) == 0
+    write_sweep(tmp_path, places["DIR"])
+    fewer = {"--top": "2", "--seeds": "2", "--set": "epochs=3"}
+    ran = []
+    for command in COMMANDS:
+        program, *words = shlex.split(command)
+        ours = words[:2] == ["-m", "tune"] or (program == "semprior" and {"BEST", "FINAL"} & set(words))
+        if not ours or needs_cloud(command):
+            continue
+        program, words = ("tune", words[2:]) if program == "python" else (program, words)
+        arguments = [argument for word in words for argument in expand(word, places)]
+        arguments = [fewer.get(before, word) for before, word in zip(["", *arguments], arguments, strict=False)]
+        assert MAINS[program](arguments) == 0, (command, capsys.readouterr())
+        ran.append(words[0])
+        shown = capsys.readouterr().out
+        if words[0] == "top":
+            assert "0000, the preset itself" in shown
+    commands = {name for line in COMMANDS for name in re.findall(r"^python -m tune ([a-z]+)", line)}
+    assert commands == {command.name for command in tune.cli.app.registered_commands if command.name} | {
+        command.callback.__name__ for command in tune.cli.app.registered_commands if not command.name
+    }
+    assert commands <= set(ran)
+    assert places["final.onnx"].is_file()
+    # what the README gives to tensorboard and optuna-dashboard, neither of which is installed here
+    assert any((tmp_path / "runs/first/tensorboard").rglob("events.out.tfevents.*"))
+    backend = optuna.storages.journal.JournalFileBackend(str(tmp_path / "runs/first/study.journal"))
+    (study,) = optuna.get_all_study_summaries(optuna.storages.JournalStorage(backend))
+    assert study.n_trials == 3
+
+
 def test_make_targets_and_extras_exist():
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for program, *words in map(shlex.split, COMMANDS):
-        assert program in ("semprior", "make", "pip")
+        assert program in ("semprior", "python", "make", "pip", "ray", "tensorboard", "optuna-dashboard")
         if program == "make":
             assert set(words) <= targets
     assert set(re.findall(r"`\[([a-z]+)\]`", TEXT)) <= set(extras)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/data.md", "docs/point_score.md", "docs/configuration.md"])
+PAGES = ["README.md", *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page):
     path = ROOT / page
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text()):
-        assert (path.parent / target).exists(), target
+        assert target.startswith("https://") or (path.parent / target).exists(), target
 
 
 def test_presets_and_keys_exist():
     assert set(re.findall(r"^\| `([a-z]+)` \|", TEXT, re.MULTILINE)) == set(preset_names())
-    keys = set(re.findall(r"\b(?:data|vfm|scam|optim|select|labels)\.[a-z_]+", TEXT)) - {"data.md"}
+    keys = set(re.findall(r"\b(?:data|vfm|scam|optim|select|labels|clusters)\.[a-z_]+", TEXT)) - {"data.md"}
     assert keys and keys <= set(flatten(Config()))
