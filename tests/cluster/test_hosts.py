@@ -1,0 +1,207 @@
+"""`ray up deploy/onprem.yaml` on three hosts, sweeps from outside, and the loss of one host after the other.
+
+One story in the order of the tests: each begins where the one before it ended.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+from semprior.config import parse_settings
+from semprior.storage import open_storage
+from tests.tiny import SETTINGS, write_dataset
+from tune.cluster import _tunnel as tunnel
+from tune.cluster import find_head, read_cluster
+from tune.results import ResultsStore
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 420.0  # seconds that anything may take on a busy machine
+pytestmark = [
+    pytest.mark.slow,
+    # Takes minutes on an idle machine and far longer on a busy one; not all of it has passed in one go yet.
+    pytest.mark.skipif(os.environ.get("SEMPRIOR_HOSTS") != "1", reason="runs with SEMPRIOR_HOSTS=1 alone"),
+]
+
+
+def launcher(verb, file):
+    """`ray up` or `ray down`, as a user types it."""
+    ray = Path(sys.executable).with_name("ray")
+    done = subprocess.run([ray, verb, file, "--yes"], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+
+
+def tune(*arguments, status=0, **environment):
+    """A command of `python -m tune`; its output, or its complaint where it is to be refused."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tune", *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == status, f"{arguments}: {done.stdout}\n{done.stderr}"
+    return done.stderr if status else done.stdout
+
+
+def wait_for(what, found):
+    """Ask until there is an answer."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        answer = found()
+        if answer:
+            return answer
+        time.sleep(0.5)
+    raise AssertionError(f"{what}: not within {PATIENCE:.0f} s")
+
+
+def sweep_file(hosts, name, trials, epochs):
+    """A sweep of one trial a host, on data that every node fetches."""
+    spec = {
+        "name": name,
+        "data": f"file://{hosts.shared}/data",
+        "base": parse_settings([*SETTINGS, f"epochs={epochs}"]),
+        "search": {"optim.rate": {"float": [1e-3, 1e-2], "log": True}},
+        "objective": {"holdout/point_score": "max"},
+        "sampler": {"name": "random"},
+        "scheduler": {"name": "none"},
+        "budget": {"trials": trials},
+        "resources": {"cpus": os.cpu_count()},
+    }
+    path = hosts.shared / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(spec))
+    return path
+
+
+def summaries(hosts, name):
+    """The trials of a sweep by id, as the store tells them."""
+    storage = open_storage(read_cluster(hosts.file)["provider"]["storage"]).child(name)
+    return {trial.trial: trial for trial in ResultsStore(storage).trials()} if storage.exists("records") else {}
+
+
+def host_of(trial):
+    """Number of the host that a trial was last heard from."""
+    return int(trial.last.host.removeprefix("sprior"))
+
+
+def wait_for_end(hosts, name):
+    """Wait until a sweep is done."""
+    wait_for("the sweep's end", lambda: f"{name}: done" in tune("status", name, "--cluster", hosts.file))
+
+
+def check_whole(hosts, name, trials, epochs):
+    """Every trial ended, with each of its epochs told once, and what it points to is there."""
+    storage = open_storage(read_cluster(hosts.file)["provider"]["storage"]).child(name)
+    store = ResultsStore(storage)
+    found = {trial.trial: trial for trial in store.trials()}
+    assert len(found) == trials
+    assert {trial.state for trial in found.values()} == {"completed"}
+    for trial in found.values():
+        assert [record.epoch for record in store.curve(trial.trial)] == list(range(epochs))
+        assert storage.exists(f"{trial.checkpoint}/manifest.json")
+    return found
+
+
+@pytest.fixture(scope="module")
+def cluster(hosts, tmp_path_factory):
+    """The cluster, up once, with a first sweep submitted at once; and down at the end, whatever happened."""
+    data = write_dataset(tmp_path_factory.mktemp("data") / "set")
+    command = [sys.executable, "-m", "semprior", "data", "push", str(data), f"file://{hosts.shared}/data"]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, timeout=PATIENCE).returncode == 0
+    began = time.time()
+    launcher("up", hosts.file)
+    tune("submit", sweep_file(hosts, "first", 4, 40), "--cluster", hosts.file, "--detach")
+    trials = wait_for("a first step", lambda: summaries(hosts, "first"))
+    first_step = min(trial.updated for trial in trials.values())
+    print(f"\nfrom `ray up` to the first trial's first step: {first_step - began:.1f} s")
+    yield hosts
+    subprocess.run([Path(sys.executable).with_name("ray"), "down", hosts.file, "--yes"], cwd=ROOT, capture_output=True)
+
+
+def test_a_host_that_is_cut_off_and_one_that_dies_cost_no_trial(cluster):
+    def spread():
+        running = [trial for trial in summaries(cluster, "first").values() if trial.epochs > 1]
+        return running if {host_of(trial) for trial in running} >= {0, 1, 2} else None
+
+    before = {host_of(trial): trial for trial in wait_for("trials on all hosts", spread)}
+    cluster("cut", 1)
+    cluster("kill", 2)
+    lost = {before[host].trial for host in (1, 2)}
+
+    def elsewhere():
+        now = summaries(cluster, "first")
+        return any(now[trial].attempt > 1 for trial in lost)
+
+    wait_for("a lost trial elsewhere", elsewhere)
+    cluster("heal", 1)  # with the first attempt of its trial still in memory
+    wait_for_end(cluster, "first")
+    found = check_whole(cluster, "first", 4, 40)
+    assert all(found[trial].attempt > 1 for trial in lost)
+    cluster("boot", 2)
+    # A host fetches the data once, whatever it was asked for since.
+    fetched = Counter(int(path.parts[3]) for path in cluster.shared.parent.glob("*/.cache/semprior/fetched/[!.]*"))
+    assert set(fetched.values()) == {1}
+
+
+def test_the_ranking_and_the_best_come_from_outside(cluster, tmp_path):
+    wait_for_end(cluster, "first")
+    ranked = json.loads(tune("top", "first", "--cluster", cluster.file, "--format", "json"))
+    assert len(ranked) == 4
+    tune("pull", "first:best", "--out", tmp_path / "best", "--cluster", cluster.file)
+    assert (tmp_path / "best" / "manifest.json").is_file()
+
+
+def test_a_wrong_token_and_a_sweep_that_does_not_fit_are_refused_in_one_line(cluster):
+    with tunnel(find_head(cluster.file)) as (port, token):
+        address = f"http://127.0.0.1:{port}"
+        file = cluster.shared / "first.yaml"
+        error = tune("submit", file, "--address", address, "--id", "never", status=2, RAY_AUTH_TOKEN="0" * len(token))
+    assert error.count("\n") == 1
+    assert "refuses this machine's token" in error
+    spec = yaml.safe_load((cluster.shared / "first.yaml").read_text())
+    path = cluster.shared / "gpus.yaml"
+    path.write_text(yaml.safe_dump(spec | {"name": "gpus", "resources": {"gpus": 1}}))
+    error = tune("submit", path, "--cluster", cluster.file, status=2)
+    assert error.count("\n") == 1
+    assert "a trial takes 1 CPU and 1 GPU" in error.replace("CPUs", "CPU").replace("GPUs", "GPU")
+    path.write_text(yaml.safe_dump(spec | {"name": "apart"}))
+    error = tune("submit", path, "--cluster", cluster.file, "--storage", "/tmp/of-each-host", status=2)
+    assert error.count("\n") == 1
+    assert "all nodes must share it" in error
+    assert {entry.name for entry in open_storage(cluster.shared / "runs").list()} == {"first"}
+
+
+def test_a_sweep_goes_on_after_its_head_was_lost(cluster):
+    tune("submit", sweep_file(cluster, "second", 5, 20), "--cluster", cluster.file, "--detach")
+
+    def some_ended():
+        known = summaries(cluster, "second").values()
+        return {trial.trial: trial for trial in known if trial.state == "completed"}
+
+    wait_for("a finished trial", some_ended)
+    cluster("kill", 0)
+    ended = some_ended()
+    assert len(ended) < 5
+    cluster("boot", 0)
+    launcher("up", cluster.file)
+
+    def lost():
+        return "second: lost" in tune("status", "second", "--cluster", cluster.file)
+
+    wait_for("its heartbeat to age", lost)
+    tune("resume", "second", "--cluster", cluster.file)
+    found = check_whole(cluster, "second", 5, 20)
+    for name, trial in ended.items():  # nothing finished was repeated
+        assert (found[name].attempt, found[name].updated) == (trial.attempt, trial.updated)
+
+
+def test_nothing_is_left_when_the_cluster_is_down(cluster):
+    launcher("down", cluster.file)
+    wait_for("no process on any host", lambda: not any(cluster.processes(host) for host in range(3)))
