@@ -26,13 +26,13 @@ def selector(by, targets=1):
     seeds = [contrast_seed(s.image, s.points) for s in held]
     clusters, normal = np.zeros(3, np.int64), Normalisation(0.3, 0.1)
     training_set = TrainingSet(held, 0, 0, seeds, clusters, normal, IntensityRange(), [])
-    return Selector(unflatten({"select.by": by}), training_set), [s.mask.astype(np.float32) for s in held]
+    return Selector(unflatten({"select.by": by}), training_set), [s.mask for s in held]
 
 
 @pytest.mark.parametrize("by", ["point_score", "holdout/iou"])
 def test_the_best_so_far_is_told_and_of_equals_the_later(by):
     chosen, right = selector(by)
-    nothing = [0 * mask for mask in right]
+    nothing = [np.zeros_like(mask) for mask in right]
     partly = [right[0], *nothing[1:]]
     best = [chosen.score(epoch, masks, masks).best for epoch, masks in enumerate((nothing, right, partly))]
     assert best == [True, True, False]
@@ -43,7 +43,7 @@ def test_the_best_so_far_is_told_and_of_equals_the_later(by):
 
 def test_the_teacher_has_no_say():
     chosen, right = selector("holdout/iou")
-    nothing = [0 * mask for mask in right]
+    nothing = [np.zeros_like(mask) for mask in right]
     assert chosen.score(0, right, nothing).best
     assert not chosen.score(1, nothing, right).best
 

@@ -23,7 +23,7 @@ LEVEL = 128  # of grey in 8 bit; targets are brighter, the background is darker
 SETTINGS = (
     *("epochs=4", "data.crop=64", "data.batch=4", "data.holdout=0.25", "clusters.count=3", "scam.stages=none"),
     *("detector=mlclnet", "select.after=0", "outer.steps=1", "outer.every=2", "labels.evolve_every=2"),
-    *("optim.rate=3e-3", "optim.schedule=constant", "optim.average=0.5", "loss.output_bias=-2"),
+    *("seed=1", "optim.rate=5e-3", "optim.schedule=constant", "optim.average=0.5", "loss.output_bias=-2"),
 )
 """A run of seconds that finds targets in the end; `holdout=0.25` leaves 9 images to train on."""
 
