@@ -245,7 +245,7 @@ def test_paper_says_that_it_reads_the_test_split(data, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "fault"),
     [
-        (["--set", "seed=1"], "seed: the run began with 0, not 1"),
+        (["--set", "seed=2"], "seed: the run began with 1, not 2"),
         (["--set", "scam.stages=[1]"], "scam.stages"),
         (["--preset", "quick"], "preset: the run began with standard"),
         (["--set", "preset=quick"], "preset: the run began with standard"),
@@ -262,7 +262,7 @@ def test_only_epochs_and_the_device_change_on_resume(trained, refused, arguments
 
 def test_settings_given_again_are_no_change(trained, tmp_path):
     out = shutil.copytree(trained, tmp_path / "run")
-    again = ["--preset", "standard", "--set", "seed=0", "--config", str(trained / "config.yaml")]
+    again = ["--preset", "standard", "--set", "seed=1", "--config", str(trained / "config.yaml")]
     assert main(["train", "--out", str(out), "--resume", *again]) == 0
 
 
