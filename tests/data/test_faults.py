@@ -5,11 +5,11 @@ import zlib
 import cv2
 import numpy as np
 import pytest
-from conftest import tiny_picture, write_picture
 
 from semprior.data.images import IntensityRange, decode
 from semprior.data.layout import check_dataset, find_layout, intensity_range, read_scenes
 from semprior.errors import UserError
+from tests.conftest import tiny_picture, write_picture
 
 
 def cut(root, name, by):

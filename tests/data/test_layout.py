@@ -7,7 +7,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import tiny_picture, write_picture
 
 from semprior.data.images import bit_depth
 from semprior.data.layout import (
@@ -20,6 +19,7 @@ from semprior.data.layout import (
     read_scenes,
 )
 from semprior.errors import UserError
+from tests.conftest import tiny_picture, write_picture
 
 
 def read_all(root: Path, masks="optional"):
