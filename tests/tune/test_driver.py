@@ -40,7 +40,7 @@ def test_a_sweep_runs_its_trials_and_records_every_epoch_once(cluster, folder, c
     assert list(trials) == ["0000", "0001"]
     assert all(state == "completed" for state, _, _ in trials.values())
     assert all([epoch for epoch, *_ in curve] == [0, 1, 2] for curve in curves.values())
-    assert trials["0000"][2]["optim.rate"] == 3e-3  # the base itself
+    assert trials["0000"][2]["optim.rate"] == 5e-3  # the base itself
     for trial in ResultsStore(sweep.storage).trials():
         assert trial.checkpoint and sweep.storage.exists(f"{trial.checkpoint}/manifest.json")
         assert sweep.storage.exists(f"logs/{trial.trial}.log")
@@ -73,7 +73,7 @@ def test_early_stops_leave_nothing_behind_and_drivers_take_no_slots(cluster, fol
 
 @pytest.mark.slow
 def test_a_trial_that_diverges_ends_with_its_best_and_a_stopped_sweep_goes_on(cluster, folder):
-    grid = {"search": {"optim.rate": {"values": [3e-3, 1e20]}}, "sampler": {"name": "grid"}}
+    grid = {"search": {"optim.rate": {"values": [5e-3, 1e20]}}, "sampler": {"name": "grid"}}
     sweep = new_sweep(folder, "cut", trials=2, epochs=4, **grid)
     store = ResultsStore(sweep.storage)
     assert not run_sweep(sweep.spec, sweep.storage.uri, 1, stop=lambda: len(store.curve("0000")) > 1)
