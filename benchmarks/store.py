@@ -164,6 +164,7 @@ def _s3_server() -> Iterator[str]:
     )
     assert process.stdout is not None
     assert process.stdin is not None
+    before = dict(os.environ)
     try:
         address = f"http://127.0.0.1:{int(process.stdout.readline())}"
         keys = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -173,6 +174,8 @@ def _s3_server() -> Iterator[str]:
         boto3.client("s3", endpoint_url=address).create_bucket(Bucket=BUCKET)
         yield f"s3://{BUCKET}/runs/sweep"
     finally:
+        os.environ.clear()
+        os.environ.update(before)
         process.stdin.close()
         process.wait()
 

@@ -100,13 +100,17 @@ def timed_cost(settings: Resolved, data: Path, threads: int, say: Callable[[str]
     from semprior.trainer import Trainer
 
     device = choose_device("auto")
-    if device.type == "cpu":
-        torch.set_num_threads(max(1, threads))
     config = settings.config
     config = replace(config, select=replace(config.select, after=0.0, every=1))  # evaluate in it
     training_set = read_training_set(find_layout(data), Resolved(config, settings.chosen), say)
     trainer = Trainer(config, training_set, load_features(config, training_set, cache_folder(), device, say), device)
-    report = next(trainer.run())
+    before = torch.get_num_threads()
+    try:
+        if device.type == "cpu":
+            torch.set_num_threads(max(1, threads))
+        report = next(trainer.run())
+    finally:
+        torch.set_num_threads(before)
     snapshot = trainer.snapshot()
     tensors = [tensor for part in snapshot.tensors.values() for tensor in part.values()]
     size = sum(tensor.nbytes for tensor in tensors) + sum(array.nbytes for array in snapshot.arrays.values())

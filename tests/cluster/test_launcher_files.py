@@ -47,6 +47,7 @@ def cloud(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch, mock_aws():
         for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
             patch.setenv(key, "testing")
+        patch.delenv("AWS_ENDPOINT_URL", raising=False)  # a user's own S3 server
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))  # Ray writes the key pair to ~/.ssh
         patch.setattr(aws, "_PROPAGATION_S", 0.0)
         patch.setattr(aws, "find_image", lambda parameter, region: "ami-12c6146b")  # one that moto knows
