@@ -28,9 +28,9 @@ import numpy as np
 
 from benchmarks.machine import load
 from benchmarks.store_records import METRICS, SCORE, metrics_of, trial_name, write_trials
+from semprior.storage import Storage, open_storage
 from tune.compaction import compact, compacting
 from tune.records import METRIC
-from tune.storage import Storage, open_storage
 from tune.summaries import arrange_view
 from tune.view import take_view
 

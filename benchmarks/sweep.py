@@ -28,11 +28,11 @@ from rich.table import Table
 
 from benchmarks.machine import describe_machine, load
 from semprior.data.scenes import write_scenes
+from semprior.storage import open_storage
 from tune.catalogue import Sweep, create_sweep
 from tune.local import local_ray
 from tune.records import Record
 from tune.results import ResultsStore
-from tune.storage import open_storage
 from tune.sweep import SweepSpec
 
 SLOTS, MINUTES = 2, 5.0

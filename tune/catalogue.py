@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from semprior.errors import UserError
+from semprior.storage import Storage, open_storage
 from tune.jobs import CLUSTER_VARIABLE
 from tune.origin import revision, versions
-from tune.storage import Storage, open_storage
 from tune.sweep import STORAGE_VARIABLE, SweepSpec
 
 FILE, SCHEMA = "sweep.json", 1

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from semprior.checkpoint import MANIFEST, Snapshot, load_checkpoint, save_checkpoint
 from semprior.errors import UserError
-from tune.storage import CHUNK, Storage
+from semprior.storage import CHUNK, Storage
 
 FOLDER = "checkpoints"
 FILE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")

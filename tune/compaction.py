@@ -30,9 +30,9 @@ import numpy as np
 import pyarrow as pa
 
 from semprior.errors import UserError
+from semprior.storage import Storage
 from tune.arrange import ranked_kinds, ranked_words
 from tune.parquet import file_name, join, read_file, write_file
-from tune.storage import Storage
 from tune.view import GENERATIONS, MERGED, NEW, Generation, Merged, View, take_view, to_json
 
 FULL = 1 << 18  # records of a merged file that is not merged again

@@ -20,11 +20,11 @@ from rich.table import Table
 from semprior.errors import UserError
 from semprior.evaluate import METRICS, Evaluation
 from semprior.progress import say
+from semprior.storage import open_storage
 from tune.catalogue import create_sweep
 from tune.commands.fetch import pull
 from tune.commands.ranking import top
 from tune.commands.submit import begin
-from tune.storage import open_storage
 from tune.sweep import SweepSpec, load_sweep
 
 COUNT, SEED = 160, 1

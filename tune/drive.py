@@ -17,12 +17,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from semprior.errors import UserError
+from semprior.storage import Storage
 from semprior.terminal import complain
 from tune.catalogue import open_sweep
 from tune.compaction import compacting
 from tune.heartbeat import Heart, StopRequested
 from tune.here import driver_log
-from tune.storage import Storage
 
 
 def drive(uri: str, generation: int, local: bool, attached: bool, log: Path | None) -> bool:

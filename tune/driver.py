@@ -20,6 +20,7 @@ from ray.tune import Callback, PlacementGroupFactory, Stopper
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import TrialScheduler
 
+from semprior.storage import Storage
 from tune.heartbeat import FOLDER as HEARTBEATS
 from tune.leases import holders, reclaim
 from tune.proposals import Proposals
@@ -27,7 +28,6 @@ from tune.resources import cluster_nodes, concurrency
 from tune.results import ResultsStore
 from tune.schedulers import feed, make_scheduler
 from tune.search import Search, run_of, trial_ids
-from tune.storage import Storage
 from tune.study_file import StudyFile
 from tune.summaries import TrialSummary
 from tune.sweep import SweepSpec

@@ -15,10 +15,10 @@ from pathlib import Path
 from statistics import median
 
 from semprior.config import Config, Resolved, flatten
+from semprior.storage import Storage
 from tune.records import Record
 from tune.results import ResultsStore
 from tune.rungs import first_rung
-from tune.storage import Storage
 from tune.summaries import TrialSummary
 from tune.sweep import SweepSpec
 

@@ -30,7 +30,7 @@ from pathlib import Path
 from types import TracebackType
 
 from semprior.errors import UserError
-from tune.storage import Storage
+from semprior.storage import Storage
 
 FOLDER = "heartbeat"
 BEAT_EVERY, LOST_AFTER = 5.0, 60.0  # seconds

@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from semprior.errors import UserError
+from semprior.storage import Storage
 from tune.records import ADDED, METRIC, SCHEMA, SCHEMA_VERSION
-from tune.storage import Storage
 
 ROW_GROUP = 1 << 15  # records that are read at once where only some are wanted
 WORDS = [field.name for field in SCHEMA if pa.types.is_dictionary(field.type)]

@@ -15,12 +15,12 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
+from semprior.storage import Storage, open_storage
 from tune.compaction import compact, sort_records
 from tune.kept import with_kept_checkpoints
 from tune.parquet import file_name, write_file
 from tune.ranking import Direction, Ranked, RankedBy, rank
 from tune.records import Record, from_table, new_writer, to_table, visible
-from tune.storage import Storage, open_storage
 from tune.summaries import TrialSummary, summarise
 from tune.view import NEW, read_view, scan
 

@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 
 from semprior.board import Board, open_board
+from semprior.storage import Storage
 from semprior.trainer import Report
-from tune.storage import Storage
 
 _SHOWN = ("holdout/point_score", "holdout/iou")
 

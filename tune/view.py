@@ -21,8 +21,8 @@ import numpy as np
 import pyarrow as pa
 
 from semprior.errors import UserError
+from semprior.storage import Storage
 from tune.parquet import is_records, join, read_file, trial_of
-from tune.storage import Storage
 
 NEW, MERGED, GENERATIONS = "records/new", "records/merged", "records/generations"
 T = TypeVar("T")

@@ -10,8 +10,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # `benchmarks` lie
 
 from benchmarks import store
 from benchmarks.store_records import write_trials
+from semprior.storage import open_storage
 from tune.compaction import compact
-from tune.storage import open_storage
 
 
 def test_a_lost_record_is_counted(tmp_path):

@@ -4,10 +4,10 @@ from small_sweep import spec_of
 
 from semprior.config import flatten
 from semprior.data.scenes import write_scenes
+from semprior.storage import open_storage
 from tune.catalogue import create_sweep
 from tune.records import Record
 from tune.results import ResultsStore
-from tune.storage import open_storage
 
 EPOCHS = 6
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import yaml
 
 from semprior.config import parse_settings
+from semprior.storage import open_storage
 from tests.tiny import SETTINGS, write_dataset
 from tune.catalogue import create_sweep
 from tune.results import ResultsStore
-from tune.storage import open_storage
 from tune.sweep import load_sweep
 
 PLAIN = {

@@ -12,9 +12,9 @@ import pytest
 from made_up import made_up_sweep
 from small_sweep import SWEEP
 
+from semprior.storage import open_storage
 from tune.cli import main
 from tune.heartbeat import Heart, last_heartbeat
-from tune.storage import open_storage
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

@@ -6,9 +6,9 @@ from made_up import made_up_sweep
 from small_sweep import spec_of
 
 from semprior.data.scenes import write_scenes
+from semprior.storage import open_storage
 from tune.cli import main
 from tune.estimate import epochs_expected, recorded_cost
-from tune.storage import open_storage
 
 BASE = "base: {preset: quick, detector: alclnet}"
 SHORT = "base: {preset: quick, detector: mlclnet, epochs: 4, data.crop: 64, data.batch: 4, scam.stages: none}"

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
+from semprior.storage import open_storage
 from tune.heartbeat import LOST_AFTER, Heart, last_heartbeat, request_stop
-from tune.storage import open_storage
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ from tiny import write_checkpoint
 import semprior.cli
 import tune.pull
 from semprior.checkpoint import load_checkpoint
+from semprior.storage import open_storage
 from tune.catalogue import open_sweep
 from tune.checkpoints import get_checkpoint, put_checkpoint, remove_checkpoint
 from tune.cli import main
 from tune.records import Record
 from tune.results import ResultsStore
-from tune.storage import open_storage
 
 
 def stored(folder, place):

@@ -9,13 +9,13 @@ from rich.console import Console
 
 from semprior.errors import UserError
 from semprior.progress import clock, say
+from semprior.storage import open_storage
 from tune.catalogue import FILE, sweep_ids
 from tune.commands.places import jobs_of
 from tune.commands.submit import Request, read_spec
 from tune.estimate import Cost, epochs_expected, recorded_cost, timed_cost
 from tune.local import usable_cpus, usable_gpus
 from tune.search import Search
-from tune.storage import open_storage
 from tune.sweep import SweepSpec
 from tune.tables import print_table
 from tune.watch import short_names, text

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
+from semprior.storage import Storage, open_storage
 from tune.catalogue import DEFAULT_STORAGE, Sweep, find_sweep
 from tune.jobs import Jobs, Target, connect
-from tune.storage import Storage, open_storage
 from tune.sweep import STORAGE_VARIABLE
 
 

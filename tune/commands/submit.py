@@ -15,13 +15,13 @@ from rich.console import Console
 from semprior.errors import UserError
 from semprior.progress import say
 from semprior.remote import is_address, look
+from semprior.storage import open_storage
 from tune.catalogue import Sweep, command, create_sweep
 from tune.commands.places import jobs_of, sweep_of
 from tune.heartbeat import last_heartbeat
 from tune.here import run_here
 from tune.jobs import CLUSTER_VARIABLE, Job, Jobs
 from tune.looking import Looker
-from tune.storage import open_storage
 from tune.sweep import SweepSpec, load_sweep
 from tune.watch import View, watch
 
