@@ -81,7 +81,7 @@ def train(
 @app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run, whose best epoch is taken, or a checkpoint.", metavar="RUN")],
-    data: Annotated[Path, typer.Option(help="Folder of the data set, with masks.", metavar="DIR")],
+    data: Annotated[str, typer.Option(help="Folder or address of the data set, with masks.", metavar="DIR")],
     split: Annotated[str, typer.Option(help="test, val or train.", metavar="NAME")] = "test",
     teacher: Annotated[bool, typer.Option("--teacher", help="The teacher, with its vision model.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
@@ -91,15 +91,16 @@ def evaluate(
     from semprior.evaluate import evaluate as score
     from semprior.evaluate import show
     from semprior.load import choose_device, load_student, load_teacher
+    from semprior.remote import local_data
 
-    where = choose_device(device)
+    where, folder = choose_device(device), local_data(data)
     model = load_teacher(run, where) if teacher else load_student(run, where)
     if teacher and not model.features.vfm:
         complain("semprior", "nothing is modulated in this run: its teacher is its student")
     used = model.origin.config.vfm
     if model.origin.vfm and used.weights == "random":
         complain("semprior", f"trained beside {used.name} with RANDOM weights (vfm.weights=random)")
-    evaluation = score(model, data, split)
+    evaluation = score(model, folder, split)
     if json_:
         print(json.dumps(evaluation.flat()))
         return

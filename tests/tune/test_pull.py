@@ -3,11 +3,12 @@
 import hashlib
 import json
 import os
+import shlex
 from dataclasses import replace
 
 import pytest
 from made_up import made_up_sweep
-from tiny import write_checkpoint
+from tiny import optional, write_checkpoint
 
 import semprior.cli
 import tune.pull
@@ -20,11 +21,13 @@ from tune.records import Record
 from tune.results import ResultsStore
 
 
-def stored(folder, place):
-    """The made-up sweep in a place, where trial 0001's best epoch has a checkpoint."""
+def stored(folder, place, data=None):
+    """The made-up sweep in a place, where trial 0001's best epoch has a checkpoint; its data may lie at an address."""
     sweep = made_up_sweep(folder)
     there = open_storage(place).child("small")
-    there.put("sweep.json", sweep.storage.read("sweep.json"))
+    spec = sweep.storage.read("sweep.json").decode()
+    assert sweep.spec.data in spec
+    there.put("sweep.json", spec.replace(sweep.spec.data, data or sweep.spec.data).encode())
     snapshot = load_checkpoint(write_checkpoint(folder / "checkpoint"))
     checkpoint = put_checkpoint(there, "0001", 1, snapshot)
     records = [record for records in ResultsStore(sweep.storage).histories().values() for record in records]
@@ -53,11 +56,39 @@ def test_the_best_is_pulled_with_settings_metrics_and_a_card_and_works(tmp_path,
         assert part in card
     assert "points alone" in card and "arXiv 2605.14346" in card
     assert "clusters.count: 7" in (out / "config.yaml").read_text()
-    data = str(tmp_path / "scenes")
-    assert semprior.cli.main(["evaluate", str(out), "--data", data]) == 0
+    assert str(tmp_path / "scenes") in said
+    run_the_line_that_evaluates(said)
     image = str(next((tmp_path / "scenes" / "images").iterdir()))
     assert semprior.cli.main(["predict", str(out), image, "--out", str(tmp_path / "seen")]) == 0
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
+
+
+def test_the_line_that_evaluates_works_where_the_data_lie_at_an_address(tmp_path, place, capsys):
+    data = f"{place if '://' in place else f'file://{place}'}/scenes"
+    stored(tmp_path, place, data)
+    assert semprior.cli.main(["data", "push", str(tmp_path / "scenes"), data]) == 0
+    capsys.readouterr()
+    assert main(["pull", "small", "--out", str(tmp_path / "the best"), "--storage", place]) == 0
+    said = capsys.readouterr().out
+    assert f"--data {data}\n" in said
+    run_the_line_that_evaluates(said)
+
+
+@pytest.mark.slow
+def test_a_pulled_folder_is_exported(tmp_path):
+    optional("onnxscript")
+    optional("onnxruntime")
+    stored(tmp_path, tmp_path / "place")
+    assert main(["pull", "small", "--out", str(tmp_path / "best"), "--storage", str(tmp_path / "place")]) == 0
+    assert semprior.cli.main(["export", str(tmp_path / "best"), "--out", str(tmp_path / "student.onnx")]) == 0
+    assert (tmp_path / "student.onnx").is_file()
+
+
+def run_the_line_that_evaluates(said):
+    """Run the command that `pull` ends with as it is printed."""
+    program, *words = shlex.split(said[said.index("try: ") + len("try: ") :])
+    assert (program, words[0]) == ("semprior", "evaluate")
+    assert semprior.cli.main(words) == 0
 
 
 @pytest.mark.parametrize("which", ["small", "small:1", "small:0001"])

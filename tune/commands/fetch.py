@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 from rich.console import Console
@@ -49,7 +50,7 @@ def pull(which: str, out: Path, storage: str | None, console: Console) -> None:
     value = f", {metric} {number(trial.values[0])}" if trial.values else ""
     epoch = trial.epochs if trial.best_epoch is None else trial.best_epoch + 1
     say(console, f"{out}: trial {chosen} of {name} after epoch {epoch}{value}; verified, sha256 {trial.sha256}")
-    say(console, f"try: semprior evaluate {out} --data {sweep.spec.data}")
+    say(console, f"try: semprior evaluate {shlex.quote(str(out))} --data {shlex.quote(sweep.spec.data)}")
 
 
 def trial_of(sweep: Sweep, store: ResultsStore, chosen: str) -> TrialSummary:
