@@ -12,7 +12,7 @@ import torch
 from semprior.clusters import capped_count
 from semprior.config import Config, Resolved
 from semprior.data.batches import Normalisation
-from semprior.data.layout import IntensityRange, Layout, Scene, normalisation, read_scenes, split_holdout
+from semprior.data.layout import IntensityRange, Layout, Scene, normalisation, split_holdout
 from semprior.errors import UserError
 from semprior.labels.seed import Seed
 from semprior.models.bank import FeatureBank
@@ -95,7 +95,7 @@ def read_training_set(layout: Layout, resolved: Resolved, say: Say, cache: Path 
     test = []
     if config.select.by == "test/iou":
         say("preset paper: the TEST split is read at every evaluation, and the best epoch is chosen on it")
-        test = read_scenes(layout, "test", pictures.intensity, masks="required")
+        test = pictures.test()
     seeds = pictures.seeds(config.labels.seed)
     return TrainingSet(
         scenes=[pictures.scenes[i] for i in order],

@@ -8,12 +8,13 @@
     ROOT/labels/NAME.png              or masks/: full masks, for evaluation alone
 
 `find_layout` looks at names only. `read_scenes` opens the images of one split, their points and, only where asked to,
-their masks; it raises the first fault it meets. `check_dataset` runs the same code and lists every fault.
+their masks; it raises the first fault it meets. `each_scene` holds one of them at a time. `check_dataset` runs the same
+code and lists every fault.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -38,6 +39,7 @@ __all__ = [
     "Masks",
     "Scene",
     "check_dataset",
+    "each_scene",
     "find_layout",
     "intensity_range",
     "normalisation",
@@ -143,17 +145,20 @@ def read_scenes(layout: Layout, split: str, intensity: IntensityRange, *, masks:
     Raises:
         UserError: with one line for the first fault.
     """
+    return list(each_scene(layout, split, intensity, masks=masks))
+
+
+def each_scene(layout: Layout, split: str, intensity: IntensityRange, *, masks: Masks = "never") -> Iterator[Scene]:
+    """As `read_scenes`, one scene at a time."""
     names = _names(layout, split)
     points = None if masks == "required" else _points(layout, fail)
     files = {} if masks == "never" else _mask_files(layout, fail if masks == "required" else None)
-    scenes = []
     for name in names:
         if masks == "required" and name not in files:
             fail(f"{layout.masks}: no mask for the image {name}, which {layout.origins[split]} lists")
         scene = _scene(layout, split, name, intensity, points, files, fail)
         assert scene is not None  # a fault has been raised
-        scenes.append(scene)
-    return scenes
+        yield scene
 
 
 def check_dataset(root: Path | str) -> list[str]:
