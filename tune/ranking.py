@@ -16,6 +16,10 @@ standard errors (metric ``NAME_se``), which more seeds on the same images do not
 reaches down by its standard error; in the band the cheaper one goes first, by device seconds a trial; the best one
 below the band opens the next. By several objectives: first the Pareto front, then the front of the rest, and so on;
 in each front by the first objective, in bands.
+
+Only a configuration whose trials all ended complete passes a better one by being cheaper. One that was stopped early,
+failed, diverged or still runs is cheap because it was cut short, which says nothing of what its settings cost: in its
+band it counts as no cheaper than any that is better, and of equal values it comes last.
 """
 
 from __future__ import annotations
@@ -103,7 +107,7 @@ def rank(
 ) -> list[Ranked]:
     """Rank the configurations of a view; `ResultsStore.rank` says by what."""
     names = [name for objective in objectives for name in _columns(objective)]
-    others = ["configuration", "best", "wall_s", "device_s"]
+    others = ["configuration", "best", "wall_s", "device_s", "state"]
     read, found = arrange_view(view, [*names, *others])
     if not len(found.reports):
         return []
@@ -118,14 +122,20 @@ def rank(
     configurations = table["configuration"].to_numpy()[found.firsts]
     wall_s, device_s = found.total(table["wall_s"]), found.total(table["device_s"])
     best = best_positions(table["best"], found)
+    completed = _completed(table["state"], found)
     del table
     numbers, group = np.unique(configurations[ranked], return_inverse=True)
+    whole = ~np.isin(numbers, configurations[~completed])
     values, errors = mean_over_seeds(trial_values.values[ranked], trial_values.errors[ranked], group, len(numbers))
     count = np.bincount(group)
     cost = np.bincount(group, device_s[ranked]) / count
     wall = np.bincount(group, wall_s[ranked]) / count
     fronts = pareto_fronts(values * signs)
-    order = [i for front in range(fronts.max() + 1) for i in _by_bands(fronts == front, values, signs, errors, cost)]
+    order = [
+        i
+        for front in range(fronts.max() + 1)
+        for i in _by_bands(np.flatnonzero(fronts == front), values[:, 0] * signs[0], errors[:, 0], cost, whole)
+    ]
 
     speaker = np.empty(len(numbers), np.int64)
     rising = np.argsort(trial_values.values[ranked, 0] * signs[0], kind="stable")
@@ -247,18 +257,34 @@ def pareto_fronts(values: np.ndarray) -> np.ndarray:
     return place
 
 
+def _completed(column: pa.ChunkedArray, found: Arranged) -> np.ndarray:
+    """(T,) whether each trial trained all its epochs, from ``state`` of all rows."""
+    ended = np.flatnonzero(found.ends >= 0)
+    completed = np.zeros(len(found.trials), bool)
+    completed[ended] = [state == "completed" for state in column.take(found.ends[ended]).to_pylist()]
+    return completed
+
+
 def _by_bands(
-    chosen: np.ndarray, values: np.ndarray, signs: np.ndarray, errors: np.ndarray, cost: np.ndarray
+    chosen: np.ndarray, score: np.ndarray, error: np.ndarray, cost: np.ndarray, whole: np.ndarray
 ) -> list[int]:
-    """The chosen configurations by the first objective; within the leader's standard error the cheaper first."""
-    score, error = values[:, 0] * signs[0], np.nan_to_num(errors[:, 0])
-    falling = [int(i) for i in np.lexsort((cost, -score)) if chosen[i]]
+    """The chosen configurations by score; within the leader's standard error the cheaper first, if it is whole.
+
+    Args:
+        chosen: (N,) which of C configurations.
+        score: (C,) of the first objective, to be maximised.
+        error: (C,) its standard errors; not a number where none is told.
+        cost: (C,) of a trial.
+        whole: (C,) whether all their trials ended complete.
+    """
+    falling = chosen[np.lexsort((cost[chosen], ~whole[chosen], -score[chosen]))]
+    floors = score[falling] - np.nan_to_num(error[falling])
+    stops = np.searchsorted(-score[falling], -floors, side="right")  # where a band that each of them opens ends
     order: list[int] = []
     while len(order) < len(falling):
-        leader = falling[len(order)]
-        floor = score[leader] - error[leader]
-        stop = bisect.bisect_right(falling, -floor, lo=len(order), key=lambda i: -score[i])
-        order += sorted(falling[len(order) : stop], key=lambda i: (cost[i], -score[i]))
+        band = falling[len(order) : stops[len(order)]]
+        counted = np.where(whole[band], cost[band], np.maximum.accumulate(cost[band]))
+        order += band[np.argsort(counted, kind="stable")].tolist()
     return order
 
 

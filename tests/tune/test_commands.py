@@ -14,7 +14,9 @@ from small_sweep import SWEEP
 
 from semprior.storage import open_storage
 from tune.cli import main
+from tune.commands.ranking import gain_over
 from tune.heartbeat import Heart, last_heartbeat
+from tune.ranking import Ranked
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -72,7 +74,7 @@ def test_status_tells_the_state_and_the_trials(told, sweep):
 def test_top_ranks_with_errors_and_tells_the_gain(told):
     shown = told("top", "small")
     assert shown.index("0001") < shown.index("0002") < shown.index("0000")
-    for part in ("0.8000 ± 0.0100", "0.25", "1,2,3", "stopped", "gains +0.3000 ± 0.0141 over trial 0000"):
+    for part in ("0.8000 ± 0.0100", "0.25", "1,2,3", "stopped", "by 0.3000 ± 0.0141"):
         assert part in shown
     assert "which dimensions mattered cannot be told from 3 trials; it takes 8" in shown
     entries = json.loads(told("top", "small", "-n", 2, "--format", "json"))
@@ -83,6 +85,34 @@ def test_top_ranks_with_errors_and_tells_the_gain(told):
     assert [json.loads(row["scam.stages"]) for row in rows] == [[2], [], [1, 2, 3]]
     by_last = json.loads(told("top", "small", "--by", "last", "--format", "json"))
     assert by_last[0]["holdout/point_score"] == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize(
+    ("values", "errors", "sign", "said"),
+    [
+        ((0.8, 0.5), (0.03, 0.04), 1, "trial 0001 is better than trial 0000, the preset itself, by 0.3000 ± 0.0500"),
+        ((5.0, 8.0), (None, None), -1, "trial 0001 is better than trial 0000, the preset itself, by 3.0000"),
+        (
+            (0.5, 0.48),
+            (0.03, 0.04),
+            1,
+            "trial 0001 is no better than trial 0000, the preset itself, within the standard error (+0.0200 ± 0.0500)",
+        ),
+        (
+            (0.48, 0.5),
+            (0.03, 0.04),
+            1,
+            "trial 0001 is no better than trial 0000, the preset itself, within the standard error (-0.0200 ± 0.0500)",
+        ),
+        ((0.5, 0.5), (None, None), 1, "trial 0001 is no better than trial 0000, the preset itself (+0.0000)"),
+    ],
+)
+def test_the_gain_in_words(values, errors, sign, said):
+    best, base = (
+        Ranked(1, 1, number, f"{number:04d}", (), (value,), (error,), 0, 1, "completed", "", {}, None, None, 0.0, 0.0)
+        for number, value, error in zip((1, 0), values, errors, strict=True)
+    )
+    assert gain_over(best, base, 0, sign) == said
 
 
 def test_show_tells_all_of_a_trial(told):

@@ -32,6 +32,13 @@ def trial(name, scores, cost=1.0, error=None, **fields):
     ]
 
 
+def end(name, state="completed"):
+    number, _, seed = name.partition(".")
+    return Record(
+        kind="end", trial=name, configuration=int(number), seed=int(seed or 0), attempt=1, epoch=1, state=state
+    )
+
+
 def order(store, by="best", **objectives):
     return [entry.trial for entry in store.rank(objectives or {SCORE: "max"}, by)]
 
@@ -54,8 +61,40 @@ def test_of_equal_evaluations_the_latest_is_the_best_as_in_training(store):
 def test_within_the_standard_error_the_cheaper_goes_first(store):
     store.append(trial("0000", [0.80], cost=9, error=0.05) + trial("0001", [0.76], cost=5, error=0.05))
     store.append(trial("0002", [0.77], cost=7, error=0.01) + trial("0003", [0.74], cost=1, error=0.05))
+    store.append([end(f"000{number}") for number in range(4)])
     assert order(store) == ["0001", "0002", "0000", "0003"]
     assert [entry.errors for entry in store.rank({SCORE: "max"}, limit=2)] == [(0.05,), (0.01,)]
+
+
+@pytest.mark.parametrize("state", ["stopped", "failed", "diverged", None])
+def test_one_that_was_cut_short_passes_no_better_one_by_being_cheaper(store, state):
+    """The second is cut short; the third may pass the first, and the fourth, dearer, nobody."""
+    for number, (score, cost) in enumerate([(0.80, 9), (0.79, 1), (0.78, 7), (0.77, 10)]):
+        store.append(trial(f"000{number}", [score], cost=cost, error=0.05))
+        ending = state if number == 1 else "completed"
+        store.append([end(f"000{number}", ending)] if ending else [])
+    assert order(store) == ["0002", "0000", "0001", "0003"]
+
+
+def test_one_that_is_best_is_first_though_it_was_cut_short(store):
+    store.append([*trial("0000", [0.8], cost=1, error=0.05), end("0000", "stopped")])
+    store.append([*trial("0001", [0.79], cost=9, error=0.05), end("0001")])
+    assert order(store) == ["0000", "0001"]
+
+
+def test_of_equal_values_the_one_that_was_cut_short_comes_last(store):
+    store.append([*trial("0000", [0.8], cost=1), end("0000", "stopped"), *trial("0001", [0.8], cost=9)])
+    store.append([end("0001")])
+    assert order(store) == ["0001", "0000"]
+
+
+def test_a_configuration_is_complete_when_all_its_seeds_are(store):
+    store.append([*trial("0000.0", [0.8], cost=9, error=0.05), end("0000.0")])
+    store.append([*trial("0001.0", [0.79], cost=1, error=0.05), end("0001.0")])
+    store.append(trial("0001.1", [math.nan]))
+    assert order(store) == ["0000.0", "0001.0"]
+    store.append([end("0001.1")])
+    assert order(store) == ["0001.0", "0000.0"]
 
 
 def test_without_a_standard_error_the_value_decides(store):
@@ -130,7 +169,8 @@ def histories(draw):
                     told = {} if score is None else {SCORE: score, ALARMS: alarms, f"{SCORE}_se": ERROR}
                     records.append(Record(kind="report", epoch=epoch, metrics=told, **common))
                 if draw(st.booleans()):
-                    records.append(Record(kind="end", epoch=first, state="stopped", **common))
+                    state = draw(st.sampled_from(["completed", "stopped"]))
+                    records.append(Record(kind="end", epoch=first, state=state, **common))
     times = draw(st.permutations(range(len(records))))
     return [Record(**(vars(record) | {"time": float(time)})) for record, time in zip(records, times, strict=True)]
 
@@ -177,8 +217,10 @@ def plain_rank(records, objectives, by, last):
     """`tune.ranking` as its docstring says it, one configuration after the other."""
     names = list(objectives)
     sign = {name: 1 if way == "max" else -1 for name, way in objectives.items()}
-    found = {}
+    found, cut = {}, set()
     for history in of_trials(records).values():
+        if not any(r.kind == "end" and r.state == "completed" for r in history):
+            cut.add(history[0].configuration)
         evaluations = [r for r in history if r.kind == "report" and math.isfinite(r.metrics.get(names[0], math.nan))]
         if len(evaluations) < (2 if by == "robust" else 1):
             continue
@@ -210,7 +252,9 @@ def plain_rank(records, objectives, by, last):
             leader = max(front, key=lambda p: sign[names[0]] * p[1][0])
             band = [p for p in front if sign[names[0]] * (leader[1][0] - p[1][0]) <= leader[2]]
             front = [p for p in front if p not in band]
-            ranked.append(sorted(band, key=lambda p: (p[3], -sign[names[0]] * p[1][0])))
+            band.sort(key=lambda p: (-sign[names[0]] * p[1][0], p[0] in cut, p[3]))
+            counted = {p[0]: max(q[3] for q in band[: i + 1]) if p[0] in cut else p[3] for i, p in enumerate(band)}
+            ranked.append(sorted(band, key=lambda p: counted[p[0]]))
     return [place for band in ranked for place in band]
 
 

@@ -109,15 +109,25 @@ def _gain(ranked: Sequence[Ranked], objectives: Mapping[str, Direction], console
         values = [sign * entry.values[index] for entry in ranked]
         best = ranked[values.index(max(values))] if len(objectives) > 1 else ranked[0]
         if best is base:
-            say(console, f"{metric}: no trial comes before {base.trial}, the preset itself")
+            say(console, f"{metric}: no trial comes before trial {base.trial}, the preset itself")
             continue
-        errors = [error for entry in (best, base) if (error := entry.errors[index]) is not None]
-        spread = f" ± {math.hypot(*errors):.4f}" if len(errors) == 2 else ""
-        gain = best.values[index] - base.values[index]
-        say(
-            console,
-            f"{metric}: trial {best.trial} gains {gain:+.4f}{spread} over trial {base.trial}, the preset itself",
-        )
+        say(console, f"{metric}: {gain_over(best, base, index, sign)}")
+
+
+def gain_over(best: Ranked, base: Ranked, index: int, sign: int) -> str:
+    """By how much a configuration is better than the preset itself in the objective of this index, in words.
+
+    Of two whose values differ by no more than their standard errors together the cheaper one may be first, so that
+    the difference can be negative. `sign` is 1 where more is better, else -1.
+    """
+    gain = sign * (best.values[index] - base.values[index])
+    errors = [error for entry in (best, base) if (error := entry.errors[index]) is not None]
+    error = math.hypot(*errors) if len(errors) == 2 else None
+    spread = "" if error is None else f" ± {error:.4f}"
+    if gain > (error or 0.0):
+        return f"trial {best.trial} is better than trial {base.trial}, the preset itself, by {gain:.4f}{spread}"
+    within = ", within the standard error" if error is not None and abs(gain) <= error else ""
+    return f"trial {best.trial} is no better than trial {base.trial}, the preset itself{within} ({gain:+.4f}{spread})"
 
 
 def _importance(sweep: Sweep, store: ResultsStore, console: Console) -> None:
