@@ -26,7 +26,7 @@ from torch import Tensor
 from semprior.errors import UserError
 from semprior.files import umask, write_atomically
 
-FORMAT = 1
+FORMAT = 2  # 1 stored every pseudo-mask as an array of its own; it is still read
 MANIFEST, INDEX = "manifest.json", "index.json"
 KEPT = ("last", "previous", "best")
 

@@ -19,6 +19,9 @@ WholeFeatures = Callable[[Sequence[int] | None, Tensor], list[Tensor]]
 
 Run = Callable[[Sequence[int] | None, Tensor], Tensor]
 
+Each = Iterator[tuple[int, np.ndarray]]
+"""Indices of images and their probabilities (H,W) float32, image by image: those of one size after each other."""
+
 
 def student_probabilities(
     detector: nn.Module,
@@ -39,7 +42,7 @@ def student_probabilities(
     Returns:
         (H,W) float32 for each image.
     """
-    return _probabilities(lambda _, grey: detector(_normal(grey, normalisation)), images, device, bf16)
+    return _in_order(each_by_student(detector, images, normalisation, device, bf16))
 
 
 def teacher_probabilities(
@@ -51,11 +54,38 @@ def teacher_probabilities(
     bf16: bool,
 ) -> list[np.ndarray]:
     """As `student_probabilities`, by the teacher; `features` gives the VFM's maps of the padded images."""
+    return _in_order(each_by_teacher(teacher, images, features, normalisation, device, bf16))
+
+
+def each_by_student(
+    detector: nn.Module,
+    images: Sequence[np.ndarray],
+    normalisation: Normalisation,
+    device: torch.device,
+    bf16: bool,
+) -> Each:
+    """As `student_probabilities`, a batch at a time in memory."""
+    return _each(lambda _, grey: detector(_normal(grey, normalisation)), images, device, bf16)
+
+
+def each_by_teacher(
+    teacher: Teacher,
+    images: Sequence[np.ndarray],
+    features: WholeFeatures,
+    normalisation: Normalisation,
+    device: torch.device,
+    bf16: bool,
+) -> Each:
+    """As `teacher_probabilities`, a batch at a time in memory."""
 
     def run(indices: Sequence[int] | None, grey: Tensor) -> Tensor:
         return teacher(_normal(grey, normalisation), features(indices, grey.float() / 255))
 
-    return _probabilities(run, images, device, bf16)
+    return _each(run, images, device, bf16)
+
+
+def _in_order(each: Each) -> list[np.ndarray]:
+    return [probability for _, probability in sorted(each, key=lambda pair: pair[0])]
 
 
 def _normal(grey: Tensor, normalisation: Normalisation) -> Tensor:
@@ -63,8 +93,7 @@ def _normal(grey: Tensor, normalisation: Normalisation) -> Tensor:
 
 
 @torch.no_grad()
-def _probabilities(run: Run, images: Sequence[np.ndarray], device: torch.device, bf16: bool) -> list[np.ndarray]:
-    found: list[np.ndarray | None] = [None] * len(images)
+def _each(run: Run, images: Sequence[np.ndarray], device: torch.device, bf16: bool) -> Each:
     for indices, grey in _same_size_batches(images):
         grey = grey.to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
@@ -72,8 +101,7 @@ def _probabilities(run: Run, images: Sequence[np.ndarray], device: torch.device,
         probability = torch.sigmoid(logits.float())[:, 0].cpu().numpy()
         for index, whole in zip(indices, probability, strict=True):
             height, width = images[index].shape
-            found[index] = whole[:height, :width]
-    return [probability for probability in found if probability is not None]
+            yield index, whole[:height, :width]
 
 
 def _same_size_batches(images: Sequence[np.ndarray]) -> Iterator[tuple[list[int], Tensor]]:

@@ -120,20 +120,29 @@ def deal(count: int) -> list[int]:
     return list(range(rank(), count, workers()))
 
 
-def gather(own: Mapping[int, np.ndarray], shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
-    """Every array, of which each worker made those that `deal` gave it.
+def gather(own: Mapping[int, np.ndarray], count: int) -> dict[int, np.ndarray]:
+    """The arrays of all workers by position, each of which one worker made, or none.
 
     Args:
-        own: uint8 arrays of this worker, by position.
-        shapes: of the arrays at all positions.
+        own: (N,) uint8 arrays of this worker, by position.
+        count: number of positions.
     """
     if workers() == 1:
-        return [own[position] for position in range(len(shapes))]
-    ends = np.cumsum([0, *(int(np.prod(shape)) for shape in shapes)])
+        return dict(own)
+    sizes = np.zeros(count, np.int64)  # and one more, so that an empty array is not none
+    for position, array in own.items():
+        sizes[position] = array.size + 1
+    sizes = _summed(sizes)
+    ends = np.cumsum([0, *np.maximum(sizes - 1, 0)])
     flat = np.zeros(ends[-1], np.uint8)
     for position, array in own.items():
-        flat[ends[position] : ends[position + 1]] = array.reshape(-1)
-    exchanged = torch.from_numpy(flat).to("cuda" if dist.get_backend() == "nccl" else "cpu")
-    dist.all_reduce(exchanged)  # all but one worker hold 0 in a place
-    flat = exchanged.cpu().numpy()
-    return [flat[a:b].reshape(shape) for a, b, shape in zip(ends, ends[1:], shapes, strict=False)]
+        flat[ends[position] : ends[position + 1]] = array
+    flat = _summed(flat)
+    return {position: flat[ends[position] : ends[position + 1]].copy() for position in np.flatnonzero(sizes).tolist()}
+
+
+def _summed(array: np.ndarray) -> np.ndarray:
+    """The sum over workers, all but one of which hold 0 in a place."""
+    exchanged = torch.from_numpy(array).to("cuda" if dist.get_backend() == "nccl" else "cpu")
+    dist.all_reduce(exchanged)
+    return exchanged.cpu().numpy()

@@ -16,6 +16,7 @@ from semprior.labels.seed import contrast_seed
 from semprior.metrics import bootstrap_errors, count_image, summarise
 from semprior.point_score import point_score
 from semprior.prepare import TrainingSet
+from semprior.sparse import SparseMasks
 
 
 @dataclass(frozen=True)
@@ -48,17 +49,16 @@ class Selector:
             else [training_set.scenes[i] for i in training_set.holdout_indices]
         )
         self.plausible = [] if self.by == "test/iou" else [plausible_areas(scene) for scene in self.scenes]
-        self.previous: dict[str, list[np.ndarray]] = {}
+        self.previous: dict[str, SparseMasks] = {}
         self.best_value: float | None = None
         self.best_epoch: int | None = None
 
     def score(self, epoch: int, student: Sequence[np.ndarray], teacher: Sequence[np.ndarray]) -> Scores:
-        """Score the masks that student and teacher predict, (H,W) bool for each scene."""
+        """Score the masks that student and teacher predict, (H,W) bool for each scene; they are gone through singly."""
         flat: dict[str, float] = {}
         place = "test" if self.by == "test/iou" else "holdout"
-        for who, prefix, predicted in (("student", place, student), ("teacher", f"{place}/teacher", teacher)):
-            masks = list(predicted)
-            if not masks:
+        for who, prefix, masks in (("student", place, student), ("teacher", f"{place}/teacher", teacher)):
+            if not len(masks):
                 continue
             if self.plausible:
                 flat |= {f"{prefix}/{name}": value for name, value in self._by_points(who, masks).items()}
@@ -72,14 +72,14 @@ class Selector:
             self.best_value, self.best_epoch = value, epoch
         return Scores(flat, best)
 
-    def _by_points(self, who: str, masks: list[np.ndarray]) -> dict[str, float]:
+    def _by_points(self, who: str, masks: Sequence[np.ndarray]) -> dict[str, float]:
         points = [scene.points for scene in self.scenes]
         scored = point_score(masks, self.previous.get(who), points, self.plausible)
-        self.previous[who] = masks
+        self.previous[who] = SparseMasks.pack(masks, bool)
         names = {"score": "point_score", "pd": "point_pd", "fa": "point_fa"}
         return {names.get(name, f"point_{name}"): value for name, value in dataclasses.asdict(scored).items()}
 
-    def _by_masks(self, masks: list[np.ndarray]) -> dict[str, float]:
+    def _by_masks(self, masks: Sequence[np.ndarray]) -> dict[str, float]:
         truths = [scene.mask for scene in self.scenes if scene.mask is not None]
         counts = [count_image(mask, truth) for mask, truth in zip(masks, truths, strict=True)]
         found = summarise(counts, empty_union=self.empty_union)
@@ -93,21 +93,25 @@ class Selector:
 
     def stored(self) -> dict[str, np.ndarray]:
         """The masks of the last evaluation, for a snapshot."""
-        return {
-            f"previous.{who}.{index}": np.packbits(mask, axis=1)
-            for who, masks in self.previous.items()
-            for index, mask in enumerate(masks)
-        }
+        held = [masks.stored(f"previous.{who}") for who, masks in self.previous.items()]
+        return {name: array for arrays in held for name, array in arrays.items()}
 
     def restore(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
-        """Put back what `stored` and `values` gave."""
+        """Put back what `stored` and `values` gave, or a version before them, which stored each mask by its bits."""
         self.best_value, self.best_epoch = values["best_value"], values["best_epoch"]
+        shapes = [scene.image.shape for scene in self.scenes]
         for who in ("student", "teacher"):
-            if f"previous.{who}.0" in arrays:
-                self.previous[who] = [
-                    np.unpackbits(arrays[f"previous.{who}.{index}"], axis=1, count=scene.image.shape[1]).astype(bool)
-                    for index, scene in enumerate(self.scenes)
-                ]
+            name = f"previous.{who}"
+            if f"{name}.packed" in arrays:
+                self.previous[who] = SparseMasks.restore(arrays, name, shapes, bool)
+            elif f"{name}.0" in arrays:
+                self.previous[who] = SparseMasks.pack(
+                    (
+                        np.unpackbits(arrays[f"{name}.{index}"], axis=1, count=width).view(bool)
+                        for index, (_, width) in enumerate(shapes)
+                    ),
+                    bool,
+                )
 
 
 def plausible_areas(scene: Scene) -> np.ndarray:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from semprior.checkpoint import Snapshot
 from semprior.config import Config, flatten
 from semprior.data.batches import Batch, Pool, draw_batch, epoch_batches
 from semprior.errors import UserError
-from semprior.infer import student_probabilities, teacher_probabilities
+from semprior.infer import Each, WholeFeatures, each_by_student, each_by_teacher
 from semprior.labels.pseudo_masks import PseudoMasks
 from semprior.models.build import build_teacher
 from semprior.models.detector import detector_spec
@@ -28,6 +29,7 @@ from semprior.parallel import agree_, average_statistics_, deal, gather, synchro
 from semprior.prepare import TrainingSet
 from semprior.schedule import is_due, learning_rate, share_of
 from semprior.selection import Scores, Selector
+from semprior.sparse import SparseMasks, pack_mask
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,11 @@ class Trainer:
         """The teacher, and in it the student, that evaluation, evolution and deployment use; eval mode."""
         return self.average if isinstance(self.average, Teacher) else self.teacher.eval()
 
+    @cached_property
+    def data(self) -> str:
+        """Digest of the data; every image is read for it, so once is enough."""
+        return data_digest(self.training_set)
+
     def run(self) -> Iterator[Report]:
         """Train to the last epoch, one report an epoch; a snapshot taken between two reports is a whole state.
 
@@ -160,7 +167,7 @@ class Trainer:
                 "normalisation": [self.training_set.normalisation.mean, self.training_set.normalisation.std],
                 "intensity": [self.training_set.intensity.low, self.training_set.intensity.high],
                 "vfm": self.features.vfm.key if self.features.vfm else None,
-                "data": data_digest(self.training_set),
+                "data": self.data,
             },
         )
 
@@ -171,7 +178,7 @@ class Trainer:
             UserError: the snapshot is of other data or another VFM.
         """
         values = snapshot.values
-        if values["data"] != data_digest(self.training_set):
+        if values["data"] != self.data:
             raise UserError("the data set differs from the one this run began on; start a new run")
         if values["vfm"] != (self.features.vfm.key if self.features.vfm else None):
             raise UserError("vfm.weights: differ from those this run began with; start a new run")
@@ -238,7 +245,8 @@ class Trainer:
         if not due:
             return False, 0
         mine = deal(self.training_set.train + self.training_set.validation)
-        return True, self.pseudo_masks.evolve(self.epoch, dict(zip(mine, self._teacher_on(mine), strict=True)))
+        each = self._each_by_teacher(mine)
+        return True, self.pseudo_masks.evolve(self.epoch, ((mine[place], found) for place, found in each))
 
     def _inner_pass(self) -> list[float]:
         batches = epoch_batches(self.pseudo_masks.members, self.config.data.batch, self.rng)
@@ -311,36 +319,39 @@ class Trainer:
 
     def _evaluate(self) -> Scores:
         """Score the evaluated networks, each worker on its share of the images; all workers then know all masks."""
-        bf16 = self.config.precision == "bf16"
         of_test = self.config.select.by == "test/iou"
         held = self.training_set.holdout_indices
         scenes = self.training_set.test if of_test else [self.training_set.scenes[i] for i in held]
-        mine = deal(len(scenes))
-        images = [scenes[i].image for i in mine]
-        evaluated, normalisation = self.evaluated, self.training_set.normalisation
-        student = student_probabilities(evaluated.detector, images, normalisation, self.device, bf16)
-        teacher = (
-            teacher_probabilities(evaluated, images, self.features.whole, normalisation, self.device, bf16)
-            if of_test
-            else self._teacher_on([held[i] for i in mine])
-        )
-        shapes = [scene.image.shape for scene in scenes]
-        masks = [
-            gather({i: (p > 0.5).view(np.uint8) for i, p in zip(mine, probabilities, strict=True)}, shapes)
-            for probabilities in (student, teacher)
-        ]
-        return self.selector.score(self.epoch, *([mask.view(bool) for mask in of] for of in masks))
-
-    def _teacher_on(self, indices: list[int]) -> list[np.ndarray]:
-        """The teacher's probabilities for images of the run."""
-        return teacher_probabilities(
-            self.evaluated,
-            [self.training_set.scenes[i].image for i in indices],
-            lambda places, grey: self.features.banked(None if places is None else [indices[p] for p in places], grey),
+        mine, shapes = deal(len(scenes)), [scene.image.shape for scene in scenes]
+        student = each_by_student(
+            self.evaluated.detector,
+            [scenes[i].image for i in mine],
             self.training_set.normalisation,
             self.device,
             self.config.precision == "bf16",
         )
+        teacher = (
+            self._each_by(self.features.whole, [scenes[i].image for i in mine])
+            if of_test
+            else self._each_by_teacher([held[i] for i in mine])
+        )
+        predicted = []
+        for each in (student, teacher):
+            masks = gather({mine[place]: pack_mask(found > 0.5) for place, found in each}, len(scenes))
+            predicted.append(SparseMasks(shapes, [masks[i] for i in range(len(scenes))], bool))
+        return self.selector.score(self.epoch, *predicted)
+
+    def _each_by_teacher(self, indices: Sequence[int]) -> Each:
+        """The teacher's probabilities for images of the run, whose features the bank may hold."""
+
+        def features(places: Sequence[int] | None, grey: Tensor) -> list[Tensor]:
+            return self.features.banked(None if places is None else [indices[place] for place in places], grey)
+
+        return self._each_by(features, [self.training_set.scenes[i].image for i in indices])
+
+    def _each_by(self, features: WholeFeatures, images: Sequence[np.ndarray]) -> Each:
+        normalisation, bf16 = self.training_set.normalisation, self.config.precision == "bf16"
+        return each_by_teacher(self.evaluated, images, features, normalisation, self.device, bf16)
 
 
 def data_digest(training_set: TrainingSet) -> str:

@@ -126,7 +126,7 @@ def exchange():
     norm.running_var.fill_(1.0 + dist.get_rank())
     average_statistics_(norm)
     own = {i: np.full(i, i, np.uint8) for i in deal(3)}
-    parts = [part.tolist() for part in gather(own, [(i,) for i in range(3)])]
+    parts = [(place, part.tolist()) for place, part in gather(own, 4).items()]
     return global_mean(local).item(), local.grad.item(), norm.running_var.item(), shard(range(4)), parts
 
 
@@ -192,12 +192,12 @@ def test_a_loss_that_is_not_finite_on_one_worker_stops_all_alike(both):
 
 def test_what_workers_exchange(both):
     first, second = both("exchange")
-    assert first == (2.0, 1.5, 1.5, [0, 1], [[], [1], [2, 2]])
-    assert second == (2.0, 1.5, 1.5, [2, 3], [[], [1], [2, 2]])
+    assert first == (2.0, 1.5, 1.5, [0, 1], [(0, []), (1, [1]), (2, [2, 2])])
+    assert second == (2.0, 1.5, 1.5, [2, 3], [(0, []), (1, [1]), (2, [2, 2])])
 
 
 def test_alone_nothing_is_exchanged():
     x = torch.tensor([3.0])
     assert global_mean(x) is x
     assert deal(3) == [0, 1, 2] and shard([5, 6]) == [5, 6]
-    assert gather({0: np.ones(2, np.uint8)}, [(2,)])[0].tolist() == [1, 1]
+    assert gather({0: np.ones(2, np.uint8)}, 1)[0].tolist() == [1, 1]

@@ -58,7 +58,7 @@ class Pool:
     """
 
     scenes: Sequence[Scene]
-    soft: list[np.ndarray]
+    soft: Sequence[np.ndarray]
     clusters: np.ndarray
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from semprior.labels.evolve import admission_threshold, admit, evolution_due, ev
 from semprior.parallel import gather
 from semprior.prepare import RELIABLE_SHARE, TrainingSet
 from semprior.schedule import share_of
+from semprior.sparse import SparseMasks, pack_mask
 
 
 class PseudoMasks:
@@ -21,7 +22,7 @@ class PseudoMasks:
         members: indices of the training images that are in the pool, in ascending order.
     """
 
-    def __init__(self, config: Config, training_set: TrainingSet, soft: list[np.ndarray], members: list[int]) -> None:
+    def __init__(self, config: Config, training_set: TrainingSet, soft: SparseMasks, members: list[int]) -> None:
         self.config = config
         self.training_set = training_set
         self.soft = soft
@@ -30,7 +31,7 @@ class PseudoMasks:
     @classmethod
     def start(cls, config: Config, training_set: TrainingSet) -> PseudoMasks:
         """The seeds as first pseudo-masks, and the pool they make."""
-        soft = [np.where(seed.mask, 255, 0).astype(np.uint8) for seed in training_set.seeds]
+        soft = SparseMasks.pack(np.where(seed.mask, np.uint8(255), np.uint8(0)) for seed in training_set.seeds)
         members = [i for i in training_set.train_indices if config.labels.pool == "all" or _reliable(training_set, i)]
         return cls(config, training_set, soft, members)
 
@@ -40,15 +41,15 @@ class PseudoMasks:
         start = share_of(labels.evolve_after, self.config.epochs)
         return labels.evolve and evolution_due(epoch, start=start, every=labels.evolve_every)
 
-    def evolve(self, epoch: int, probabilities: Mapping[int, np.ndarray]) -> int:
+    def evolve(self, epoch: int, probabilities: Iterable[tuple[int, np.ndarray]]) -> int:
         """Evolve the masks of pool and validation images, then admit images of the reserve.
 
         Each worker does so for its own images, and all exchange the results.
 
         Args:
             epoch: counted from 0.
-            probabilities: the teacher's (H,W) float32 for this worker's share, by `deal`, of the training and then the
-                validation images.
+            probabilities: an index and the teacher's (H,W) float32 for each of this worker's share, by `deal`, of the
+                training and validation images, in any order; one is held at a time.
 
         Returns:
             The number of images admitted.
@@ -58,32 +59,30 @@ class PseudoMasks:
         allowed = admission_threshold(epoch, start, end)
         waiting = set(self.training_set.train_indices) - set(self.members)
         changed: dict[int, np.ndarray] = {}
-        for index, probability in probabilities.items():
+        for index, probability in probabilities:
             if index not in waiting:
-                changed[index] = evolve(self.soft[index], probability)
+                changed[index] = pack_mask(evolve(self.soft[index], probability))
             elif epoch <= end:
                 mask = admit(probability, self.training_set.scenes[index].points, allowed)
                 if mask is not None:
-                    changed[index] = mask
-        indices = [*self.training_set.train_indices, *self.training_set.validation_indices]
-        known = gather({i: np.array([i in changed], np.uint8) for i in probabilities}, [(1,)] * len(indices))
-        shapes = [self.soft[i].shape if known[i] else (0,) for i in indices]
-        nothing = np.zeros(0, np.uint8)
-        for index, mask in enumerate(gather({i: changed.get(i, nothing) for i in probabilities}, shapes)):
-            if known[index]:
-                self.soft[index] = mask
-        admitted = [index for index in sorted(waiting) if known[index]]
+                    changed[index] = pack_mask(mask)
+        changed = gather(changed, self.training_set.train + self.training_set.validation)
+        for index, packed in changed.items():
+            self.soft.packed[index] = packed
+        admitted = waiting & changed.keys()
         self.members = sorted([*self.members, *admitted])
         return len(admitted)
 
     def stored(self) -> dict[str, np.ndarray]:
         """Arrays for a snapshot."""
-        arrays = {f"soft.{index}": mask for index, mask in enumerate(self.soft)}
-        return {**arrays, "members": np.asarray(self.members, np.int64)}
+        return {**self.soft.stored("soft"), "members": np.asarray(self.members, np.int64)}
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Put back what `stored` gave."""
-        self.soft = [arrays[f"soft.{index}"] for index in range(len(self.soft))]
+        """Put back what `stored` gave, or a version before it, which stored each mask as it is."""
+        if "soft.packed" in arrays:
+            self.soft = SparseMasks.restore(arrays, "soft", self.soft.shapes)
+        else:
+            self.soft = SparseMasks.pack(arrays[f"soft.{index}"] for index in range(len(self.soft)))
         self.members = [int(index) for index in arrays["members"]]
 
 

@@ -1,0 +1,69 @@
+"""Pseudo-masks of a run: evolved and admitted image by image, whatever the order, in little memory."""
+
+import tracemalloc
+
+import numpy as np
+
+from semprior.config import unflatten
+from semprior.data.batches import Normalisation
+from semprior.data.layout import IntensityRange, Scene
+from semprior.labels.evolve import evolve
+from semprior.labels.pseudo_masks import PseudoMasks
+from semprior.labels.seed import Seed
+from semprior.prepare import TrainingSet
+
+SIDE = 256
+
+
+def training_set(count, failed=()):
+    """Images with one point; the seeds of `failed` are that point alone."""
+    image = np.zeros((SIDE, SIDE), np.uint8)
+    scenes, seeds = [], []
+    for number in range(count):
+        mask = np.zeros((SIDE, SIDE), bool)
+        row, column = 20 + number % 200, 30
+        mask[row - 1 : row + 2, column : column + 2] = True
+        scenes.append(Scene(f"image{number}", image, np.array([[row, column]])))
+        seeds.append(Seed(mask, np.array([number not in failed])))
+    clusters = np.zeros(count, np.int64)
+    return TrainingSet(scenes, count - 2, 2, seeds, clusters, Normalisation(0.3, 0.1), IntensityRange(), [])
+
+
+def teacher(data, index):
+    probability = np.zeros((SIDE, SIDE), np.float32)
+    row, column = data.scenes[index].points[0]
+    probability[row - 2 : row + 2, column - 2 : column + 3] = 0.6 + 0.01 * (index % 10)
+    return probability
+
+
+CONFIG = unflatten({"epochs": 10, "labels.pool": "reliable", "labels.evolve_after": 0.0, "labels.evolve_every": 1})
+
+
+def test_each_mask_evolves_and_a_hard_image_is_admitted_in_any_order():
+    data = training_set(8, failed=(3,))
+    found = []
+    for order in (range(8), reversed(range(8))):
+        masks = PseudoMasks.start(CONFIG, data)
+        assert masks.members == [0, 1, 2, 4, 5]
+        before = list(masks.soft)
+        assert masks.evolve(1, ((index, teacher(data, index)) for index in order)) == 1
+        assert masks.members == [0, 1, 2, 3, 4, 5]
+        expected = [evolve(soft, teacher(data, index)) for index, soft in enumerate(before)]
+        expected[3] = np.where(teacher(data, 3) > 0.5, 255, 0)
+        assert all(np.array_equal(a, b) for a, b in zip(masks.soft, expected, strict=True))
+        found.append(masks.stored())
+    assert all(np.array_equal(array, found[1][name]) for name, array in found[0].items())
+
+
+def test_memory_is_that_of_the_targets_and_not_of_the_images():
+    data = training_set(300)
+    tracemalloc.start()
+    try:
+        masks = PseudoMasks.start(CONFIG, data)
+        for epoch in (1, 2):
+            masks.evolve(epoch, ((index, teacher(data, index)) for index in range(300)))
+        masks.restore(masks.stored())
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 300 * SIDE * SIDE / 8
