@@ -1,12 +1,17 @@
 """The private memory of one training process on the CPU: how much, and whether it grows.
 
     python -m benchmarks.memory [--data DIR] [--epochs N] [--settings KEY=VALUE ...] [--json]
-    python -m benchmarks.memory --synthetic 20000 [--epochs N] [--json]
+    python -m benchmarks.memory --synthetic 20000 [--side PIXELS] [--epochs N] [--json]
 
-It trains in a process of its own, `quick` by default, and reads after every epoch what /proc says is private to it:
-pages that no other process shares. Decoded images and feature banks that trials share through the page cache do not
-count, as they do not count twice. With `--synthetic N`, N images of 64x64 are drawn for the purpose, so that what grows
-with the number of images can be told from what does not.
+It trains in a process of its own, `quick` by default, saves every epoch as a run does, and reads what /proc says is
+private to it: its anonymous pages, after every epoch and, twenty times a second, the most there were within it. Decoded
+images, seeds and feature banks lie in files that are mapped: trials share them through the page cache, which gives them
+up when memory is short, so they do not count. In every epoch there is all that a run does now and then: from the second
+on labels evolve, and student and teacher are evaluated on the holdout after outer steps.
+
+With `--synthetic N`, N images are drawn for the purpose, of which no two are equal, so that what grows with the number
+of images can be told from what does not. Crops are small there, batches large and the vision model is tiny: what they
+hold is the same for any number of images, and so an epoch of 20,000 images takes minutes.
 
 The first epochs fill what is kept for the whole run; memory is flat if the last epoch holds less than 5 % more than
 the one in the middle.
@@ -17,8 +22,10 @@ import json
 import multiprocessing
 import re
 import tempfile
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -30,48 +37,81 @@ from semprior.errors import UserError
 DATA = Path("../shared/data/sirst-v1")
 BAR_GB = 4.0
 GROWTH = 1.05
-SMALL = ("data.crop=64", "vfm.name=tf_efficientnet_lite2", "vfm.weights=random", "clusters.count=1")
-_SIDE, _TARGETS = 64, 3
+OFTEN = ("labels.evolve_after=0", "labels.evolve_every=1", "select.after=0", "select.every=1", "outer.every=1")
+SMALL = ("data.crop=32", "data.batch=64", "vfm.name=test_efficientnet", "vfm.weights=random", "clusters.count=1")
+_DISTINCT, _TARGETS = 256, 3
+_SAMPLE = 0.05  # seconds
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Bytes of a training process.
+
+    Attributes:
+        images: it trains and validates on.
+        private: after each epoch.
+        largest: at most within each epoch.
+        prepared: at most before the first epoch, while images, seeds and features are made.
+        mapped: of files, after the last epoch; shared with whoever maps them.
+        resident: at most, mapped files included; none where /proc does not say.
+        evolved: number of epochs in which labels evolved.
+    """
+
+    images: int
+    private: list[int]
+    largest: list[int]
+    prepared: int
+    mapped: int
+    resident: int | None
+    evolved: int
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; 0, 1 where memory grows or passes the bar, 2 where the data set has a fault."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=DATA, help=f"a data set (default {DATA})")
-    parser.add_argument("--synthetic", type=int, metavar="N", help="train on N drawn images of 64x64 instead")
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--synthetic", type=int, metavar="N", help="train on N drawn images instead")
+    parser.add_argument("--side", type=int, default=128, metavar="PIXELS", help="of drawn images (default 128)")
+    parser.add_argument("--epochs", type=int, default=None, help="default 6, or 4 on drawn images")
     parser.add_argument("--preset", default="quick")
     parser.add_argument("--settings", nargs="*", default=[], metavar="KEY=VALUE", help="leaves of the configuration")
     parser.add_argument("--json", action="store_true", help="one object on standard output")
     options = parser.parse_args(arguments)
-    settings = [f"epochs={options.epochs}", *(SMALL if options.synthetic else ()), *options.settings]
+    epochs = options.epochs or (4 if options.synthetic else 6)
+    settings = [f"epochs={epochs}", *OFTEN, *(SMALL if options.synthetic else ()), *options.settings]
     try:
         with tempfile.TemporaryDirectory(prefix="semprior-memory-") as folder:
             root = options.data
             if options.synthetic:
                 root = Path(folder) / "data"
-                apart(draw_data, root, options.synthetic)
-            images, private, peak = apart(train, root, options.preset, settings, Path(folder) / "cache")
+                apart(draw_data, root, options.synthetic, options.side)
+            usage = apart(train, root, options.preset, settings, Path(folder))
     except UserError as error:
         Console(stderr=True, soft_wrap=True).print(str(error), markup=False, highlight=False)
         return 2
-    flat = private[-1] <= GROWTH * private[len(private) // 2]
+    flat = usage.private[-1] <= GROWTH * usage.private[len(usage.private) // 2]
+    largest = max(usage.prepared, *usage.largest)
     figures = {
-        "images": images,
-        "private_gb": [round(value / 1e9, 3) for value in private],
-        "largest_gb": max(private) / 1e9,
-        "peak_resident_gb": peak / 1e9 if peak is not None else None,
+        "images": usage.images,
+        "private_gb": [round(value / 1e9, 3) for value in usage.private],
+        "largest_gb": [round(value / 1e9, 3) for value in usage.largest],
+        "prepared_gb": round(usage.prepared / 1e9, 3),
+        "mapped_gb": round(usage.mapped / 1e9, 3),
+        "peak_resident_gb": usage.resident / 1e9 if usage.resident is not None else None,
+        "evolved_epochs": usage.evolved,
         "flat": flat,
-        "under_bar": max(private) <= BAR_GB * 1e9,
+        "under_bar": largest <= BAR_GB * 1e9,
         "settings": settings,
         "machine": describe_machine(),
     }
     if options.json:
         print(json.dumps(figures))
     else:
-        by_epoch = " ".join(f"{value:.2f}" for value in figures["private_gb"])
-        print(f"{images} images: private memory after each epoch {by_epoch} GB; {'flat' if flat else 'GROWS'}")
-        print(f"largest {figures['largest_gb']:.2f} GB (bar {BAR_GB:g} GB); {describe_machine()}")
+        after, within = (" ".join(f"{value / 1e9:.2f}" for value in of) for of in (usage.private, usage.largest))
+        print(f"{usage.images} images: private memory after each epoch {after} GB; {'flat' if flat else 'GROWS'}")
+        print(f"most within each {within} GB, before the first {usage.prepared / 1e9:.2f} GB (bar {BAR_GB:g} GB)")
+        print(f"labels evolved in {usage.evolved} epochs; {usage.mapped / 1e9:.2f} GB of files mapped at the end")
+        print(describe_machine())
     return 0 if flat and figures["under_bar"] else 1
 
 
@@ -81,48 +121,79 @@ def apart(function, *arguments):  # noqa: ANN001, ANN002, ANN201
         return pool.submit(function, *arguments).result()
 
 
-def draw_data(root: Path, count: int) -> None:
-    """A data set of `count` noisy images with bright squares; 1 in 20 validates."""
+def draw_data(root: Path, count: int, side: int) -> None:
+    """A data set of `count` noisy images with bright squares, no two of them equal; 1 in 20 validates.
+
+    Noise is drawn for some and shifted for the others, and files are BMP: 20,000 images take seconds.
+    """
     import cv2
     import numpy as np
 
     rng = np.random.default_rng(0)
     for name in ("images", "mode"):
         (root / name).mkdir(parents=True)
+    noise = rng.normal(60, 12, (min(count, _DISTINCT), side, side)).clip(0, 255).astype(np.uint8)
     rows, names = ["name,x,y"], [f"{number:06d}" for number in range(count)]
-    for name in names:
-        image = rng.normal(60, 12, (_SIDE, _SIDE))
-        for row, column in rng.integers(4, _SIDE - 4, (rng.integers(1, _TARGETS + 1), 2)):
+    for number, name in enumerate(names):
+        image = np.roll(noise[number % _DISTINCT], rng.integers(side, size=2), (0, 1))
+        for row, column in rng.integers(4, side - 4, (rng.integers(1, _TARGETS + 1), 2)):
             image[row - 1 : row + 2, column - 1 : column + 2] = 220
             rows.append(f"{name},{column},{row}")
-        cv2.imwrite(str(root / "images" / f"{name}.png"), np.clip(image, 0, 255).astype(np.uint8))
+        cv2.imwrite(str(root / "images" / f"{name}.bmp"), image)
     validation = max(1, count // 20)
     (root / "mode" / "train.txt").write_text("\n".join(names[validation:]) + "\n")
     (root / "mode" / "val.txt").write_text("\n".join(names[:validation]) + "\n")
     (root / "points.csv").write_text("\n".join(rows) + "\n")
 
 
-def train(root: Path, preset: str, settings: Sequence[str], cache: Path) -> tuple[int, list[int], int | None]:
-    """Train; images, private bytes after each epoch, and the most bytes that were ever resident."""
+def train(root: Path, preset: str, settings: Sequence[str], folder: Path) -> Usage:
+    """Train, with cache and checkpoints in a folder, and say what it took."""
     from semprior.allocator import keep_freed_memory
+    from semprior.checkpoint import CheckpointFolder
     from semprior.config import parse_settings, resolve
     from semprior.data.layout import find_layout
     from semprior.prepare import load_features, read_training_set
     from semprior.trainer import Trainer
 
     keep_freed_memory()
+    watch = Watch()
     resolved, device = resolve(preset, flags=parse_settings(settings)), torch.device("cpu")
-    training_set = read_training_set(find_layout(root), resolved, _silent)
+    cache, checkpoints = folder / "cache", CheckpointFolder(folder / "checkpoints")
+    training_set = read_training_set(find_layout(root), resolved, _silent, cache)
     features = load_features(resolved.config, training_set, cache, device, _silent)
     trainer = Trainer(resolved.config, training_set, features, device)
-    private = [private_memory() for _ in trainer.run()]
-    return len(training_set.scenes), private, peak_memory()
+    prepared, private, largest, evolved = watch.largest(), [], [], 0
+    for report in trainer.run():
+        checkpoints.save(trainer.snapshot(), best=report.best)
+        private.append(memory("RssAnon"))
+        largest.append(watch.largest())
+        evolved += report.evolved
+    return Usage(len(training_set.scenes), private, largest, prepared, memory("RssFile"), peak_memory(), evolved)
 
 
-def private_memory() -> int:
-    """Bytes of this process's pages that are shared with nobody and backed by no file in the page cache."""
-    text = Path("/proc/self/smaps_rollup").read_text()
-    return 1024 * sum(int(kb) for kb in re.findall(r"^Anonymous:\s+(\d+) kB", text, re.MULTILINE))
+class Watch:
+    """The most private memory of this process since it was last asked for, from a thread that looks again and again."""
+
+    def __init__(self) -> None:
+        self._most = 0
+        threading.Thread(target=self._look, daemon=True).start()
+
+    def largest(self) -> int:
+        """Bytes; begins anew."""
+        most, self._most = self._most, 0
+        return max(most, memory("RssAnon"))
+
+    def _look(self) -> None:
+        pause = threading.Event()
+        while not pause.wait(_SAMPLE):
+            self._most = max(self._most, memory("RssAnon"))
+
+
+def memory(kind: str) -> int:
+    """Bytes of this process: ``RssAnon``, private to it, or ``RssFile``, of mapped files."""
+    found = re.search(rf"^{kind}:\s*(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert found is not None, f"/proc/self/status has no {kind}"
+    return 1024 * int(found.group(1))
 
 
 def _silent(_line: str) -> None:
