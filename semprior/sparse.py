@@ -10,6 +10,7 @@ take a few megabytes instead of more than a gigabyte, and reading one costs litt
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import overload
 
@@ -34,7 +35,7 @@ def pack_mask(mask: np.ndarray) -> np.ndarray:
 
 def unpack_mask(packed: np.ndarray, shape: Shape) -> np.ndarray:
     """The mask that `pack_mask` packed: a new array (H,W) uint8."""
-    size = int(np.prod(shape))
+    size = math.prod(shape)
     if packed.size == size:
         return packed.reshape(shape).copy()
     flat = np.zeros(size, np.uint8)
