@@ -107,22 +107,24 @@ def rank(
 ) -> list[Ranked]:
     """Rank the configurations of a view; `ResultsStore.rank` says by what."""
     names = [name for objective in objectives for name in _columns(objective)]
-    others = ["configuration", "best", "wall_s", "device_s", "state"]
-    read, found = arrange_view(view, [*names, *others])
+    about, costs = ["configuration", "best", "state"], ["wall_s", "device_s"]
+    read, found = arrange_view(view, [*names, *about, *costs])
     if not len(found.reports):
         return []
     signs = np.array([1.0 if direction == "max" else -1.0 for direction in objectives.values()])
     metrics = read.columns(names)
     trial_values = values_of(metrics, found, list(objectives), signs, by, last)
-    del metrics  # it is large
+    del metrics  # it is large, as is every table of columns here: one is held at a time
     ranked = np.flatnonzero(trial_values.index >= 0)
     if not len(ranked):
         return []
-    table = read.columns(others)
+    table = read.columns(about)
     configurations = table["configuration"].to_numpy()[found.firsts]
-    wall_s, device_s = found.total(table["wall_s"]), found.total(table["device_s"])
     best = best_positions(table["best"], found)
     completed = _completed(table["state"], found)
+    del table
+    table = read.columns(costs)
+    wall_s, device_s = found.total(table["wall_s"]), found.total(table["device_s"])
     del table
     numbers, group = np.unique(configurations[ranked], return_inverse=True)
     whole = ~np.isin(numbers, configurations[~completed])

@@ -28,6 +28,8 @@ NEW, MERGED, GENERATIONS = "records/new", "records/merged", "records/generations
 T = TypeVar("T")
 _FEW_LARGE = threading.BoundedSemaphore(3)
 """Merged files that are read at once, for each takes memory."""
+_BUCKET_READERS = 8
+"""Files of a bucket that are read at once: it answers slowly, and many at once; each takes memory, too."""
 
 
 @dataclass(frozen=True)
@@ -244,6 +246,6 @@ def _read(storage: Storage, name: str, *arguments: Any, **named: Any) -> pa.Tabl
 
 
 def _at_once(storage: Storage, read: Callable[[T], pa.Table], items: Sequence[T]) -> list[pa.Table]:
-    workers = (os.cpu_count() or 1) if storage.local is not None else 16  # a bucket answers slowly, and many at once
+    workers = (os.cpu_count() or 1) if storage.local is not None else _BUCKET_READERS
     with ThreadPoolExecutor(workers) as pool:
         return list(pool.map(read, items))
