@@ -9,6 +9,7 @@ from typing import Literal
 from semprior.errors import UserError
 
 Kind = Literal["worker", "memory", "user", "preempted"]
+_MEMORY = ("out of memory", "can't allocate memory")  # PyTorch's words on accelerators, and on the CPU
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,9 @@ def _fault(error: BaseException) -> Fault:
             return Fault("preempted", "its machine was taken away")
         if "low on memory" not in text:
             return Fault("worker", f"a worker died: {_essence(text)}"[:400])
-    if isinstance(error, OutOfMemoryError | RayActorError | MemoryError) or "out of memory" in text.lower():
+    if isinstance(error, OutOfMemoryError | RayActorError | MemoryError) or any(
+        words in text.lower() for words in _MEMORY
+    ):
         return Fault("memory", f"out of memory: {text}"[:400])
     return Fault("worker", f"{type(error).__name__}: {text}"[:400])
 

@@ -132,7 +132,8 @@ class Attempts:
                 self._tell(record.epoch, record.values)
         if any(record.kind == "end" for record in history):
             return True
-        tried = max((record.attempt for record in history), default=0) - self.brief.before
+        told = max((record.attempt for record in history), default=0) - self.brief.before
+        tried = max(told, len(faults))  # the store has none that broke off before it began to train
         if may_try_again(faults, tried, self.brief.retries):
             return False
         reason = faults[-1].reason if faults else "its process died"

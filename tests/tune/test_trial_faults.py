@@ -26,6 +26,12 @@ def own(error):
         (group(own(UserError("data.batch: too large"))), "user", "data.batch: too large"),
         (group(own(RuntimeError("gloo: reset")), own(UserError("no such folder"))), "user", "no such folder"),
         (group(own(RuntimeError("CUDA out of memory. Tried to allocate"))), "memory", "out of memory: "),
+        (
+            group(own(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"))),
+            "memory",
+            "out of memory: ",
+        ),
+        (group(own(MemoryError("Unable to allocate 1 TiB"))), "memory", "out of memory: "),
         (group(OutOfMemoryError("the node ran low on memory")), "memory", "out of memory: "),
         (group(RayActorError(error_msg="it died", preempted=True)), "preempted", "its machine was taken away"),
     ],
