@@ -166,7 +166,9 @@ def time_ours(setting: Setting) -> Timing:
     torch.manual_seed(0)
     device = torch.device(setting.device)
     config = resolve(preset="standard", environment={}).config
-    config = replace(config, detector=setting.detector, data=DataConfig(batch=setting.batch, crop=setting.size))
+    config = replace(
+        config, detector=setting.detector, data=DataConfig(batch=setting.batch, crop=setting.size, augment=0.5)
+    )
     spec = detectors.detector_spec(setting.detector)
     greys, softs = images(setting.size)
     vfm = load_vfm(setting.vfm, "random", device)
@@ -182,7 +184,7 @@ def time_ours(setting: Setting) -> Timing:
     if setting.variant == "compiled":
         network.encoder.compile()
         network.decode = torch.compile(network.decode)
-    recorded = {"capturable": setting.variant == "graph"}
+    recorded = {"fused": True, "capturable": setting.variant == "graph"}
     inner = torch.optim.AdamW([*model.parameters()], lr=rate, weight_decay=decay, **recorded)
     outer = torch.optim.AdamW([*model.detector.parameters(), alpha], lr=rate, weight_decay=decay, **recorded)
     graphs: dict[str, RecordedStep] = {}

@@ -104,7 +104,7 @@ def batches(layout: Layout, scenes: Sequence[Scene], vfm_name: str, rounds: int)
         return BATCH * len(chosen)
 
     vfm = load_vfm(vfm_name, "random")
-    config = DataConfig(crop=CROP, batch=BATCH)
+    config = DataConfig(crop=CROP, batch=BATCH, augment=0.5)
     with tempfile.TemporaryDirectory(prefix="semprior-batches-") as folder:
         features = Features(vfm, FeatureBank.build(Path(folder), vfm, [scene.image for scene in scenes]))
         pool = Pool(scenes, softs, np.zeros(len(scenes), np.int64))

@@ -42,9 +42,9 @@ class DataConfig:
     holdout_seed: int = 0
     crop: int = _leaf(192, 32, 1024)  # pixels, a multiple of 32
     batch: int = _leaf(16, 1)  # over all workers
-    target_crops: float = _leaf(0.8, 0, 1)  # share of crops placed to hold a target, where the image has one
+    target_crops: float = _leaf(0.5, 0, 1)  # share of crops placed to hold a target, where the image has one
     pad_crops: bool = True  # draw crops from the image as inference pads it, so that its seams are seen in training
-    augment: float = _leaf(0.5, 0, 1)  # probability that a crop is augmented
+    augment: float = _leaf(0.8, 0, 1)  # probability that a crop is augmented
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,7 @@ class LossConfig:
 
     task: Literal["bce", "iou_bce"] = "iou_bce"
     bce_weight: float = _leaf(10.0, 0)  # factor of the cross-entropy in iou_bce
+    background_weight: float = _leaf(3.0, 0)  # in iou_bce, what a pixel away from every target counts
     output_bias: float | None = -4.0  # of the last layer; none: published initialisation
 
 

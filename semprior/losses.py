@@ -17,6 +17,7 @@ from semprior.config import DistillConfig, LossConfig
 from semprior.parallel import global_mean
 
 _LN2 = math.log(2.0)
+NEAR = 5  # pixels, along rows and columns, around a pseudo-mask
 
 
 def cluster_weights(alpha: Tensor, clusters: Tensor) -> Tensor:
@@ -38,9 +39,27 @@ def cluster_weights(alpha: Tensor, clusters: Tensor) -> Tensor:
     return growth / (global_mean(growth.mean()).detach() + 1e-6)
 
 
-def cross_entropy(logits: Tensor, masks: Tensor) -> Tensor:
-    """Binary cross-entropy with logits, (B,1,H,W) each, as a mean over pixels per sample: (B,)."""
-    return F.binary_cross_entropy_with_logits(logits, masks, reduction="none").flatten(1).mean(1)
+def cross_entropy(logits: Tensor, masks: Tensor, importance: Tensor | None = None) -> Tensor:
+    """Binary cross-entropy with logits, (B,1,H,W) each, as a mean over pixels per sample: (B,).
+
+    `importance`, (B,1,H,W), is a factor of each pixel; none: 1.
+    """
+    return F.binary_cross_entropy_with_logits(logits, masks, importance, reduction="none").flatten(1).mean(1)
+
+
+def background_importance(masks: Tensor, weight: float) -> Tensor | None:
+    """What a pixel counts: `weight` further than `NEAR` pixels from every target, 1 elsewhere; none where all count 1.
+
+    Near a point, how far the target reaches is a guess. Away from every point a prediction is false for certain.
+
+    Args:
+        masks: (B,1,H,W) of 0 and 1.
+        weight: of the certain background.
+    """
+    if weight == 1:
+        return None
+    near = F.max_pool2d(masks, 2 * NEAR + 1, stride=1, padding=NEAR)
+    return weight + (1 - weight) * near
 
 
 def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -68,7 +87,8 @@ def task_loss(logits: Sequence[Tensor], masks: Tensor, weights: Tensor, config: 
     ``bce`` is the published loss. A target covers one pixel in three thousand, so that for some thirty epochs
     cross-entropy alone says "background everywhere". ``iou_bce`` (ours, outside `paper`) adds what is measured in the
     end: one minus the soft IoU of the weighted batch, intersections and unions summed before they are divided, so
-    that a crop without target only counts its false alarms; plus ``loss.bce_weight`` times the cross-entropy.
+    that a crop without target only counts its false alarms; plus ``loss.bce_weight`` times the cross-entropy. In both,
+    false alarms away from every target count ``loss.background_weight`` times.
 
     Args:
         logits: tensors (B,1,h,w); where smaller than the masks they are resized to them.
@@ -77,17 +97,19 @@ def task_loss(logits: Sequence[Tensor], masks: Tensor, weights: Tensor, config: 
         config: which loss.
     """
     total = masks.new_zeros(())
+    importance = None if config.task == "bce" else background_importance(masks, config.background_weight)
     for level in logits:
         level = level.float()
         if level.shape[-2:] != masks.shape[-2:]:
             level = F.interpolate(level, masks.shape[-2:], mode="bilinear", align_corners=False)
-        entropy = (weights * cross_entropy(level, masks)).mean()
+        entropy = (weights * cross_entropy(level, masks, importance)).mean()
         if config.task == "bce":
             total = total + entropy
             continue
         probability = torch.sigmoid(level)
         common = (probability * masks).flatten(1).sum(1)
-        union = (probability + masks).flatten(1).sum(1) - common
+        seen = probability if importance is None else probability * importance
+        union = (seen + masks).flatten(1).sum(1) - common
         common, union = (global_mean((weights * area).mean()) for area in (common, union))
         total = total + config.bce_weight * entropy + 1 - common / (union + 1e-6)
     return total

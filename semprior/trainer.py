@@ -222,6 +222,7 @@ class Trainer:
             betas=(0.9, 0.999),
             eps=1e-8,
             weight_decay=self.config.optim.weight_decay,
+            fused=True,
         )
 
     def _rate(self, epoch: int, within: float) -> float:

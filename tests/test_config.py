@@ -59,7 +59,8 @@ PAPER = {  # every leaf of the preset `paper`, with the section of the method th
     "labels.evolve_every": 5,  # 6
     "labels.admit_until": 0.8,  # 6
     "loss.task": "bce",  # 4
-    "loss.bce_weight": 10.0,  # of iou_bce alone
+    "loss.bce_weight": 10.0,  # of iou_bce alone, like the next
+    "loss.background_weight": 1.0,
     "loss.output_bias": None,  # 1
     "optim.rate": None,  # 1: the detector's
     "optim.schedule": "constant",  # 5

@@ -1,12 +1,13 @@
 """The objectives against the formulas of the method, section 4, written out plainly."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from semprior.config import Config, DistillConfig, LossConfig
-from semprior.losses import cluster_weights, inner_loss, outer_loss, task_loss
+from semprior.losses import NEAR, cluster_weights, inner_loss, outer_loss, task_loss
 
 PAPER = LossConfig(task="bce", output_bias=None)
 
@@ -132,3 +133,29 @@ def test_soft_iou_prefers_the_mask_itself_and_punishes_false_alarms():
     alarms = torch.maximum(masks, (torch.rand(masks.shape) > 0.9).double())
     assert loss(masks) < loss(alarms) < loss(torch.ones_like(masks))
     assert loss(masks) < loss(torch.zeros_like(masks))
+
+
+def test_the_background_weight_counts_what_is_away_from_every_target():
+    masks = torch.zeros(1, 1, 32, 32, dtype=torch.float64)
+    masks[..., 10:13, 10:13] = 1
+    weights = torch.ones(1, dtype=torch.float64)
+
+    def loss(weight, *alarms):
+        probability = masks.clone() * 0.9 + 0.001
+        for row, column in alarms:
+            probability[..., row, column] = 0.8
+        config = replace(Config().loss, background_weight=weight)
+        return task_loss((torch.logit(probability),), masks, weights, config).item()
+
+    near, away = (13 + NEAR - 1, 11), (13 + NEAR, 11)
+    assert loss(1.0, near) == pytest.approx(loss(1.0, away))
+    assert loss(3.0, away) - loss(3.0) > 2 * (loss(3.0, near) - loss(3.0))
+
+    # Written out: of the cross-entropy and of the union, every pixel away counts three times.
+    probability, importance = masks * 0.9 + 0.001, torch.full_like(masks, 3.0)
+    importance[..., 10 - NEAR : 13 + NEAR, 10 - NEAR : 13 + NEAR] = 1
+    entropy = -(masks * probability.log() + (1 - masks) * (1 - probability).log())
+    common = (probability * masks).sum()
+    union = (probability * importance).sum() + masks.sum() - common
+    expected = 10 * (importance * entropy).mean() + 1 - common / (union + 1e-6)
+    assert loss(3.0) == pytest.approx(expected.item(), rel=1e-4)

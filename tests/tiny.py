@@ -24,6 +24,7 @@ SETTINGS = (
     *("epochs=4", "data.crop=64", "data.batch=4", "data.holdout=0.25", "clusters.count=3", "scam.stages=none"),
     *("detector=mlclnet", "select.after=0", "outer.steps=1", "outer.every=2", "labels.evolve_every=2"),
     *("seed=1", "optim.rate=5e-3", "optim.schedule=constant", "optim.average=0.5", "loss.output_bias=-2"),
+    *("data.target_crops=0.8", "data.augment=0.5", "loss.background_weight=1"),
 )
 """A run of seconds that finds targets in the end; `holdout=0.25` leaves 9 images to train on."""
 

@@ -5,7 +5,7 @@ from tune.sweep import SweepSpec, load_sweep
 SWEEP = """\
 name: small
 data: scenes
-base: {preset: quick, detector: alclnet}
+base: {preset: quick, detector: alclnet, epochs: 45}
 search:
   clusters.count: {int: [1, 128], log: true}
   scam.stages: {subset: all}

@@ -10,7 +10,7 @@ from semprior.storage import open_storage
 from tune.cli import main
 from tune.estimate import epochs_expected, recorded_cost
 
-BASE = "base: {preset: quick, detector: alclnet}"
+BASE = "base: {preset: quick, detector: alclnet, epochs: 45}"
 SHORT = "base: {preset: quick, detector: mlclnet, epochs: 4, data.crop: 64, data.batch: 4, scam.stages: none}"
 
 

@@ -80,11 +80,12 @@ def test_a_scheduler_that_is_fed_decides_as_one_that_never_stopped(tmp_path, nam
 
 
 def test_the_first_rung_is_an_evaluation_after_an_evolution_and_an_outer_pass():
-    quick = resolve("quick").config  # evaluates at 5, 8, 11 ...; labels evolve after 9, on multiples of 5
+    # It evaluates at 5, 8, 11 ...; labels evolve after 9, on multiples of 5.
+    quick = resolve("quick", flags={"epochs": 45}).config
     assert first_rung(quick) == 11
-    late = resolve("quick", flags={"labels.evolve_after": 0.5}).config
+    late = resolve("quick", flags={"epochs": 45, "labels.evolve_after": 0.5}).config
     assert first_rung(late) == 26
-    none = resolve("quick", flags={"labels.evolve": False}).config
+    none = resolve("quick", flags={"epochs": 45, "labels.evolve": False}).config
     assert first_rung(none) == 5
 
 
@@ -108,19 +109,21 @@ def test_an_epoch_that_is_told_twice_changes_nothing(tmp_path):
 
 def test_several_objectives_and_short_trials_are_not_stopped(tmp_path):
     assert type(scheduled(tmp_path, "none")) is FIFOScheduler
-    short = ("detector: alclnet", "epochs: 3, select.every: 1")
+    short = ("detector: alclnet, epochs: 45", "epochs: 3, select.every: 1")
     assert type(scheduled(tmp_path, "asha", short)) is FIFOScheduler
 
 
 def test_a_trial_that_trained_its_last_epoch_is_never_stopped_there(tmp_path):
-    scheduler = scheduled(tmp_path, "asha", ("detector: alclnet", "epochs: 34"))  # 33 would be a rung, and is the end
+    scheduler = scheduled(
+        tmp_path, "asha", ("detector: alclnet, epochs: 45", "epochs: 34")
+    )  # 33 would be a rung, and is the end
     rungs = {epoch for bracket in scheduler.rungs for epoch in bracket}
     assert rungs
     assert max(rungs) < 33
 
 
 def test_brackets_begin_later_and_a_trials_bracket_follows_from_its_id(tmp_path):
-    longer = ("detector: alclnet", "epochs: 300")
+    longer = ("detector: alclnet, epochs: 45", "epochs: 300")
     scheduler = scheduled(tmp_path, "hyperband", longer)
     first = [min(bracket) for bracket in scheduler.rungs]
     assert first == [first[0], 3 * first[0], 9 * first[0]][: len(first)]
