@@ -8,6 +8,10 @@ export PATH="$SEMPRIOR_NODE/.venv/bin:$PATH" PYTHONPATH="$SEMPRIOR_NODE"
 export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
 # A node that has lost its head for so long stops by itself: after `ray down`, too, which stops the head alone.
 export RAY_gcs_rpc_server_reconnect_timeout_s=20
+# A node counts as dead after 4 questions, 3 s apart, that had no answer for 5 s: about 30 s, half of Ray's own time.
+export RAY_health_check_timeout_ms=5000 RAY_health_check_failure_threshold=4
+# Seconds between two looks at which workers are to be started.
+export AUTOSCALER_UPDATE_INTERVAL_S=2
 # Ray's newer autoscaler takes the head of a local provider for one of its workers, and then starts one too few (2.60).
 export RAY_enable_autoscaler_v2=0
 # The address under which the launcher reached this node. Ray's own guess is 127.0.0.1 where there is no default route.

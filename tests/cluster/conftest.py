@@ -62,8 +62,9 @@ def hosts():
             (node / ".venv").symlink_to(sys.prefix)
             (node / ".ready").write_text(f"{pins}  -")
             with (FOLDER / str(host) / "bashrc").open("a") as bashrc:
-                # All hosts see, and would fill, the same memory.
-                bashrc.write("export RAY_memory_monitor_refresh_ms=0\n")
+                # All hosts see, and would fill, the same memory; and share processors with what else runs here, to
+                # which Ray's workers would give way, with a niceness of 15.
+                bashrc.write("export RAY_memory_monitor_refresh_ms=0 RAY_worker_niceness=0\n")
         content = (ROOT / "deploy" / "onprem.yaml").read_text()
         for place, filled in (
             ("cluster_name: semprior", f"cluster_name: hosts-{os.getpid()}"),
