@@ -72,12 +72,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=DATA, help=f"a data set (default {DATA})")
     parser.add_argument("--synthetic", type=int, metavar="N", help="train on N drawn images instead")
     parser.add_argument("--side", type=int, default=128, metavar="PIXELS", help="of drawn images (default 128)")
-    parser.add_argument("--epochs", type=int, default=None, help="default 6, or 4 on drawn images")
+    parser.add_argument("--epochs", type=int, default=None, help="default 6, or 3 on drawn images")
     parser.add_argument("--preset", default="quick")
     parser.add_argument("--settings", nargs="*", default=[], metavar="KEY=VALUE", help="leaves of the configuration")
     parser.add_argument("--json", action="store_true", help="one object on standard output")
     options = parser.parse_args(arguments)
-    epochs = options.epochs or (4 if options.synthetic else 6)
+    epochs = options.epochs or (3 if options.synthetic else 6)
     settings = [f"epochs={epochs}", *OFTEN, *(SMALL if options.synthetic else ()), *options.settings]
     try:
         with tempfile.TemporaryDirectory(prefix="semprior-memory-") as folder:
