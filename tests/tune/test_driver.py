@@ -92,6 +92,26 @@ def test_a_trial_that_diverges_ends_with_its_best_and_a_stopped_sweep_goes_on(cl
     assert not left_behind()
 
 
+@pytest.mark.slow
+def test_two_workers_train_a_trial_and_one_without_memory_is_tried_twice(cluster, folder):
+    vision = ("scam.stages=[1]", "vfm.name=test_resnet", "vfm.weights=random", "vfm.width=8")
+    grid = {"search": {"vfm.width": {"values": [8, 2**38]}}, "sampler": {"name": "grid"}}  # the second: many terabytes
+    both = {"workers": 2, "cpus": 2}
+    sweep = new_sweep(folder, "workers", trials=2, epochs=2, base=vision, resources=both, **grid)
+    assert run_sweep(sweep.spec, sweep.storage.uri, 1)
+    store = ResultsStore(sweep.storage)
+    trained, large = store.trials()
+    assert (trained.state, trained.epochs, trained.attempt) == ("completed", 2, 1)
+    assert [record.epoch for record in store.curve("0000")] == [0, 1]  # of two workers one records
+    assert trained.device_s == pytest.approx(2 * trained.wall_s)
+    assert "worker 1 of 2" in sweep.storage.read("logs/0000.log").decode()
+    assert (large.state, large.epochs, large.params) == ("failed", 0, {"vfm.width": 2**38})
+    assert large.reason.startswith("out of memory: ")
+    assert large.reason.endswith(" (after 2 attempts)")
+    assert sweep.storage.read("logs/0001.log").decode().count("worker 1 of 2") == 2  # though two retries were allowed
+    assert not left_behind()
+
+
 def test_a_trial_that_fits_nowhere_is_refused_with_the_numbers(cluster, folder):
     sweep = new_sweep(folder, "large", trials=1, resources={"gpus": 2})
     with pytest.raises(UserError, match="a trial takes 1 CPUs and 2 GPUs, but there is one node, with 2 CPUs and 0"):
