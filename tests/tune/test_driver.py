@@ -1,6 +1,8 @@
 """Real sweeps: their trials run, are recorded, stop when asked, and go on; nothing is left behind."""
 
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -109,6 +111,38 @@ def test_two_workers_train_a_trial_and_one_without_memory_is_tried_twice(cluster
     assert large.reason.startswith("out of memory: ")
     assert large.reason.endswith(" (after 2 attempts)")
     assert sweep.storage.read("logs/0001.log").decode().count("worker 1 of 2") == 2  # though two retries were allowed
+    assert not left_behind()
+
+
+@pytest.mark.slow
+def test_a_sweep_with_seeds_goes_on_and_ends_when_its_hours_are_over(cluster, folder, monkeypatch):
+    limits = {"seeds": 2, "budget": {"trials": 4, "hours": 1}, "concurrent": 2}
+    sweep = new_sweep(folder, "seeds", trials=4, epochs=6, **limits)
+    store, uri = ResultsStore(sweep.storage), sweep.storage.uri
+    first = ["0000.0", "0000.1"]
+    assert not run_sweep(sweep.spec, uri, 1, stop=lambda: any(store.curve(trial) for trial in first))
+    cut = {trial.trial: trial.epochs for trial in store.trials() if trial.state == "running"}
+    assert set(cut) <= set(first)
+    assert cut
+
+    def clock():  # the hours are over once a trial of the next configuration has an epoch
+        return time.monotonic() + (7200 if store.curve("0001.0") else 0)
+
+    monkeypatch.setattr("tune.driver.time", SimpleNamespace(monotonic=clock))
+    assert run_sweep(sweep.spec, uri, 2)
+    trials = {trial.trial: trial for trial in store.trials()}
+    for trial in first:
+        assert (trials[trial].state, trials[trial].epochs) == ("completed", 6)
+        starts = [record.epoch for record in store.history(trial) if record.kind == "start"]
+        assert starts == ([0, cut[trial]] if trial in cut else [0])  # went on where it was, or was not begun again
+        assert [record.epoch for record in store.curve(trial)] == list(range(6))
+    assert [trials[trial].seed for trial in first] == [1, 2]
+    late = trials["0001.0"]  # finished its epoch
+    assert (late.state, late.reason, late.epochs) == ("stopped", "the sweep's hours are over", 1)
+    assert late.checkpoint and sweep.storage.exists(f"{late.checkpoint}/manifest.json")
+    assert set(trials) <= {*first, "0001.0", "0001.1"}  # of the configurations left in the budget none was begun
+    (base,) = (entry for entry in store.rank(dict(sweep.spec.objective)) if entry.configuration == 0)
+    assert base.trials == tuple(first)
     assert not left_behind()
 
 
