@@ -31,6 +31,7 @@ def local_ray(cpus: int | None = None, gpus: int | None = None) -> Iterator[None
     # address of its node, and thus listen there alone; `_node_ip_address="127.0.0.1"` is turned into the outer address.
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_agent_register_timeout_ms", "120000")  # Ray's own 30 s are short on a busy machine
     os.environ.pop("RAY_ADDRESS", None)  # a cluster of the user's is not ours to use here
     import ray
 
