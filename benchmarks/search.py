@@ -32,8 +32,7 @@ from benchmarks.machine import describe_machine
 from benchmarks.surrogate import Facts, Surrogate, read_recorded
 from semprior.config import Config
 from semprior.schedule import is_due, share_of
-from tune.rungs import first_rung
-from tune.schedulers import EPOCH, VALUE, make_scheduler
+from tune.schedulers import EPOCH, VALUE, make_scheduler, rung_of
 from tune.search import Search
 from tune.sweep import SweepSpec, load_sweep
 
@@ -196,7 +195,7 @@ def ranges_of(spec: SweepSpec) -> dict[str, tuple[float, float, bool]]:
 def rung_correlation(spec: SweepSpec, surrogate: Surrogate, count: int = 100) -> float:
     """Spearman correlation of the best at the first rung with the best at the end, over random configurations."""
     config = spec.base_config()
-    due, rung = evaluations(config), first_rung(config)
+    due, rung = evaluations(config), rung_of(spec.scheduler, config)
     search = Search(simulation(spec, "random", 0, surrogate, count).spec)
     pairs = []
     while (asked := search.ask()) is not None:

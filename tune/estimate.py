@@ -18,7 +18,7 @@ from semprior.config import Config, Resolved, flatten
 from semprior.storage import Storage
 from tune.records import Record
 from tune.results import ResultsStore
-from tune.rungs import first_rung
+from tune.schedulers import rung_of
 from tune.summaries import TrialSummary
 from tune.sweep import SweepSpec
 
@@ -134,7 +134,7 @@ def epochs_expected(spec: SweepSpec, config: Config) -> float:
     full = config.epochs
     if spec.scheduler.name != "asha":
         return float(full)
-    rung = float(first_rung(config) if spec.scheduler.first == "auto" else spec.scheduler.first)
+    rung = float(rung_of(spec.scheduler, config))
     reached, trained, share = 0, 0.0, 1.0
     while rung < full - 1:  # epochs are counted from 0: at rung 11 a trial has trained 12
         trained += share * (int(rung) + 1 - reached)

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
-from tune.rungs import first_rung
-from tune.sweep import SweepSpec
+from semprior.config import Config
+from tune.rungs import first_rung, usual_rung
+from tune.sweep import Scheduler, SweepSpec
 
 EPOCH = "epoch"
 VALUE = "value"
@@ -49,6 +50,11 @@ class Halving(AsyncHyperBandScheduler):
         shares = np.exp(rungs - rungs.max())
         drawn = np.random.default_rng(zlib.crc32(trial.trial_id.encode())).choice(len(rungs), p=shares / shares.sum())
         self._trial_info[trial.trial_id] = self._brackets[drawn]
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:  # noqa: ANN401
+        """Judge a trial."""
+        decision = super().on_trial_result(tune_controller, trial, result)
+        return TrialScheduler.CONTINUE if _is_base(trial.trial_id) else decision
 
     def recall(self, trial: _Named, curve: Curve) -> None:
         """Put a trial's past into the rungs."""
@@ -83,7 +89,11 @@ class Median(MedianStoppingRule):
             return TrialScheduler.STOP
         if EPOCH not in result or self._seen(named, result[EPOCH]):
             return TrialScheduler.CONTINUE
-        return super().on_trial_result(tune_controller, named, result)
+        decision = super().on_trial_result(tune_controller, named, result)
+        if decision == TrialScheduler.STOP and _is_base(named.trial_id):
+            self._stopped_trials.discard(named)
+            return TrialScheduler.CONTINUE
+        return decision
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:  # noqa: ANN401
         """Nothing to learn: the last result was told before."""
@@ -110,7 +120,7 @@ def make_scheduler(spec: SweepSpec) -> TrialScheduler:
         short to be stopped before they end.
     """
     chosen, config = spec.scheduler, spec.base_config()
-    first = first_rung(config) if chosen.first == "auto" else chosen.first
+    first = rung_of(chosen, config)
     last = config.epochs - 2  # a trial that has trained its last epoch is complete; no rung there
     if chosen.name == "none" or first > last:
         return FIFOScheduler()
@@ -132,6 +142,23 @@ def make_scheduler(spec: SweepSpec) -> TrialScheduler:
         brackets=brackets,
         stop_last_trials=False,
     )
+
+
+def rung_of(chosen: Scheduler, config: Config) -> int:
+    """The epoch of the first decision.
+
+    Args:
+        chosen: of the sweep. The brackets of hyperband begin as early as they may and hedge by the later ones.
+        config: of the trials.
+    """
+    if chosen.first != "auto":
+        return chosen.first
+    return first_rung(config) if chosen.name == "hyperband" else usual_rung(config)
+
+
+def _is_base(trial: str) -> bool:
+    """Whether a trial runs configuration 0. It is never stopped: what a search gains is told against it."""
+    return int(trial.partition(".")[0]) == 0
 
 
 def feed(scheduler: TrialScheduler, curves: Mapping[str, Curve]) -> None:

@@ -58,8 +58,8 @@ class Scheduler(Part):
     Attributes:
         name: its name.
         factor: of asha and hyperband: one trial in `factor` goes on from each rung, to `factor` times the epochs.
-        first: the epoch, from 0, of the first decision; ``auto``: the first evaluation after an evolution of the labels
-            and an outer pass; none is earlier.
+        first: the epoch, from 0, of the first decision; none is earlier than the first evaluation after an evolution of
+            the labels and an outer pass, where hyperband begins by itself; ``auto`` of the others: in the second half.
         brackets: of hyperband: halving begins at `first`, at `first` times `factor`, and so on.
     """
 

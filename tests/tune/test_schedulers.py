@@ -8,7 +8,7 @@ from ray.tune.schedulers import FIFOScheduler
 from small_sweep import spec_of
 
 from semprior.config import resolve
-from tune.rungs import first_rung
+from tune.rungs import first_rung, usual_rung
 from tune.schedulers import EPOCH, VALUE, Halving, feed, make_scheduler
 
 NAMES = ("asha", "hyperband", "median")
@@ -89,8 +89,31 @@ def test_the_first_rung_is_an_evaluation_after_an_evolution_and_an_outer_pass():
     assert first_rung(none) == 5
 
 
+def test_trials_are_first_judged_in_the_second_half_and_brackets_begin_as_early_as_they_may(tmp_path):
+    quick = resolve("quick", flags={"epochs": 45}).config  # evaluates at 5, 8, 11 ...
+    assert usual_rung(quick) == 23
+    late = resolve("quick", flags={"epochs": 45, "labels.evolve_after": 0.8}).config
+    assert usual_rung(late) == first_rung(late) > 23
+    assert [sorted(rungs) for rungs in scheduled(tmp_path, "asha").rungs] == [[23]]
+    assert min(epoch for rungs in scheduled(tmp_path, "hyperband").rungs for epoch in rungs) == first_rung(quick)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_base_is_never_stopped(tmp_path, name):
+    scheduler = scheduled(tmp_path, name)
+    trials = ["0000", "0000.1", *(f"{number:04d}" for number in range(1, 7))]
+    for trial in trials:
+        scheduler.on_trial_add(None, SimpleNamespace(trial_id=trial))
+    decisions = {trial: set() for trial in trials}
+    for epoch in range(6, 44):
+        for place, trial in enumerate(reversed(trials)):  # the base is worst, and told last
+            decisions[trial].add(tell(scheduler, trial, epoch, 0.9 - 0.1 * place))
+    assert decisions["0000"] == decisions["0000.1"] == {"CONTINUE"}
+    assert any("STOP" in of for trial, of in decisions.items() if trial > "0001")
+
+
 def test_rungs_hold_the_value_at_the_trials_own_epochs(tmp_path):
-    scheduler = scheduled(tmp_path, "asha")
+    scheduler = make_scheduler(spec_of(tmp_path, ("asha, factor: 3", "asha, factor: 3, first: 11")))
     feed(scheduler, {"0000": curve("0000"), "0001": curve("0001")[:20]})
     values = {trial: dict(curve(trial)) for trial in ("0000", "0001")}
     assert scheduler.rungs == [
