@@ -16,15 +16,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import safetensors.torch
 from safetensors import SafetensorError
-from torch import Tensor
 
 from semprior.errors import UserError
 from semprior.files import umask, write_atomically
+
+if TYPE_CHECKING:  # it is imported where weights are read or written: who names checkpoints does without
+    from torch import Tensor
 
 FORMAT = 2  # 1 stored every pseudo-mask as an array of its own; it is still read
 MANIFEST, INDEX = "manifest.json", "index.json"
@@ -76,6 +77,8 @@ def load_checkpoint(folder: Path, files: Sequence[str] | None = None) -> Snapsho
     Raises:
         UserError: not a checkpoint, damaged, or written by a newer version.
     """
+    import safetensors.torch
+
     digests = _manifest(folder)
     values = json.loads(_read(folder, "state.json", digests))
     names = [name.removesuffix(".safetensors") for name in digests if name.endswith(".safetensors")]
@@ -168,6 +171,8 @@ def find_checkpoint(path: Path) -> Path:
 
 
 def _files(snapshot: Snapshot) -> list[tuple[str, bytes]]:
+    import safetensors.torch
+
     files = [
         (f"{name}.safetensors", safetensors.torch.save({k: t.detach().cpu().contiguous() for k, t in held.items()}))
         for name, held in snapshot.tensors.items()

@@ -48,7 +48,9 @@ _SETTINGS = {
 }
 
 
-def run_sweep(spec: SweepSpec, uri: str, generation: int, stop: Callable[[], bool] = lambda: False) -> bool:
+def run_sweep(
+    spec: SweepSpec, uri: str, generation: int, stop: Callable[[], bool] = lambda: False, trial: type[Trial] = Trial
+) -> bool:
     """Run a sweep in the Ray that this process is connected to, until it is done or somebody asks it to stop.
 
     Args:
@@ -56,6 +58,7 @@ def run_sweep(spec: SweepSpec, uri: str, generation: int, stop: Callable[[], boo
         uri: of the sweep's storage.
         generation: of this driver, counted from 1.
         stop: asked again and again, whether trials are to finish their epoch and end for now.
+        trial: how trials are run.
 
     Returns:
         Whether the sweep is done: its budget is spent, in trials or hours.
@@ -78,7 +81,7 @@ def run_sweep(spec: SweepSpec, uri: str, generation: int, stop: Callable[[], boo
         )
         halt = Halt(proposals, uri, stop, time.monotonic() + past.hours_left * 3600)
         tune.run(
-            Trial,
+            trial,
             name=f"generation-{generation}",
             storage_path=folder,
             search_alg=proposals,

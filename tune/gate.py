@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 
 _NAMESPACE = b"semprior"
-_EVERY = 0.02  # seconds between two looks
+EVERY = 0.02  # seconds between two looks
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,16 @@ class Gate:
 
         _internal_kv_put(self.name.encode(), str(epoch).encode(), namespace=_NAMESPACE)
 
-    def wait(self, epoch: int) -> None:
-        """Return once there is leave to record `epoch`."""
+    def is_open(self, epoch: int) -> bool:
+        """Whether there is leave to record `epoch`."""
         from ray.experimental.internal_kv import _internal_kv_get
 
-        while int(_internal_kv_get(self.name.encode(), namespace=_NAMESPACE) or -1) < epoch:
-            time.sleep(_EVERY)
+        return int(_internal_kv_get(self.name.encode(), namespace=_NAMESPACE) or -1) >= epoch
+
+    def wait(self, epoch: int) -> None:
+        """Return once there is leave to record `epoch`."""
+        while not self.is_open(epoch):
+            time.sleep(EVERY)
 
     def remove(self) -> None:
         """Forget it."""

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ray.train import Result
+from ray.train import FailureConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
@@ -27,10 +27,11 @@ from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.v2._internal.execution.training_report import _TrainingReport
 from ray.train.v2._internal.execution.worker_group import WorkerGroup
 
+from tune.trial import Take
+from tune.work import Order, work
+
 _POLL = 0.2  # seconds between two looks at the workers; Ray Train's own 2 s delay every report and every end
 _PATIENCE = 60.0  # seconds to wait for slots before it is looked whether to go on waiting
-
-Take = Callable[[Mapping[str, Any]], None]
 
 
 class _Listener(ReportCallback, WorkerGroupCallback):
@@ -132,3 +133,34 @@ class Group(TorchTrainer):
                 self._running = None
             if controller.get_worker_group() is not None:
                 controller.get_worker_group().abort()
+
+
+def group_for(order: Order, folder: str, report: Take, placed: Callable[[str], None]) -> Group:
+    """The workers of an attempt.
+
+    Args:
+        order: for each of them.
+        folder: of this machine, for what Ray Train writes.
+        report: takes what rank 0 reports.
+        placed: takes the id of the placement group.
+    """
+    return Group(
+        report=report,
+        placed=placed,
+        train_loop_per_worker=work,
+        train_loop_config={"order": order},
+        scaling_config=scaling(order),
+        run_config=RunConfig(
+            name=f"{order.trial}-{order.attempt}",
+            storage_path=folder,
+            failure_config=FailureConfig(max_failures=0, max_preemption_failures=0),
+        ),
+    )
+
+
+def scaling(order: Order) -> ScalingConfig:
+    """Ray Train's word for what a trial takes."""
+    each = {"CPU": order.cpus / order.workers}
+    if order.gpus:
+        each["GPU"] = order.gpus / order.workers
+    return ScalingConfig(num_workers=order.workers, use_gpu=bool(order.gpus), resources_per_worker=each)

@@ -1,4 +1,4 @@
-"""A trial as Ray Tune sees it: each step is an epoch of a Ray Train worker group that this process controls."""
+"""A trial as Ray Tune sees it: each step is an epoch of workers that this process controls, attempt after attempt."""
 
 from __future__ import annotations
 
@@ -6,21 +6,19 @@ import asyncio
 import queue
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from ray import tune
-from ray.train import FailureConfig, RunConfig, ScalingConfig
 
 from semprior.errors import UserError
 from tune.ends import end_trial
 from tune.faults import Fault, fault_of, may_try_again
-from tune.group import Group
 from tune.leases import Lease
 from tune.records import Record
 from tune.results import ResultsStore
-from tune.work import Known, Order, work
+from tune.work import Known, Order
 
 
 @dataclass(frozen=True)
@@ -42,12 +40,36 @@ class Brief:
     folder: str
 
 
+Take = Callable[[Mapping[str, Any]], None]
+
+
+class Workers(Protocol):
+    """Who trains an attempt."""
+
+    def fit(self) -> object:
+        """Train to the end; raises what ended it before, `asyncio.CancelledError` after `abort`."""
+
+    def abort(self) -> None:
+        """End it at once, from another thread; without effect once it is over."""
+
+
+Hire = Callable[[Order, str, Take, Callable[[str], None]], Workers]
+"""Finds workers for an order: by a folder for them, who takes reports, and who takes the placement group's id."""
+
+
 class Trial(tune.Trainable):
     """Runs attempts of one trial until one of them ends it; then, if Tune likes, another trial in the same process."""
 
+    @staticmethod
+    def hire(order: Order, folder: str, report: Take, placed: Callable[[str], None]) -> Workers:
+        """A Ray Train worker group."""
+        from tune.group import group_for  # here: it takes seconds and memory that a benchmark's stand-in does without
+
+        return group_for(order, folder, report, placed)
+
     def setup(self, config: dict[str, Any]) -> None:
         """Begin the trial that ``config["brief"]`` describes."""
-        self._attempts = Attempts(config["brief"])
+        self._attempts = Attempts(config["brief"], self.hire)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Leave the trial that was stopped and begin another."""
@@ -74,15 +96,16 @@ class Attempts:
 
     Args:
         brief: of the trial.
+        hire: finds the workers of each.
     """
 
-    def __init__(self, brief: Brief) -> None:
-        self.brief, self.heard = brief, brief.heard
+    def __init__(self, brief: Brief, hire: Hire) -> None:
+        self.brief, self.heard, self._hire = brief, brief.heard, hire
         self.store = ResultsStore(brief.order.uri)
         self._told = brief.heard
         self._reports: queue.Queue[dict[str, Any]] = queue.Queue()
         self._order: Order | None = None
-        self._group: Group | None = None
+        self._workers: Workers | None = None
         self._leave = -1  # the epoch up to which there is leave
         self._stopped = False
         self._lock = threading.Condition()
@@ -105,8 +128,8 @@ class Attempts:
         """End the attempt that runs, and begin no other."""
         with self._lock:
             self._stopped = True
-            if self._group is not None:
-                self._group.abort()
+            if self._workers is not None:
+                self._workers.abort()
             self._lock.notify_all()
         self._thread.join()
 
@@ -150,33 +173,22 @@ class Attempts:
 
     def _attempt(self, order: Order) -> Fault | None:
         lease = Lease(order.gate.name)
-        group = Group(
-            report=self._take,
-            placed=lease.take,
-            train_loop_per_worker=work,
-            train_loop_config={"order": order},
-            scaling_config=scaling(order),
-            run_config=RunConfig(
-                name=f"{order.trial}-{order.attempt}",
-                storage_path=self.brief.folder,
-                failure_config=FailureConfig(max_failures=0, max_preemption_failures=0),
-            ),
-        )
+        workers = self._hire(order, self.brief.folder, self._take, lease.take)
         with self._lock:
             # what the driver had missed it may take for a reason to stop the trial: wait for what it says
             self._lock.wait_for(lambda: self._stopped or self._leave > self._told)
             if self._stopped:
                 raise asyncio.CancelledError
-            self._order, self._group = order, group
+            self._order, self._workers = order, workers
             order.gate.open(self._leave)
         try:
-            group.fit()
+            workers.fit()
             return None
         except Exception as error:  # whatever ended the workers is counted and told
             return fault_of(error)
         finally:
             with self._lock:
-                self._order = self._group = None
+                self._order = self._workers = None
             order.gate.remove()
             lease.forget()
 
@@ -186,14 +198,6 @@ class Attempts:
     def _tell(self, epoch: int, values: tuple[float, ...]) -> None:
         self._told = epoch
         self._reports.put({"epoch": epoch, "values": list(values), **({"value": values[0]} if values else {})})
-
-
-def scaling(order: Order) -> ScalingConfig:
-    """Ray Train's word for what a trial takes."""
-    each = {"CPU": order.cpus / order.workers}
-    if order.gpus:
-        each["GPU"] = order.gpus / order.workers
-    return ScalingConfig(num_workers=order.workers, use_gpu=bool(order.gpus), resources_per_worker=each)
 
 
 def _known(record: Record) -> Known:
