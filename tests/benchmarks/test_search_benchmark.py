@@ -29,7 +29,8 @@ def test_the_surrogate_scatters_as_the_real_trials_do(spec, facts):
     expected = [curve(surrogate.quality(base), facts.start, facts.pace, (epoch + 1) / 45) for epoch in due]
     late = slice(len(due) // 2, None)
     assert np.allclose(drawn.mean(axis=0)[late], expected[late], atol=0.02)
-    assert np.allclose(drawn.std(axis=0)[late], np.hypot(facts.seed_level, facts.noise), rtol=0.35)
+    end = slice(-4, None)  # before it, trials scatter by their pace too
+    assert np.allclose(drawn.std(axis=0)[end], np.hypot(facts.seed_level, facts.noise), rtol=0.35)
 
 
 def test_configurations_spread_as_far_as_the_method_gained(spec, facts):

@@ -109,8 +109,7 @@ def test_two_workers_train_a_trial_and_one_without_memory_is_tried_twice(cluster
     assert "worker 1 of 2" in sweep.storage.read("logs/0000.log").decode()
     assert (large.state, large.epochs, large.params) == ("failed", 0, {"vfm.width": 2**38})
     assert large.reason.startswith("out of memory: ")
-    assert large.reason.endswith(" (after 2 attempts)")
-    assert sweep.storage.read("logs/0001.log").decode().count("worker 1 of 2") == 2  # though two retries were allowed
+    assert large.reason.endswith(" (after 2 attempts)")  # though two retries were allowed
     assert not left_behind()
 
 
