@@ -11,6 +11,8 @@ from tests.tiny import SPLITS
 from tests.tune.real_sweep import STOPPING, new_sweep, ray_cluster, results
 from tune.driver import run_sweep
 from tune.results import ResultsStore
+from tune.trial import Attempts, Brief
+from tune.work import Order
 
 
 @pytest.fixture(scope="module")
@@ -149,3 +151,39 @@ def test_a_trial_that_fits_nowhere_is_refused_with_the_numbers(cluster, folder):
     sweep = new_sweep(folder, "large", trials=1, resources={"gpus": 2})
     with pytest.raises(UserError, match="a trial takes 1 CPUs and 2 GPUs, but there is one node, with 2 CPUs and 0"):
         run_sweep(sweep.spec, sweep.storage.uri, 1)
+
+
+class Broken:
+    """Workers that never begin: nothing of them is in the store."""
+
+    def fit(self):
+        raise RuntimeError("no library of that name")
+
+    def abort(self):
+        """It is over already."""
+
+
+def test_attempts_that_break_off_before_they_begin_come_to_an_end(cluster, folder):
+    hired = []
+
+    def hire(order, _folder, _take, _placed):
+        hired.append(order.attempt)
+        return Broken()
+
+    order = Order(
+        uri=str(folder / "broken"),
+        data="none",
+        trial="0000",
+        configuration=0,
+        leaves={"seed": 0},
+        params={},
+        objectives=("holdout/point_score",),
+        attempt=0,
+    )
+    attempts = Attempts(Brief(order, before=0, heard=-1, retries=2, folder=str(folder)), hire)
+    assert attempts.next()["done"]
+    attempts.stop()
+    assert len(hired) == 3
+    (trial,) = ResultsStore(order.uri).trials()
+    assert (trial.state, trial.epochs) == ("failed", 0)
+    assert trial.reason.endswith("no library of that name (after 3 attempts)")
