@@ -4,7 +4,8 @@
 #   worker.sh HEAD_ADDRESS [options of `ray start`]
 #
 # `ray down` stops the head alone. A raylet without its head ends after a while, but agents and log monitor stay; here
-# the `ray start --block` that watches it ends with it, and what is left is stopped, unless a newer start took over.
+# the `ray start --block` that watches it ends with it, and what is left is stopped, unless a newer start took over. It
+# does not end when such a start stops its raylet, and is ended then.
 set -euo pipefail
 node=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$node/deploy/node.sh"
@@ -15,8 +16,10 @@ echo $$ >"$node/.started"
 ray stop
 : >"$node/ray.log"
 setsid bash -c '
-    ray start --address="$1:6379" --node-ip-address="$NODE_ADDRESS" --block "${@:4}" || true
-    [ "$(cat "$2")" != "$3" ] || ray stop --force
+    newest() { [ "$(cat "$2")" = "$3" ]; }
+    ray start --address="$1:6379" --node-ip-address="$NODE_ADDRESS" --block "${@:4}" &
+    while newest "$@" && kill -0 $! 2>/dev/null; do sleep 1; done
+    if newest "$@"; then ray stop --force; else kill $!; fi
 ' worker "$head" "$node/.started" $$ "$@" >"$node/ray.log" 2>&1 </dev/null &
 until grep -q "Ray runtime started" "$node/ray.log"; do
     if ! kill -0 $! 2>/dev/null; then

@@ -181,8 +181,8 @@ def top(
 ) -> None:
     """Rank the configurations of a sweep.
 
-    With standard errors: within one of them the cheaper goes first, if it was not stopped early. Then what the search
-    gained over trial 0, the preset itself, and which dimensions mattered.
+    With standard errors: within one of them what is cheaper by a tenth goes first, if it was not stopped early. Then
+    what the search gained over trial 0, the preset itself, and which dimensions mattered.
     """
     from tune.cluster import storage_of_cluster
     from tune.commands import ranking

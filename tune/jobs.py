@@ -31,6 +31,7 @@ _POLL = 0.3  # seconds between two questions about a job that is waited for
 _CARRIED = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")  # which server an address means; rights stay where they are
 CLUSTER_VARIABLE = "SEMPRIOR_CLUSTER"
 """Names the launcher file when no ``--cluster`` is given; set while a command runs with one."""
+_TALKATIVE = ("ray", "ray.dashboard.modules.dashboard_sdk")  # the second sets a level of its own
 _REDIRECTING = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 
 
@@ -118,7 +119,8 @@ class Jobs:
 
         packages = [str(Path(package.__file__).parent) for package in (semprior, tune) if package.__file__]
         carried = {REVISION_VARIABLE: revision()} | {name: os.environ[name] for name in _CARRIED if name in os.environ}
-        logging.getLogger("ray").setLevel(logging.WARNING)  # its packing of the two folders is nobody's news
+        for name in _TALKATIVE:
+            logging.getLogger(name).setLevel(logging.WARNING)  # its packing of the two folders is nobody's news
         with _told(self.target):
             job = self._client.submit_job(
                 entrypoint=shlex.join([self.target.python, "-m", *module]),

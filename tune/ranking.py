@@ -13,8 +13,9 @@
 standard errors (metric ``NAME_se``), which more seeds on the same images do not shrink. With one it is ``e``.
 
 **The order** by one objective: configurations sorted by value are cut into bands. The best one opens a band that
-reaches down by its standard error; in the band the cheaper one goes first, by device seconds a trial; the best one
-below the band opens the next. By several objectives: first the Pareto front, then the front of the rest, and so on;
+reaches down by its standard error; in the band the cheaper ones go first, by device seconds a trial; the best one
+below the band opens the next. Cheaper is only what saves more than the clock's own noise: the cheapest of a band and
+those within a tenth of it cost the same and stand by value, then the cheapest of the others, and so on. By several objectives: first the Pareto front, then the front of the rest, and so on;
 in each front by the first objective, in bands.
 
 Only a configuration whose trials all ended complete passes a better one by being cheaper. One that was stopped early,
@@ -36,6 +37,9 @@ from tune.arrange import Arranged, last_of_each
 from tune.records import METRIC, State, from_table
 from tune.summaries import arrange_view, best_positions
 from tune.view import Files, View
+
+TENTH = 1.1
+"""Device seconds of two runs of one configuration differ by some per cent: up to this factor costs count as equal."""
 
 Direction = Literal["max", "min"]
 RankedBy = Literal["best", "last", "robust"]
@@ -286,8 +290,20 @@ def _by_bands(
     while len(order) < len(falling):
         band = falling[len(order) : stops[len(order)]]
         counted = np.where(whole[band], cost[band], np.maximum.accumulate(cost[band]))
-        order += band[np.argsort(counted, kind="stable")].tolist()
+        order += band[np.argsort(_alike(counted), kind="stable")].tolist()
     return order
+
+
+def _alike(cost: np.ndarray) -> np.ndarray:
+    """(N,) classes of costs: 0 for the cheapest and those within a tenth of it, 1 for the cheapest of the others ..."""
+    rising = np.argsort(cost, kind="stable")
+    classes = np.empty(len(cost), np.int64)
+    start = number = 0
+    while start < len(rising):
+        stop = int(np.searchsorted(cost[rising], cost[rising[start]] * TENTH, side="right"))
+        classes[rising[start:stop]] = number
+        start, number = stop, number + 1
+    return classes
 
 
 def _tell(read: Files, positions: Sequence[int]) -> dict[int, Any]:

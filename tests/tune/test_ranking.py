@@ -66,6 +66,12 @@ def test_within_the_standard_error_the_cheaper_goes_first(store):
     assert [entry.errors for entry in store.rank({SCORE: "max"}, limit=2)] == [(0.05,), (0.01,)]
 
 
+def test_seconds_that_differ_by_less_than_a_tenth_make_none_cheaper(store):
+    for number, (score, cost) in enumerate([(0.85, 1273), (0.83, 1259), (0.84, 1268), (0.82, 1000)]):
+        store.append([*trial(f"000{number}", [score], cost=cost, error=0.04), end(f"000{number}")])
+    assert order(store) == ["0003", "0000", "0002", "0001"]
+
+
 @pytest.mark.parametrize("state", ["stopped", "failed", "diverged", None])
 def test_one_that_was_cut_short_passes_no_better_one_by_being_cheaper(store, state):
     """The second is cut short; the third may pass the first, and the fourth, dearer, nobody."""
@@ -254,8 +260,11 @@ def plain_rank(records, objectives, by, last):
             front = [p for p in front if p not in band]
             band.sort(key=lambda p: (-sign[names[0]] * p[1][0], p[0] in cut, p[3]))
             counted = {p[0]: max(q[3] for q in band[: i + 1]) if p[0] in cut else p[3] for i, p in enumerate(band)}
-            ranked.append(sorted(band, key=lambda p: counted[p[0]]))
-    return [place for band in ranked for place in band]
+            while band:
+                cheapest = min(counted[p[0]] for p in band)
+                ranked += [p for p in band if counted[p[0]] <= cheapest * 1.1]
+                band = [p for p in band if counted[p[0]] > cheapest * 1.1]
+    return ranked
 
 
 def dominates(one, other, sign, names):

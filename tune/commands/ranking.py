@@ -117,7 +117,7 @@ def _gain(ranked: Sequence[Ranked], objectives: Mapping[str, Direction], console
 def gain_over(best: Ranked, base: Ranked, index: int, sign: int) -> str:
     """By how much a configuration is better than the preset itself in the objective of this index, in words.
 
-    Of two whose values differ by no more than their standard errors together the cheaper one may be first, so that
+    Of two whose values differ by no more than their standard errors together one that is cheaper may be first, so that
     the difference can be negative. `sign` is 1 where more is better, else -1.
     """
     gain = sign * (best.values[index] - base.values[index])
