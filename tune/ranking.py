@@ -15,8 +15,9 @@ standard errors (metric ``NAME_se``), which more seeds on the same images do not
 **The order** by one objective: configurations sorted by value are cut into bands. The best one opens a band that
 reaches down by its standard error; in the band the cheaper ones go first, by device seconds a trial; the best one
 below the band opens the next. Cheaper is only what saves more than the clock's own noise: the cheapest of a band and
-those within a tenth of it cost the same and stand by value, then the cheapest of the others, and so on. By several objectives: first the Pareto front, then the front of the rest, and so on;
-in each front by the first objective, in bands.
+those within a tenth of it cost the same and stand by value, then the cheapest of the others, and so on. By several
+objectives: first the Pareto front, then the front of the rest, and so on; in each front by the first objective, in
+bands.
 
 Only a configuration whose trials all ended complete passes a better one by being cheaper. One that was stopped early,
 failed, diverged or still runs is cheap because it was cut short, which says nothing of what its settings cost: in its
