@@ -136,7 +136,8 @@ def draw_data(root: Path, count: int, side: int) -> None:
     rows, names = ["name,x,y"], [f"{number:06d}" for number in range(count)]
     for number, name in enumerate(names):
         image = np.roll(noise[number % _DISTINCT], rng.integers(side, size=2), (0, 1))
-        for row, column in rng.integers(4, side - 4, (rng.integers(1, _TARGETS + 1), 2)):
+        places = rng.integers(4, side - 4, (rng.integers(1, _TARGETS + 1), 2))
+        for row, column in np.unique(places, axis=0):
             image[row - 1 : row + 2, column - 1 : column + 2] = 220
             rows.append(f"{name},{column},{row}")
         cv2.imwrite(str(root / "images" / f"{name}.bmp"), image)
