@@ -60,8 +60,12 @@ def arrange(columns: dict[str, pa.ChunkedArray], time_of: Callable[[np.ndarray],
     kind = ranked_kinds(columns.pop("kind"))
     attempt, epoch = columns.pop("attempt").to_numpy(), columns.pop("epoch").to_numpy()
     pa.default_memory_pool().release_unused()
-    rows = _told_once([trial, attempt, writer, epoch, kind], time_of)
-    trial, attempt, writer, epoch, kind = (column[rows] for column in (trial, attempt, writer, epoch, kind))
+    rows = _told_once([trial, attempt, writer, epoch, kind], time_of).astype(np.int32)  # half of the memory
+    trial = trial[rows]  # one after the other, as all of them in both orders take memory
+    attempt = attempt[rows]
+    writer = writer[rows]
+    epoch = epoch[rows]
+    kind = kind[rows]
 
     # groups of rows of one trial, attempt and writer, in order
     firsts = np.flatnonzero(_changes(trial) | _changes(attempt) | _changes(writer))

@@ -16,6 +16,7 @@ from semprior.storage import Storage
 from tune.records import ADDED, METRIC, SCHEMA, SCHEMA_VERSION
 
 ROW_GROUP = 1 << 15  # records that are read at once where only some are wanted
+SMALL = 1 << 20  # bytes of a bucket's file up to which one question for all of it is quicker than several for parts
 WORDS = [field.name for field in SCHEMA if pa.types.is_dictionary(field.type)]
 _NAME = re.compile(r"(?:@(?P<trial>[\w.]+))?\.v(?P<version>\d+)\.parquet$", re.ASCII)
 
@@ -73,7 +74,11 @@ def read_file(
     try:
         with storage.filesystem.open_input_file(storage.path(name)) as source:
             words = [word for word in WORDS if ADDED.get(word, 1) <= version]
-            file = pq.ParquetFile(source, read_dictionary=words, pre_buffer=storage.local is None)
+            far = storage.local is None
+            if far and source.size() <= SMALL:
+                file = pq.ParquetFile(pa.BufferReader(source.read_buffer()), read_dictionary=words)
+            else:
+                file = pq.ParquetFile(source, read_dictionary=words, pre_buffer=far)
             names = file.schema_arrow.names
             present = names if columns is None else [column for column in columns if column in names]
             if rows is not None:

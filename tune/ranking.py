@@ -112,8 +112,9 @@ def rank(
 ) -> list[Ranked]:
     """Rank the configurations of a view; `ResultsStore.rank` says by what."""
     names = [name for objective in objectives for name in _columns(objective)]
-    about, costs = ["configuration", "best", "state"], ["wall_s", "device_s"]
-    read, found = arrange_view(view, [*names, *about, *costs])
+    # Of millions of records a column takes 24 MB, and reading it from a bucket a second: few at a time, and few times.
+    about, cost = ["wall_s", "configuration", "best", "state"], ["device_s"]
+    read, found = arrange_view(view, [*names, *about, *cost])
     if not len(found.reports):
         return []
     signs = np.array([1.0 if direction == "max" else -1.0 for direction in objectives.values()])
@@ -124,24 +125,24 @@ def rank(
     if not len(ranked):
         return []
     table = read.columns(about)
+    wall_s = found.total(table["wall_s"])
+    table = table.drop_columns("wall_s")
     configurations = table["configuration"].to_numpy()[found.firsts]
     best = best_positions(table["best"], found)
     completed = _completed(table["state"], found)
     del table
-    table = read.columns(costs)
-    wall_s, device_s = found.total(table["wall_s"]), found.total(table["device_s"])
-    del table
+    device_s = found.total(read.columns(cost)["device_s"])
     numbers, group = np.unique(configurations[ranked], return_inverse=True)
     whole = ~np.isin(numbers, configurations[~completed])
     values, errors = mean_over_seeds(trial_values.values[ranked], trial_values.errors[ranked], group, len(numbers))
     count = np.bincount(group)
-    cost = np.bincount(group, device_s[ranked]) / count
+    spent = np.bincount(group, device_s[ranked]) / count
     wall = np.bincount(group, wall_s[ranked]) / count
     fronts = pareto_fronts(values * signs)
     order = [
         i
         for front in range(fronts.max() + 1)
-        for i in _by_bands(np.flatnonzero(fronts == front), values[:, 0] * signs[0], errors[:, 0], cost, whole)
+        for i in _by_bands(np.flatnonzero(fronts == front), values[:, 0] * signs[0], errors[:, 0], spent, whole)
     ]
 
     speaker = np.empty(len(numbers), np.int64)
@@ -176,7 +177,7 @@ def rank(
                 checkpoint=peak.checkpoint if peak else None,
                 sha256=peak.sha256 if peak else None,
                 wall_s=float(wall[i]),
-                device_s=float(cost[i]),
+                device_s=float(spent[i]),
             )
         )
     return entries
@@ -190,7 +191,7 @@ def values_of(
     columns, spreads = (
         [metrics[_columns(name)[which]].to_numpy()[found.reports] for name in objectives] for which in (0, 1)
     )
-    rows = np.flatnonzero(np.isfinite(columns[0]))
+    rows = np.flatnonzero(np.isfinite(columns[0])).astype(np.int32)
     owners, first = found.owners[rows], columns[0][rows] * signs[0]
     if by == "best":
         peak = np.full(number, -np.inf)
