@@ -39,7 +39,7 @@ from tune.records import METRIC, State, from_table
 from tune.summaries import arrange_view, best_positions
 from tune.view import Files, View
 
-TENTH = 1.1
+ALIKE = 1.1
 """Device seconds of two runs of one configuration differ by some per cent: up to this factor costs count as equal."""
 
 Direction = Literal["max", "min"]
@@ -299,10 +299,10 @@ def _by_bands(
 def _alike(cost: np.ndarray) -> np.ndarray:
     """(N,) classes of costs: 0 for the cheapest and those within a tenth of it, 1 for the cheapest of the others ..."""
     rising = np.argsort(cost, kind="stable")
-    classes = np.empty(len(cost), np.int64)
+    costs, classes = cost[rising], np.empty(len(cost), np.int64)
     start = number = 0
     while start < len(rising):
-        stop = int(np.searchsorted(cost[rising], cost[rising[start]] * TENTH, side="right"))
+        stop = int(np.searchsorted(costs, costs[start] * ALIKE, side="right"))
         classes[rising[start:stop]] = number
         start, number = stop, number + 1
     return classes
