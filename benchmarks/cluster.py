@@ -9,8 +9,9 @@ of the last trial: decisions (an epoch that was reported and judged) and records
 and of Ray's server of the cluster's state, as shares of one core; the share of the slots' time in which an epoch was
 trained and had to wait for the driver's leave. Memory is what a process has to itself, its share of common pages added.
 
-*Correctness.* A Ray cluster of loopback nodes with one CPU each runs one trial a node. When all have one, a node is
-removed at once. Every trial must end, once; every epoch count once. The exit code is 1 where one does not.
+*Correctness.* A Ray cluster of loopback nodes with one CPU each runs one trial a node. When all have had one, a node
+whose trial is not half done is removed at once. Every trial must end, once, that one elsewhere; every epoch counts
+once. The exit code is 1 where that is not so.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
 import sys
 import tempfile
@@ -45,6 +47,7 @@ from tune.sweep import SweepSpec
 SWEEP = Path(__file__).parents[1] / "tune" / "sweeps" / "sirst-v1.yaml"
 SMALL = {"object_store_memory": 80 << 20, "num_gpus": 0}
 PATIENCE = 600.0  # seconds for every node to have a trial
+LOSS = 8.0  # seconds of training, at least, of each trial of which one must be under way when its node is lost
 
 
 def sweep_of(folder: Path, name: str, trials: int, slots: int, epochs: int, scheduler: str) -> Sweep:
@@ -159,30 +162,38 @@ def check_nodes(folder: Path, nodes: int, epochs: int) -> dict[str, Any]:
     """The second part: two trials for each node, and one node less on the way."""
     sweep = sweep_of(folder, "nodes", 2 * nodes, nodes, epochs, "none")
     lost: list[str] = []
-    with _cluster(nodes) as remove:
+    ended = threading.Event()
+    with _cluster(nodes) as (others, remove):
         from benchmarks.stand_in import StandInApart
         from tune.driver import run_sweep
 
         def strike() -> None:
             until = time.monotonic() + PATIENCE
-            while time.monotonic() < until and len(_hosts(sweep)) < nodes:
+            while time.monotonic() < until and not lost and not ended.is_set():
+                told = ResultsStore(sweep.storage).records()
+                young = others & _hosts_of_young(told, epochs)
+                if young and len(_hosts(sweep)) == nodes:
+                    lost.append(min(young))
+                    remove(lost[0])
                 time.sleep(0.2)
-            lost.append(remove())
 
         striking = threading.Thread(target=strike, daemon=True)
         striking.start()
         done = run_sweep(sweep.spec, sweep.storage.uri, 1, trial=StandInApart)
+        ended.set()
         striking.join()
     told = ResultsStore(sweep.storage).records()
     repeated = sum(max(record.attempt for record in of_trial) > 1 for of_trial in told.values())
+    faults = faults_of(told, 2 * nodes, epochs)
+    if not repeated:
+        faults.append("no trial went on elsewhere" if lost else "every trial ended before a node was removed")
     return {
         "done": done,
         "nodes": nodes,
         "trials": 2 * nodes,
         "nodes_used": len(_hosts(sweep)),
-        "lost_node_had_trials": lost[0] in _hosts(sweep),
         "trials_that_went_on_elsewhere": repeated,
-        "faults": faults_of(told, 2 * nodes, epochs),
+        "faults": faults,
     }
 
 
@@ -191,22 +202,22 @@ def _hosts(sweep: Sweep) -> set[str]:
     return {record.host for curve in told.values() for record in curve}
 
 
+def _hosts_of_young(told: Mapping[str, Sequence[Record]], epochs: int) -> set[str]:
+    """Where a trial has begun and is not half done."""
+    newest = [records[-1] for records in told.values()]
+    return {record.host for record in newest if record.kind == "report" and 2 * record.epoch < epochs}
+
+
 @contextlib.contextmanager
-def _cluster(nodes: int) -> Iterator[Callable[[], str]]:
-    """A cluster of loopback nodes with a CPU each. Gives what removes the last node at once and tells its id."""
+def _cluster(nodes: int) -> Iterator[tuple[set[str], Callable[[str], None]]]:
+    """A cluster of loopback nodes with a CPU each. Gives the ids of all but the head, and what removes one at once."""
     import ray
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(True, True, head_node_args={"num_cpus": 1, "include_dashboard": False, **SMALL})
     try:
-        added = [cluster.add_node(num_cpus=1, **SMALL) for _ in range(nodes - 1)]
-
-        def remove() -> str:
-            node = added[-1].node_id
-            cluster.remove_node(added[-1], allow_graceful=False)
-            return node
-
-        yield remove
+        added = {node.node_id: node for node in (cluster.add_node(num_cpus=1, **SMALL) for _ in range(nodes - 1))}
+        yield set(added), lambda node: cluster.remove_node(added[node], allow_graceful=False)
     finally:
         ray.shutdown()
         cluster.shutdown()
@@ -256,7 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with contextlib.redirect_stdout(sys.stderr), tempfile.TemporaryDirectory(prefix="semprior-bench-") as name:
         figures["head"] = measure_head(Path(name), options.trials, options.slots, options.epochs)
         if options.nodes:
-            figures["nodes"] = check_nodes(Path(name), options.nodes, min(options.epochs, 12))
+            figures["nodes"] = check_nodes(Path(name), options.nodes, max(12, math.ceil(LOSS / options.epoch)))
     figures |= {"machine": describe_machine(), "load_before": busy, "epoch_s": options.epoch}
     if options.json:
         print(json.dumps(figures))

