@@ -27,7 +27,7 @@ from tune.commands.ranking import top
 from tune.commands.submit import begin
 from tune.sweep import SweepSpec, load_sweep
 
-COUNT, SEED = 160, 1
+COUNT, SEED = 140, 1
 _ROWS = 5
 
 
