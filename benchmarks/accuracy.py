@@ -1,11 +1,14 @@
 """What a preset reaches on a real data set, with the method and without it, and how well points choose the epoch.
 
     python -m benchmarks.accuracy --data DIR [--preset quick] [--seeds 0 1 2] [--out runs/accuracy] [--json]
+    python -m benchmarks.accuracy --data DIR --variants method fp32 exact --set epochs=25 --out runs/pairs
 
-For each seed it trains twice: as the preset says (`method`), and with SCAM, outer steps and clusters off (`plain`). The
-epoch is chosen by `point_score` on the holdout; the test split is read once, after training. Beside it stands the test
-IoU of the epoch that the holdout's masks would have chosen, and the Spearman correlation, over the evaluated epochs, of
-`point_score` with the holdout's IoU. A run that is done is kept in the output folder, its two checkpoints too, and not
+For each seed it trains twice: as the preset says (`method`), and with SCAM, outer steps and clusters off (`plain`);
+`--variants` also knows `fp32`, which does without bf16, and `exact`, which runs the foundation model on every crop
+instead of cutting its features from the bank. The epoch is chosen by `point_score` on the holdout; the test split is
+read once, after training. Beside it stands the test IoU of the epoch that the holdout's masks would have chosen, and
+the Spearman correlation, over the evaluated epochs, of `point_score` with the holdout's IoU. Variants are compared with
+the first by pairs of the same seed. A run that is done is kept in the output folder, its two checkpoints too, and not
 repeated.
 """
 
@@ -13,8 +16,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,12 +28,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
+from scipy.stats import t as student_t
 
 from benchmarks.machine import describe_machine
 from semprior.allocator import keep_freed_memory
 from semprior.checkpoint import save_checkpoint
-from semprior.config import parse_settings, resolve
+from semprior.config import Config, Resolved, flatten, parse_settings, resolve
 from semprior.data.layout import find_layout
+from semprior.errors import UserError
 from semprior.evaluate import evaluate
 from semprior.files import write_atomically
 from semprior.load import LoadedTeacher, Student, load_student, load_teacher
@@ -38,23 +45,16 @@ from semprior.trainer import Trainer
 VARIANTS: dict[str, list[str]] = {
     "method": [],
     "plain": ["scam.stages=none", "outer.every=0", "clusters.count=1"],
+    "fp32": ["precision=fp32"],
+    "exact": ["vfm.features=exact"],
 }
 METRICS = ("iou", "niou", "pd", "fa")
 CHOSEN_BY = {"by-points": "holdout/point_score", "by-masks": "holdout/iou"}
 REPORTS = "reports.jsonl"
 
 
-def train(
-    data: Path,
-    preset: str,
-    settings: list[str],
-    seed: int,
-    device: torch.device,
-    kept: Path,
-    say: Callable[[str], None],
-) -> None:
+def train(data: Path, resolved: Resolved, device: torch.device, kept: Path, say: Callable[[str], None]) -> None:
     """Train once; leaves the epochs chosen by points and by masks, and last of all the reports of all epochs."""
-    resolved = resolve(preset, flags=parse_settings([f"seed={seed}", *settings]))
     training_set = read_training_set(find_layout(data), resolved, say)
     features = load_features(resolved.config, training_set, kept.parent / "features", device, say)
     trainer = Trainer(resolved.config, training_set, features, device)
@@ -93,43 +93,87 @@ def score(data: Path, device: torch.device, kept: Path) -> dict[str, Any]:
     }
 
 
+def gain(runs: list[dict[str, Any]], others: list[dict[str, Any]], who: str) -> tuple[float, float | None]:
+    """How much higher the test IoU of `runs` is than that of `others`, over the seeds that both have.
+
+    Returns:
+        The mean over pairs, and half of its 95 % interval by Student's t; none for the latter with one pair.
+    """
+    pairs = {found["seed"]: found[who]["iou"] for found in others}
+    differences = [found[who]["iou"] - pairs[found["seed"]] for found in runs if found["seed"] in pairs]
+    mean = statistics.mean(differences)
+    if len(differences) < 2:
+        return mean, None
+    error = statistics.stdev(differences) / math.sqrt(len(differences))
+    return mean, float(student_t.ppf(0.975, len(differences) - 1)) * error
+
+
 def medians(runs: list[dict[str, Any]], who: str) -> dict[str, float]:
     """The median of each metric over runs."""
     return {name: statistics.median(found[who][name] for found in runs) for name in METRICS}
 
 
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def check_kept(kept: Path, config: Config) -> None:
+    """Whether the run that `train` left in a folder is one of `config`.
+
+    Raises:
+        UserError: it was made with other settings.
+    """
+    made = flatten(load_student(kept / "by-points", torch.device("cpu")).origin.config)
+    other = [key for key, value in flatten(config).items() if made[key] != value]
+    if other:
+        raise UserError(f"{kept}: was made with another {other[0]}; give another --out, or remove it")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark; 0, or 2 where data, settings or a kept run have a fault."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--preset", default="quick")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=["method", "plain"])
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--out", type=Path, default=Path("runs/accuracy"))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
+    options = parser.parse_args(arguments)
     keep_freed_memory()
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    console = Console(stderr=arguments.json)
-    results: dict[str, list[dict[str, Any]]] = {variant: [] for variant in arguments.variants}
-    device = torch.device(arguments.device)
-    for seed in arguments.seeds:
-        for variant in arguments.variants:
-            kept = arguments.out / f"{arguments.preset}-{variant}-{seed}"
-            if not (kept / REPORTS).exists():
-                settings = [*VARIANTS[variant], *arguments.settings]
-                train(arguments.data, arguments.preset, settings, seed, device, kept, console.print)
-            results[variant].append(score(arguments.data, device, kept))
-            console.print(_table(results))
-    if arguments.json:
+    console = Console(stderr=options.json)
+    results: dict[str, list[dict[str, Any]]] = {variant: [] for variant in options.variants}
+    device = torch.device(options.device)
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+        for seed in options.seeds:
+            for variant in options.variants:
+                settings = [f"seed={seed}", *VARIANTS[variant], *options.settings]
+                resolved = resolve(options.preset, flags=parse_settings(settings))
+                kept = options.out / f"{options.preset}-{variant}-{seed}"
+                if (kept / REPORTS).exists():
+                    check_kept(kept, resolved.config)
+                else:
+                    train(options.data, resolved, device, kept, console.print)
+                results[variant].append(score(options.data, device, kept))
+                console.print(_table(results))
+    except UserError as error:
+        Console(stderr=True, soft_wrap=True).print(str(error), markup=False, highlight=False)
+        return 2
+    gains = {
+        variant: {who: gain(results[variant], results[options.variants[0]], who) for who in ("student", "teacher")}
+        for variant in options.variants[1:]
+    }
+    if options.json:
         summary = {
             variant: {"student": medians(runs, "student"), "teacher": medians(runs, "teacher"), "runs": runs}
             for variant, runs in results.items()
-            if runs
         }
-        print(json.dumps({"machine": describe_machine(), "preset": arguments.preset, **summary}))
+        compared = {"compared_with": options.variants[0], "iou_gain": gains}
+        print(json.dumps({"machine": describe_machine(), "preset": options.preset, **summary, **compared}))
+        return 0
+    for variant, found in gains.items():
+        for who, (mean, half) in found.items():
+            interval = "" if half is None else f", 95 % interval {mean - half:+.4f} to {mean + half:+.4f}"
+            console.print(f"{who}, IoU, {variant} less {options.variants[0]}: {mean:+.4f}{interval}")
+    return 0
 
 
 def _table(results: dict[str, list[dict[str, Any]]]) -> Table:
@@ -155,4 +199,4 @@ def _table(results: dict[str, list[dict[str, Any]]]) -> Table:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
