@@ -19,18 +19,17 @@ the one in the middle.
 
 import argparse
 import json
-import multiprocessing
 import re
 import tempfile
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
+from benchmarks.apart import apart
 from benchmarks.machine import describe_machine, peak_memory
 from semprior.errors import UserError
 
@@ -113,12 +112,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"labels evolved in {usage.evolved} epochs; {usage.mapped / 1e9:.2f} GB of files mapped at the end")
         print(describe_machine())
     return 0 if flat and figures["under_bar"] else 1
-
-
-def apart(function, *arguments):  # noqa: ANN001, ANN002, ANN201
-    """What `function` returns in a fresh process, whose memory is its own."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
 
 
 def draw_data(root: Path, count: int, side: int) -> None:

@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 
 from tune.gate import EVERY
+from tune.order import Order
 from tune.records import Record
 from tune.results import ResultsStore
-from tune.trial import Take, Trial, Workers
-from tune.work import Order
+from tune.trial import Trial
+from tune.workers import Take, Workers
 
 EPOCH_VARIABLE = "SEMPRIOR_BENCHMARK_EPOCH"
 """Seconds of an epoch; Ray's processes inherit it from the driver that starts them."""

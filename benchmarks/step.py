@@ -4,7 +4,8 @@
 
 The plain path is `benchmarks.plain`: fp32, NCHW, ViT-S+/16 with random weights run on every crop, two full forwards.
 Ours is the preset `standard` on the same crops of 256 in batches of 16: bf16, channels-last, one pass of the encoder,
-the same ViT's features from a warm bank. Both include cropping and augmentation; both take every core they are given.
+the same ViT's features from a warm bank, statistics of the teacher's own, half of an inner batch bare, and the average
+of the weights moved after every step. Both include cropping and augmentation; both take every core they are given.
 First the gradients of both are compared on equal features; the exit code is 1 where they differ. Beside the seconds
 stands the floor (`benchmarks.floor`): operations over the measured matrix rate, bytes over the measured bandwidth.
 
@@ -15,14 +16,12 @@ a CPU eager alone, unless `--variants` says otherwise.
 import argparse
 import json
 import math
-import multiprocessing
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypeVar
 
+from benchmarks.apart import apart
 from benchmarks.floor import Floor, floor
 from benchmarks.machine import load
 from benchmarks.plain.detectors import DETECTORS
@@ -30,7 +29,6 @@ from benchmarks.plain.vfm import PUBLISHED_VFM
 from benchmarks.step_check import TOLERANCE, Check, check_gradients
 from benchmarks.step_paths import Setting, Timing, time_ours, time_plain
 
-T = TypeVar("T")
 Result = dict[str, float | str | None]
 VARIANTS = ("eager", "compiled", "graph")
 
@@ -72,12 +70,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         print(f"{ours.machine}; load before: {'unknown' if busy is None else f'{busy:.1f}'}")
     return 0
-
-
-def apart(function: Callable[[Setting], T], setting: Setting) -> T:
-    """What `function` returns in a fresh process."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(function, setting).result()
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

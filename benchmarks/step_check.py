@@ -75,7 +75,7 @@ class _Fast:
 
     def gradients(self, kind: str, data: PlainBatch) -> tuple[float, _Gradients]:
         objective = fast_bilevel.inner_objective if kind == "inner" else fast_bilevel.outer_objective
-        loss = objective(self.model, self.alpha, _named(data), self.config)
+        loss = objective(self.model, self.alpha, _ours(data), self.config)
         return _grouped(kind, loss, self.model.detector, self.model.scam, self.alpha)
 
 
@@ -151,7 +151,7 @@ def _three_steps(fast: _Fast, plain: _Plain, data: Sequence[PlainBatch], rate: f
     """Two inner steps and an outer one on both; `gradient64` and `running64`."""
     fast_adam = torch.optim.AdamW(fast.model.parameters(), lr=rate, weight_decay=0.01)
     plain_adam = plain_bilevel.inner_optimizer(plain.model, rate)
-    batches = [_named(one) for one in data]
+    batches = [_ours(one) for one in data]
     worst = 0.0
     for one, batch in zip(data, batches, strict=True):
         worst = max(worst, _difference(fast.gradients("inner", one)[1], plain.gradients("inner", one)[1]))
@@ -184,8 +184,8 @@ def _as(data: PlainBatch, dtype: torch.dtype) -> PlainBatch:
     return replace(data, images=data.images.to(dtype), masks=data.masks.to(dtype), maps=maps)
 
 
-def _named(data: PlainBatch) -> Batch:
-    return Batch(data.images, data.masks, data.maps, data.clusters, ("",) * len(data.images))
+def _ours(data: PlainBatch) -> Batch:
+    return Batch(data.images, data.masks, data.maps, data.clusters)
 
 
 def _grouped(

@@ -4,6 +4,7 @@ Of their own, because ours keeps freed memory in the process (`semprior.allocato
 up too, and because the peak of memory is a process's.
 """
 
+import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -148,17 +149,17 @@ def time_plain(setting: Setting) -> Timing:
 
 
 def time_ours(setting: Setting) -> Timing:
-    """The preset `standard` with the published crops: bf16, channels-last, encoder once, a warm feature bank."""
+    """The preset `standard` with the published crops, as a run steps it, and a warm feature bank."""
     from semprior import bilevel as fast
     from semprior.allocator import keep_freed_memory
+    from semprior.average import copy_of, update_average
     from semprior.config import DataConfig, resolve
     from semprior.data.batches import Batch, Normalisation, Pool, draw_batch
     from semprior.data.layout import Scene
-    from semprior.models import detector as detectors
     from semprior.models.bank import FeatureBank
+    from semprior.models.build import build_teacher
+    from semprior.models.detector import detector_spec
     from semprior.models.features import Features
-    from semprior.models.scam import SCAM
-    from semprior.models.teacher import Teacher as FastTeacher
     from semprior.models.vfm import load_vfm
 
     if setting.device == "cpu":
@@ -169,21 +170,17 @@ def time_ours(setting: Setting) -> Timing:
     config = replace(
         config, detector=setting.detector, data=DataConfig(batch=setting.batch, crop=setting.size, augment=0.5)
     )
-    spec = detectors.detector_spec(setting.detector)
     greys, softs = images(setting.size)
     vfm = load_vfm(setting.vfm, "random", device)
     bank = FeatureBank.build(Path(setting.cache), vfm, greys, config.vfm.bank_gb, device)
     features = Features(vfm, bank)
-    network = detectors.create_detector(setting.detector, output_bias=config.loss.output_bias)
-    scam = SCAM(vfm.map_channels, spec.stages, range(len(spec.stages)), spec.scam_scale)
-    model = FastTeacher(network, scam).to(device).train()
-    if config.channels_last:
-        model = model.to(memory_format=torch.channels_last)
+    model = build_teacher(config, vfm).to(device).train()
+    average, updates = copy_of(model), itertools.count()
     alpha = nn.Parameter(torch.zeros(CLUSTERS, device=device))
-    rate, decay = spec.learning_rate, config.optim.weight_decay
+    rate, decay = detector_spec(setting.detector).learning_rate, config.optim.weight_decay
     if setting.variant == "compiled":
-        network.encoder.compile()
-        network.decode = torch.compile(network.decode)
+        model.detector.encoder.compile()
+        model.detector.decode = torch.compile(model.detector.decode)
     recorded = {"fused": True, "capturable": setting.variant == "graph"}
     inner = torch.optim.AdamW([*model.parameters()], lr=rate, weight_decay=decay, **recorded)
     outer = torch.optim.AdamW([*model.detector.parameters(), alpha], lr=rate, weight_decay=decay, **recorded)
@@ -193,20 +190,24 @@ def time_ours(setting: Setting) -> Timing:
     pool = Pool(scenes, softs, np.arange(IMAGES) % CLUSTERS)
     rng = np.random.default_rng(0)
 
-    def draw(watch: Watch) -> tuple[Batch, float]:
+    def draw(watch: Watch, drop: float = 0.0) -> tuple[Batch, float]:
         chosen = rng.choice(IMAGES, setting.batch, replace=setting.batch > IMAGES).tolist()
         normalisation = Normalisation(MEAN, STD)
-        batch = draw_batch(pool, chosen, config.data, normalisation, features.crops, device, rng)
+        batch = draw_batch(pool, chosen, config.data, normalisation, features.crops, device, rng, drop)
         return batch, watch.lap()
 
+    def average_weights() -> None:
+        update_average(average, model, config.optim.average, next(updates))
+
     def inner_step(watch: Watch) -> tuple[float, float, float]:
-        batch, batch_s = draw(watch)
+        batch, batch_s = draw(watch, config.scam.drop)
         if setting.variant != "graph":
             fast.inner_step(model, alpha, batch, inner, config)
         else:
             if "inner" not in graphs:
                 graphs["inner"] = record_inner(model, alpha, batch, inner, config)
             graphs["inner"](batch)
+        average_weights()
         return batch_s, 0.0, watch.lap()
 
     def outer_step(watch: Watch) -> tuple[float, float, float]:
@@ -217,6 +218,7 @@ def time_ours(setting: Setting) -> Timing:
             if "outer" not in graphs:
                 graphs["outer"] = record_outer(model, alpha, [validation, training], outer, rate, config)
             graphs["outer"](validation, training)
+        average_weights()
         return one + two, 0.0, watch.lap()
 
     return _measure(setting, inner_step, outer_step)

@@ -12,6 +12,9 @@ export RAY_gcs_rpc_server_reconnect_timeout_s=20
 export RAY_health_check_timeout_ms=5000 RAY_health_check_failure_threshold=4
 # Seconds between two looks at which workers are to be started.
 export AUTOSCALER_UPDATE_INTERVAL_S=2
+# How long the head tries to reach a machine before it gives it up for good: 15 minutes are too few for one of one's own,
+# which may be switched off over night; a cloud replaces its machines.
+if grep -qs '"type": "local"' ~/ray_bootstrap_config.yaml; then export AUTOSCALER_NODE_START_WAIT_S=1000000000; fi
 # Ray's newer autoscaler takes the head of a local provider for one of its workers, and then starts one too few (2.60).
 export RAY_enable_autoscaler_v2=0
 # The address under which the launcher reached this node. Ray's own guess is 127.0.0.1 where there is no default route.

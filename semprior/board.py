@@ -12,10 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
-from semprior.files import naming
+from semprior.files import encode_png, naming
 
 
 class Board:
@@ -41,9 +40,8 @@ class Board:
     def picture(self, tag: str, picture: np.ndarray, step: int) -> None:
         """Add a picture, (H,W,3) uint8 RGB."""
         if self._writer is not None:
-            _, png = cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))
             size = {"height": picture.shape[0], "width": picture.shape[1], "colorspace": 3}
-            self._write(step, value=[{"tag": tag, "image": {**size, "encoded_image_string": png.tobytes()}}])
+            self._write(step, value=[{"tag": tag, "image": {**size, "encoded_image_string": encode_png(picture)}}])
 
     def _write(self, step: int, **summary: Any) -> None:  # noqa: ANN401
         from tensorboardX.proto.event_pb2 import Event

@@ -1,4 +1,4 @@
-"""Where feature banks are kept between runs."""
+"""Where what runs share is kept: features, decoded images, seeds, clusters, fetched data, compiled kernels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ VARIABLE = "SEMPRIOR_CACHE"
 
 
 def cache_folder(environment: Mapping[str, str] = os.environ) -> Path:
-    """The folder of feature banks, shared by all runs of a user; it can be deleted at any time.
+    """The folder that all runs of a user share; it can be deleted at any time, and what is missing is made again.
 
     The variable ``SEMPRIOR_CACHE`` names it. Without it, it is the platform's place for caches: ``semprior`` under
     ``XDG_CACHE_HOME`` or ``~/.cache``, on macOS under ``~/Library/Caches``.

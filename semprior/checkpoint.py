@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from safetensors import SafetensorError
 
-from semprior.errors import UserError
+from semprior.errors import StorageError, UserError
 from semprior.files import umask, write_atomically
 
 if TYPE_CHECKING:  # it is imported where weights are read or written: who names checkpoints does without
@@ -51,11 +51,12 @@ def save_checkpoint(folder: Path, snapshot: Snapshot) -> None:
     """Write a checkpoint to `folder`, which appears whole or not at all.
 
     Raises:
-        UserError: the disk is full or not writable.
+        StorageError: the disk is full or not writable.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    scratch = None
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         digests = {name: _write(scratch / name, content) for name, content in _files(snapshot)}
         manifest = {"format": FORMAT, "sha256": digests}
         _write(scratch / MANIFEST, json.dumps(manifest, indent=1).encode())
@@ -66,9 +67,10 @@ def save_checkpoint(folder: Path, snapshot: Snapshot) -> None:
         os.replace(scratch, folder)
         _sync_folder(folder.parent)
     except OSError as error:
-        raise UserError(f"{folder}: the checkpoint could not be written: {error.strerror or error}") from error
+        raise StorageError(f"{folder}: the checkpoint could not be written: {error.strerror or error}") from error
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def load_checkpoint(folder: Path, files: Sequence[str] | None = None) -> Snapshot:

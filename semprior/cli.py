@@ -61,8 +61,9 @@ def train(
     """Train a detector from points.
 
     Settings: --set, then variables like SEMPRIOR__SCAM__SCALE=0.3, then --config, then --preset; the keys are listed
-    in docs/configuration.md and in every RUN/config.yaml. Feature banks are kept in SEMPRIOR_CACHE, or in the user's
-    cache folder (~/.cache/semprior). OMP_NUM_THREADS sets the number of threads.
+    in docs/configuration.md and in every RUN/config.yaml. What runs share (features, decoded images, seeds, clusters,
+    fetched data, compiled kernels) is kept in SEMPRIOR_CACHE, or in the user's cache folder (~/.cache/semprior).
+    OMP_NUM_THREADS sets the number of threads.
     """
     from semprior.commands import train as command
     from semprior.remote import local_data

@@ -52,7 +52,7 @@ class VFMConfig:
     """The frozen vision foundation model (method, section 2)."""
 
     name: str = "vit_small_plus_patch16_dinov3"
-    weights: str = "auto"  # auto | hub | offline | random | a file
+    weights: str = "auto"  # auto | hub | offline | random | a file | an address of `semprior vfm push`
     features: Literal["bank", "exact"] = "bank"
     bank_gb: float = _leaf(8.0, 0)
     width: int = _leaf(128, 1)  # channels that a CNN's maps are projected to
@@ -92,8 +92,8 @@ class LabelsConfig:
 
     seed: Literal["contrast", "edges"] = "contrast"
     pool: Literal["all", "reliable"] = "all"  # which images train from the start; the rest waits for admission
-    evolve: bool = True
-    evolve_after: float = _leaf(0.2, 0, 1)  # share of the epochs before the first evolution
+    evolve: bool = True  # admission goes on without, on the same epochs
+    evolve_after: float = _leaf(0.2, 0, 1)  # share of the epochs before the first evolution and admission
     evolve_every: int = _leaf(5, 1)
     admit_until: float = _leaf(0.8, 0, 1)  # share of the epochs after which no image is admitted
 
@@ -228,8 +228,6 @@ def _nearest(key: str) -> str:
 def _cross_check(config: Config, source: str) -> None:
     if config.data.crop % 32:
         raise UserError(f"{source}: data.crop must be a multiple of 32, not {config.data.crop}")
-    if config.select.by != "test/iou" and config.data.holdout == 0 and config.preset == "paper":
-        raise UserError(f"{source}: select.by={config.select.by} needs a holdout; set data.holdout above 0")
     if config.select.by == "test/iou" and config.preset != "paper":
         raise UserError(f"{source}: select.by=test/iou chooses on the test split; only the preset paper may")
 

@@ -1,4 +1,4 @@
-"""The one kind of error that a user can mend."""
+"""The errors that a user can mend."""
 
 
 class UserError(Exception):
@@ -6,4 +6,11 @@ class UserError(Exception):
 
     The message is one line that names the file or key, the fault and, where there is one, the way out. The command
     line prints it without a traceback and exits with code 2. Any other exception is a bug of ours.
+    """
+
+
+class StorageError(UserError):
+    """A storage, or a disk, that cannot be read or written now: no connection, no room, no rights.
+
+    Unlike other faults of the user it may pass without anybody's doing, so that whoever has time may try again.
     """

@@ -11,9 +11,7 @@ import numpy as np
 from semprior.config import Config
 from semprior.data.layout import find_layout, read_scenes
 from semprior.load import LoadedTeacher, Student
-from semprior.metrics import Metrics, bootstrap_errors, count_image, summarise
-
-THRESHOLD = 0.5  # of the probability, strict
+from semprior.metrics import THRESHOLD, Metrics, bootstrap_errors, count_image, empty_union_of, summarise
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ def score(
 ) -> tuple[Metrics, dict[str, float]]:
     """Metrics of probabilities (H,W) float against masks (H,W) bool, and their bootstrap standard errors."""
     counts = [count_image(p > THRESHOLD, truth) for p, truth in zip(probabilities, truths, strict=True)]
-    empty_union = "zero" if config.preset == "paper" else "skip"
+    empty_union = empty_union_of(config.preset)
     return summarise(counts, empty_union=empty_union), bootstrap_errors(counts, empty_union=empty_union)
 
 

@@ -146,7 +146,6 @@ def _origin(folder: Path, snapshot: Snapshot) -> Origin:
 
 
 def _detector(snapshot: Snapshot, origin: Origin, device: torch.device) -> Detector:
-    detector_spec(origin.config.detector)
     detector = create_detector(origin.config.detector)
     _fill(detector, snapshot, "student", origin)
     detector = detector.to(device).requires_grad_(False)

@@ -10,9 +10,11 @@ import numpy as np
 
 from semprior.regions import find_regions
 
+THRESHOLD = 0.5  # of a probability: a pixel strictly above it is predicted
 MATCH_DISTANCE = 3.0  # pixels between centroids; a match is strictly closer
 ROUNDING = 1e-9  # of a squared distance, so that centroids exactly that far apart never match
 EmptyUnion = Literal["skip", "zero"]
+"""What an image where nothing is predicted and nothing true is to nIoU: left out, or 0 (published)."""
 
 
 @dataclass(frozen=True)
@@ -86,13 +88,17 @@ def count_image(predicted: np.ndarray, truth: np.ndarray) -> ImageCounts:
     return ImageCounts(intersection, union, len(targets), matched, int(found.areas[free].sum()), predicted.size)
 
 
+def empty_union_of(preset: str) -> EmptyUnion:
+    """How runs of a preset count images with an empty union: as published under ``paper`` alone."""
+    return "zero" if preset == "paper" else "skip"
+
+
 def summarise(counts: Sequence[ImageCounts], *, empty_union: EmptyUnion = "skip") -> Metrics:
     """Metrics over the images of a split.
 
     Args:
         counts: one for each image, at least one.
-        empty_union: an image where nothing is predicted and nothing true counts as 0 in nIoU (``zero``, published), or
-            is left out of that mean (``skip``).
+        empty_union: of nIoU, see `EmptyUnion`.
 
     Raises:
         ValueError: no image.

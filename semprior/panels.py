@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 COLUMNS = ("input", "first pseudo-mask", "evolved pseudo-mask", "teacher", "student", "truth")
 _INCH, _DPI = 1.7, 100
+_SHOWN = 4  # images
+_WINDOW = 64  # side in pixels of what is zoomed to
 
 
 @dataclass(frozen=True)
@@ -79,30 +81,28 @@ def run_strips(trainer: Trainer, indices: Sequence[int], truths: dict[str, np.nd
     return strips
 
 
-def choose_shown(trainer: Trainer, count: int = 4) -> list[int]:
+def choose_shown(trainer: Trainer) -> list[int]:
     """Indices of images worth watching: with targets, half of them held out where there are any, always the same."""
     chosen: list[int] = []
     held, trained = trainer.training_set.holdout_indices, trainer.training_set.train_indices
-    for indices, wanted in ((held, count // 2), (trained, count)):
+    for indices, wanted in ((held, _SHOWN // 2), (trained, _SHOWN)):
         with_targets = [index for index in indices if len(trainer.training_set.scenes[index].points)]
-        room = min(wanted, count - len(chosen), len(with_targets))
+        room = min(wanted, _SHOWN - len(chosen), len(with_targets))
         chosen += [with_targets[place] for place in np.linspace(0, len(with_targets) - 1, room).round().astype(int)]
     return chosen
 
 
-def draw(strips: Sequence[Strip], window: int = 64) -> np.ndarray:
-    """Strips as a picture (H,W,3) uint8 RGB: the whole input, then every stage zoomed to a window.
+def draw(strips: Sequence[Strip]) -> np.ndarray:
+    """Strips as a picture (H,W,3) uint8 RGB, one a row: the whole input, then every stage zoomed to a window.
 
-    Args:
-        strips: one a row.
-        window: side in pixels of what is zoomed to, around the first point; it is framed in the input.
+    The window lies around the first point and is framed in the input.
     """
     columns = [name for name in COLUMNS if any(_stage(strip, name) is not None for strip in strips)]
     figure = Figure(figsize=(_INCH * len(columns), _INCH * len(strips) + 0.3), dpi=_DPI, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     grid = figure.subplots(len(strips), len(columns), squeeze=False)
     for row, strip in zip(grid, strips, strict=True):
-        rows, cols = _window(strip, window)
+        rows, cols = _window(strip)
         for axes, name in zip(row, columns, strict=True):
             axes.set_xticks([])
             axes.set_yticks([])
@@ -124,9 +124,9 @@ def draw(strips: Sequence[Strip], window: int = 64) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def write_strips(path: Path, strips: Sequence[Strip], window: int = 64) -> None:
+def write_strips(path: Path, strips: Sequence[Strip]) -> None:
     """Write `draw`'s picture as a PNG."""
-    write_atomically(path, encode_png(draw(strips, window)))
+    write_atomically(path, encode_png(draw(strips)))
 
 
 def _stage(strip: Strip, name: str) -> np.ndarray | None:
@@ -143,13 +143,13 @@ def _stage(strip: Strip, name: str) -> np.ndarray | None:
     return None if stage is None else np.asarray(stage, np.float32)
 
 
-def _window(strip: Strip, side: int) -> tuple[slice, slice]:
+def _window(strip: Strip) -> tuple[slice, slice]:
     """Rows and columns of the window around the first point, or the middle, inside the image."""
     extents = strip.image.shape
     centre = strip.points[0] if len(strip.points) else [extent // 2 for extent in extents]
     starts = [
-        int(np.clip(int(place) - side // 2, 0, max(extent - side, 0)))
+        int(np.clip(int(place) - _WINDOW // 2, 0, max(extent - _WINDOW, 0)))
         for place, extent in zip(centre, extents, strict=True)
     ]
-    rows, cols = (slice(start, min(start + side, extent)) for start, extent in zip(starts, extents, strict=True))
+    rows, cols = (slice(start, min(start + _WINDOW, extent)) for start, extent in zip(starts, extents, strict=True))
     return rows, cols

@@ -20,6 +20,7 @@ from semprior.data.images import read_image, stem
 from semprior.errors import UserError
 from semprior.files import encode_png, write_atomically
 from semprior.load import Student
+from semprior.metrics import THRESHOLD
 
 TABLE = "detections.csv"
 COLUMNS = ("image", "x", "y", "score", "area")
@@ -45,8 +46,8 @@ class Detection:
 
 
 def detections(probability: np.ndarray) -> list[Detection]:
-    """The components of ``probability > 0.5``, (H,W) float32, row by row."""
-    mask = (probability > 0.5).astype(np.uint8)
+    """The components of where a probability, (H,W) float32, is above the threshold, row by row."""
+    mask = (probability > THRESHOLD).astype(np.uint8)
     count, labels, stats, centroids = cv2.connectedComponentsWithStats(mask, connectivity=8)
     found = []
     for component in range(1, count):
@@ -99,7 +100,7 @@ def predict(
     out.mkdir(parents=True, exist_ok=True)
     rows: list[tuple[str, Detection]] = []
     for name, image, probability in _predicted(student, images, names):
-        mask = probability > 0.5
+        mask = probability > THRESHOLD
         pictures = {"mask": mask.astype(np.uint8) * 255, "probability": np.rint(probability * 255).astype(np.uint8)}
         if overlay:
             pictures["overlay"] = outlined(image, mask)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,6 @@ from semprior.models.vfm import load_vfm
 from semprior.pictures import Pictures
 
 Say = Callable[[str], None]
-RELIABLE_SHARE = 0.8  # of an image's points whose seed succeeds, for it to train from the start (method, section 6)
 
 
 @dataclass(frozen=True)
@@ -107,6 +106,12 @@ def read_training_set(layout: Layout, resolved: Resolved, say: Say, cache: Path 
         intensity=pictures.intensity,
         test=test,
     )
+
+
+def as_used(config: Config, training_set: TrainingSet) -> Config:
+    """A config as a run on these images uses it, and should record it: with at most as many clusters as images."""
+    used = min(config.clusters.count, len(training_set.scenes))
+    return replace(config, clusters=replace(config.clusters, count=used))
 
 
 def _clusters(pictures: Pictures, order: Sequence[int], resolved: Resolved, say: Say) -> np.ndarray:

@@ -30,8 +30,8 @@ from typing import Any, Literal
 from rich.console import Console
 
 from semprior.cache import cache_folder
-from semprior.data.layout import find_layout
-from semprior.errors import UserError
+from semprior.data.layout import all_masked, find_layout
+from semprior.errors import StorageError, UserError
 from semprior.storage import CHUNK, Storage, checked_name, open_storage
 from semprior.transfer import Transfer
 
@@ -63,7 +63,7 @@ class Manifest:
     Attributes:
         kind: ``data`` or ``vfm``.
         files: by their names relative to the address.
-        about: what else is known, like whether a data set has masks.
+        about: what else is known, like whether every training image of a data set has a mask.
     """
 
     kind: str
@@ -165,7 +165,7 @@ def fetch(uri: str, kind: Kind, transfer: Transfer) -> Path:
                 _fetch(open_storage(uri), manifest, partial, transfer)
                 partial.rename(folder)
     except OSError as error:
-        raise UserError(f"{error.filename or folder}: {error.strerror or error}") from error
+        raise StorageError(f"{error.filename or folder}: {error.strerror or error}") from error
     return folder
 
 
@@ -173,7 +173,7 @@ def _fetch(storage: Storage, manifest: Manifest, folder: Path, transfer: Transfe
     have = {name for name, part in manifest.files.items() if _whole(folder / checked_name(name), part)}
     done = sum(manifest.files[name].size for name in have)
     if shutil.disk_usage(folder.parent).free < manifest.size - done:
-        raise UserError(f"{folder.parent}: too little space for {storage.uri} ({manifest.size / 1e9:.1f} GB)")
+        raise StorageError(f"{folder.parent}: too little space for {storage.uri} ({manifest.size / 1e9:.1f} GB)")
     transfer.begin(f"{storage.uri} -> this machine", manifest.size, done=done)
     left = [name for name in manifest.files if name not in have]
     with ThreadPoolExecutor(_AT_ONCE) as threads:
@@ -263,5 +263,5 @@ def push_data(folder: Path, uri: str, console: Console) -> bool:
         UserError: it is no data set, or as `push`.
     """
     layout = find_layout(folder)
-    masked = {path.stem for path in layout.masks.iterdir()} if layout.masks is not None else set()
-    return push(folder, uri, "data", Transfer(console), masks=masked.issuperset(layout.splits.get("train", ())))
+    masks = "train" in layout.splits and all_masked(layout, "train")  # one to evaluate on may have a test split alone
+    return push(folder, uri, "data", Transfer(console), masks=masks)

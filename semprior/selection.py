@@ -13,7 +13,7 @@ import numpy as np
 from semprior.config import Config
 from semprior.data.layout import Scene
 from semprior.labels.seed import contrast_seed
-from semprior.metrics import bootstrap_errors, count_image, summarise
+from semprior.metrics import bootstrap_errors, count_image, empty_union_of, summarise
 from semprior.point_score import point_score
 from semprior.prepare import TrainingSet
 from semprior.sparse import SparseMasks
@@ -42,7 +42,7 @@ class Selector:
 
     def __init__(self, config: Config, training_set: TrainingSet) -> None:
         self.by = config.select.by
-        self.empty_union = "zero" if config.preset == "paper" else "skip"
+        self.empty_union = empty_union_of(config.preset)
         self.scenes = (
             training_set.test
             if self.by == "test/iou"

@@ -17,26 +17,31 @@ Example::
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from urllib.parse import parse_qs, unquote, urlsplit
+from typing import Concatenate, ParamSpec, TypeVar
+from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
 
-from semprior.errors import UserError
+from semprior.errors import StorageError, UserError
 from semprior.files import umask, write_atomically
+from semprior.s3 import s3_filesystem
 
+P, T = ParamSpec("P"), TypeVar("T")
 CHUNK = 8 << 20  # bytes that a transfer holds
-TIMEOUT = 10.0  # seconds for a connection, and for a silence on it
+PAUSE, LONGEST_PAUSE = 0.5, 10.0  # seconds between two tries of a patient storage
 OBJECT_STORES = ("s3", "gcs", "abfs")  # an upload there is seen when it is complete, so that nothing need be renamed
 
 
@@ -57,6 +62,14 @@ class Entry:
     folder: bool
 
 
+def _patient(operation: Callable[Concatenate[Storage, P], T]) -> Callable[Concatenate[Storage, P], T]:
+    @functools.wraps(operation)
+    def tried(self: Storage, *given: P.args, **named: P.kwargs) -> T:
+        return self.patiently(lambda: operation(self, *given, **named))
+
+    return tried
+
+
 @dataclass(frozen=True)
 class Storage:
     """A folder on some filesystem.
@@ -65,11 +78,13 @@ class Storage:
         uri: its address.
         filesystem: that holds it.
         root: its path there.
+        patience: seconds for which an operation that fails is tried again, before it raises.
     """
 
     uri: str
     filesystem: FileSystem
     root: str
+    patience: float = 0.0
 
     @property
     def local(self) -> Path | None:
@@ -86,13 +101,14 @@ class Storage:
 
     def child(self, name: str) -> Storage:
         """A folder in this one."""
-        return Storage(join_uri(self.uri, name), self.filesystem, self.path(name))
+        return replace(self, uri=join_uri(self.uri, name), root=self.path(name))
 
+    @_patient
     def put(self, name: str, content: bytes) -> None:
         """Write a file, whole or not at all; folders above it are made.
 
         Raises:
-            UserError: no rights, no bucket, no connection, a full disk.
+            StorageError: no rights, no bucket, no connection, a full disk.
         """
         path = self.path(name)
         with self._explained(name):
@@ -118,7 +134,7 @@ class Storage:
             sent: is told the bytes of each piece.
 
         Raises:
-            UserError: as `put`.
+            StorageError: as `put`.
         """
         path = self.path(name)
         folder, _, last = path.rpartition("/")
@@ -142,7 +158,7 @@ class Storage:
 
         Raises:
             FileExistsError: it is there.
-            UserError: as `put`.
+            StorageError: as `put`.
         """
         if self.exists(name):
             raise FileExistsError(name)
@@ -159,12 +175,13 @@ class Storage:
             finally:
                 scratch.unlink()
 
+    @_patient
     def read(self, name: str) -> bytes:
         """A file's content.
 
         Raises:
             FileNotFoundError: it is not there.
-            UserError: no rights, no bucket, no connection.
+            StorageError: no rights, no bucket, no connection.
         """
         with self._explained(name), self.filesystem.open_input_file(self.path(name)) as file:
             return file.read()
@@ -174,26 +191,28 @@ class Storage:
 
         Raises:
             FileNotFoundError: it is not there.
-            UserError: as `read`.
+            StorageError: as `read`.
         """
         with self._explained(name), self.filesystem.open_input_stream(self.path(name)) as stream:
             while piece := stream.read(size):
                 yield piece
 
+    @_patient
     def exists(self, name: str = "") -> bool:
         """Whether a file or folder of this name is there.
 
         Raises:
-            UserError: as `read`.
+            StorageError: as `read`.
         """
         with self._explained(name):
             return self.filesystem.get_file_info(self.path(name)).type != FileType.NotFound
 
+    @_patient
     def list(self, folder: str = "", *, recursive: bool = False) -> list[Entry]:
         """What is in a folder, in the order of the names; nothing where there is none. Hidden files are left out.
 
         Raises:
-            UserError: as `read`.
+            StorageError: as `read`.
         """
         selector = FileSelector(self.path(folder), allow_not_found=True, recursive=recursive)
         with self._explained(folder):
@@ -206,11 +225,12 @@ class Storage:
         ]
         return sorted(entries, key=lambda entry: entry.name)
 
+    @_patient
     def delete(self, name: str) -> None:
         """Remove a file, if it is there.
 
         Raises:
-            UserError: as `put`.
+            StorageError: as `put`.
         """
         try:
             with self._explained(name):
@@ -218,11 +238,12 @@ class Storage:
         except FileNotFoundError:
             return
 
+    @_patient
     def delete_folder(self, name: str) -> None:
         """Remove a folder and all in it, if it is there.
 
         Raises:
-            UserError: as `put`.
+            StorageError: as `put`.
         """
         try:
             with self._explained(name):
@@ -230,6 +251,7 @@ class Storage:
         except FileNotFoundError:
             return
 
+    @_patient
     def upload(self, source: Path, name: str, *, last: Sequence[str] = ()) -> None:
         """Copy a folder of this machine to a new folder of the storage.
 
@@ -237,7 +259,7 @@ class Storage:
         at the end, so that a reader who looks for these first finds all or nothing.
 
         Raises:
-            UserError: as `put`.
+            StorageError: as `put`.
         """
         target = self.path(name)
         if self.local is not None:
@@ -260,21 +282,20 @@ class Storage:
                 with self.filesystem.open_output_stream(inside) as stream:
                     shutil.copyfileobj(file, stream, CHUNK)
 
-    def download(self, name: str, target: Path) -> None:
-        """Copy a folder of the storage into `target`, which is made; nothing is written outside it.
+    def patiently(self, do: Callable[[], T]) -> T:
+        """What `do` returns; while it raises a `StorageError` it is done again, as long as the patience lasts.
 
-        Raises:
-            FileNotFoundError: it is not there.
-            UserError: as `read`; or a name in it leads out of the folder.
+        For work that may be done twice, as all operations of a storage but `create`, `put_file` and `pieces` are.
         """
-        files = [entry for entry in self.list(name, recursive=True) if not entry.folder]
-        if not files:
-            raise FileNotFoundError(f"{self.uri}/{name}")
-        for entry in files:
-            inside = target / checked_name(entry.name.removeprefix(f"{name}/"))
-            inside.parent.mkdir(parents=True, exist_ok=True)
-            with inside.open("xb") as file:
-                file.writelines(self.pieces(entry.name))
+        until, pause = time.monotonic() + self.patience, PAUSE
+        while True:
+            try:
+                return do()
+            except StorageError:
+                if time.monotonic() >= until:
+                    raise
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
 
     @contextmanager
     def _explained(self, name: str) -> Iterator[None]:
@@ -284,11 +305,15 @@ class Storage:
             raise
         except (OSError, pa.ArrowException) as error:
             place = f"{self.uri.partition('?')[0]}/{name}" if name else self.uri.partition("?")[0]
-            raise UserError(f"{place}: {explain(error)}") from error
+            raise StorageError(f"{place}: {explain(error)}") from error
 
 
-def open_storage(uri: str | Path) -> Storage:
+def open_storage(uri: str | Path, patience: float = 0.0) -> Storage:
     """The storage at an address; nothing is read or made yet.
+
+    Args:
+        uri: its address.
+        patience: of the storage, in seconds.
 
     Raises:
         UserError: the address is not understood.
@@ -296,18 +321,20 @@ def open_storage(uri: str | Path) -> Storage:
     text = str(uri)
     if "://" not in text:
         path = Path(text).expanduser().absolute()
-        return Storage(str(path), LocalFileSystem(), os.path.normpath(path))
+        return Storage(str(path), LocalFileSystem(), os.path.normpath(path), patience)
     parts = urlsplit(text)
     try:
         if parts.scheme == "file":
             path = os.path.normpath(unquote(parts.path))
-            return Storage(path, LocalFileSystem(), path)
+            return Storage(path, LocalFileSystem(), path, patience)
         if parts.username or parts.password:
             raise UserError(f"{parts.scheme}://: keys do not belong into an address; AWS_ACCESS_KEY_ID and the like do")
         if parts.scheme == "s3":
-            return Storage(text, _s3(text), f"{parts.netloc}/{unquote(parts.path).strip('/')}".rstrip("/"))
+            return Storage(
+                text, s3_filesystem(text), f"{parts.netloc}/{unquote(parts.path).strip('/')}".rstrip("/"), patience
+            )
         filesystem, root = FileSystem.from_uri(text)
-        return Storage(text, filesystem, root.rstrip("/"))
+        return Storage(text, filesystem, root.rstrip("/"), patience)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise UserError(f"{text}: {explain(error)}") from error
 
@@ -353,32 +380,3 @@ REASONS = (
     ),
     (r"No space left|Disk quota", "the disk is full"),
 )
-
-
-def _s3(uri: str) -> FileSystem:
-    from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem, resolve_s3_region
-
-    parts = urlsplit(uri)
-    if not parts.netloc:
-        raise UserError(f"{uri}: names no bucket; write s3://BUCKET/PATH")
-    query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
-    unknown = query.keys() - {"endpoint_override", "region", "scheme", "anonymous"}
-    if unknown:
-        raise UserError(f"{uri}: '{sorted(unknown)[0]}' is not understood; endpoint_override, region, scheme are")
-    variables = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
-    endpoint = query.get("endpoint_override") or next((os.environ[v] for v in variables if os.environ.get(v)), "")
-    scheme, mark, host = endpoint.partition("://")
-    region = query.get("region") or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    if region is None:
-        region = "us-east-1" if endpoint else resolve_s3_region(parts.netloc)
-    return S3FileSystem(
-        region=region,
-        anonymous=query.get("anonymous", "").lower() in ("1", "true"),
-        scheme=query.get("scheme") or (scheme if mark else "https"),
-        endpoint_override=(host if mark else endpoint).rstrip("/") or None,
-        background_writes=False,
-        connect_timeout=TIMEOUT,
-        request_timeout=TIMEOUT * 3,
-        retry_strategy=AwsStandardS3RetryStrategy(max_attempts=4),
-        allow_delayed_open=True,  # a small file is one request
-    )

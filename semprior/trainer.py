@@ -20,6 +20,7 @@ from semprior.data.batches import Batch, Pool, draw_batch, epoch_batches
 from semprior.errors import UserError
 from semprior.infer import Each, WholeFeatures, each_by_student, each_by_teacher
 from semprior.labels.pseudo_masks import PseudoMasks
+from semprior.metrics import THRESHOLD
 from semprior.models.build import build_teacher
 from semprior.models.detector import detector_spec
 from semprior.models.features import Features
@@ -79,7 +80,7 @@ class Trainer:
             print(report.epoch, report.inner_loss)
 
     Args:
-        config: of the run.
+        config: of the run; of its clusters those beyond the number of images stay empty, see `prepare.as_used`.
         training_set: its images, seeds and clusters.
         features: where the VFM's maps come from.
         device: of the networks.
@@ -99,7 +100,7 @@ class Trainer:
         self.teacher = self._built(build_teacher(config, features.vfm))
         self.average = copy_of(self.teacher) if config.optim.average else None
         self.clusters = training_set.clusters
-        self.alpha = nn.Parameter(torch.zeros(min(config.clusters.count, len(training_set.scenes)), device=device))
+        self.alpha = nn.Parameter(torch.zeros(config.clusters.count, device=device))
         self.pseudo_masks = PseudoMasks.start(config, training_set)
         self.selector = Selector(config, training_set)
         self.inner = self._optimizer([*self.teacher.parameters()])
@@ -126,7 +127,7 @@ class Trainer:
         while self.epoch < self.config.epochs:
             started = time.perf_counter()
             epoch, config = self.epoch, self.config
-            evolved, admitted = self._evolve_labels()
+            evolved, admitted = self._update_labels()
             inner = self._inner_pass()
             outer = self._outer_pass() if config.outer.every and epoch % config.outer.every == 0 else []
             self._share_statistics()
@@ -241,13 +242,15 @@ class Trainer:
         if batch % workers():
             raise UserError(f"data.batch: {batch} images do not divide among {workers()} workers")
 
-    def _evolve_labels(self) -> tuple[bool, int]:
-        due = self.pseudo_masks.evolution_due(self.epoch)
-        if not due:
+    def _update_labels(self) -> tuple[bool, int]:
+        """Whether pseudo-masks evolved, and how many images were admitted."""
+        looked_at = self.pseudo_masks.looked_at(self.epoch)
+        if not looked_at:
             return False, 0
-        mine = deal(self.training_set.train + self.training_set.validation)
+        mine = [looked_at[place] for place in deal(len(looked_at))]
         each = self._each_by_teacher(mine)
-        return True, self.pseudo_masks.evolve(self.epoch, ((mine[place], found) for place, found in each))
+        admitted = self.pseudo_masks.update(self.epoch, ((mine[place], found) for place, found in each))
+        return self.config.labels.evolve, admitted
 
     def _inner_pass(self) -> list[float]:
         batches = epoch_batches(self.pseudo_masks.members, self.config.data.batch, self.rng)
@@ -338,7 +341,7 @@ class Trainer:
         )
         predicted = []
         for each in (student, teacher):
-            masks = gather({mine[place]: pack_mask(found > 0.5) for place, found in each}, len(scenes))
+            masks = gather({mine[place]: pack_mask(found > THRESHOLD) for place, found in each}, len(scenes))
             predicted.append(SparseMasks(shapes, [masks[i] for i in range(len(scenes))], bool))
         return self.selector.score(self.epoch, *predicted)
 

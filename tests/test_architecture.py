@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGE = ROOT / "semprior"
 NEEDED = {
     *("cv2", "huggingface_hub", "matplotlib", "numpy", "pyarrow", "rich", "safetensors", "scipy", "sklearn"),
     *("timm", "torch", "typer", "threadpoolctl", "yaml"),
@@ -23,12 +22,13 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+MODULES = {module_name(path): path for path in sorted((ROOT / "semprior").rglob("*.py"))}
+BOTH = MODULES | {module_name(path): path for path in sorted((ROOT / "tune").rglob("*.py"))}
 
 
 @cache
 def tree(name: str) -> ast.Module:
-    return ast.parse(MODULES[name].read_text())
+    return ast.parse(BOTH[name].read_text())
 
 
 def imported(name: str, node: ast.AST) -> set[str]:
@@ -36,7 +36,7 @@ def imported(name: str, node: ast.AST) -> set[str]:
     if isinstance(node, ast.Import):
         return {alias.name for alias in node.names}
     if isinstance(node, ast.ImportFrom):
-        package = name if MODULES[name].name == "__init__.py" else name.rpartition(".")[0]
+        package = name if BOTH[name].name == "__init__.py" else name.rpartition(".")[0]
         climbed = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
         source = ".".join([*climbed, *([node.module] if node.module else [])])
         return {source} | {f"{source}.{alias.name}" for alias in node.names}
@@ -81,7 +81,7 @@ for name in {list(MODULES)!r}:
 
 
 def test_no_module_needs_itself():
-    graph = {name: {target for target in everywhere(name) if target in MODULES} - {name} for name in MODULES}
+    graph = {name: {target for target in everywhere(name) if target in BOTH} - {name} for name in BOTH}
     done: set[str] = set()
 
     def visit(name: str, trail: tuple[str, ...]) -> None:
@@ -96,12 +96,12 @@ def test_no_module_needs_itself():
 
 
 def test_no_file_is_too_long_to_read():
-    files = [path for folder in ("semprior", "benchmarks", "tests") for path in (ROOT / folder).rglob("*.py")]
+    files = [path for folder in ("semprior", "tune", "benchmarks", "tests") for path in (ROOT / folder).rglob("*.py")]
     lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in files}
     assert {name: length for name, length in lengths.items() if length > 400} == {}
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", BOTH)
 def test_nothing_is_unpickled(name):
     assert not {"pickle", "shelve", "dill", "joblib", "cloudpickle"} & everywhere(name)
     for node in ast.walk(tree(name)):

@@ -54,7 +54,6 @@ def _batch(seed):
         masks=(torch.rand(4, 1, 8, 8, generator=generator) > 0.8).double(),
         maps=[torch.randn(4, 5, 2, 2, generator=generator, dtype=torch.float64) for _ in range(2)],
         clusters=torch.tensor([0, 1, 2, 1]),
-        names=("a", "b", "c", "d"),
     )
 
 

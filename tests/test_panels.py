@@ -63,7 +63,6 @@ def test_what_is_watched_has_targets_and_is_held_out_by_half(training_set):
     assert len(set(chosen)) == len(chosen) == 4
     assert sum(index in training_set[1].holdout_indices for index in chosen) == 2
     assert choose_shown(run) == chosen
-    assert len(choose_shown(run, 1)) == 1
 
 
 @pytest.mark.parametrize("points", [(), ((80, 3),), ((0, 69), (5, 5))])

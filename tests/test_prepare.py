@@ -6,12 +6,12 @@ import shutil
 import numpy as np
 import pytest
 
-from semprior.config import parse_settings, resolve
+from semprior.config import Config, parse_settings, resolve, unflatten
 from semprior.data.layout import find_layout
 from semprior.data.scenes import write_scenes
 from semprior.errors import UserError
 from semprior.labels.pseudo_masks import PseudoMasks
-from semprior.prepare import read_training_set
+from semprior.prepare import as_used, read_training_set
 
 LIGHT = ["scam.stages=none", "clusters.count=3"]
 
@@ -86,6 +86,9 @@ def test_a_cluster_count_of_the_user_is_refused_and_one_of_a_preset_is_capped(sy
     said = []
     found = read_training_set(find_layout(synthetic), resolved, said.append)
     assert found.clusters.max() < len(found.scenes) and any("clusters" in line for line in said)
+    assert as_used(Config(), found).clusters.count == len(found.scenes)
+    few = unflatten({"clusters.count": 3})
+    assert as_used(few, found) == few
 
 
 def test_the_published_pool_of_sirst(sirst):

@@ -55,6 +55,20 @@ def test_a_pushed_data_set_arrives_as_it_was(place, tiny_dataset, fresh_cache, c
     assert remote.look(place, "data").about == {"masks": True}
 
 
+@pytest.mark.parametrize(("change", "known"), [("_pixels0", True), ("one mask fewer", False), ("no train", False)])
+def test_a_manifest_says_whether_every_training_image_has_a_mask(tiny_dataset, tmp_path, change, known):
+    folder, address = tiny_dataset(), f"file://{tmp_path}/there"
+    if change == "no train":
+        (folder / "mode/train.txt").unlink()
+    elif change == "one mask fewer":
+        (folder / "labels/Tiny_5.png").unlink()
+    else:
+        for path in list((folder / "labels").iterdir()):
+            path.rename(path.with_name(f"{path.stem}{change}.png"))
+    assert main(["data", "push", str(folder), address]) == 0
+    assert remote.look(address, "data").about == {"masks": known}
+
+
 def test_pushing_again_sends_nothing_and_other_data_is_refused(place, tiny_dataset, capsys, refused):
     folder = tiny_dataset()
     assert main(["data", "push", str(folder), place]) == 0

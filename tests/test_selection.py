@@ -21,12 +21,13 @@ def scene(number, targets=1):
     return Scene(f"image{number}", image, points, mask)
 
 
-def selector(by, targets=1):
-    held = [scene(number, targets) for number in range(3)]
+def selector(by, targets=1, count=3, preset="standard"):
+    held = [scene(number, targets) for number in range(count)]
     seeds = [contrast_seed(s.image, s.points) for s in held]
-    clusters, normal = np.zeros(3, np.int64), Normalisation(0.3, 0.1)
+    clusters, normal = np.zeros(count, np.int64), Normalisation(0.3, 0.1)
     training_set = TrainingSet(held, 0, 0, seeds, clusters, normal, IntensityRange(), [])
-    return Selector(unflatten({"select.by": by}), training_set), [s.mask for s in held]
+    config = unflatten({"preset": preset, "select.by": by, "data.holdout": 0.15 if count else 0.0})
+    return Selector(config, training_set), [s.mask for s in held]
 
 
 @pytest.mark.parametrize("by", ["point_score", "holdout/iou"])
@@ -53,3 +54,11 @@ def test_an_iou_that_is_not_defined_does_not_stay_the_best():
     assert np.isnan(chosen.score(0, empty, empty).flat["holdout/iou"])
     assert chosen.score(1, empty, empty).best
     assert (chosen.best_value, chosen.best_epoch) == (0.0, 1)
+
+
+@pytest.mark.parametrize("preset", ["standard", "paper"])
+@pytest.mark.parametrize("by", ["point_score", "holdout/iou"])
+def test_without_a_holdout_the_last_epoch_is_taken(preset, by):
+    chosen, none = selector(by, count=0, preset=preset)
+    assert [chosen.score(epoch, none, none).best for epoch in range(3)] == [True, True, True]
+    assert chosen.best_epoch == 2

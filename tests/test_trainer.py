@@ -173,6 +173,15 @@ def test_masks_of_the_holdout_are_reported_with_standard_errors_and_change_nothi
     assert points == [report.scores["holdout/point_score"] for report in whole_run[0]]
 
 
+def test_hard_images_are_admitted_where_masks_do_not_evolve():
+    labels = {"labels.evolve": False, "labels.pool": "reliable", "labels.evolve_after": 0.0, "labels.admit_until": 0.5}
+    data = training_set()
+    data.seeds[3] = dataclasses.replace(data.seeds[3], succeeded=np.array([False]))
+    settings = config(epochs=2, scam__stages="none", outer__every=0, **labels)
+    reports = list(Trainer(settings, data, Features(None, None), CPU).run())
+    assert [(report.pool, report.admitted, report.evolved) for report in reports] == [(12, 0, False), (13, 1, False)]
+
+
 @pytest.mark.slow
 def test_training_learns_to_find_the_targets():
     run = trainer(masks=True, epochs=16, optim__average=0.8, optim__rate=2e-3)

@@ -16,16 +16,17 @@ from semprior.cache import cache_folder
 from semprior.config import Resolved, flatten, unflatten
 from semprior.data.layout import find_layout
 from semprior.parallel import rank, workers
-from semprior.prepare import load_features, read_training_set
+from semprior.prepare import as_used, load_features, read_training_set
 from semprior.remote import local_data
-from semprior.trainer import DivergedError, Report, Trainer, data_digest
+from semprior.storage import open_storage
+from semprior.trainer import DivergedError, Report, Trainer
 from tune.checkpoints import DamagedCheckpointError, StoredCheckpoint, get_checkpoint, put_checkpoint
+from tune.order import Order
 from tune.origin import revision, versions
 from tune.records import Record
-from tune.results import ResultsStore
+from tune.results import patient_store
 from tune.retention import SupersededError, prune
 from tune.trial_files import TrialFiles
-from tune.work import Order
 
 Tell = Callable[[dict[str, Any]], None]
 
@@ -40,16 +41,22 @@ class Attempt:
 
     def __init__(self, order: Order, tell: Tell) -> None:
         self.order, self.tell = order, tell
-        self.store = ResultsStore(order.uri)
+        self.store = patient_store(order.uri)
         self.leads = rank() == 0
-        self.files = TrialFiles(self.store.storage, order.trial, order.attempt, writes=self.leads)
+        self.files = TrialFiles(open_storage(order.uri), order.trial, order.attempt, writes=self.leads)
         self.device = torch.device("cuda", torch.cuda.current_device()) if order.gpus else torch.device("cpu")
         self.values: tuple[float, ...] = ()
         self.data = ""
         self._last = order.started or time.time()
 
     def run(self) -> None:
-        """Train to the end, or until a loss is not finite, which is recorded as the trial's end."""
+        """Train to the end, or until a loss is not finite, which is recorded as the trial's end.
+
+        Raises:
+            SupersededError: a higher attempt of the trial has begun.
+            StorageError: the storage could not be read or written for so long that nobody waits any more.
+            UserError: a fault in data or settings.
+        """
         torch.set_num_threads(max(1, int(self.order.cpus / self.order.workers)))
         if self.device.type == "cpu":
             keep_freed_memory()
@@ -63,23 +70,25 @@ class Attempt:
             self._append(self._record("end", trainer, state="diverged", reason=str(error)))
         except SupersededError as error:
             self.files.say(f"stopped: {error}")
+            raise
         finally:
             self.files.close()
 
     def _prepared(self) -> Trainer:
         config = unflatten(self.order.leaves, "sweep")
-        layout, resolved = find_layout(local_data(self.order.data)), Resolved(config, frozenset())
+        root = self.store.storage.patiently(lambda: local_data(self.order.data))
+        layout, resolved = find_layout(root), Resolved(config, frozenset())
         training_set = read_training_set(layout, resolved, self._say, cache_folder())
-        count = min(config.clusters.count, len(training_set.scenes))
-        config = replace(config, clusters=replace(config.clusters, count=count))
-        self.data = data_digest(training_set)
+        config = as_used(config, training_set)
         features = load_features(config, training_set, cache_folder(), self.device, self._say)
         self._say(
             f"{training_set.train} training, {training_set.validation} validation and"
             f" {len(training_set.holdout_indices)} held-out images; {config.detector} on {_device_name(self.device)}"
             + (f", worker {rank() + 1} of {workers()}" if workers() > 1 else "")
         )
-        return Trainer(config, training_set, features, self.device)
+        trainer = Trainer(config, training_set, features, self.device)
+        self.data = trainer.data
+        return trainer
 
     def _say(self, text: str) -> None:
         self.files.say(text)

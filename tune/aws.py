@@ -1,4 +1,4 @@
-"""Ray's AWS provider, with the two things `ray up cluster.yaml` would otherwise leave to find out.
+"""Ray's AWS provider, with the things `ray up cluster.yaml` would otherwise leave to find out.
 
 **Images.** An `ImageId` of the form ``resolve:ssm:NAME`` is looked up once, by the user's machine, in the cluster's
 region. Ray's own default is an Ubuntu 18.04 that no current PyTorch runs on, and identifiers differ by region.
@@ -6,6 +6,8 @@ region. Ray's own default is an Ubuntu 18.04 that no current PyTorch runs on, an
 **Rights.** Ray gives an instance profile to the head alone, and its role may not pass a role on; but every trial writes
 to the bucket. Here all nodes share one role, which may use the bucket of ``provider.storage`` and nothing else of S3,
 start and end machines, and pass on itself. A profile named in the file is left alone.
+
+**Faults.** What AWS refuses, and a kind of machine that it tells nothing of, is one line before anything starts.
 
 Named in cluster.yaml as ``provider: {type: external, module: tune.aws.Provider}``; everything else is Ray's.
 """
@@ -19,11 +21,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 from click import ClickException
 from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
 
 from semprior.errors import UserError
+from tune.aws_faults import aws_fault
 
 SSM = "resolve:ssm:"
 _TRUST = {
@@ -44,24 +47,28 @@ class Provider(AWSNodeProvider):
         """Fill in images and rights, then what Ray fills in: key pair, subnets, security group.
 
         Raises:
-            ClickException: for a fault in the file, in one line, as `ray up` shows its own.
+            ClickException: for a fault in the file or at AWS, in one line, as `ray up` shows its own.
         """
         try:
             return AWSNodeProvider.bootstrap_config(complete(cluster_config))
         except UserError as error:
             raise ClickException(str(error)) from error
+        except (BotoCoreError, ClientError) as error:
+            raise ClickException(aws_fault(error)) from error
 
 
 def complete(cluster_config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration with images looked up and an instance profile on every kind of node.
+    """A configuration with resources and images looked up and an instance profile on every kind of node.
 
     Raises:
-        UserError: no bucket is filled in, or an image is not to be found.
+        UserError: no bucket is filled in, or a type of machine or an image is not to be found.
+        BotoCoreError: AWS cannot be asked.
+        ClientError: it refuses something.
     """
-    config = copy.deepcopy(cluster_config)
+    bucket = bucket_of(cluster_config["provider"].get("storage", ""))
+    config = with_resources(cluster_config)
     region = config["provider"]["region"]
     nodes = [kind["node_config"] for kind in config["available_node_types"].values()]
-    bucket = bucket_of(config["provider"].get("storage", ""))
     for node in nodes:
         if node.get("ImageId", "").startswith(SSM):
             node["ImageId"] = find_image(node["ImageId"].removeprefix(SSM), region)
@@ -71,6 +78,23 @@ def complete(cluster_config: dict[str, Any]) -> dict[str, Any]:
         for node in bare:
             node["IamInstanceProfile"] = {"Arn": arn}
     return config
+
+
+def with_resources(cluster_config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration in which every kind of node has CPUs; without them no trial would ever make one start.
+
+    Ray has asked AWS before, but only warns where that fails.
+
+    Raises:
+        UserError: there is no such type of machine in the region.
+        ClientError: whoever asks may not ask.
+    """
+    if all("CPU" in kind.get("resources", {}) for kind in cluster_config["available_node_types"].values()):
+        return copy.deepcopy(cluster_config)
+    try:
+        return AWSNodeProvider.fillout_available_node_types_resources(cluster_config)
+    except ValueError as error:
+        raise UserError(f"cluster.yaml: available_node_types: {error}") from error
 
 
 def bucket_of(storage: str) -> str:
@@ -89,13 +113,14 @@ def find_image(parameter: str, region: str) -> str:
     """The image that a public parameter names in a region.
 
     Raises:
-        UserError: there is none, or it may not be read.
+        UserError: there is none.
+        ClientError: whoever asks may not ask.
     """
+    ssm = boto3.client("ssm", region_name=region)
     try:
-        found = boto3.client("ssm", region_name=region).get_parameter(Name=parameter)
-    except ClientError as error:
-        reason = error.response["Error"]["Code"]
-        raise UserError(f"cluster.yaml: ImageId: no image {parameter} in {region} ({reason})") from error
+        found = ssm.get_parameter(Name=parameter)
+    except ssm.exceptions.ParameterNotFound as error:
+        raise UserError(f"cluster.yaml: ImageId: no image {parameter} in {region}") from error
     return found["Parameter"]["Value"]
 
 
@@ -109,6 +134,9 @@ def ensure_profile(cluster: str, bucket: str, region: str) -> str:
 
     Returns:
         The profile's resource name.
+
+    Raises:
+        ClientError: whoever asks may not make it.
     """
     iam = boto3.client("iam", region_name=region)
     name = f"semprior-{cluster}-{region}"
@@ -137,11 +165,12 @@ def ensure_profile(cluster: str, bucket: str, region: str) -> str:
         ],
     }
     iam.put_role_policy(RoleName=name, PolicyName="semprior", PolicyDocument=json.dumps(rights))
-    profile = _made(lambda: iam.create_instance_profile(InstanceProfileName=name))
-    if profile:
+    made = _made(lambda: iam.create_instance_profile(InstanceProfileName=name))
+    profile = (made or iam.get_instance_profile(InstanceProfileName=name))["InstanceProfile"]
+    if not profile["Roles"]:  # it is new, or an earlier launch ended just here
         iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name)
         time.sleep(_PROPAGATION_S)
-    return (profile or iam.get_instance_profile(InstanceProfileName=name))["InstanceProfile"]["Arn"]
+    return profile["Arn"]
 
 
 def _made(make: Any) -> dict[str, Any] | None:  # noqa: ANN401

@@ -69,7 +69,6 @@ def create_sweep(storage: Storage, name: str, spec: SweepSpec) -> Sweep:
         "created": sweep.created,
         "revision": sweep.revision,
         "versions": dict(sweep.versions),
-        "data": spec.data,
         "spec": json.loads(spec.to_json()),
     }
     try:

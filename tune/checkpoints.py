@@ -49,16 +49,16 @@ def put_checkpoint(storage: Storage, trial: str, attempt: int, snapshot: Snapsho
         snapshot: after ``snapshot.values["epoch"]`` epochs, which give the folder its name.
 
     Raises:
-        UserError: the storage cannot be written.
+        StorageError: the storage, or the disk, cannot be written.
     """
     address = f"{FOLDER}/{trial}/{attempt}/epoch-{snapshot.values['epoch']:04d}"
     if storage.local is not None:
         folder = Path(storage.path(address))
-        save_checkpoint(folder, snapshot)
+        storage.patiently(lambda: save_checkpoint(folder, snapshot))
         return StoredCheckpoint(address, _digest(folder / MANIFEST))
     with tempfile.TemporaryDirectory(prefix="semprior-checkpoint-") as scratch:
         folder = Path(scratch) / "checkpoint"
-        save_checkpoint(folder, snapshot)
+        storage.patiently(lambda: save_checkpoint(folder, snapshot))
         storage.upload(folder, address, last=(MANIFEST,))
         return StoredCheckpoint(address, _digest(folder / MANIFEST))
 
@@ -68,12 +68,16 @@ def get_checkpoint(storage: Storage, checkpoint: StoredCheckpoint) -> Snapshot:
 
     Raises:
         DamagedCheckpointError: it is not there, or damaged; the one before may do.
-        UserError: the storage cannot be read.
+        StorageError: the storage cannot be read.
     """
-    with tempfile.TemporaryDirectory(prefix="semprior-checkpoint-") as scratch:
-        folder = Path(scratch) / "checkpoint"
-        fetch_checkpoint(storage, checkpoint, folder)
-        return load_checkpoint(folder)
+
+    def fetched() -> Snapshot:
+        with tempfile.TemporaryDirectory(prefix="semprior-checkpoint-") as scratch:
+            folder = Path(scratch) / "checkpoint"
+            fetch_checkpoint(storage, checkpoint, folder)
+            return load_checkpoint(folder)
+
+    return storage.patiently(fetched)
 
 
 def fetch_checkpoint(storage: Storage, checkpoint: StoredCheckpoint, target: Path) -> None:
@@ -81,7 +85,7 @@ def fetch_checkpoint(storage: Storage, checkpoint: StoredCheckpoint, target: Pat
 
     Raises:
         DamagedCheckpointError: it is not there, or damaged.
-        UserError: the storage cannot be read.
+        StorageError: the storage cannot be read.
     """
     place = f"{storage.uri.partition('?')[0]}/{checkpoint.address}"
     try:

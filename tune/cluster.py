@@ -113,28 +113,49 @@ def find_head(file: Path) -> Head:
     content = read_cluster(file)
     provider, auth = content["provider"], content.get("auth") or {}
     if provider.get("type") == "local":
-        address, key = provider.get("external_head_ip") or provider.get("head_ip"), auth.get("ssh_private_key")
-        if not address:
+        own, key = provider.get("head_ip"), auth.get("ssh_private_key")
+        if not own:
             raise UserError(f"--cluster {file}: provider.head_ip: is missing")
+        address = provider.get("external_head_ip") or own
     else:
-        address, key = _ask_provider(file, content)
-    dashboard = _dashboard(content, str(provider.get("head_ip") or "127.0.0.1"))
+        address, own, key = _ask_provider(file, content)
     key = str(Path(key).expanduser()) if key else None
+    dashboard = _dashboard(content, str(own))
     return Head(file, auth.get("ssh_user") or "root", str(address), key, auth.get("ssh_proxy_command"), dashboard)
 
 
-def _ask_provider(file: Path, content: Mapping[str, Any]) -> tuple[str, str | None]:
-    """Address and key from the cloud, by Ray's own code, whose chatter is kept from the user."""
-    from ray.autoscaler._private.commands import _bootstrap_config, get_head_node_ip
+def _ask_provider(file: Path, content: Mapping[str, Any]) -> tuple[str, str, str | None]:
+    """From the cloud, by Ray's own code, whose chatter is kept from the user.
+
+    Returns:
+        the head's address for whoever is outside, its address among the nodes, and the private key.
+    """
+    from ray.autoscaler._private.commands import _bootstrap_config, _get_running_head_node, get_head_node_ip
+    from ray.autoscaler._private.providers import _get_node_provider
 
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             address = get_head_node_ip(str(file))
+            provider = _get_node_provider(content["provider"], content["cluster_name"])
+            own = provider.internal_ip(_get_running_head_node(dict(content), str(file), None, _provider=provider))
             config = _bootstrap_config(dict(content))
     except Exception as error:  # credentials, network, rights, a cluster that is down: each provider has its own
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"--cluster {file}: its head is not to be found ({reason}); `ray up {file}` first") from error
-    return address, config["auth"].get("ssh_private_key")
+        raise UserError(f"--cluster {file}: its head is not to be found ({_reason(file, error)})") from error
+    return address, own, config["auth"].get("ssh_private_key")
+
+
+def _reason(file: Path, error: BaseException) -> str:
+    """Why a provider gave no head; Ray's launcher tells its terminal and raises nothing but that it gives up."""
+    from click import ClickException
+
+    while isinstance(error, ClickException) and (before := error.__cause__ or error.__context__):
+        error = before
+    if type(error).__module__.startswith("botocore."):
+        from tune.aws_faults import aws_fault
+
+        return aws_fault(error)
+    text = " ".join(str(error).split()) or type(error).__name__
+    return f"{text}; `ray up {file}` first" if "Head node of cluster" in text else text
 
 
 def _dashboard(content: Mapping[str, Any], own: str) -> tuple[str, int]:
@@ -163,7 +184,8 @@ def _tunnel(head: Head) -> Iterator[tuple[int, str]]:
         "ServerAliveInterval": "15",
         "ServerAliveCountMax": "4",
     } | ({"ProxyCommand": head.proxy} if head.proxy else {})
-    command = ["ssh", "-T", *(["-i", head.key] if head.key else [])]
+    # An agent with many keys would be refused before it comes to the one that fits.
+    command = ["ssh", "-T", *(["-i", head.key, "-o", "IdentitiesOnly=yes"] if head.key else [])]
     command += [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
     command += ["-L", f"127.0.0.1:{port}:{host}:{remote}", f"{head.user}@{head.address}", _TOKEN]
     try:

@@ -91,9 +91,9 @@ def draw(checkpoint: Path, scenes: Path, path: Path) -> None:
     from semprior.trainer import Trainer
 
     snapshot, device = load_checkpoint(find_checkpoint(checkpoint)), torch.device("cpu")
-    config = unflatten(snapshot.values["config"])
-    training_set = read_training_set(find_layout(scenes), Resolved(config, frozenset()), _hush)
-    trainer = Trainer(config, training_set, load_features(config, training_set, cache_folder(), device, _hush), device)
+    config, cache = unflatten(snapshot.values["config"]), cache_folder()
+    training_set = read_training_set(find_layout(scenes), Resolved(config, frozenset()), _hush, cache)
+    trainer = Trainer(config, training_set, load_features(config, training_set, cache, device, _hush), device)
     trainer.restore(snapshot)
     learned = [*training_set.train_indices, *training_set.validation_indices]
     shown = [index for index in learned if len(training_set.scenes[index].points)][:_ROWS]

@@ -41,11 +41,11 @@ def drive(uri: str, generation: int, local: bool, attached: bool, log: Path | No
     Raises:
         UserError: the sweep cannot be had, or cannot run here.
     """
-    from tune.driver import run_sweep
-    from tune.local import local_ray
-
     sweep = open_sweep(uri)
     with Heart(sweep.storage, generation, with_each=_copying(log, sweep.storage, generation)) as heart:
+        from tune.driver import run_sweep  # here: it takes seconds, in which another driver might begin
+        from tune.local import local_ray
+
         if attached:
             threading.Thread(target=_ask_when_left, args=(heart,), daemon=True).start()
         with local_ray() if local else _ray_of_the_job():

@@ -7,12 +7,11 @@ then with new ones. Trials that have ended are never run again.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ray import tune
@@ -20,21 +19,24 @@ from ray.tune import Callback, PlacementGroupFactory, Stopper
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import TrialScheduler
 
+from semprior.errors import UserError
 from semprior.storage import Storage
-from tune.heartbeat import FOLDER as HEARTBEATS
+from tune.ends import end_trial
+from tune.heartbeat import hours_before
 from tune.leases import holders, reclaim
+from tune.order import Order
 from tune.proposals import Proposals
 from tune.resources import cluster_nodes, concurrency
-from tune.results import ResultsStore
+from tune.results import ResultsStore, patient_store
 from tune.schedulers import feed, make_scheduler
 from tune.search import Search, run_of, trial_ids
 from tune.study_file import StudyFile
 from tune.summaries import TrialSummary
 from tune.sweep import SweepSpec
 from tune.trial import Brief, Trial
-from tune.work import Order
 
 STUDY = "study.journal"
+OVER = "the sweep's hours are over"
 PATIENCE = 100.0  # seconds that trials get to finish their epoch when somebody asks the sweep to stop
 _MEMORY = 1e6  # bytes: what a trial's own process takes of a node's resources, because Tune refuses nothing at all
 _SETTINGS = {
@@ -64,12 +66,14 @@ def run_sweep(
         Whether the sweep is done: its budget is spent, in trials or hours.
 
     Raises:
-        UserError: not one trial fits into the cluster, or the storage cannot be had.
+        UserError: not one trial fits into the cluster; or the storage cannot be had, or another driver runs the sweep:
+            trials go on with the next driver then.
     """
     at_once = concurrency(spec, cluster_nodes())
-    store = ResultsStore(uri)
-    past = Past(spec, store, uri)
+    store = patient_store(uri)
+    past = Past(spec, store, uri, generation)
     if past.hours_left <= 0:
+        _cut(store, past.unfinished())
         return True
     for name, value in _SETTINGS.items():
         os.environ[name] = value
@@ -95,7 +99,19 @@ def run_sweep(
             raise_on_failed_trial=False,
             verbose=0,
         )
+    if proposals.broken:
+        raise UserError(proposals.broken)
+    if not halt.asked:
+        _cut(store, [*proposals.live.values(), *proposals.waiting])
     return not halt.asked
+
+
+def _cut(store: ResultsStore, orders: Iterable[Order]) -> None:
+    """End the trials that were begun and that the sweep's hours leave no time for."""
+    running = {trial.trial for trial in store.trials() if trial.state == "running"}
+    for order in orders:
+        if order.trial in running:
+            end_trial(store, order, "stopped", OVER)
 
 
 class Past:
@@ -105,9 +121,10 @@ class Past:
         spec: of the sweep.
         store: of its records.
         uri: of its storage.
+        generation: of the driver that begins.
     """
 
-    def __init__(self, spec: SweepSpec, store: ResultsStore, uri: str) -> None:
+    def __init__(self, spec: SweepSpec, store: ResultsStore, uri: str, generation: int) -> None:
         self.spec, self.uri = spec, uri
         self.trials: dict[str, TrialSummary] = {trial.trial: trial for trial in store.trials()}
         self.curves = store.curves()
@@ -115,7 +132,7 @@ class Past:
         self.search.rebuild(list(self.trials.values()), self.curves)
         self.hours_left = float("inf")
         if spec.budget.hours is not None:
-            self.hours_left = spec.budget.hours - hours_spent(store.storage)
+            self.hours_left = spec.budget.hours - hours_before(store.storage, generation)
 
     def unfinished(self) -> list[Order]:
         """Trials that were begun and have not ended, and the missing runs of configurations that were begun."""
@@ -175,16 +192,6 @@ def _study_file(storage: Storage, name: str) -> StudyFile | None:
     return StudyFile(storage.local / STUDY, name) if storage.local is not None else None
 
 
-def hours_spent(storage: Storage) -> float:
-    """How long drivers of a sweep have run, all but the one that runs now."""
-    spent = 0.0
-    for entry in storage.list(HEARTBEATS):
-        if entry.name.endswith(".json"):
-            beat = json.loads(storage.read(entry.name))
-            spent += (beat["time"] - beat["started"]) if beat["pid"] != os.getpid() else 0.0
-    return spent / 3600
-
-
 class Halt(Stopper):
     """Ends a session early: when somebody asks, or when the hours are over. Trials finish their epoch.
 
@@ -206,7 +213,7 @@ class Halt(Stopper):
         self.proposals.heard(trial_id, result)
         if self._why() is None or result.get("done"):
             return False
-        self.proposals.cut[trial_id] = "" if self.asked else "the sweep's hours are over"
+        self.proposals.cut[trial_id] = "" if self._goes_on() else OVER
         return True
 
     def stop_all(self) -> bool:
@@ -214,9 +221,13 @@ class Halt(Stopper):
         if self._why() is None:
             return False
         self._since = self._since or time.monotonic()
-        if self.asked and time.monotonic() - self._since > PATIENCE:
+        if self._goes_on() and time.monotonic() - self._since > PATIENCE:
             return True
         return not holders(f"{self.uri}/")
+
+    def _goes_on(self) -> bool:
+        """Whether what is cut now goes on with another driver."""
+        return self.asked or bool(self.proposals.broken)
 
     def _why(self) -> str | None:
         if self._stop():

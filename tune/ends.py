@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import time
 from dataclasses import replace
 
+from semprior.errors import StorageError
+from tune.order import Order
 from tune.records import Record, State
 from tune.results import ResultsStore
 from tune.retention import SupersededError, prune
-from tune.work import Order
 
 
 def end_trial(store: ResultsStore, order: Order, state: State, reason: str) -> Record:
@@ -23,6 +25,9 @@ def end_trial(store: ResultsStore, order: Order, state: State, reason: str) -> R
 
     Returns:
         The end that counts.
+
+    Raises:
+        StorageError: the storage cannot be read or written; the trial has not ended then.
     """
     history = store.history(order.trial)
     ended = [record for record in history if record.kind == "end"]
@@ -50,10 +55,10 @@ def end_trial(store: ResultsStore, order: Order, state: State, reason: str) -> R
         time=time.time(),
     )
     store.append([end])
-    try:
+    # What is recorded has happened. Another attempt that began meanwhile will prune; what a storage does not let go of
+    # stays there, but no reader takes it for kept.
+    with contextlib.suppress(SupersededError, StorageError):
         prune(store, order.trial, attempt)
-    except SupersededError:  # another attempt began meanwhile; it will prune
-        return end
     return end
 
 

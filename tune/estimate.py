@@ -16,15 +16,18 @@ from statistics import median
 
 from semprior.config import Config, Resolved, flatten
 from semprior.storage import Storage
+from tune.catalogue import open_sweep
 from tune.records import Record
 from tune.results import ResultsStore
 from tune.schedulers import rung_of
 from tune.summaries import TrialSummary
 from tune.sweep import SweepSpec
 
-_LIKE = ("detector", "data.crop", "data.batch", "vfm.name", "vfm.features", "scam.stages", "outer.every", "outer.steps")
-_LIKE_TOO = ("select.every", "precision", "channels_last")
-"""Settings that decide what an epoch costs."""
+_LIKE = (
+    *("detector", "data.crop", "data.batch", "vfm.name", "vfm.features", "scam.stages", "outer.every", "outer.steps"),
+    *("select.every", "precision", "channels_last"),
+)
+"""Settings that decide what an epoch costs, beside data and resources."""
 _EPOCHS = 3  # of a recorded trial, at least: its first ones are slow
 
 
@@ -45,24 +48,29 @@ class Cost:
     checkpoint: int | None = None
 
 
-def recorded_cost(storage: Storage, names: Sequence[str], config: Config, here: bool) -> Cost | None:
+def recorded_cost(storage: Storage, names: Sequence[str], spec: SweepSpec, here: bool) -> Cost | None:
     """The cost of trials that the storage holds and that are like those of a sweep; none where there are none.
+
+    They are of the same data, with the same resources and those of the same settings that decide what an epoch costs.
 
     Args:
         storage: that holds sweeps.
         names: of them, to look through.
-        config: of the sweep's base.
+        spec: of the sweep.
         here: whether only trials of this machine count.
     """
-    wanted = flatten(config)
+    wanted = flatten(spec.base_config())
     alike: list[TrialSummary] = []
     sweeps: list[str] = []
     for name in names:
+        sweep = open_sweep(storage.child(name).uri)
+        if (sweep.spec.data, sweep.spec.resources) != (spec.data, spec.resources):
+            continue
         found = [
             trial
-            for trial in ResultsStore(storage.child(name)).trials()
+            for trial in ResultsStore(sweep.storage).trials()
             if trial.epochs >= _EPOCHS
-            and all(trial.config.get(key) == wanted[key] for key in (*_LIKE, *_LIKE_TOO))
+            and all(trial.config.get(key) == wanted[key] for key in _LIKE)
             and (not here or _here(trial.last))
         ]
         alike += found
@@ -80,7 +88,7 @@ def _here(record: Record) -> bool:
 def timed_cost(settings: Resolved, data: Path, threads: int, say: Callable[[str], None]) -> Cost:
     """Train the first epoch of the base, with an outer pass and an evaluation in it, and time it.
 
-    Features of images are computed too, and kept for the sweep.
+    What is made of the images for it, features and first pseudo-masks, is kept for the sweep.
 
     Args:
         settings: of the base.
@@ -102,8 +110,9 @@ def timed_cost(settings: Resolved, data: Path, threads: int, say: Callable[[str]
     device = choose_device("auto")
     config = settings.config
     config = replace(config, select=replace(config.select, after=0.0, every=1))  # evaluate in it
-    training_set = read_training_set(find_layout(data), Resolved(config, settings.chosen), say)
-    trainer = Trainer(config, training_set, load_features(config, training_set, cache_folder(), device, say), device)
+    cache = cache_folder()
+    training_set = read_training_set(find_layout(data), Resolved(config, settings.chosen), say, cache)
+    trainer = Trainer(config, training_set, load_features(config, training_set, cache, device, say), device)
     before = torch.get_num_threads()
     try:
         if device.type == "cpu":

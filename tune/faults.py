@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from semprior.errors import UserError
+from semprior.errors import StorageError, UserError
+from tune.retention import SupersededError
 
-Kind = Literal["worker", "memory", "user", "preempted"]
+Kind = Literal["worker", "memory", "user", "storage", "preempted", "superseded"]
+_TELLING: tuple[Kind, ...] = ("superseded", "user", "storage", "memory", "preempted")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _MEMORY = ("out of memory", "can't allocate memory")  # PyTorch's words on accelerators, and on the CPU
 
 
@@ -18,7 +22,8 @@ class Fault:
 
     Attributes:
         kind: ``worker``: it died, or raised an error; ``memory``: it ran out of it; ``user``: a fault in what the user
-            gave, which no repetition mends; ``preempted``: its machine was taken away after notice.
+            gave, which no repetition mends; ``storage``: it could not be read or written, however long the attempt
+            waited; ``preempted``: its machine was taken away after notice; ``superseded``: a higher attempt has begun.
         reason: in one line.
     """
 
@@ -54,7 +59,7 @@ def fault_of(error: Exception) -> Fault:
         return _fault(error)
     faults = [_fault(_cause(failure)) for _, failure in sorted(error.worker_failures.items())]
     # where one worker fails others lose their connection to it: the reason is that of the most telling one
-    telling = [fault for kind in ("user", "memory", "preempted") for fault in faults if fault.kind == kind]
+    telling = [fault for kind in _TELLING for fault in faults if fault.kind == kind]
     lost = [fault for fault in faults if fault.reason.startswith("a worker")]
     return (telling or lost or faults)[0]
 
@@ -71,7 +76,11 @@ def _fault(error: BaseException) -> Fault:
 
     text = " ".join(str(error).split())
     if isinstance(error, UserError):
-        return Fault("user", text)
+        return Fault("storage" if isinstance(error, StorageError) else "user", text)
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return Fault("storage", text)
+    if isinstance(error, SupersededError):
+        return Fault("superseded", text)
     if isinstance(error, RayActorError):
         if error.preempted:
             return Fault("preempted", "its machine was taken away")

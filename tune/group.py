@@ -27,8 +27,10 @@ from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.v2._internal.execution.training_report import _TrainingReport
 from ray.train.v2._internal.execution.worker_group import WorkerGroup
 
-from tune.trial import Take
-from tune.work import Order, work
+from tune.order import Order
+from tune.resources import needs
+from tune.work import work
+from tune.workers import Take
 
 _POLL = 0.2  # seconds between two looks at the workers; Ray Train's own 2 s delay every report and every end
 _PATIENCE = 60.0  # seconds to wait for slots before it is looked whether to go on waiting
@@ -160,7 +162,5 @@ def group_for(order: Order, folder: str, report: Take, placed: Callable[[str], N
 
 def scaling(order: Order) -> ScalingConfig:
     """Ray Train's word for what a trial takes."""
-    each = {"CPU": order.cpus / order.workers}
-    if order.gpus:
-        each["GPU"] = order.gpus / order.workers
+    each = needs(order.workers, order.cpus, order.gpus)
     return ScalingConfig(num_workers=order.workers, use_gpu=bool(order.gpus), resources_per_worker=each)

@@ -29,7 +29,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
-from semprior.errors import UserError
+from semprior.errors import StorageError, UserError
 from semprior.storage import Storage
 
 FOLDER = "heartbeat"
@@ -74,7 +74,8 @@ class Heartbeat:
 class Heart:
     """Beats in a thread of its own while a driver runs, and hears requests to stop.
 
-    Leaving the block without `finish` says ``stopped``, with the error if there is one.
+    Entering the block claims the generation; a later generation that begins is a request to stop, too. Leaving it
+    without `finish` says ``stopped``, with the error if there is one.
 
     Args:
         storage: of the sweep.
@@ -108,7 +109,18 @@ class Heart:
         self._beat = replace(self._beat, state=state, note=note)
 
     def __enter__(self) -> Heart:
-        self._write()
+        """Claim the generation.
+
+        Raises:
+            UserError: another driver has.
+        """
+        number = self._beat.generation
+        try:
+            self.storage.create(_file(number), self._content(self._beat))
+        except FileExistsError:
+            raise UserError(
+                f"{self.storage.uri}: another driver has begun, the {number}. of this sweep; `status` shows it"
+            ) from None
         self._thread.start()
         return self
 
@@ -117,22 +129,31 @@ class Heart:
         self._thread.join()
         if self._beat.state == "running":
             self.finish("stopped", _told(error))
-        self._write()
+        try:
+            self._write()
+        except StorageError:
+            if error is None:  # else that is what is to be told
+                raise
 
     def _run(self) -> None:
         while not self._over.wait(self.every):
             try:
                 self._write(running=True)
-                if stop_requested(self.storage, self._beat.generation):
+                number = self._beat.generation
+                if stop_requested(self.storage, number) or last_generation(self.storage) > number:
                     self._asked.set()
             except (UserError, FileNotFoundError):  # of a storage that is away for a while; the next beat may reach it
                 continue
 
     def _write(self, running: bool = False) -> None:
         beat = replace(self._beat, time=time.time(), state="running" if running else self._beat.state)
-        self.storage.put(f"{FOLDER}/{beat.generation:04d}.json", json.dumps(asdict(beat)).encode())
+        self.storage.put(_file(beat.generation), self._content(beat))
         if self.with_each is not None:
             self.with_each()
+
+    @staticmethod
+    def _content(beat: Heartbeat) -> bytes:
+        return json.dumps(asdict(beat)).encode()
 
 
 class StopRequested:
@@ -163,8 +184,32 @@ def _told(error: BaseException | None) -> str:
 
 def last_heartbeat(storage: Storage) -> Heartbeat | None:
     """That of a sweep's newest generation; none before its first."""
-    files = [entry.name for entry in storage.list(FOLDER) if entry.name.endswith(".json")]
-    return Heartbeat(**json.loads(storage.read(max(files)))) if files else None
+    number = last_generation(storage)
+    return _read(storage, number) if number else None
+
+
+def last_generation(storage: Storage) -> int:
+    """The newest generation of a sweep's drivers; 0 before its first."""
+    return max(_generations(storage), default=0)
+
+
+def hours_before(storage: Storage, generation: int) -> float:
+    """How long the drivers of a sweep have run before that of a generation."""
+    beats = [_read(storage, number) for number in _generations(storage) if number < generation]
+    return sum(beat.time - beat.started for beat in beats) / 3600
+
+
+def _generations(storage: Storage) -> list[int]:
+    names = [entry.name.removeprefix(f"{FOLDER}/") for entry in storage.list(FOLDER)]
+    return [int(name.removesuffix(".json")) for name in names if name.endswith(".json")]
+
+
+def _read(storage: Storage, generation: int) -> Heartbeat:
+    return Heartbeat(**json.loads(storage.read(_file(generation))))
+
+
+def _file(generation: int) -> str:
+    return f"{FOLDER}/{generation:04d}.json"
 
 
 def request_stop(storage: Storage, generation: int) -> None:

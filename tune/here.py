@@ -18,13 +18,14 @@ from semprior.progress import say
 from semprior.terminal import complain
 from tune.catalogue import Sweep, command
 from tune.looking import Looker
-from tune.watch import View, watch
+from tune.progress import SweepProgress
+from tune.watch import watch
 
 _PATIENCE = 120.0  # seconds that a driver may take to stop
 _TAIL = 15  # lines of the log of a driver that broke
 
 
-def run_here(sweep: Sweep, generation: int, detach: bool, console: Console) -> View | None:
+def run_here(sweep: Sweep, generation: int, detach: bool, console: Console) -> SweepProgress | None:
     """Run a driver of a sweep in a local Ray and watch it; detached, it goes on by itself.
 
     Ctrl-C, or the end of this process in any way, makes the driver stop: every trial has the checkpoint of its last

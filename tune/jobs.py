@@ -12,7 +12,7 @@ import os
 import shlex
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +20,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from semprior.errors import UserError
+from semprior.progress import say
+from semprior.terminal import console
 from tune.origin import REVISION_VARIABLE, revision, versions
-from tune.probe import verdict
+from tune.probe import report
+from tune.shared import marked
 from tune.sweep import SweepSpec
 
 TOKEN_VARIABLE = "RAY_AUTH_TOKEN"
@@ -98,20 +101,27 @@ class Jobs:
         return self._start(["tune.drive", uri, str(generation)], metadata)
 
     def probe(self, spec: SweepSpec) -> None:
-        """Ask the cluster whether it can run a sweep (`tune.probe`).
+        """Ask the cluster whether it can run a sweep (`tune.probe`), and pass on what it tells meanwhile.
 
         Raises:
-            UserError: it cannot, and why.
+            UserError: it cannot, and why; or the sweep's storage cannot be written.
         """
-        job = self._start(["tune.probe", spec.to_json(), json.dumps(versions())], {})
-        while not job.over:
-            time.sleep(_POLL)
-            job = self.state(job.id)
-        found = verdict(self.logs(job.id))
-        if found is None:
+        shown = 0
+        with marked(spec.storage) as mark:
+            job = self._start(["tune.probe", spec.to_json(), json.dumps(versions()), mark], {})
+            while True:
+                job = self.state(job.id)
+                found = report(self.logs(job.id))
+                for text in found.told[shown:]:
+                    say(console(), f"{self.target.name}: {text}")
+                shown = len(found.told)
+                if job.over:
+                    break
+                time.sleep(_POLL)
+        if not found.done:
             raise UserError(f"{self.target.words}: cannot run jobs: {job.message or job.state}")
-        if found["fault"]:
-            raise UserError(f"{self.target.words}: {found['fault']}")
+        if found.fault:
+            raise UserError(f"{self.target.words}: {found.fault}")
 
     def _start(self, module: list[str], metadata: dict[str, str]) -> Job:
         import semprior
@@ -230,7 +240,3 @@ def _undirected() -> Iterator[None]:
 def _job(details: Any) -> Job:  # noqa: ANN401
     message = " ".join((details.message or "").split())
     return Job(details.submission_id, str(getattr(details.status, "value", details.status)).lower(), message)
-
-
-Provider = Callable[[str], Target]
-"""Finds the target of an address; ``--cluster FILE`` puts another one in the place of `Target` itself."""

@@ -1,7 +1,7 @@
-"""What a cluster of the launcher may still become: nodes that are starting, or that an autoscaler adds when needed.
+"""What a cluster of the launcher may still become: nodes that an autoscaler adds when they are needed.
 
-Ray tells a job of the nodes that are there. Right after `ray up` that is the head alone, and at AWS the workers come
-only when trials wait for them. The launcher leaves its file on the head, where sweeps' drivers run.
+Ray tells a job of the nodes that are there. At AWS that is the head alone at first, and the workers come only when
+trials wait for them. The launcher leaves its file on the head, where sweeps' drivers run.
 """
 
 from __future__ import annotations
@@ -25,18 +25,15 @@ def launcher_config() -> dict[str, Any] | None:
 
 
 def coming_nodes(alive: Sequence[Mapping[str, float]], config: Mapping[str, Any]) -> list[dict[str, float]]:
-    """CPU and GPU of each node that may come.
+    """CPU and GPU of each node that may come; of one's own machines none, for they have been waited for (`joining`).
 
     Args:
         alive: resources of the nodes that are there, the head included.
         config: of the launcher.
     """
-    workers = len(alive) - 1
-    if config["provider"]["type"] == "local":  # all are started at once; their resources show when they are there
-        missing = len(config["provider"].get("worker_ips", ())) - workers
-        like = max(alive, key=lambda node: node.get("CPU", 0.0), default={})
-        return [dict(like)] * missing
-    room = int(config.get("max_workers", 0)) - workers
+    if config["provider"]["type"] == "local":
+        return []
+    room = int(config.get("max_workers", 0)) - (len(alive) - 1)
     coming: list[dict[str, float]] = []
     for name, kind in config.get("available_node_types", {}).items():
         if name == config.get("head_node_type"):

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from tune.catalogue import Sweep
 from tune.heartbeat import Heartbeat, last_heartbeat
+from tune.progress import SweepProgress, TrialProgress
 from tune.results import ResultsStore
 from tune.summaries import TrialSummary
-from tune.watch import Row, View
 
 
 class Looker:
@@ -25,12 +25,12 @@ class Looker:
         self.store = ResultsStore(sweep.storage)
         self._values: dict[str, float] = {}  # of the last evaluation, which not every epoch has
 
-    def __call__(self) -> View:
+    def __call__(self) -> SweepProgress:
         """The sweep now."""
         spec, beat = self.sweep.spec, last_heartbeat(self.sweep.storage)
         metric, direction = next(iter(spec.objective.items()))
         word = state_word(beat, self.generation)
-        return View(
+        return SweepProgress(
             name=self.sweep.id,
             word=word,
             metric=metric,
@@ -42,11 +42,11 @@ class Looker:
             elapsed=(beat.time if beat is not None else time.time()) - self.sweep.created,
         )
 
-    def _row(self, trial: TrialSummary, metric: str, word: str) -> Row:
+    def _row(self, trial: TrialSummary, metric: str, word: str) -> TrialProgress:
         value = trial.last.metrics.get(metric)
         if value is not None:
             self._values[trial.trial] = value
-        row = Row(
+        row = TrialProgress(
             trial=trial.trial,
             state=trial.state,
             epoch=trial.epochs,

@@ -1,8 +1,8 @@
 """Whether a cluster can run a sweep, asked of the cluster itself before the sweep begins: ``python -m tune.probe``.
 
-A small job, which `submit` waits for: it writes to the sweep's storage on one node and reads that on the others, looks
-for the data from there, compares the packages that compute, and counts whether one trial fits. Its last line is a JSON
-object: ``{"fault": null}``, or the fault in words.
+A small job, which `submit` waits for: it looks for data and weights from there, compares the packages that compute,
+counts whether one trial fits, and sees that the client and all nodes share the sweep's storage. What it has to tell
+meanwhile, and the fault in words if there is one, it prints as lines that `Report` makes and reads.
 """
 
 from __future__ import annotations
@@ -11,44 +11,68 @@ import argparse
 import json
 import shlex
 import sys
-import uuid
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from semprior.errors import UserError
 from semprior.remote import is_address, look
-from semprior.storage import open_storage
+from tune.joining import wait_for_workers
+from tune.launched import launcher_config
 from tune.origin import versions
-from tune.sweep import SweepSpec
+from tune.resources import cluster_nodes, concurrency
+from tune.shared import marked, unseen
+from tune.sweep import Resources, SweepSpec
+from tune.weights import check_weights
 
-MARK = "probe: "
+_MARK = "probe: "
 _COMPARED = ("semprior", "torch", "timm", "ray", "optuna")
+_ANSWER = 120.0  # seconds for all nodes to read a file; a new process has to start there first
 
 
-def probe(spec: SweepSpec, client: Mapping[str, str]) -> None:
+@dataclass(frozen=True)
+class Report:
+    """What a probe has said so far.
+
+    Attributes:
+        told: lines for the user.
+        done: whether it has judged.
+        fault: why the sweep cannot run, if so.
+    """
+
+    told: tuple[str, ...]
+    done: bool
+    fault: str | None
+
+
+def report(log: str) -> Report:
+    """Read the log of a probe's job, finished or not; its last line may be cut off."""
+    lines = [line.removeprefix(_MARK) for line in log.splitlines(keepends=True) if line.startswith(_MARK)]
+    said = [json.loads(line) for line in lines if line.endswith("\n")]
+    faults = [line["fault"] for line in said if "fault" in line]
+    return Report(tuple(line["told"] for line in said if "told" in line), bool(faults), faults[-1] if faults else None)
+
+
+def probe(spec: SweepSpec, client: Mapping[str, str], mark: str) -> None:
     """Look at the cluster of the job that this process is.
 
     Args:
         spec: of the sweep.
         client: versions of packages at whoever submits it.
+        mark: name of a file that whoever submits it has put into the storage.
 
     Raises:
         UserError: the sweep cannot run here.
     """
     import ray
 
-    from tune.resources import cluster_nodes, concurrency
-
     differing = differences(client, versions())
     if differing:
-        raise UserError(f"the cluster has other packages: {differing}; install the same, or `ray up` again")
-    ray.init(address="auto", log_to_driver=False)
-    try:
-        concurrency(spec, cluster_nodes())
-        _check_storage(spec.storage)
-    finally:
-        ray.shutdown()
+        raise UserError(
+            f"the cluster has other packages: {differing}; install the same here, or `ray up` again and `resume` what"
+            " it stops"
+        )
     if not is_address(spec.data) and not Path(spec.data).is_dir():
         raise UserError(
             f"data: {spec.data}: is not on the cluster; put it where its nodes fetch it, with"
@@ -56,6 +80,25 @@ def probe(spec: SweepSpec, client: Mapping[str, str]) -> None:
         )
     if is_address(spec.data):
         spec.require_masks(bool(look(spec.data, "data").about.get("masks")))
+    check_weights(spec)
+    reason = unseen(spec.storage, mark)
+    if reason:
+        raise UserError(
+            f"storage {spec.storage}: what this machine writes, the cluster's head does not see ({reason});"
+            " this machine and all nodes must share it"
+        )
+    ray.init(address="auto", log_to_driver=False)
+    try:
+        config = launcher_config()
+        if config is not None and config["provider"]["type"] == "local":
+            wait_for_workers(config, lambda: set(_alive().values()), _tell)
+        nodes = cluster_nodes()
+        concurrency(spec, nodes)
+        if wasted := idle_gpus(spec.resources, nodes):
+            _tell(wasted)
+        _check_storage(spec.storage)
+    finally:
+        ray.shutdown()
 
 
 def differences(client: Mapping[str, str], cluster: Mapping[str, str]) -> str:
@@ -68,54 +111,58 @@ def differences(client: Mapping[str, str], cluster: Mapping[str, str]) -> str:
     return ", ".join(found)
 
 
+def idle_gpus(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> str:
+    """A warning where trials take no GPU and all that could run them have one; else empty."""
+    workers = [node for node in nodes if "node:__internal_head__" not in node] or nodes
+    if resources.gpus or not all(node.get("GPU", 0.0) for node in workers):
+        return ""
+    return "resources: gpus is 0, and the GPUs of the cluster will idle; `resources: {cpus: 4, gpus: 1}` uses them"
+
+
 def _check_storage(uri: str) -> None:
     """Write on this node, read on every other."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    name, content = f"probe-{uuid.uuid4().hex[:12]}", uuid.uuid4().hex
-    storage = open_storage(uri)
     here = ray.get_runtime_context().get_node_id()
-    storage.put(name, content.encode())
-    try:
-        read = ray.remote(num_cpus=0, max_retries=0)(_read)
-        others = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    read = ray.remote(num_cpus=0, max_retries=0)(unseen)
+    with marked(uri) as name:
         asked = {
-            address: read.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
+            (node, address): read.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
                 uri, name
             )
-            for node, address in others.items()
+            for node, address in _alive().items()
             if node != here
         }
-        for address, answer in asked.items():
+        until = time.monotonic() + _ANSWER
+        for (node, address), answer in asked.items():
             try:
-                found = ray.get(answer, timeout=60)
-            except ray.exceptions.RayError:  # the node is going; it has no part in the sweep yet
-                continue
-            if found != content:
+                reason = ray.get(answer, timeout=max(until - time.monotonic(), 0.1))
+            except ray.exceptions.RayError as error:
+                if node not in _alive():  # it has no part in the sweep yet
+                    continue
+                reason = _words(error)
+            if reason:
                 raise UserError(
-                    f"storage {uri}: what one node writes, {address} does not see ({found or 'nothing there'});"
-                    " all nodes must share it"
+                    f"storage {uri}: what the head writes, {address} does not see ({reason}); all nodes must share it"
                 )
-    finally:
-        storage.delete(name)
 
 
-def _read(uri: str, name: str) -> str:
-    try:
-        return open_storage(uri).read(name).decode()
-    except FileNotFoundError:
-        return ""
-    except UserError as error:
-        return str(error)
+def _alive() -> dict[str, str]:
+    """Address of each node that is there, by its id."""
+    import ray
+
+    return {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
 
 
-def verdict(log: str) -> dict[str, Any] | None:
-    """What a finished job's log says; none where it broke."""
-    for line in reversed(log.splitlines()):
-        if line.startswith(MARK):
-            return json.loads(line.removeprefix(MARK))
-    return None
+def _words(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no answer in {_ANSWER:.0f} s; is the storage mounted there, and does it answer?"
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[-1]}"
+
+
+def _tell(text: str) -> None:
+    print(f"{_MARK}{json.dumps({'told': text})}", flush=True)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -123,13 +170,14 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="tune.probe", description="Whether a cluster can run a sweep.")
     parser.add_argument("spec", help="the sweep, as JSON")
     parser.add_argument("versions", help="of the client's packages, as JSON")
+    parser.add_argument("mark", help="name of a file that the client has put into the storage")
     given = parser.parse_args(arguments)
     fault = None
     try:
-        probe(SweepSpec.from_json(given.spec), json.loads(given.versions))
+        probe(SweepSpec.from_json(given.spec), json.loads(given.versions), given.mark)
     except UserError as error:
         fault = str(error)
-    print(f"{MARK}{json.dumps({'fault': fault})}", flush=True)
+    print(f"{_MARK}{json.dumps({'fault': fault})}", flush=True)
     return 0
 
 

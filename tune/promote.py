@@ -29,7 +29,8 @@ class Standing:
         configuration: its number in the promotion.
         params: the leaves it has of its own.
         values: of the first objective, one a seed.
-        mean: of them.
+        missing: runs without a value: they failed, or diverged before their first evaluation.
+        mean: of the values.
         interval: half the width of the confidence interval of the mean over seeds; none with one seed.
         seconds: a run took, on average.
     """
@@ -37,6 +38,7 @@ class Standing:
     configuration: int
     params: Mapping[str, Any]
     values: tuple[float, ...]
+    missing: int
     mean: float
     interval: float | None
     seconds: float
@@ -44,6 +46,9 @@ class Standing:
 
 def promotion(spec: SweepSpec, chosen: Sequence[Ranked], seeds: int, settings: Mapping[str, Any]) -> SweepSpec:
     """The sweep that trains configurations of another in full.
+
+    Its seeds are those after the other's: a configuration is here because it did well with those, on the same held-out
+    images, so that with them its mean would be too high.
 
     Args:
         spec: of the other sweep.
@@ -57,7 +62,8 @@ def promotion(spec: SweepSpec, chosen: Sequence[Ranked], seeds: int, settings: M
     for key in settings:
         if any(key in entry.params for entry in chosen):
             raise UserError(f"--set {key}: is what the search has chosen; leave it out")
-    return _listed(spec, [dict(entry.params) for entry in chosen], seeds, settings)
+    start = spec.base_config().seed + spec.seeds
+    return _listed(spec, [dict(entry.params) for entry in chosen], seeds, {"seed": start, **settings})
 
 
 def final(spec: SweepSpec, winner: Standing) -> SweepSpec:
@@ -82,17 +88,21 @@ def _listed(
 
 
 def standings(trials: Sequence[TrialSummary], maximize: bool) -> list[Standing]:
-    """Configurations by the mean over their seeds, best first; those without any value are left out."""
+    """Configurations by the mean over their seeds, best first.
+
+    Those that lack runs come after those that have all, since the runs that are left may be the lucky ones; those
+    without any value are left out.
+    """
     groups: dict[int, list[TrialSummary]] = {}
     for trial in trials:
-        if trial.values:
-            groups.setdefault(trial.configuration, []).append(trial)
+        groups.setdefault(trial.configuration, []).append(trial)
     found = []
     for number, runs in groups.items():
-        values = tuple(run.values[0] for run in runs)
-        seconds = mean(run.wall_s for run in runs)
-        found.append(Standing(number, runs[0].params, values, mean(values), interval(values), seconds))
-    return sorted(found, key=lambda standing: -standing.mean if maximize else standing.mean)
+        values = tuple(run.values[0] for run in runs if run.values)
+        if values:
+            seconds, missing = mean(run.wall_s for run in runs), len(runs) - len(values)
+            found.append(Standing(number, runs[0].params, values, missing, mean(values), interval(values), seconds))
+    return sorted(found, key=lambda one: (one.missing, -one.mean if maximize else one.mean))
 
 
 def interval(values: Sequence[float]) -> float | None:

@@ -17,12 +17,13 @@ from ray.tune.experiment import Experiment
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.search import SearchAlgorithm
 
+from semprior.errors import UserError
 from tune.ends import end_trial
+from tune.order import Order
 from tune.records import State
 from tune.results import ResultsStore
 from tune.search import Search, run_of, trial_ids
 from tune.trial import Brief
-from tune.work import Order
 
 Briefs = Callable[[Order], Brief]
 
@@ -55,6 +56,7 @@ class Proposals(SearchAlgorithm):
         self.live: dict[str, Order] = {}
         self.trials: dict[str, TuneTrial] = {}
         self.closed = ""
+        self.broken = ""  # why the sweep cannot go on now
         self.cut: dict[str, str] = {}
         self._make, self._brief, self._at_once = make, brief, at_once
         self._experiment: Experiment | None = None
@@ -72,6 +74,11 @@ class Proposals(SearchAlgorithm):
     def close(self, why: str) -> None:
         """Begin no trial any more."""
         self.closed = self.closed or why
+
+    def break_off(self, why: str) -> None:
+        """Begin no trial any more, and end none: those that run go on when the sweep does."""
+        self.broken = self.broken or why
+        self.close("broken")
 
     def is_finished(self) -> bool:
         """Whether no trial will be begun any more."""
@@ -109,14 +116,25 @@ class Proposals(SearchAlgorithm):
             config["brief"] = replace(config["brief"], heard=int(result["epoch"]))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """A trial ends: by itself, by the scheduler, because its process died too often, or for today."""
-        order = self.live.pop(trial_id)
+        """A trial ends: by itself, by the scheduler, because its process died too often, or for today.
+
+        Tune takes whatever is raised here for a fault of the trial, and begins it anew: nothing is.
+        """
+        order = self.live.pop(trial_id, None)
+        if order is None:
+            return
         if result:
             self._learn(trial_id, result)
-        if trial_id in self.cut and not self.cut[trial_id]:
+        if result and "left" in result:
+            self.break_off(str(result["left"]))
+        if self.broken or (trial_id in self.cut and not self.cut[trial_id]):
             return  # it goes on with the next session
         state, reason = self._reason(trial_id, result or {}, error)
-        end = end_trial(self.store, order, state, reason)
+        try:
+            end = end_trial(self.store, order, state, reason)
+        except UserError as fault:
+            self.break_off(str(fault))
+            return
         self.search.tell(order.configuration, end.state, end.values, run_of(trial_id))
 
     def _reason(self, trial_id: str, result: dict[str, Any], error: bool) -> tuple[State, str]:

@@ -22,7 +22,6 @@ import pyarrow as pa
 SCHEMA_VERSION = 2
 METRIC = "metric/"
 KINDS = ("start", "report", "end")
-STATES = ("running", "completed", "stopped", "diverged", "failed")
 Kind = Literal["start", "report", "end"]
 State = Literal["running", "completed", "stopped", "diverged", "failed"]
 

@@ -21,9 +21,7 @@ def concurrency(spec: SweepSpec, nodes: Sequence[Mapping[str, float]]) -> int:
     Raises:
         UserError: not one trial fits, or fewer than the file asks for; says what is there.
     """
-    fitting = (
-        sum(slots(spec.resources, node) for node in nodes) if spec.resources.workers == 1 else _spread(spec, nodes)
-    )
+    fitting = sum(slots(spec.resources, node) for node in nodes) // spec.resources.workers  # they may lie on several
     if fitting < 1:
         raise UserError(f"resources: a trial takes {_wanted(spec.resources)}, but {_there(nodes)}")
     if spec.concurrent == "auto":
@@ -38,21 +36,16 @@ def concurrency(spec: SweepSpec, nodes: Sequence[Mapping[str, float]]) -> int:
 
 def slots(resources: Resources, node: Mapping[str, float]) -> int:
     """Workers of a trial that fit on a node."""
-    each = needs(resources)
+    each = needs(resources.workers, resources.cpus, resources.gpus)
     return min(int(node.get(kind, 0.0) / amount + 1e-6) for kind, amount in each.items())
 
 
-def needs(resources: Resources) -> dict[str, float]:
-    """What one worker takes."""
-    each = {"CPU": resources.cpus / resources.workers}
-    if resources.gpus:
-        each["GPU"] = resources.gpus / resources.workers
+def needs(workers: int, cpus: float, gpus: float) -> dict[str, float]:
+    """What each worker of a trial takes that takes so much."""
+    each = {"CPU": cpus / workers}
+    if gpus:
+        each["GPU"] = gpus / workers
     return each
-
-
-def _spread(spec: SweepSpec, nodes: Sequence[Mapping[str, float]]) -> int:
-    """Workers of a trial may lie on several nodes."""
-    return sum(slots(spec.resources, node) for node in nodes) // spec.resources.workers
 
 
 def _wanted(resources: Resources) -> str:

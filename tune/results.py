@@ -24,6 +24,13 @@ from tune.records import Record, from_table, new_writer, to_table, visible
 from tune.summaries import TrialSummary, summarise
 from tune.view import NEW, read_view, scan
 
+PATIENCE = 300.0  # seconds that whoever runs trials waits for a storage that cannot be read or written
+
+
+def patient_store(uri: str) -> ResultsStore:
+    """The store as whoever runs trials has it: an outage of minutes costs these minutes."""
+    return ResultsStore(open_storage(uri, PATIENCE))
+
 
 class ResultsStore:
     """The records of one sweep.

@@ -40,6 +40,9 @@ def check_leaves(base: Mapping[str, Any], search: Mapping[str, Dimension], docum
             cannot be met.
     """
     start = _check_base(base, document)
+    if search and start.get("data.holdout") == 0:
+        place = document.at(("base", "data.holdout"))
+        raise UserError(f"{place}: base: data.holdout: expected more than 0: trials are compared on held-out images")
     for key, dimension in search.items():
         _check_dimension(key, dimension, document)
     _check_stages(start, search, document)

@@ -1,4 +1,4 @@
-"""Rows as a table, JSON or CSV."""
+"""Rows as a table, JSON or CSV, and how their cells are written."""
 
 from __future__ import annotations
 
@@ -53,3 +53,32 @@ def print_rows(rows: Sequence[Mapping[str, Any]], form: str) -> None:
         writer.writerow(
             {key: json.dumps(value) if isinstance(value, list | dict) else value for key, value in row.items()}
         )
+
+
+def short_names(keys: Sequence[str]) -> dict[str, str]:
+    """Each dotted key's shortest ending that no other shares: ``clusters.count`` is ``count`` if alone with it."""
+    names: dict[str, str] = {}
+    for key in keys:
+        parts = key.split(".")
+        for size in range(1, len(parts) + 1):
+            tail = ".".join(parts[-size:])
+            if sum(other == tail or other.endswith("." + tail) for other in keys) == 1:
+                break
+        names[key] = tail
+    return names
+
+
+def text(value: Any) -> str:  # noqa: ANN401
+    """A value of a dimension, short; nothing where it does not apply."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value)) or "none"
+    return str(value)
+
+
+def number(value: float | None) -> str:
+    """A metric with four digits; nothing where there is none."""
+    return "" if value is None else f"{value:.4f}" if abs(value) < 1000 else f"{value:.4g}"

@@ -8,17 +8,18 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 from ray import tune
 
-from semprior.errors import UserError
+from semprior.errors import StorageError, UserError
 from tune.ends import end_trial
 from tune.faults import Fault, fault_of, may_try_again
 from tune.leases import Lease
+from tune.order import Known, Order
 from tune.records import Record
-from tune.results import ResultsStore
-from tune.work import Known, Order
+from tune.results import patient_store
+from tune.workers import Hire, Take, Workers
 
 
 @dataclass(frozen=True)
@@ -38,23 +39,6 @@ class Brief:
     heard: int
     retries: int
     folder: str
-
-
-Take = Callable[[Mapping[str, Any]], None]
-
-
-class Workers(Protocol):
-    """Who trains an attempt."""
-
-    def fit(self) -> object:
-        """Train to the end; raises what ended it before, `asyncio.CancelledError` after `abort`."""
-
-    def abort(self) -> None:
-        """End it at once, from another thread; without effect once it is over."""
-
-
-Hire = Callable[[Order, str, Take, Callable[[str], None]], Workers]
-"""Finds workers for an order: by a folder for them, who takes reports, and who takes the placement group's id."""
 
 
 class Trial(tune.Trainable):
@@ -82,7 +66,8 @@ class Trial(tune.Trainable):
 
         Returns:
             ``epoch``, ``values`` (the objectives at the best evaluation so far) and ``value``, the first of them, once
-            there is one; ``done`` where the trial has ended by itself.
+            there is one; ``done`` where the trial has ended by itself, with ``fault`` where nothing could be recorded,
+            or cannot go on now, with the reason as ``left``.
         """
         return self._attempts.next()
 
@@ -101,9 +86,9 @@ class Attempts:
 
     def __init__(self, brief: Brief, hire: Hire) -> None:
         self.brief, self.heard, self._hire = brief, brief.heard, hire
-        self.store = ResultsStore(brief.order.uri)
+        self.store = patient_store(brief.order.uri)
         self._told = brief.heard
-        self._reports: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._reports: queue.Queue[dict[str, Any] | Exception] = queue.Queue()
         self._order: Order | None = None
         self._workers: Workers | None = None
         self._leave = -1  # the epoch up to which there is leave
@@ -113,13 +98,19 @@ class Attempts:
         self._thread.start()
 
     def next(self) -> dict[str, Any]:
-        """Give leave for the epoch after the last one that was heard of, and wait for it."""
+        """Give leave for the epoch after the last one that was heard of, and wait for it.
+
+        Raises:
+            Exception: what nobody foresaw, so that the trial is begun anew.
+        """
         with self._lock:
             self._leave = self.heard + 1
             if self._order is not None:
                 self._order.gate.open(self._leave)
             self._lock.notify_all()
         report = self._reports.get()
+        if isinstance(report, Exception):
+            raise report
         with self._lock:
             self.heard = int(report.get("epoch", self.heard))
         return report
@@ -134,18 +125,28 @@ class Attempts:
         self._thread.join()
 
     def _run(self) -> None:
-        faults: list[Fault] = []
         try:
-            while not self._ended(faults):
-                fault = self._attempt(self._planned(faults))
-                if fault is not None:
-                    faults.append(fault)
-        except asyncio.CancelledError:  # stopped
-            return
-        except UserError as error:  # of the storage, where nothing can be recorded then
+            self._reports.put(self._tried())
+        except StorageError as error:  # nothing can be recorded now: the trial goes on when the sweep does
+            self._reports.put({"done": True, "left": str(error)})
+        except UserError as error:
             self._reports.put({"done": True, "fault": str(error)})
-            return
-        self._reports.put({"done": True})
+        except asyncio.CancelledError as error:
+            if not self._stopped:
+                self._reports.put(RuntimeError(f"the workers were cancelled: {error}"))
+        except Exception as error:
+            self._reports.put(error)
+
+    def _tried(self) -> dict[str, Any]:
+        """Run attempts until the trial has ended, or another process runs it."""
+        faults: list[Fault] = []
+        while not self._ended(faults):
+            fault = self._attempt(self._planned(faults))
+            if fault is not None and fault.kind == "superseded":
+                return {"done": True, "left": f"{fault.reason}; another driver runs this sweep"}
+            if fault is not None:
+                faults.append(fault)
+        return {"done": True}
 
     def _ended(self, faults: list[Fault]) -> bool:
         """Tell the driver what it missed; whether the trial has ended, or has to end because it failed too often."""
@@ -159,6 +160,8 @@ class Attempts:
         tried = max(told, len(faults))  # the store has none that broke off before it began to train
         if may_try_again(faults, tried, self.brief.retries):
             return False
+        if faults and faults[-1].kind == "storage":
+            raise StorageError(faults[-1].reason)
         reason = faults[-1].reason if faults else "its process died"
         end_trial(self.store, self.brief.order, "failed", f"{reason} (after {tried} attempts)")
         return True

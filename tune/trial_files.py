@@ -5,16 +5,19 @@
     SWEEP/logs/TRIAL.log               what every attempt said, with times
           tensorboard/TRIAL/ATTEMPT/   scalars by epoch
 
-In a folder the files grow in place. A bucket cannot append: there they are written anew after every epoch.
+In a folder the files grow in place. A bucket cannot append: there they are written anew after every epoch. They are for
+people: where they cannot be written, the trial goes on without, and in a bucket the next epoch writes all of them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
 from pathlib import Path
 
 from semprior.board import Board, open_board
+from semprior.errors import StorageError
 from semprior.storage import Storage
 from semprior.trainer import Report
 
@@ -47,9 +50,10 @@ class TrialFiles:
         self._lines.append(line)
         if self.storage.local is not None:
             path = Path(self.storage.path(self._log))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("a") as file:
-                file.write(line)
+            with contextlib.suppress(OSError):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("a") as file:
+                    file.write(line)
 
     def epoch(self, report: Report) -> None:
         """Add an epoch to both."""
@@ -62,13 +66,15 @@ class TrialFiles:
         scalars = {"train/inner_loss": report.inner_loss, "train/rate": report.rate, "train/pool": float(report.pool)}
         if report.outer_loss is not None:
             scalars["train/outer_loss"] = report.outer_loss
-        self._opened(report.epoch).scalars(scalars | report.scores, report.epoch)
+        with contextlib.suppress(OSError):
+            self._opened(report.epoch).scalars(scalars | report.scores, report.epoch)
         self._upload()
 
     def close(self) -> None:
         """Write what is not written yet."""
         if self._board is not None:
-            self._board.close()
+            with contextlib.suppress(OSError):
+                self._board.close()
         self._upload()
 
     def _opened(self, epoch: int) -> Board:
@@ -82,8 +88,9 @@ class TrialFiles:
     def _upload(self) -> None:
         if not self.writes or self.storage.local is not None:
             return
-        if self._before is None:
-            self._before = self.storage.read(self._log) if self.storage.exists(self._log) else b""
-        self.storage.put(self._log, self._before + "".join(self._lines).encode())
-        for path in self._folder.iterdir() if self._folder is not None else ():
-            self.storage.put(f"{self._events}/{path.name}", path.read_bytes())
+        with contextlib.suppress(StorageError):
+            if self._before is None:
+                self._before = self.storage.read(self._log) if self.storage.exists(self._log) else b""
+            self.storage.put(self._log, self._before + "".join(self._lines).encode())
+            for path in self._folder.iterdir() if self._folder is not None else ():
+                self.storage.put(f"{self._events}/{path.name}", path.read_bytes())

@@ -23,7 +23,7 @@ from semprior.errors import UserError
 from semprior.load import choose_device
 from semprior.models.detector import detector_spec
 from semprior.models.scam import placed_stages
-from semprior.prepare import load_features, read_training_set
+from semprior.prepare import as_used, load_features, read_training_set
 from semprior.progress import Display, clock, say
 from semprior.run_folder import RunFolder, refuse_existing
 from semprior.trainer import Report, Trainer
@@ -167,8 +167,7 @@ def _prepare(resolved: Resolved, data: Path, device: Any, voice: _Voice) -> Trai
     config = resolved.config
     placed_stages(config.scam.stages, len(detector_spec(config.detector).stages))
     training_set = read_training_set(find_layout(data), resolved, voice, cache_folder())
-    used = min(config.clusters.count, len(training_set.scenes))
-    config = replace(config, clusters=replace(config.clusters, count=used))  # as capped: the run's own count
+    config = as_used(config, training_set)
     voice(
         f"{training_set.train} training, {training_set.validation} validation and"
         f" {len(training_set.holdout_indices)} held-out images; {config.detector} on {device}"

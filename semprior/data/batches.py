@@ -35,7 +35,6 @@ class Batch:
         masks: (B,1,H,W) float32 of 0 and 1, pseudo-masks.
         maps: K feature maps of the VFM, (B,C_k,H/16,W/16) each.
         clusters: (B,) int64.
-        names: of the B images.
         bare: (B,) bool, the samples that an inner step trains without modulation; none: no sample.
     """
 
@@ -43,7 +42,6 @@ class Batch:
     masks: Tensor
     maps: list[Tensor]
     clusters: Tensor
-    names: tuple[str, ...]
     bare: Tensor | None = None
 
 
@@ -126,7 +124,6 @@ def draw_batch(
         masks=torch.from_numpy(masks).to(device).float(),
         maps=features(chosen, rows, columns, side, grey),
         clusters=torch.from_numpy(pool.clusters[chosen]).to(device),
-        names=tuple(pool.scenes[index].name for index in chosen),
         bare=torch.from_numpy(bare).to(device) if drop else None,
     )
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from semprior.data.images import fail
+from semprior.errors import StorageError
 from semprior.files import umask
 
 
@@ -20,7 +21,8 @@ def appearing(folder: Path) -> Iterator[Path]:
         folder: that does not exist; folders above it are made.
 
     Raises:
-        UserError: it exists, it cannot be made, or the disk is full.
+        UserError: it exists.
+        StorageError: it cannot be made, or the disk is full.
     """
     if folder.exists():
         fail(f"{folder}: exists already; move it away or choose another place")
@@ -35,4 +37,4 @@ def appearing(folder: Path) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)
             raise
     except OSError as error:
-        fail(f"{folder}: cannot be written ({error.strerror})")
+        raise StorageError(f"{folder}: cannot be written ({error.strerror})") from error

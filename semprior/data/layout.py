@@ -38,6 +38,7 @@ __all__ = [
     "Layout",
     "Masks",
     "Scene",
+    "all_masked",
     "check_dataset",
     "each_scene",
     "find_layout",
@@ -118,6 +119,15 @@ def _find_layout(root: Path, report: Report) -> Layout | None:
         report(f"{root}: both {folders[0].name}/ and {folders[1].name}/ hold masks; keep one")
     masks = next((folder for folder in folders if image_files(folder)), None)
     return Layout(root, splits, origins, images, masks)
+
+
+def all_masked(layout: Layout, split: str) -> bool:
+    """Whether there is a full mask for every image of a split, by their names; no mask is opened.
+
+    Raises:
+        UserError: there is no such split.
+    """
+    return _mask_files(layout, None).keys() >= set(_names(layout, split))
 
 
 def intensity_range(layout: Layout) -> IntensityRange:

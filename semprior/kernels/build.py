@@ -23,7 +23,6 @@ from pathlib import Path
 
 from semprior.cache import cache_folder
 
-SWITCH = "SEMPRIOR_COMPILED"
 _SOURCE = Path(__file__).with_name("layers.cpp")
 _FLAGS = (
     *("-std=c++20", "-O3", "-march=native", "-mprefer-vector-width=512", "-fopenmp", "-fPIC"),
@@ -35,10 +34,8 @@ _switched_off = False
 
 
 def library() -> ctypes.CDLL | None:
-    """The compiled layers; none where they cannot be had, or are switched off by ``SEMPRIOR_COMPILED=0``."""
-    if _switched_off or os.environ.get(SWITCH) == "0":
-        return None
-    return _load()
+    """The compiled layers; none where they cannot be had, or within `torch_layers`."""
+    return None if _switched_off else _load()
 
 
 @contextmanager

@@ -14,10 +14,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from semprior.labels.admit import admission_threshold, admit
 from semprior.regions import find_regions
-
-__all__ = ["admission_threshold", "admit", "evolution_due", "evolve"]
 
 REACH = 16  # pixels from a region's centroid to the sides of its square
 PEAK_SHARE = 0.5  # of the highest probability in the square: the threshold of a region without area

@@ -7,11 +7,14 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from semprior.config import Config
-from semprior.labels.evolve import admission_threshold, admit, evolution_due, evolve
+from semprior.labels.admit import admission_threshold, admit
+from semprior.labels.evolve import evolution_due, evolve
 from semprior.parallel import gather
-from semprior.prepare import RELIABLE_SHARE, TrainingSet
+from semprior.prepare import TrainingSet
 from semprior.schedule import share_of
 from semprior.sparse import SparseMasks, pack_mask
+
+RELIABLE_SHARE = 0.8  # of an image's points whose seed succeeds, for it to train from the start (method, section 6)
 
 
 class PseudoMasks:
@@ -35,37 +38,46 @@ class PseudoMasks:
         members = [i for i in training_set.train_indices if config.labels.pool == "all" or _reliable(training_set, i)]
         return cls(config, training_set, soft, members)
 
-    def evolution_due(self, epoch: int) -> bool:
-        """Whether labels evolve before this epoch's inner pass."""
-        labels = self.config.labels
-        start = share_of(labels.evolve_after, self.config.epochs)
-        return labels.evolve and evolution_due(epoch, start=start, every=labels.evolve_every)
+    @property
+    def waiting(self) -> set[int]:
+        """Indices of the training images that are in the reserve."""
+        return set(self.training_set.train_indices) - set(self.members)
 
-    def evolve(self, epoch: int, probabilities: Iterable[tuple[int, np.ndarray]]) -> int:
-        """Evolve the masks of pool and validation images, then admit images of the reserve.
+    def looked_at(self, epoch: int) -> list[int]:
+        """The images that the teacher is to look at before an epoch's inner pass; in most epochs none.
+
+        Where `labels.evolve` is off, those of the reserve alone: admission keeps the calendar of evolution.
+        """
+        labels, epochs, waiting = self.config.labels, self.config.epochs, self.waiting
+        if not evolution_due(epoch, start=share_of(labels.evolve_after, epochs), every=labels.evolve_every):
+            return []
+        admitting = epoch <= labels.admit_until * epochs
+        indices = range(self.training_set.train + self.training_set.validation)
+        return [index for index in indices if (admitting if index in waiting else labels.evolve)]
+
+    def update(self, epoch: int, probabilities: Iterable[tuple[int, np.ndarray]]) -> int:
+        """Evolve the masks of pool and validation images, and admit images of the reserve.
 
         Each worker does so for its own images, and all exchange the results.
 
         Args:
             epoch: counted from 0.
-            probabilities: an index and the teacher's (H,W) float32 for each of this worker's share, by `deal`, of the
-                training and validation images, in any order; one is held at a time.
+            probabilities: an index and the teacher's (H,W) float32 for each of this worker's share, by `deal`, of
+                `looked_at`, in any order; one is held at a time.
 
         Returns:
             The number of images admitted.
         """
-        labels, epochs = self.config.labels, self.config.epochs
-        end, start = labels.admit_until * epochs, share_of(labels.evolve_after, epochs)
-        allowed = admission_threshold(epoch, start, end)
-        waiting = set(self.training_set.train_indices) - set(self.members)
+        labels, epochs, waiting = self.config.labels, self.config.epochs, self.waiting
+        allowed = admission_threshold(epoch, share_of(labels.evolve_after, epochs), labels.admit_until * epochs)
         changed: dict[int, np.ndarray] = {}
         for index, probability in probabilities:
             if index not in waiting:
                 changed[index] = pack_mask(evolve(self.soft[index], probability))
-            elif epoch <= end:
-                mask = admit(probability, self.training_set.scenes[index].points, allowed)
-                if mask is not None:
-                    changed[index] = pack_mask(mask)
+                continue
+            mask = admit(probability, self.training_set.scenes[index].points, allowed)
+            if mask is not None:
+                changed[index] = pack_mask(mask)
         changed = gather(changed, self.training_set.train + self.training_set.validation)
         for index, packed in changed.items():
             self.soft.packed[index] = packed

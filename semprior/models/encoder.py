@@ -58,13 +58,12 @@ class Encoder(nn.Module):
 
     Args:
         stages: channels C_l of the stages; the first is also the stem's.
-        channels: of the images.
     """
 
-    def __init__(self, stages: Sequence[int], channels: int = 3) -> None:
+    def __init__(self, stages: Sequence[int]) -> None:
         super().__init__()
         first = stages[0]
-        self.stem = nn.ModuleList([_conv_bn(channels, first), _conv_bn(first, first)])
+        self.stem = nn.ModuleList([_conv_bn(3, first), _conv_bn(first, first)])
         self.stages = nn.ModuleList()
         before = None
         for width in stages:

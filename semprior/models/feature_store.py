@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from semprior.errors import UserError
+from semprior.errors import StorageError, UserError
 
 Array = np.ndarray
 _ITEM = np.dtype("<f2")
@@ -94,7 +94,7 @@ class FeatureStore:
         """Write features (rows, cols, channels), float16, at the end and return their entries; they are on disk then.
 
         Raises:
-            UserError: the disk is full or the folder cannot be written; what was there before is untouched.
+            StorageError: the disk is full or the folder cannot be written; what was there before is untouched.
         """
         if not features:
             return {}
@@ -117,7 +117,7 @@ class FeatureStore:
                     index.write(lines)
                     _sync(index)
         except OSError as error:
-            raise UserError(
+            raise StorageError(
                 f"feature bank: {self.folder}: cannot be written ({error.strerror}); "
                 "free some space or lower vfm.bank_gb"
             ) from error

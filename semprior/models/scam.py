@@ -13,6 +13,8 @@ from semprior.errors import UserError
 from semprior.kernels.layers import scale_and_shift
 from semprior.kernels.mixture import mix
 
+HIDDEN = 128  # width of the network's hidden layer
+
 
 def placed_stages(choice: Sequence[int] | Literal["all", "none"], count: int) -> tuple[int, ...]:
     """The setting `scam.stages` as stage indices from 0, ascending.
@@ -51,7 +53,6 @@ class SCAM(nn.Module):
             whose maps first goes through its own learned 1x1 convolution to that many channels (method, section 2).
             The maps arrive already resampled to stride 16; resampling is linear with weights that sum to 1, so it
             commutes with a 1x1 convolution, and convolving after it is the published order at less work.
-        hidden: width of the network's hidden layer.
     """
 
     def __init__(
@@ -61,7 +62,6 @@ class SCAM(nn.Module):
         placed: Sequence[int],
         scale: float,
         width: int | None = None,
-        hidden: int = 128,
     ) -> None:
         super().__init__()
         if list(placed) != sorted(set(placed)) or any(not 0 <= index < len(stages) for index in placed):
@@ -79,7 +79,7 @@ class SCAM(nn.Module):
         dim = map_channels[0] if width is None else width
         self.mixture = nn.Parameter(torch.zeros(len(map_channels)))
         self.score = nn.Linear(dim, 1)
-        self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, 2 * sum(self.channels)))
+        self.mlp = nn.Sequential(nn.Linear(dim, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 2 * sum(self.channels)))
         self.gates = nn.Parameter(torch.ones(sum(self.channels)))
 
     def forward(self, features: Sequence[Tensor], maps: Sequence[Tensor], bare: Tensor | None = None) -> list[Tensor]:

@@ -125,7 +125,8 @@ def cluster(hosts, tmp_path_factory):
     assert subprocess.run(command, cwd=ROOT, capture_output=True, timeout=PATIENCE).returncode == 0
     began = time.time()
     launcher("up", hosts.file)
-    tune("submit", sweep_file(hosts, "first", *FIRST), "--cluster", hosts.file, "--detach")
+    said = tune("submit", sweep_file(hosts, "first", *FIRST), "--cluster", hosts.file, "--detach")
+    assert "not counted, because not there" not in said  # it waits for the workers, which come after the head
     trials = wait_for("a first step", lambda: summaries(hosts, "first"))
     first_step = min(trial.updated for trial in trials.values())
     print(f"\nfrom `ray up` to the first trial's first step: {first_step - began:.1f} s")

@@ -1,20 +1,18 @@
-"""cluster.yaml and deploy/onprem.yaml: what Ray, AWS (mocked) and a bare machine make of them."""
+"""cluster.yaml and deploy/onprem.yaml: what Ray and AWS (mocked) make of them."""
 
 import copy
 import importlib.metadata
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
+import tempfile
 import tomllib
-import zipfile
 from pathlib import Path
 
 import boto3
 import pytest
 import yaml
+from botocore import exceptions
+from botocore.exceptions import ClientError
 from click import ClickException
 from moto import mock_aws
 from packaging.requirements import Requirement
@@ -23,10 +21,17 @@ from ray.autoscaler._private.aws import config as aws_config
 from ray.autoscaler._private.aws import node_provider as aws_nodes
 from ray.autoscaler._private.aws import utils as aws_utils
 from ray.autoscaler._private.util import prepare_config, validate_config
-from ray.autoscaler.tags import NODE_KIND_HEAD, NODE_KIND_WORKER, TAG_RAY_NODE_KIND
+from ray.autoscaler.tags import (
+    NODE_KIND_HEAD,
+    NODE_KIND_WORKER,
+    STATUS_UP_TO_DATE,
+    TAG_RAY_NODE_KIND,
+    TAG_RAY_NODE_STATUS,
+)
 
 from semprior.errors import UserError
 from tune import aws
+from tune.cluster import find_head
 
 ROOT = Path(__file__).resolve().parents[2]
 look_up_image = aws.find_image
@@ -133,6 +138,76 @@ def test_the_role_may_use_one_bucket_and_pass_on_itself_and_a_second_launch_chan
     assert [role["RoleName"] for role in roles] == [name]
 
 
+@pytest.mark.slow
+def test_a_launch_that_was_cut_off_is_made_good(cloud):
+    user, _, _ = cloud
+    name = "semprior-semprior-us-east-1"
+    iam = boto3.client("iam")
+    iam.remove_role_from_instance_profile(InstanceProfileName=name, RoleName=name)
+    commands._bootstrap_config(user, no_config_cache=True)
+    roles = iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]["Roles"]
+    assert [role["RoleName"] for role in roles] == [name]
+
+
+@pytest.mark.slow
+def test_a_dashboard_that_listens_on_the_heads_address_is_reached_there(cloud, tmp_path, monkeypatch):
+    user, config, _ = cloud
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # Ray's cache
+    provider = providers._get_node_provider(config["provider"], "open", use_cache=False)
+    tags = {TAG_RAY_NODE_KIND: NODE_KIND_HEAD, TAG_RAY_NODE_STATUS: STATUS_UP_TO_DATE}
+    provider.create_node(copy.deepcopy(config["available_node_types"]["head"]["node_config"]), tags, 1)
+    [head] = provider.non_terminated_nodes({})
+    start = user["head_start_ray_commands"][-1].replace("127.0.0.1", "$NODE_ADDRESS")
+    file = tmp_path / "cluster.yaml"
+    file.write_text(yaml.safe_dump(user | {"cluster_name": "open", "head_start_ray_commands": [start]}))
+    found = find_head(file)
+    assert (found.address, found.dashboard) == (provider.external_ip(head), (provider.internal_ip(head), 8265))
+    assert provider.external_ip(head) != provider.internal_ip(head)
+
+
+@pytest.mark.slow
+def test_a_launch_without_a_right_or_a_type_of_machine_is_refused_in_one_line(cloud, monkeypatch):
+    user, _, _ = cloud
+
+    def refused(operation):
+        def refuse(*_, **__):
+            raise ClientError({"Error": {"Code": "UnauthorizedOperation", "Message": "x" * 1000}}, operation)
+
+        return refuse
+
+    with monkeypatch.context() as patch, pytest.raises(ClickException, match=r"AWS: refuses DescribeInstanceTypes \("):
+        patch.setattr(aws_nodes, "list_ec2_instances", refused("DescribeInstanceTypes"))
+        commands._bootstrap_config(user, no_config_cache=True)
+    with monkeypatch.context() as patch, pytest.raises(ClickException, match="AWS: refuses CreateRole"):
+        patch.setattr(aws, "ensure_profile", refused("CreateRole"))
+        commands._bootstrap_config(user, no_config_cache=True)
+    other = copy.deepcopy(user)
+    other["available_node_types"]["worker"]["node_config"]["InstanceType"] = "g99.xlarge"
+    with pytest.raises(ClickException, match=r"cluster.yaml: .* g99.xlarge is not available"):
+        commands._bootstrap_config(other, no_config_cache=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (exceptions.NoCredentialsError(), "AWS: Unable to locate credentials; give them with `aws configure`"),
+        (exceptions.UnauthorizedSSOTokenError(), "log in again, with `aws sso login`"),
+        (exceptions.EndpointConnectionError(endpoint_url="https://ec2"), "AWS: cannot be reached"),
+        (ClientError({"Error": {"Code": "ExpiredToken"}}, "GetRole"), "AWS: the session has expired; log in again"),
+        (ClientError({"Error": {"Code": "AuthFailure"}}, "GetRole"), "AWS: the credentials are refused"),
+    ],
+)
+def test_faults_of_aws_are_one_line_with_a_way_out(error, told, monkeypatch):
+    def fail(_):
+        raise error
+
+    monkeypatch.setattr(aws, "complete", fail)
+    with pytest.raises(ClickException) as refused:
+        aws.Provider.bootstrap_config({})
+    assert told in refused.value.message
+    assert "\n" not in refused.value.message
+
+
 def test_images_are_looked_up_in_the_region():
     known = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
     with mock_aws(), pytest.MonkeyPatch.context() as patch:
@@ -166,83 +241,3 @@ def test_pins_cover_what_the_project_needs():
         for need in wanted:
             if need.marker and need.marker.evaluate({"extra": extra}) and not need.marker.evaluate({"extra": ""}):
                 assert need.name.lower().replace("_", "-") in pins, need
-
-
-@pytest.fixture
-def node(tmp_path):
-    """A bare machine's home with the mounted files, and pins that one local package satisfies."""
-    home, wheels = tmp_path / "home", tmp_path / "wheels"
-    for remote, local in read("aws")["file_mounts"].items():
-        shutil.copytree(ROOT / local, home / remote.removeprefix("~/"), ignore=shutil.ignore_patterns("__pycache__"))
-    wheels.mkdir()
-    with zipfile.ZipFile(wheels / "tiny_thing-1.0-py3-none-any.whl", "w") as wheel:
-        wheel.writestr("tiny_thing.py", "")
-        wheel.writestr("tiny_thing-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny-thing\nVersion: 1.0\n")
-        wheel.writestr(
-            "tiny_thing-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        )
-        wheel.writestr("tiny_thing-1.0.dist-info/RECORD", "")
-    (home / "semprior-cluster" / "deploy" / "requirements.txt").write_text("tiny-thing==1.0\n")
-    environment = {
-        "HOME": str(home),
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "PIP_NO_INDEX": "1",
-        "PIP_FIND_LINKS": str(wheels),
-        "SSH_CONNECTION": "10.0.0.1 5000 10.0.0.2 22",
-    }
-
-    def start(command, **more):
-        return subprocess.Popen(
-            ["bash", "-c", command], env=environment | more, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-
-    def run(command, **more):
-        process = start(command, **more)
-        output, _ = process.communicate(timeout=300)
-        assert process.returncode == 0, output
-        return output
-
-    run.home, run.start = home, start
-    return run
-
-
-@pytest.mark.slow
-def test_set_up_makes_one_environment_under_a_lock_then_needs_no_network_and_follows_the_pins(node):
-    [command] = read("aws")["setup_commands"]
-    both = [node.start(command), node.start(command)]  # two launchers at once
-    outputs = [process.communicate(timeout=300)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], outputs
-    home = node.home
-    python = home / "semprior-cluster" / ".venv" / "bin" / "python"
-    assert subprocess.run([python, "-c", "import tiny_thing"], check=False).returncode == 0
-    before = {path: path.stat().st_mtime_ns for path in home.rglob("*") if path.name not in {".setup-lock"}}
-    assert node(command, PIP_FIND_LINKS="") == ""  # nothing to do, nothing said
-    after = {path: path.stat().st_mtime_ns for path in before if path.exists()}
-    assert after == before
-    assert (home / ".bashrc").read_text().count("semprior-cluster/bin") == 1
-
-    pins, ready = (home / "semprior-cluster" / name for name in ("deploy/requirements.txt", ".ready"))
-    first = ready.read_text()
-    pins.write_text("tiny-thing==2.0\n")
-    process = node.start(command)
-    assert process.wait(timeout=300) != 0  # and tried again next time
-    assert ready.read_text() == first
-
-
-def test_the_head_makes_a_token_that_only_the_user_reads_and_keeps_it(node):
-    (node.home / "semprior-cluster" / ".venv").symlink_to(sys.prefix)
-    [command] = read("aws")["head_setup_commands"]
-    node(command)
-    token = node.home / ".ray" / "auth_token"
-    first = token.read_text()
-    assert len(first) >= 32
-    assert token.stat().st_mode & 0o077 == 0
-    node(command)
-    assert token.read_text() == first
-
-
-def test_a_nodes_address_is_the_one_the_launcher_reached(node):
-    output = node(
-        ". ~/semprior-cluster/deploy/node.sh && echo $NODE_ADDRESS ${OMP_NUM_THREADS-unset}", OMP_NUM_THREADS="1"
-    )
-    assert output.split() == ["10.0.0.2", "unset"]

@@ -42,7 +42,7 @@ def test_crops_are_those_of_the_image_padded_with_black_and_binary_at_128():
     config = DataConfig(crop=64, augment=0.0, target_crops=0.5)
     batch = draw_batch(drawn, [0, 2, 1], config, PLAIN, no_features, torch.device("cpu"), np.random.default_rng(3))
     assert batch.images.shape == (3, 3, 64, 64) and batch.masks.shape == (3, 1, 64, 64)
-    assert batch.names == ("s0", "s2", "s1") and batch.clusters.tolist() == [4, 0, 2]
+    assert batch.clusters.tolist() == [4, 0, 2]
     places, grey = batch.maps
     for slot, (index, row, column) in enumerate(places.tolist()):
         image = np.pad(drawn.scenes[index].image, ((0, 64), (0, 64)))[row : row + 64, column : column + 64]
@@ -98,7 +98,7 @@ def test_workers_share_the_very_crops_that_one_would_draw(monkeypatch):
         parts.append(draw())
     assert torch.equal(torch.cat([part.images for part in parts]), whole.images)
     assert torch.equal(torch.cat([part.masks for part in parts]), whole.masks)
-    assert parts[0].names + parts[1].names == whole.names
+    assert torch.equal(torch.cat([part.clusters for part in parts]), whole.clusters)
 
 
 def test_a_share_of_the_samples_is_bare_and_drawing_it_changes_nothing_else():

@@ -11,6 +11,7 @@ import pytest
 from semprior.data.images import bit_depth
 from semprior.data.layout import (
     IntensityRange,
+    all_masked,
     check_dataset,
     find_layout,
     intensity_range,
@@ -65,6 +66,7 @@ def test_masks_of_the_original_sirst_are_found_by_their_names(tiny_dataset):
         path.rename(path.with_name(f"{path.stem}_pixels0.png"))
     assert_tiny(read_all(root)["train"])
     assert check_dataset(root) == []
+    assert all_masked(find_layout(root), "train")
 
 
 def test_names_may_hold_dots_and_files_of_other_kinds_are_left_alone(tiny_dataset):
@@ -93,6 +95,7 @@ class TestMasks:
         shutil.rmtree(root / "labels")
         after = read_all(root)["train"]
         assert not find_layout(root).has_masks
+        assert not all_masked(find_layout(root), "train")
         assert check_dataset(root) == []
         for old, new in zip(before, after, strict=True):
             assert new.mask is None
@@ -109,6 +112,18 @@ class TestMasks:
         splits = read_all(root)
         assert [scene.mask is None for scene in splits["train"] + splits["test"]] == 6 * [True] + 3 * [False]
         assert check_dataset(root) == []
+        assert [all_masked(find_layout(root), split) for split in ("train", "val", "test")] == [False, False, True]
+
+    def test_names_with_dots_and_one_that_is_missing(self, tiny_dataset):
+        root = tiny_dataset(splits=(("test", 3),))
+        for folder in ("images", "labels"):
+            (root / folder / "Tiny_0.png").rename(root / folder / "a.b.2.bmp")
+        (root / "mode/test.txt").write_text("a.b.2\nTiny_1\nTiny_2.png\n")
+        assert all_masked(find_layout(root), "test")
+        with pytest.raises(UserError, match="no split 'train'; there is test"):
+            all_masked(find_layout(root), "train")
+        (root / "labels/Tiny_2.png").unlink()
+        assert not all_masked(find_layout(root), "test")
 
     def test_evaluation_needs_no_points(self, tiny_dataset):
         root = tiny_dataset(points="")

@@ -68,7 +68,7 @@ def test_published_counts(stages, count):
 @pytest.mark.parametrize("cnn", [False, True])
 def test_agrees_with_the_formula(placed, cnn):
     channels = (6, 10, 7) if cnn else (12,) * 4
-    scam = _randomised(channels, MLCLNET, placed, 0.55, width=9 if cnn else None, hidden=11)
+    scam = _randomised(channels, MLCLNET, placed, 0.55, width=9 if cnn else None)
     features = _features(MLCLNET)
     maps = [torch.randn(2, c, 2, 3, dtype=torch.float64) for c in channels]
     modulated = scam(features, maps)

@@ -1,6 +1,5 @@
 """``--cluster FILE``: what is found, and what is refused in one line before anything starts."""
 
-import json
 import subprocess
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import pytest
 import yaml
 
 from semprior.errors import UserError
-from tune import cluster, launched, probe
+from tune import cluster, launched
 from tune.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,6 +81,11 @@ def test_data_of_this_machine_alone_names_the_push(file, refused, tmp_path, monk
     sweep.write_text(yaml.safe_dump({"data": str(data), "objective": {"holdout/point_score": "max"}, **keys}))
     monkeypatch.setattr("tune.commands.submit.jobs_of", lambda address: object())
     assert f"`semprior data push {data} URI`" in refused("submit", sweep, "--cluster", file)
+    weights = tmp_path / "own weights.pth"
+    weights.touch()
+    sweep.write_text(sweep.read_text() + f"base: {{preset: quick, vfm.weights: {weights}}}\n")
+    push = f"`semprior vfm push tf_efficientnet_lite2 URI --weights '{weights}'`"
+    assert push in refused("submit", sweep, "--cluster", file)
     keys["data"] = f"file://{tmp_path}/nothing"
     sweep.write_text(yaml.safe_dump({"objective": {"holdout/point_score": "max"}, **keys}))
     assert "nothing is there; put it there with" in refused("submit", sweep, "--cluster", file)
@@ -121,19 +125,7 @@ def test_nodes_that_are_coming_count():
     assert launched.coming_nodes([head], config) == [{"CPU": 4.0, "GPU": 1.0, "memory": 10.0}] * 8
     assert len(launched.coming_nodes([head, {"CPU": 4.0, "GPU": 1.0}], config)) == 7
     local = {"provider": {"type": "local", "worker_ips": ["a", "b"]}}
-    assert launched.coming_nodes([{"CPU": 2.0}], local) == [{"CPU": 2.0}] * 2
-    assert launched.coming_nodes([{"CPU": 2.0}] * 3, local) == []
-
-
-def test_packages_that_differ_are_named():
-    here = {"semprior": "0.1.0", "torch": "2.14.1+cpu", "ray": "2.60.0", "timm": "1", "optuna": "5"}
-    assert probe.differences(here, {**here, "torch": "2.14.1"}) == ""
-    assert probe.differences(here, {**here, "ray": "2.61.0"}) == "ray 2.61.0 (here 2.60.0)"
-
-
-def test_the_verdict_is_the_last_line_of_a_job():
-    assert probe.verdict("noise\nprobe: " + json.dumps({"fault": "no"}) + "\nnoise") == {"fault": "no"}
-    assert probe.verdict("Traceback") is None
+    assert launched.coming_nodes([{"CPU": 2.0}], local) == []  # nobody knows what they are
 
 
 def test_a_provider_that_does_not_answer_is_one_line(tmp_path):
@@ -141,3 +133,34 @@ def test_a_provider_that_does_not_answer_is_one_line(tmp_path):
     path.write_text((ROOT / "cluster.yaml").read_text().replace("tune.aws.Provider", "tune.aws.Nothing"))
     with pytest.raises(UserError, match="its head is not to be found"):
         cluster.find_head(path)
+
+
+def test_the_cause_is_told_and_a_launch_is_proposed_only_where_it_helps(tmp_path, monkeypatch):
+    from botocore.exceptions import ClientError
+    from ray.autoscaler._private import commands
+    from ray.autoscaler._private.aws.utils import boto_exception_handler
+
+    path = tmp_path / "cloud.yaml"
+    path.write_text((ROOT / "cluster.yaml").read_text())
+
+    def expired(file):
+        with boto_exception_handler("no instances"):  # as Ray's provider asks
+            raise ClientError({"Error": {"Code": "RequestExpired", "Message": "Request has expired."}}, "Describe")
+
+    def down(file):
+        raise RuntimeError("Head node of cluster (semprior) not found!")
+
+    monkeypatch.setattr(commands, "get_head_node_ip", expired)
+    with pytest.raises(UserError, match="AWS: the session has expired; log in again") as refused:
+        cluster.find_head(path)
+    assert "ray up" not in str(refused.value)
+    monkeypatch.setattr(commands, "get_head_node_ip", down)
+    with pytest.raises(UserError, match=r"not found!; `ray up .*cloud.yaml` first"):
+        cluster.find_head(path)
+
+
+def test_a_key_that_is_given_is_the_only_one_that_is_tried(file, tmp_path, monkeypatch):
+    ssh(tmp_path, monkeypatch, f"echo $* >{tmp_path}/words; echo secret; exec cat >/dev/null")
+    with cluster.reached(file, None):
+        pass
+    assert f"-i {tmp_path}/none -o IdentitiesOnly=yes" in (tmp_path / "words").read_text()

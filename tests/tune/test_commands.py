@@ -15,7 +15,7 @@ from small_sweep import SWEEP
 from semprior.storage import open_storage
 from tune.cli import main
 from tune.commands.ranking import gain_over
-from tune.heartbeat import Heart, last_heartbeat
+from tune.heartbeat import Heart, last_generation
 from tune.ranking import Ranked
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -189,7 +189,7 @@ def test_masks_that_an_objective_needs_and_the_data_lack_are_told_before_the_sta
 
 
 def test_a_sweep_that_runs_or_is_done_is_not_resumed(sweep, refused, told):
-    generation = last_heartbeat(sweep.storage).generation if last_heartbeat(sweep.storage) else 1
+    generation = last_generation(sweep.storage) + 1
     with Heart(sweep.storage, generation) as heart:
         assert "small: is running on" in refused("resume", "small")
         heart.finish("done")

@@ -1,18 +1,22 @@
 """Real sweeps: their trials run, are recorded, stop when asked, and go on; nothing is left behind."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from ray.train import WorkerGroupError
 
-from semprior.errors import UserError
+from semprior.errors import StorageError, UserError
 from tests.tiny import SPLITS
 from tests.tune.real_sweep import STOPPING, new_sweep, ray_cluster, results
-from tune.driver import run_sweep
+from tune.driver import Past, run_sweep
+from tune.order import Order
+from tune.proposals import Proposals
 from tune.results import ResultsStore
+from tune.retention import SupersededError
 from tune.trial import Attempts, Brief
-from tune.work import Order
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +146,7 @@ def test_a_sweep_with_seeds_goes_on_and_ends_when_its_hours_are_over(cluster, fo
     assert (late.state, late.reason, late.epochs) == ("stopped", "the sweep's hours are over", 1)
     assert late.checkpoint and sweep.storage.exists(f"{late.checkpoint}/manifest.json")
     assert set(trials) <= {*first, "0001.0", "0001.1"}  # of the configurations left in the budget none was begun
+    assert all(trial.state != "running" for trial in trials.values())
     (base,) = (entry for entry in store.rank(dict(sweep.spec.objective)) if entry.configuration == 0)
     assert base.trials == tuple(first)
     assert not left_behind()
@@ -153,37 +158,89 @@ def test_a_trial_that_fits_nowhere_is_refused_with_the_numbers(cluster, folder):
         run_sweep(sweep.spec, sweep.storage.uri, 1)
 
 
-class Broken:
+class Breaking:
     """Workers that never begin: nothing of them is in the store."""
 
+    def __init__(self, error):
+        self.error = error
+
     def fit(self):
-        raise RuntimeError("no library of that name")
+        raise self.error
 
     def abort(self):
         """It is over already."""
 
 
-def test_attempts_that_break_off_before_they_begin_come_to_an_end(cluster, folder):
-    hired = []
+@pytest.fixture
+def attempts(cluster, folder, request):
+    """Begin the attempts of a trial whose workers break with an error; what they say last, and how many there were."""
 
-    def hire(order, _folder, _take, _placed):
-        hired.append(order.attempt)
-        return Broken()
+    def run(name, error, where="fit"):
+        hired = []
 
-    order = Order(
-        uri=str(folder / "broken"),
-        data="none",
-        trial="0000",
-        configuration=0,
-        leaves={"seed": 0},
-        params={},
-        objectives=("holdout/point_score",),
-        attempt=0,
-    )
-    attempts = Attempts(Brief(order, before=0, heard=-1, retries=2, folder=str(folder)), hire)
-    assert attempts.next()["done"]
-    attempts.stop()
-    assert len(hired) == 3
-    (trial,) = ResultsStore(order.uri).trials()
+        def hire(order, _folder, _take, _placed):
+            hired.append(order.attempt)
+            if where == "hire":
+                raise error
+            return Breaking(error)
+
+        order = Order(
+            uri=str(folder / name),
+            data="none",
+            trial="0000",
+            configuration=0,
+            leaves={"seed": 0},
+            params={},
+            objectives=("holdout/point_score",),
+            attempt=0,
+        )
+        made = Attempts(Brief(order, before=0, heard=-1, retries=2, folder=str(folder)), hire)
+        request.addfinalizer(made.stop)
+        return made.next(), len(hired), ResultsStore(order.uri).trials()
+
+    return run
+
+
+def test_attempts_that_break_off_before_they_begin_come_to_an_end(attempts):
+    said, hired, (trial,) = attempts("broken", RuntimeError("no library of that name"))
+    assert (said, hired) == ({"done": True}, 3)
     assert (trial.state, trial.epochs) == ("failed", 0)
     assert trial.reason.endswith("no library of that name (after 3 attempts)")
+
+
+def test_a_storage_that_stays_away_ends_no_trial(attempts):
+    said, hired, trials = attempts("away", WorkerGroupError("", {0: StorageError("s3://b/runs: cannot be reached")}))
+    assert said == {"done": True, "left": "s3://b/runs: cannot be reached"}
+    assert (hired, trials) == (3, [])
+
+
+def test_a_trial_that_another_driver_runs_is_left_to_it(attempts):
+    said, hired, trials = attempts("two", WorkerGroupError("", {0: SupersededError("attempt 1 was followed")}))
+    assert said == {"done": True, "left": "attempt 1 was followed; another driver runs this sweep"}
+    assert (hired, trials) == (1, [])
+
+
+def test_what_nobody_foresaw_is_raised_where_tune_waits(attempts):
+    with pytest.raises(RuntimeError, match="the key-value store is gone"):
+        attempts("unforeseen", RuntimeError("the key-value store is gone"), where="hire")
+
+
+def test_an_end_that_cannot_be_recorded_breaks_the_sweep_off_and_raises_nothing(folder, monkeypatch):
+    """Ray Tune would begin the trial anew: it takes whatever is raised there for a fault of the trial."""
+    sweep = new_sweep(folder, "unrecorded", trials=2)
+    past = Past(sweep.spec, ResultsStore(sweep.storage), sweep.storage.uri, 1)
+    proposals = Proposals(past.search, ResultsStore(sweep.storage), [], past.order, past.briefing(""), 2, "asha")
+    order = past.order("0000", 0, {"seed": 0}, {})
+    proposals.live = {"0000": order, "0001": replace(order, trial="0001")}
+
+    def refuse(*_):
+        raise StorageError("s3://b/runs: cannot be reached")
+
+    monkeypatch.setattr("tune.proposals.end_trial", refuse)
+    proposals.on_trial_complete("0000", {"epoch": 4})
+    proposals.on_trial_complete("0000", {"epoch": 4}, error=True)
+    assert proposals.broken == "s3://b/runs: cannot be reached"
+    assert proposals.is_finished()
+    monkeypatch.undo()
+    proposals.on_trial_complete("0001", {"epoch": 4})  # it goes on with the next driver, like the first
+    assert ResultsStore(sweep.storage).trials() == []

@@ -1,7 +1,5 @@
 """What a dry run tells: epochs that early stopping leaves, the cost of recorded trials, and all of it as a table."""
 
-from dataclasses import replace
-
 from made_up import made_up_sweep
 from small_sweep import spec_of
 
@@ -9,6 +7,7 @@ from semprior.data.scenes import write_scenes
 from semprior.storage import open_storage
 from tune.cli import main
 from tune.estimate import epochs_expected, recorded_cost
+from tune.sweep import Resources
 
 BASE = "base: {preset: quick, detector: alclnet, epochs: 45}"
 SHORT = "base: {preset: quick, detector: mlclnet, epochs: 4, data.crop: 64, data.batch: 4, scam.stages: none}"
@@ -25,12 +24,15 @@ def test_epochs_that_successive_halving_leaves(tmp_path):
 
 def test_recorded_trials_that_are_alike_tell_the_cost(tmp_path):
     sweep = made_up_sweep(tmp_path)
-    storage, config = open_storage(sweep.storage.local.parent), sweep.spec.base_config()
-    config = replace(config, scam=replace(config.scam, stages=(2,)))  # of trial 0001
-    cost = recorded_cost(storage, ["small"], config, here=False)
+    storage = open_storage(sweep.storage.local.parent)
+    spec = sweep.spec.model_copy(update={"base": {**sweep.spec.base, "scam.stages": [2]}})  # as trial 0001 has it
+    cost = recorded_cost(storage, ["small"], spec, here=False)
     assert cost.seconds == 2.0
     assert cost.rests_on == "the median of 1 recorded trial of small"
-    assert recorded_cost(storage, ["small"], config, here=True) is None
+    assert recorded_cost(storage, ["small"], spec, here=True) is None
+    others = {"data": "elsewhere"}, {"resources": Resources(cpus=4)}, {"base": {**spec.base, "data.crop": 64}}
+    for other in others:
+        assert recorded_cost(storage, ["small"], spec.model_copy(update=other), here=False) is None
 
 
 def test_a_dry_run_trains_an_epoch_tells_what_it_takes_and_begins_nothing(tmp_path, monkeypatch, capsys):
@@ -45,3 +47,6 @@ def test_a_dry_run_trains_an_epoch_tells_what_it_takes_and_begins_nothing(tmp_pa
     spec_of(tmp_path, (BASE, SHORT), ("cpus: 1,", "cpus: 999,"))
     assert main(["submit", "sweep.yaml", "--dry-run"]) == 2
     assert "a trial takes 999 CPUs" in capsys.readouterr().err
+    spec_of(tmp_path, (BASE, SHORT), ("concurrent: auto", "concurrent: 999"))
+    assert main(["submit", "sweep.yaml", "--dry-run"]) == 2
+    assert "concurrent: 999 trials of 1 CPUs do not fit" in capsys.readouterr().err

@@ -1,15 +1,18 @@
 """A sweep's heartbeat says running, stopped or done; a driver that died is lost; a request to stop is heard."""
 
+import json
 import os
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
+from semprior.errors import UserError
 from semprior.storage import open_storage
-from tune.heartbeat import LOST_AFTER, Heart, last_heartbeat, request_stop
+from tests.tune.real_sweep import wait_for
+from tune.heartbeat import LOST_AFTER, Heart, Heartbeat, hours_before, last_heartbeat, request_stop
 
 
 @pytest.fixture
@@ -45,6 +48,23 @@ def test_a_request_to_stop_is_heard_by_its_generation_alone(sweep):
         while not heart.stop_requested and time.monotonic() < deadline:
             time.sleep(0.01)
         assert heart.stop_requested
+
+
+def test_of_two_drivers_one_runs(sweep):
+    with Heart(sweep, 1, every=0.01) as first:
+        with pytest.raises(UserError, match=r"another driver has begun, the 1\. of this sweep"), Heart(sweep, 1):
+            pass
+        assert not first.stop_requested
+        with Heart(sweep, 2):  # of someone who took the first for lost
+            wait_for(lambda: first.stop_requested)
+
+
+def test_hours_are_those_of_the_drivers_before(sweep):
+    for generation, hours in ((1, 2.0), (2, 0.5), (3, 4.0)):
+        beat = Heartbeat(generation, "stopped", 7.2e3 + 3.6e3 * hours, 7.2e3, "host", "", os.getpid())
+        sweep.put(f"heartbeat/{generation:04d}.json", json.dumps(asdict(beat)).encode())
+    assert hours_before(sweep, 1) == 0
+    assert hours_before(sweep, 3) == pytest.approx(2.5)
 
 
 def test_silence_and_a_process_that_is_gone_are_lost(sweep):

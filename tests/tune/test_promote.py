@@ -6,6 +6,8 @@ import pytest
 from made_up import made_up_sweep
 
 from semprior.errors import UserError
+from semprior.storage import open_storage
+from tune.catalogue import create_sweep
 from tune.cli import main
 from tune.promote import final, interval, promotion, standings
 from tune.records import Record
@@ -26,6 +28,8 @@ def best(sweep):
 def test_the_best_are_trained_in_full_without_search_or_early_stopping(sweep, best):
     spec = promotion(sweep.spec, best, 3, {"epochs": 90})
     assert (spec.scheduler.name, spec.seeds, spec.budget.trials, spec.search) == ("none", 3, 2, {})
+    assert spec.base_config().seed == sweep.spec.base_config().seed + sweep.spec.seeds  # none of the search's
+    assert promotion(sweep.spec, best, 3, {"seed": 7}).base_config().seed == 7
     search = Search(spec)
     asked = [search.ask(), search.ask()]
     assert search.ask() is None
@@ -42,14 +46,19 @@ def test_what_the_search_chose_cannot_be_set_again(sweep, best):
 
 
 def test_standings_are_means_over_seeds_with_a_confidence_interval(sweep, tmp_path):
-    store, values = ResultsStore(tmp_path / "store"), {0: (0.5, 0.6, 0.7), 1: (0.9, 0.8), 2: (0.1,)}
+    store = ResultsStore(tmp_path / "store")
+    values = {0: (0.5, 0.6, 0.7), 1: (0.9, 0.8), 2: (0.1,), 3: (None, 0.95, None), 4: (None,)}
     for number, found in values.items():
         for run, value in enumerate(found):
             of = {"trial": f"{number:04d}.{run}", "configuration": number, "seed": run, "attempt": 1}
+            if value is None:
+                store.append([Record(kind="end", epoch=0, state="failed", **of)])
+                continue
             metrics = {"holdout/point_score": value}
             store.append([Record(kind="report", epoch=0, metrics=metrics, values=(value,), best=True, **of)])
     ranked = standings(store.trials(), maximize=True)
-    assert [standing.configuration for standing in ranked] == [1, 0, 2]
+    assert [standing.configuration for standing in ranked] == [1, 0, 2, 3]  # the last lacks runs
+    assert [standing.missing for standing in ranked] == [0, 0, 0, 2]
     assert ranked[1].mean == pytest.approx(0.6)
     assert ranked[1].interval == pytest.approx(4.302653 * 0.1 / math.sqrt(3))  # Student's t, 2 degrees of freedom
     assert ranked[2].interval is None
@@ -57,6 +66,8 @@ def test_standings_are_means_over_seeds_with_a_confidence_interval(sweep, tmp_pa
     winner = final(sweep.spec, ranked[0])
     assert winner.base["data.holdout"] == 0.0
     assert (winner.seeds, winner.budget.trials) == (1, 1)
+    paper = sweep.spec.model_copy(update={"base": {"preset": "paper", "data.holdout": 0.15}})
+    assert final(paper, ranked[0]).base_config().data.holdout == 0.0
 
 
 def test_faults_are_told_before_anything_runs(sweep, capsys):
@@ -65,3 +76,15 @@ def test_faults_are_told_before_anything_runs(sweep, capsys):
     assert "--set scam.stages: is what the search has chosen" in capsys.readouterr().err
     assert main(["promote", "nothing", "--storage", home]) == 2
     assert not (sweep.storage.local.parent / "small-promoted").exists()
+
+
+def test_a_final_run_of_another_promotion_is_told_before_anything_runs(tmp_path, capsys, monkeypatch):
+    sweep = made_up_sweep(tmp_path)
+    home = sweep.storage.local.parent
+    create_sweep(open_storage(home), "small-final", sweep.spec)
+    monkeypatch.setattr("tune.commands.promote.check_data", lambda _: None)
+    monkeypatch.setattr("tune.commands.promote.run", lambda *_: pytest.fail("it began"))
+    arguments = ["promote", "small", "--storage", str(home), "--final"]
+    assert main(arguments) == 2
+    assert "small-final: exists already and is of another promotion; choose another --id" in capsys.readouterr().err
+    assert not (home / "small-promoted").exists()

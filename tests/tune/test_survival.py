@@ -40,7 +40,7 @@ def sweep_of(folder, name):
 
 def memory(sweep):
     """What search and scheduler know when they are rebuilt from the store."""
-    past = Past(sweep.spec, ResultsStore(sweep.storage), sweep.storage.uri)
+    past = Past(sweep.spec, ResultsStore(sweep.storage), sweep.storage.uri, 2)
     known = {number: (dict(c.parameters), c.runs) for number, c in past.search.history.configurations.items()}
     return known, past.scheduler().rungs
 

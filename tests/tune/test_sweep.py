@@ -88,6 +88,7 @@ REFUSED = [
     ("detector: alclnet", "detector: alcnet", r":3: base: detector: unknown detector 'alcnet'; did you mean"),
     ("preset: quick", "preset: quik", r":3: base: preset: unknown preset 'quik'"),
     ("detector: alclnet", "scam: {scael: 2}", r":3: base: unknown key 'scam.scael'; did you mean 'scam.scale'"),
+    ("detector: alclnet", "data.holdout: 0", r":3: base: data.holdout: expected more than 0: trials are compared on"),
     ("detector: alclnet", "scam.scale: 20", r":3: base: scam.scale must be between 0 and 10"),
     ("  clusters.count", "  seed", r":5: search: seed is not searched: `seeds` sets"),
     # dimensions

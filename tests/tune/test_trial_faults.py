@@ -1,12 +1,15 @@
 """Why an attempt broke off, told in a line, and whether another may help."""
 
+import errno
+
 import pytest
 from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.train import WorkerGroupError
 from ray.train.v2._internal.exceptions import UserExceptionWithTraceback, WorkerHealthCheckFailedError
 
-from semprior.errors import UserError
+from semprior.errors import StorageError, UserError
 from tune.faults import Fault, fault_of, may_try_again
+from tune.retention import SupersededError
 
 
 def group(*errors):
@@ -25,6 +28,9 @@ def own(error):
         (group(own(RuntimeError("connection closed by peer")), own(ValueError("odd"))), "worker", "RuntimeError: "),
         (group(own(UserError("data.batch: too large"))), "user", "data.batch: too large"),
         (group(own(RuntimeError("gloo: reset")), own(UserError("no such folder"))), "user", "no such folder"),
+        (group(own(RuntimeError("gloo: reset")), own(StorageError("the disk is full"))), "storage", "the disk is full"),
+        (group(own(OSError(errno.ENOSPC, "No space left on device", "bank"))), "storage", "[Errno 28] No space left"),
+        (group(own(SupersededError("attempt 1 was followed"))), "superseded", "attempt 1 was followed"),
         (group(own(RuntimeError("CUDA out of memory. Tried to allocate"))), "memory", "out of memory: "),
         (
             group(own(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"))),
@@ -57,6 +63,8 @@ def faults(*kinds):
         (("memory",), 1, True),
         (("memory", "memory"), 2, False),
         (("user",), 1, False),
+        (("storage", "storage"), 2, True),
+        (("storage", "storage", "storage"), 3, False),
         (("preempted",) * 9, 9, True),
     ],
 )

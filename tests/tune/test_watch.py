@@ -5,17 +5,22 @@ import io
 import pytest
 from rich.console import Console
 
-from tune.watch import Row, Speaker, View, headline, picture, short_names, watch
+from semprior.errors import StorageError
+from tune.progress import SweepProgress, TrialProgress
+from tune.tables import short_names
+from tune.watch import Speaker, headline, picture, watch
 
 PARAMS = {"clusters.count": 16, "scam.stages": [1, 2], "scam.scale": 0.123456, "distill.outer_weight": 0.7}
 
 
 def row(number, state="running", epoch=3, **fields):
-    return Row(f"{number:04d}", state, epoch, 10, 2.0, 0.5, 0.5 + number / 100, PARAMS if number else {}, **fields)
+    return TrialProgress(
+        f"{number:04d}", state, epoch, 10, 2.0, 0.5, 0.5 + number / 100, PARAMS if number else {}, **fields
+    )
 
 
 def view(*rows, **fields):
-    return View(
+    return SweepProgress(
         **{"name": "demo", "word": "running", "metric": "holdout/point_score", "maximize": True, **fields}, rows=rows
     )
 
@@ -37,6 +42,27 @@ def test_the_table_shows_what_runs_and_the_best(capsys):
     assert "3/10" in bodies[0] and "0:14" in bodies[0] and "0.123" in bodies[0]
     assert "stopped" in bodies[1]
     assert lines[-1] == "3 not begun, best: trial 0002, holdout/point_score 0.5200"
+
+
+def test_a_storage_that_is_away_for_a_while_does_not_end_the_watching():
+    file, rows = io.StringIO(), [row(0, epoch=1), None, None, row(0, epoch=2), None, row(0, "completed", 10)]
+    views = [one and view(one, trials=1, word="done" if one.state == "completed" else "running") for one in rows]
+
+    def look():
+        seen = views.pop(0)
+        if seen is None:
+            raise StorageError("s3://b/runs: the server cannot be reached")
+        return seen
+
+    assert watch(look, Console(file=file, width=200), poll=0).word == "done"
+    assert file.getvalue().count("the sweep goes on, and is looked at again and again: s3://b/runs") == 2
+    views[:] = [None]
+    with pytest.raises(StorageError):
+        watch(look, Console(file=file), poll=0)
+    views[:] = [view(trials=1), None]
+    alive = iter([True, False])
+    with pytest.raises(StorageError):  # nobody runs it any more
+        watch(look, Console(file=file), poll=0, alive=lambda: next(alive))
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 200])

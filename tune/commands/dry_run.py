@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
-from semprior.errors import UserError
 from semprior.progress import clock, say
 from semprior.storage import open_storage
 from tune.catalogue import FILE, sweep_ids
@@ -15,10 +14,10 @@ from tune.commands.places import jobs_of
 from tune.commands.submit import Request, read_spec
 from tune.estimate import Cost, epochs_expected, recorded_cost, timed_cost
 from tune.local import usable_cpus, usable_gpus
+from tune.resources import concurrency
 from tune.search import Search
 from tune.sweep import SweepSpec
-from tune.tables import print_table
-from tune.watch import short_names, text
+from tune.tables import print_table, short_names, text
 
 _SHOWN = 5  # configurations
 _KEPT = 3  # checkpoints of a running trial: last, previous, best
@@ -36,30 +35,14 @@ def dry_run(request: Request, console: Console) -> None:
     name = request.id or spec.name
     taken = storage.child(name).exists(FILE)
     say(console, f"{name}: to be stored in {storage.uri}" + ("; THE ID IS TAKEN" if taken else ""))
-    slots = slots_here(spec)
-    settings = spec.base_settings()
-    cost = recorded_cost(storage, sweep_ids(storage), settings.config, here=request.address is None)
-    if cost is None and "://" not in spec.data:
+    slots = concurrency(spec, [{"CPU": usable_cpus(), "GPU": usable_gpus()}])
+    cost = recorded_cost(storage, sweep_ids(storage), spec, here=request.address is None)
+    if "://" not in spec.data:
         threads = max(1, int(spec.resources.cpus / spec.resources.workers))
-        cost = timed_cost(settings, Path(spec.data), threads, lambda line: say(console, line))
+        timed = timed_cost(spec.base_settings(), Path(spec.data), threads, lambda line: say(console, line))
+        cost = timed if cost is None else replace(timed, seconds=cost.seconds, rests_on=cost.rests_on)
     _tell(spec, slots, cost, request.address, console)
     _configurations(spec, console)
-
-
-def slots_here(spec: SweepSpec) -> int:
-    """Trials that run at a time on this machine.
-
-    Raises:
-        UserError: not even one fits.
-    """
-    cpus, gpus, one = usable_cpus(), usable_gpus(), spec.resources
-    fit = min(cpus / one.cpus, gpus / one.gpus if one.gpus else math.inf)
-    if fit < 1:
-        raise UserError(
-            f"resources: a trial takes {one.cpus:g} CPUs and {one.gpus:g} GPUs; this machine has {cpus} and {gpus}"
-        )
-    wanted = int(fit) if spec.concurrent == "auto" else min(spec.concurrent, int(fit))
-    return min(wanted, spec.budget.trials * spec.seeds)
 
 
 def _tell(spec: SweepSpec, slots: int, cost: Cost | None, address: str | None, console: Console) -> None:
@@ -83,7 +66,7 @@ def _tell(spec: SweepSpec, slots: int, cost: Cost | None, address: str | None, c
     if cost is not None and cost.memory is not None and cost.checkpoint is not None:
         memory = f"{_bytes(cost.memory)} a worker, {_bytes(cost.memory * one.workers * slots)} in all"
         disk = (_KEPT * slots + max(0, trials - slots)) * cost.checkpoint
-        rows.append(("memory", memory))
+        rows.append(("memory", f"{memory}, by one epoch of the base trained now"))
         rows.append(("disk", f"{_bytes(cost.checkpoint)} a checkpoint, {_bytes(disk)} in all: the best of each trial"))
     print_table(console, {"": "left", " ": "left"}, rows, title="dry run")
 

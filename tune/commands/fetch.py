@@ -16,7 +16,7 @@ from tune.commands.places import sweep_of
 from tune.pull import pull_checkpoint
 from tune.results import ResultsStore
 from tune.summaries import TrialSummary
-from tune.watch import number
+from tune.tables import number
 
 _TRIAL, _RANK = re.compile(r"\d{4,}(\.\d+)?"), re.compile(r"\d{1,3}")
 

@@ -11,8 +11,9 @@ from semprior.progress import say
 from tune.catalogue import Sweep, command, open_sweep, sweep_ids
 from tune.commands.places import storage_of, sweep_of
 from tune.looking import Looker
-from tune.tables import check_format, print_rows, print_table
-from tune.watch import View, headline, number, picture, watch
+from tune.progress import SweepProgress
+from tune.tables import check_format, number, print_rows, print_table
+from tune.watch import headline, picture, watch
 
 
 def list_sweeps(storage: str | None, form: str, console: Console) -> None:
@@ -37,7 +38,7 @@ def list_sweeps(storage: str | None, form: str, console: Console) -> None:
     print_table(console, columns, rows)
 
 
-def _entry(sweep: Sweep, view: View) -> dict[str, Any]:
+def _entry(sweep: Sweep, view: SweepProgress) -> dict[str, Any]:
     ranked = view.ranked()
     return {
         "sweep": sweep.id,

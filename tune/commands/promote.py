@@ -17,8 +17,7 @@ from tune.jobs import Jobs
 from tune.promote import CONFIDENCE, Standing, final, promotion, standings
 from tune.results import ResultsStore
 from tune.sweep import SweepSpec
-from tune.tables import print_table
-from tune.watch import number, short_names, text
+from tune.tables import number, print_table, short_names, text
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,11 @@ def promote(request: Request, console: Console) -> None:
     if not chosen:
         raise UserError(f"{sweep.id}: has no trial with a value to promote")
     spec = promotion(sweep.spec, chosen, request.seeds, parse_settings(request.settings))
-    promoted = _run(request, request.id or f"{sweep.id}-promoted", spec, jobs, console)
+    name, last = request.id or f"{sweep.id}-promoted", f"{request.id or sweep.id}-final"
+    place = storage_of(request.storage)
+    if request.final and place.child(last).exists(FILE) and not place.child(name).exists(FILE):
+        raise UserError(f"{last}: exists already and is of another promotion; choose another --id")
+    promoted = _run(request, name, spec, jobs, console)
     if promoted is None:
         return
     ranked = standings(ResultsStore(promoted.storage).trials(), next(iter(spec.objective.values())) == "max")
@@ -69,7 +72,7 @@ def promote(request: Request, console: Console) -> None:
         say(console, f"fetch the first: {command('pull', promoted, '--out', 'DIR')}")
         return
     say(console, f"configuration {ranked[0].configuration:04d} is trained on all images, none held out")
-    done = _run(request, f"{sweep.id}-final", final(spec, ranked[0]), jobs, console)
+    done = _run(request, last, final(spec, ranked[0]), jobs, console)
     if done is not None:
         say(console, f"fetch it: {command('pull', done, '--out', 'DIR', which='0000')}")
 
@@ -109,6 +112,8 @@ def _show(ranked: list[Standing], metric: str, console: Console) -> None:
     rows = []
     for place, standing in enumerate(ranked, 1):
         spread = "one seed: none" if standing.interval is None else f"± {number(standing.interval)}"
-        cells = [str(place), f"{standing.configuration:04d}", number(standing.mean), spread, str(len(standing.values))]
+        runs = f"{len(standing.values)}"
+        runs += f" of {len(standing.values) + standing.missing}" if standing.missing else ""
+        cells = [str(place), f"{standing.configuration:04d}", number(standing.mean), spread, runs]
         rows.append([*cells, *(text(standing.params.get(key)) for key in keys), clock(standing.seconds)])
     print_table(console, columns, rows, title=f"{metric}, mean over seeds")

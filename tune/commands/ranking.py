@@ -18,8 +18,7 @@ from tune.records import Record
 from tune.repeat import repeat_command
 from tune.results import ResultsStore
 from tune.sweep import METRICS
-from tune.tables import check_format, print_rows, print_table
-from tune.watch import number, short_names, text
+from tune.tables import check_format, number, print_rows, print_table, short_names, text
 
 _MODES: tuple[RankedBy, ...] = ("best", "last", "robust")
 _MATTERED = 400  # trials at most, of a large sweep evenly chosen, that tell which dimensions mattered

@@ -22,8 +22,10 @@ from tune.heartbeat import last_heartbeat
 from tune.here import run_here
 from tune.jobs import CLUSTER_VARIABLE, Job, Jobs
 from tune.looking import Looker
+from tune.progress import SweepProgress
 from tune.sweep import SweepSpec, load_sweep
-from tune.watch import View, watch
+from tune.watch import watch
+from tune.weights import check_weights, refuse_files
 
 _ASK_EVERY = 10.0  # seconds between two questions to a job server
 
@@ -61,7 +63,7 @@ def submit(request: Request, console: Console) -> None:
     begin(create_sweep(open_storage(spec.storage), request.id or spec.name, spec), jobs, request.detach, console)
 
 
-def begin(sweep: Sweep, jobs: Jobs | None, detach: bool, console: Console) -> View | None:
+def begin(sweep: Sweep, jobs: Jobs | None, detach: bool, console: Console) -> SweepProgress | None:
     """Start the first driver of a sweep; its last view, unless it is detached."""
     spec = sweep.spec
     say(console, f"{sweep.id}: {spec.budget.trials * spec.seeds} trials, stored in {sweep.storage.uri}")
@@ -85,11 +87,14 @@ def resume(name: str, storage: str | None, address: str | None, detach: bool, co
     check_data(sweep.spec)
     jobs = jobs_of(address)
     if jobs is not None:
+        job = jobs.find(sweep.storage.uri)
+        if job is not None and not job.over:  # it has yet to begin, or cannot reach the storage
+            raise UserError(f"{name}: job {job.id} of it is {job.state}; end it with `{command('stop', sweep)}`")
         jobs.probe(sweep.spec)
     run(sweep, beat.generation + 1 if beat is not None else 1, jobs, detach, console)
 
 
-def run(sweep: Sweep, generation: int, jobs: Jobs | None, detach: bool, console: Console) -> View | None:
+def run(sweep: Sweep, generation: int, jobs: Jobs | None, detach: bool, console: Console) -> SweepProgress | None:
     """Start a driver and watch it, unless detached.
 
     Raises:
@@ -104,7 +109,7 @@ def run(sweep: Sweep, generation: int, jobs: Jobs | None, detach: bool, console:
     return view
 
 
-def run_there(sweep: Sweep, generation: int, jobs: Jobs, detach: bool, console: Console) -> View | None:
+def run_there(sweep: Sweep, generation: int, jobs: Jobs, detach: bool, console: Console) -> SweepProgress | None:
     """Start a driver as a job and watch it from here; Ctrl-C ends the watching alone."""
     job = jobs.submit(sweep.id, sweep.storage.uri, generation)
     say(console, f"{sweep.id}: submitted to {jobs.target.name} as {job.id}")
@@ -125,7 +130,7 @@ def run_there(sweep: Sweep, generation: int, jobs: Jobs, detach: bool, console: 
     return view
 
 
-def conclude(sweep: Sweep, view: View, console: Console) -> None:
+def conclude(sweep: Sweep, view: SweepProgress, console: Console) -> None:
     """What is to be said when a driver has ended; raises where it ended by a fault of the user."""
     if view.word == "done":
         say(console, f"{sweep.id} is done; its ranking: {command('top', sweep)}")
@@ -145,20 +150,22 @@ def read_spec(request: Request) -> SweepSpec:
 
 
 def check_data(spec: SweepSpec) -> None:
-    """Refuse data that cannot be trained on, and objectives that need masks where there are none."""
-    from semprior.data.layout import find_layout
+    """Refuse data that cannot be trained on, objectives that need masks where there are none, and absent weights."""
+    from semprior.data.layout import all_masked, find_layout
 
+    check_weights(spec)
     if is_address(spec.data):
         spec.require_masks(bool(look(spec.data, "data").about.get("masks")))
         return
-    layout = find_layout(spec.data)
-    masked = {path.stem for path in layout.masks.iterdir()} if layout.masks is not None else set()
-    spec.require_masks(masked.issuperset(layout.splits["train"]))
+    spec.require_masks(all_masked(find_layout(spec.data), "train"))
 
 
 def check_reach(spec: SweepSpec) -> None:
-    """Refuse data that only this machine has: a cluster gets addresses, not data; a shared folder's is file:///..."""
-    if os.environ.get(CLUSTER_VARIABLE) and not is_address(spec.data):
+    """Refuse what only this machine has: a cluster gets addresses, not files; a shared folder's is file:///..."""
+    if not os.environ.get(CLUSTER_VARIABLE):
+        return
+    refuse_files(spec)
+    if not is_address(spec.data):
         raise UserError(
             f"data: {spec.data}: is on this machine only; put it where the cluster fetches it, with"
             f" `semprior data push {shlex.quote(spec.data)} URI`, and write data: URI"
