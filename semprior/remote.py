@@ -16,13 +16,11 @@ Both sides go on where they were cut off: a file that is there whole is not sent
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +30,7 @@ from rich.console import Console
 from semprior.cache import cache_folder
 from semprior.data.layout import all_masked, find_layout
 from semprior.errors import StorageError, UserError
+from semprior.files import locked
 from semprior.storage import CHUNK, Storage, checked_name, open_storage
 from semprior.transfer import Transfer
 
@@ -159,7 +158,7 @@ def fetch(uri: str, kind: Kind, transfer: Transfer) -> Path:
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(folder.with_name(f".{folder.name}.lock"), lambda: transfer.say(f"{uri}: another process fetches")):
+        with locked(folder.with_name(f".{folder.name}.lock"), lambda: transfer.say(f"{uri}: another process fetches")):
             if not folder.is_dir():
                 partial = folder.with_name(f".{folder.name}")
                 _fetch(open_storage(uri), manifest, partial, transfer)
@@ -232,17 +231,6 @@ def _whole(path: Path, part: Part) -> bool:
         return False
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest() == part.sha256
-
-
-@contextmanager
-def _locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    with path.open("ab") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waiting()
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 def local_data(place: str | Path, console: Console | None = None) -> Path:

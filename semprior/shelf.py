@@ -14,7 +14,6 @@ what is no longer used may be deleted at any time.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import shutil
 import tempfile
@@ -27,6 +26,7 @@ import numpy as np
 
 from semprior.data.folders import appearing
 from semprior.errors import UserError
+from semprior.files import locked
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -50,8 +50,7 @@ def shelved(cache: Path | None, key: str, make: Callable[[], Iterable[Arrays]]) 
     if found is not None:
         return found
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / f".{key}.lock").open("ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(folder.parent / f".{key}.lock"):
         found = _mapped(folder)
         if found is not None:
             return found
