@@ -101,8 +101,9 @@ def run_sweep(
         )
     if proposals.broken:
         raise UserError(proposals.broken)
-    if not halt.asked:
-        _cut(store, [*proposals.live.values(), *proposals.waiting])
+    left = [*proposals.live.values(), *proposals.waiting]
+    if left and not halt.asked:
+        _cut(store, left)
     return not halt.asked
 
 
