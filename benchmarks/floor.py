@@ -3,7 +3,8 @@
 Operations are those of all convolutions in 16 bit: forward once through the encoder and twice through the decoder
 (teacher and student), backward once through both. Bytes are what convolutions must read and write in 16 bit if what
 lies between them is free: forward input and result, backward the gradient twice, input and its gradient. Both are of
-an inner step; an outer step is two of them. No way of computing convolutions directly is faster than the larger one.
+an inner step; an outer step is two of them. The matrix rate is the best that this machine showed in a matrix product
+or in a convolution on its own, so no way of computing convolutions directly is faster than the larger of the two.
 """
 
 import time
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -26,7 +28,7 @@ class Floor:
     Attributes:
         operations: floating-point, a product and its sum counted as two.
         bytes: read and written.
-        matrix_rate: operations a second of a large matrix product in bfloat16.
+        matrix_rate: operations a second in bfloat16, see `matrix_rate`.
         bandwidth: bytes a second, read and written, of a copy that fits no cache.
     """
 
@@ -45,20 +47,47 @@ class Floor:
         """Seconds by the bandwidth."""
         return self.bytes / self.bandwidth
 
+    @property
+    def seconds(self) -> float:
+        """The larger of both."""
+        return max(self.operations_s, self.bytes_s)
+
 
 def floor(name: str, batch: int, size: int, device: str) -> Floor:
     """What bounds an inner step of the detector `name` on this machine, on as many threads as torch has."""
     operations, moved = step_work(name, batch, size)
-    side = 2048 if device == "cpu" else 8192
-    a, b = (torch.randn(side, side, device=device).bfloat16() for _ in range(2))
+    return Floor(operations, moved, matrix_rate(device), bandwidth(device))
+
+
+def matrix_rate(device: str) -> float:
+    """Operations a second in bfloat16: the best of two matrix products and two convolutions of 3x3."""
+    cpu = device == "cpu"
+    rates = []
+    for side in (1024, 2048) if cpu else (4096, 8192):
+        a, b = (torch.randn(side, side, device=device).bfloat16() for _ in range(2))
+        rates.append(2 * side**3 / _best(lambda a=a, b=b: a @ b, device))
+    for channels, side in (64, 128), (128, 64):
+        x = torch.randn(16 if cpu else 64, channels, side, side, device=device).bfloat16()
+        x = x.to(memory_format=torch.channels_last)
+        kernel = torch.randn(channels, channels, 3, 3, device=device).bfloat16().to(memory_format=torch.channels_last)
+        operations = 2 * 9 * channels * x.numel()
+        rates.append(operations / _best(lambda x=x, kernel=kernel: F.conv2d(x, kernel, padding=1), device))
+    return max(rates)
+
+
+def bandwidth(device: str) -> float:
+    """Bytes a second, read and written, of a copy that fits no cache."""
     source = torch.ones(1 << (25 if device == "cpu" else 28), device=device)
     target = torch.empty_like(source)
-    return Floor(
-        operations=operations,
-        bytes=moved,
-        matrix_rate=2 * side**3 / _best(lambda: a @ b, device),
-        bandwidth=2 * source.nbytes / _best(lambda: target.copy_(source), device),
-    )
+    return 2 * source.nbytes / _best(lambda: target.copy_(source), device)
+
+
+def forward_work(name: str, pixels: float) -> float:
+    """Operations of the student's forward on that many pixels of images whose sides are multiples of 32."""
+    detector, side = create_detector(name).eval().to("meta"), 256
+    with FlopCounterMode(display=False) as counted, torch.no_grad():
+        detector(torch.empty(1, 3, side, side, device="meta"))
+    return counted.get_total_flops() * pixels / side**2
 
 
 def step_work(name: str, batch: int, size: int) -> tuple[float, float]:

@@ -29,7 +29,7 @@ from benchmarks.plain.vfm import PUBLISHED_VFM
 from benchmarks.step_check import TOLERANCE, Check, check_gradients
 from benchmarks.step_paths import Setting, Timing, time_ours, time_plain
 
-Result = dict[str, float | str | None]
+Result = dict[str, float | list[float] | str | None]
 VARIANTS = ("eager", "compiled", "graph")
 
 
@@ -100,6 +100,10 @@ def _result(plain: Timing, ours: Timing, bound: Floor) -> Result:
         "cpu_ratio": plain.inner_cpu_s / ours.inner_cpu_s,
         "ours_first_s": ours.start_s,
         "kernel_share": ours.kernel_share,
+        "ours_range_s": list(ours.range_s),
+        "plain_range_s": list(plain.range_s),
+        "floor_s": bound.seconds,
+        "outer_floor_s": 2 * bound.seconds,
         "floor_operations_s": bound.operations_s,
         "floor_bytes_s": bound.bytes_s,
         "matrix_tflops": bound.matrix_rate / 1e12,
@@ -124,28 +128,38 @@ def _describe_check(name: str, check: Check) -> str:
 
 
 def _describe(name: str, plain: Timing, ours: Timing, bound: Floor) -> str:
-    lines = [
-        f"{name}: inner step  plain {plain.inner_s:7.3f} s  ours {ours.inner_s:7.3f} s"
-        f"  ratio {plain.inner_s / ours.inner_s:5.1f}",
-    ]
+    lines = [_line(f"{name}: inner step", plain.inner_s, ours.inner_s, bound.seconds)]
     if plain.outer_s and ours.outer_s:
-        lines.append(
-            f"{name}: outer step  plain {plain.outer_s:7.3f} s  ours {ours.outer_s:7.3f} s"
-            f"  ratio {plain.outer_s / ours.outer_s:5.1f}"
-        )
+        lines.append(_line(f"{name}: outer step", plain.outer_s, ours.outer_s, 2 * bound.seconds))
     lines.append(
-        f"{name}: of the inner step, batches {plain.batch_s:.3f} s and {ours.batch_s:.3f} s, the VFM {plain.vfm_s:.3f}"
-        f" s and {ours.vfm_s:.3f} s; processor time {plain.inner_cpu_s:.1f} s and {ours.inner_cpu_s:.1f} s;"
-        f" peak memory {plain.peak_gb or math.nan:.1f} GB and {ours.peak_gb or math.nan:.1f} GB"
+        f"{name}: inner steps from {_range(plain)} and {_range(ours)}; batches {_short(plain.batch_s)} and"
+        f" {_short(ours.batch_s)}, the VFM {_short(plain.vfm_s)} and {_short(ours.vfm_s)}; processor time"
+        f" {plain.inner_cpu_s:.1f} s and {ours.inner_cpu_s:.1f} s; peak memory {plain.peak_gb or math.nan:.1f} GB and"
+        f" {ours.peak_gb or math.nan:.1f} GB; ours' first step {_short(ours.start_s)}"
     )
-    above = ours.inner_s / max(bound.operations_s, bound.bytes_s)
     lines.append(
-        f"{name}: floor of an inner step {bound.operations_s:.3f} s of operations ({bound.operations / 1e9:.0f} GFLOP"
-        f" at {bound.matrix_rate / 1e9:.0f} GFLOP/s) and {bound.bytes_s:.3f} s of bytes ({bound.bytes / 1e9:.1f} GB"
-        f" at {bound.bandwidth / 1e9:.0f} GB/s); ours is {above:.2f} floors"
-        f"{'' if ours.kernel_share is None else f', kernels {ours.kernel_share:.0%} of it'}"
+        f"{name}: floor of an inner step {_short(bound.operations_s)} of operations ({bound.operations / 1e9:.0f} GFLOP"
+        f" at {bound.matrix_rate / 1e9:.0f} GFLOP/s), {_short(bound.bytes_s)} of bytes ({bound.bytes / 1e9:.1f} GB"
+        f" at {bound.bandwidth / 1e9:.0f} GB/s)"
+        f"{'' if ours.kernel_share is None else f'; kernels {ours.kernel_share:.0%} of ours'}"
     )
     return "\n".join(lines)
+
+
+def _line(what: str, plain: float, ours: float, bound: float) -> str:
+    return (
+        f"{what}  plain {_short(plain)}  ours {_short(ours)}  ratio {plain / ours:.1f}  floor {_short(bound)}"
+        f"  gap {_short(ours - bound)}"
+    )
+
+
+def _range(timing: Timing) -> str:
+    least, most = timing.range_s
+    return f"{_short(least)} to {_short(most)}"
+
+
+def _short(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.1f} ms"
 
 
 if __name__ == "__main__":

@@ -1,16 +1,23 @@
-"""Does the fast path of `semprior` compute what the plain path does? Losses and gradients on equal features.
+"""Does the fast path of `semprior` compute what the plain path does? Losses and gradients over three steps.
 
 Networks of ReLUs and maxima amplify rounding: where a pre-activation lies at 0 to within rounding, two orders of the
 same sum give different gradients, and one activation in a million moves the whole gradient by 1e-3. In fp32 the plain
-path itself is that far from its own result in float64 (`noise`). So the mathematics is compared in float64, in the
-fast memory layout, over three steps; and fp32 is compared in the plain layout, where most operations round alike, as
-the median of three draws, so that one unlucky activation does not decide.
+path itself is that far from its own result in float64 (`noise`), and AdamW, whose first step goes by the signs of a
+gradient, makes 1e-2 of it two steps later. So the plain path takes two inner steps and an outer one, and ours is asked
+for its own from the weights that plain has come to:
+
+- in fp32 and the plain layout, where most operations round alike, losses and gradients are held to `TOLERANCE`;
+- in fp32 and the fast layout, with the compiled layers, losses are held to it, and gradients may be no further from
+  float64 than `WORSE` times the plain path's own;
+- in float64 and the fast layout all is held to it, running statistics and the move of an outer step, too.
+
+The median of three draws counts, so that one unlucky activation does not decide.
 """
 
 import copy
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -28,24 +35,25 @@ from semprior.models.detector import create_detector
 from semprior.models.scam import SCAM
 from semprior.models.teacher import Teacher as FastTeacher
 
-TOLERANCE = 1e-4  # of fp32; float64 is held to a hundredth of it
+TOLERANCE = 1e-5  # relative
+WORSE = 3.0  # times as far from float64 as the plain path, at most: both are luck of the same kind
 _CLUSTERS = 6
 _Gradients = dict[str, Tensor]  # by group: detector and either modulator or alpha
 
 
 @dataclass(frozen=True)
 class Check:
-    """Relative differences of fast from plain, |a - b| / |b|.
+    """Relative differences of fast from plain, |a - b| / |b|, the largest over the three steps.
 
-    Of losses, and of gradients as whole vectors: the largest over detector, modulator and alpha, inner and outer.
+    Of losses, and of gradients as whole vectors: the largest over detector, modulator and alpha.
 
     Attributes:
-        loss: in fp32; the median of the draws, like all that is in fp32.
+        loss: in fp32, both layouts.
         gradient: in fp32, plain layout.
-        channels_last: in fp32, fast layout; not held to the tolerance.
+        channels_last: in fp32, fast layout, from the plain path in float64.
         noise: of the plain path in fp32 from itself in float64; says nothing of ours.
-        gradient64: in float64, fast layout, over three steps (losses are taken in float32 even then).
-        running64: of BatchNorm's running statistics after those steps.
+        gradient64: in float64, fast layout, the hypergradient included (losses are taken in float32 even then).
+        running64: of BatchNorm's running statistics, likewise.
     """
 
     loss: float
@@ -58,7 +66,8 @@ class Check:
     @property
     def passed(self) -> bool:
         """Whether fast and plain agree."""
-        return max(self.loss, self.gradient) <= TOLERANCE and max(self.gradient64, self.running64) <= TOLERANCE / 100
+        equal = max(self.loss, self.gradient, self.gradient64, self.running64) <= TOLERANCE
+        return equal and self.channels_last <= WORSE * self.noise
 
 
 @dataclass(frozen=True)
@@ -103,15 +112,8 @@ def check_gradients(name: str, batch: int = 2, size: int = 64, seeds: Sequence[i
         size: their side, pixels, a multiple of 32.
         seeds: of weights, images and maps, one a draw.
     """
-    draws = []
-    for seed in seeds:
-        fast, plain = _pair(name, seed)
-        fast64, plain64 = fast.to(torch.float64, torch.channels_last), plain.to(torch.float64)
-        draws.append(_one_step(fast, plain, _batch(batch, size)))
-    loss, gradient, channels_last, noise = (statistics.median(column) for column in zip(*draws, strict=True))
-    data = [_as(_batch(batch, size), torch.float64) for _ in range(2)]
-    gradient64, running64 = _three_steps(fast64, plain64, data, DETECTORS[name].learning_rate)
-    return Check(loss, gradient, channels_last, noise, gradient64, running64)
+    draws = [_draw(name, seed, batch, size) for seed in seeds]
+    return Check(*map(statistics.median, zip(*map(astuple, draws), strict=True)))
 
 
 def _pair(name: str, seed: int) -> tuple[_Fast, _Plain]:
@@ -128,46 +130,55 @@ def _pair(name: str, seed: int) -> tuple[_Fast, _Plain]:
     return _Fast(fast, nn.Parameter(alpha), config), _Plain(plain, nn.Parameter(alpha.clone()))
 
 
-def _one_step(fast: _Fast, plain: _Plain, data: PlainBatch) -> tuple[float, float, float, float]:
-    """`loss`, `gradient`, `channels_last` and `noise` of one draw."""
-    laid_out, exact = fast.to(torch.float32, torch.channels_last), plain.to(torch.float64)
-    found: list[tuple[float, float, float, float]] = []
-    for kind in ("inner", "outer"):
-        loss, reference = plain.gradients(kind, data)
-        mine, gradients = fast.gradients(kind, data)
+def _draw(name: str, seed: int, batch: int, size: int) -> Check:
+    """One draw of weights, images and maps; plain steps in fp32, and after each step the others take its weights."""
+    fast, plain = _pair(name, seed)
+    laid_out = fast.to(torch.float32, torch.channels_last)
+    fast64, plain64 = fast.to(torch.float64, torch.channels_last), plain.to(torch.float64)
+    data, rate = [_batch(batch, size) for _ in range(2)], DETECTORS[name].learning_rate
+    data64 = [_as(one, torch.float64) for one in data]
+    adam = plain_bilevel.inner_optimizer(plain.model, rate)
+    found: list[Check] = []
+    for kind, place in (("inner", 0), ("inner", 1), ("outer", 0)):
+        one, one64 = data[place], data64[place]
+        loss, reference = plain.gradients(kind, one)
+        mine, gradients = fast.gradients(kind, one)
+        other, fast_layout = laid_out.gradients(kind, one)
+        truth = plain64.gradients(kind, one64)[1]
         found.append(
-            (
-                abs(mine - loss) / abs(loss),
-                _difference(gradients, reference),
-                _difference(laid_out.gradients(kind, data)[1], reference),
-                _difference(reference, exact.gradients(kind, _as(data, torch.float64))[1]),
+            Check(
+                loss=max(abs(mine - loss), abs(other - loss)) / abs(loss),
+                gradient=_difference(gradients, reference),
+                channels_last=_difference(fast_layout, truth),
+                noise=_difference(reference, truth),
+                gradient64=_difference(fast64.gradients(kind, one64)[1], truth),
+                running64=_relative(_running(fast64.model.detector), _running(plain64.model.detector)),
             )
         )
-    inner, outer = found
-    return tuple(max(pair) for pair in zip(inner, outer, strict=True))  # type: ignore[return-value]
+        if kind == "inner":
+            plain_bilevel.inner_step(plain.model, plain.alpha, one, adam)
+            plain64.model.load_state_dict(plain.model.state_dict())
+            for follower in (fast, laid_out, fast64):
+                copy_weights(plain.model.detector, follower.model.detector)
+                copy_weights(plain.model.modulator, follower.model.scam)
+    worst = Check(*map(max, zip(*map(astuple, found), strict=True)))
+    moved = _difference(*_hypergradients(fast64, plain64, data64, rate))
+    return replace(worst, gradient64=max(worst.gradient64, moved))
 
 
-def _three_steps(fast: _Fast, plain: _Plain, data: Sequence[PlainBatch], rate: float) -> tuple[float, float]:
-    """Two inner steps and an outer one on both; `gradient64` and `running64`."""
-    fast_adam = torch.optim.AdamW(fast.model.parameters(), lr=rate, weight_decay=0.01)
-    plain_adam = plain_bilevel.inner_optimizer(plain.model, rate)
-    batches = [_ours(one) for one in data]
-    worst = 0.0
-    for one, batch in zip(data, batches, strict=True):
-        worst = max(worst, _difference(fast.gradients("inner", one)[1], plain.gradients("inner", one)[1]))
-        fast_bilevel.inner_step(fast.model, fast.alpha, batch, fast_adam, fast.config)
-        plain_bilevel.inner_step(plain.model, plain.alpha, one, plain_adam)
-    # Plain descent at rate 1, so that the move is the hypergradient.
+def _hypergradients(
+    fast: _Fast, plain: _Plain, data: Sequence[PlainBatch], rate: float
+) -> tuple[_Gradients, _Gradients]:
+    """How an outer step moves both under plain descent at rate 1: by the hypergradient."""
     before = _phi(fast), _phi(plain)
     fast_sgd, plain_sgd = (torch.optim.SGD([*s.model.detector.parameters(), s.alpha], lr=1.0) for s in (fast, plain))
-    fast_bilevel.outer_step(fast.model, fast.alpha, batches[0], batches[1], fast_sgd, rate, fast.config)
+    fast_bilevel.outer_step(fast.model, fast.alpha, _ours(data[0]), _ours(data[1]), fast_sgd, rate, fast.config)
     plain_bilevel.outer_step(plain.model, plain.alpha, data[0], data[1], plain_sgd, rate)
     mine, theirs = (
         {group: after[group] - start[group] for group in start}
         for start, after in zip(before, (_phi(fast), _phi(plain)), strict=True)
     )
-    running = _relative(_running(fast.model.detector), _running(plain.model.detector))
-    return max(worst, _difference(mine, theirs)), running
+    return mine, theirs
 
 
 def _batch(count: int, size: int) -> PlainBatch:

@@ -60,6 +60,7 @@ class Timing:
 
     Attributes:
         inner_s: an inner step, its batch included.
+        range_s: the shortest and the longest of them.
         batch_s: of it, cropping, augmenting and, from the bank, the VFM's maps.
         vfm_s: of it, the VFM's forward; 0 with a bank.
         inner_cpu_s: processor time of an inner step, over all threads: what it costs where the machine is shared.
@@ -71,6 +72,7 @@ class Timing:
     """
 
     inner_s: float
+    range_s: tuple[float, float]
     batch_s: float
     vfm_s: float
     inner_cpu_s: float
@@ -162,8 +164,7 @@ def time_ours(setting: Setting) -> Timing:
     from semprior.models.features import Features
     from semprior.models.vfm import load_vfm
 
-    if setting.device == "cpu":
-        keep_freed_memory()
+    keep_freed_memory()
     torch.manual_seed(0)
     device = torch.device(setting.device)
     config = resolve(preset="standard", environment={}).config
@@ -242,6 +243,7 @@ def _measure(setting: Setting, inner: Step, outer: Step) -> Timing:
     peak = torch.cuda.max_memory_allocated() if setting.device.startswith("cuda") else peak_memory()
     return Timing(
         inner_s=statistics.median(sum(lap) for lap in laps),
+        range_s=(min(map(sum, laps)), max(map(sum, laps))),
         batch_s=statistics.median(lap[0] for lap in laps),
         vfm_s=statistics.median(lap[1] for lap in laps),
         inner_cpu_s=statistics.median(busy),

@@ -1,16 +1,19 @@
 """Images a second of what surrounds the steps: batches, whole-image evaluation, label evolution; plain against ours.
 
-    python -m benchmarks.throughput [--data DIR] [--lines batches evaluation evolution] [--vfm NAME] [--json]
+    python -m benchmarks.throughput [--data DIR] [--lines batches evaluation evolution] [--vfm NAME ...] [--json]
 
-- `batches`, one core: crops of 256, augmented. Plain decodes every image anew and works on one at a time, without
-  features, as published; ours delivers the VFM's features from a warm bank, too, as the step takes them.
-- `evaluation`, all cores: the test images through an untrained detector, and all metrics. Plain is fp32, one image at a
-  time, and loops over components; ours is bf16 in batches of one size. An untrained detector sees targets everywhere
-  or nowhere, so that metrics are taken of the true masks, moved by a pixel.
+- `batches`, one core: crops of 256, augmented, a line for each vision model. Plain decodes every image anew and works
+  on one at a time, without features, as published; ours draws from the pictures and pseudo-masks of a run and delivers
+  the model's features from a warm bank, too, as the step takes them.
+- `evaluation`, all cores, by the clock: the test images through an untrained detector, and all metrics. Plain is fp32,
+  one image at a time, and loops over components; ours is bf16 in batches of one size. An untrained detector sees
+  targets everywhere or nowhere, so that metrics are taken of the true masks, moved by a pixel.
 - `evolution`, one core: one evolution of the soft masks of all images towards blurred true masks.
 
-Figures are images per second of processor time (times the threads, for evaluation), the best of the rounds, which
-other work on the machine changes little; `_clock` are by the clock.
+Figures are the best of the rounds. Of what runs on one core they are images per second of processor time, which other
+work on the machine changes little; `_clock` are by the clock. Beside them stands what bounds ours (`benchmarks.floor`):
+of evaluation the operations over the measured matrix rate, of batches the bytes that must be written, and of the
+features also read, over the measured bandwidth of one core. Evolution is bound by neither.
 """
 
 import argparse
@@ -27,27 +30,32 @@ from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
+from benchmarks.floor import bandwidth, forward_work, matrix_rate
 from benchmarks.machine import describe_machine, load
 from benchmarks.plain import augment, labels
 from benchmarks.plain.detectors import DETECTORS
 from benchmarks.plain.metrics import metrics
+from benchmarks.plain.vfm import PUBLISHED_VFM
 from semprior.allocator import keep_freed_memory
-from semprior.config import Config, DataConfig
+from semprior.config import Config, resolve
 from semprior.data.batches import Normalisation, Pool, draw_batch, epoch_batches
 from semprior.data.layout import Layout, Scene, find_layout, intensity_range, read_scenes
 from semprior.errors import UserError
 from semprior.evaluate import score
 from semprior.infer import student_probabilities
 from semprior.labels.evolve import evolve
+from semprior.labels.pseudo_masks import PseudoMasks
 from semprior.models.bank import FeatureBank
 from semprior.models.detector import create_detector
 from semprior.models.features import Features
-from semprior.models.vfm import load_vfm
+from semprior.models.vfm import STRIDE, load_vfm
+from semprior.prepare import read_training_set
 
 DATA = Path("../shared/data/sirst-v1")
 LINES = ("batches", "evaluation", "evolution")
 MEAN, STD = 0.4339, 0.1152  # SIRST v1
 CROP, BATCH = 256, 16
+VFMS = ("tf_efficientnet_lite2", PUBLISHED_VFM)
 BARS = {"batches": 1500, "evaluation mlclnet": 40, "evaluation alclnet": 50, "evolution": 5000}
 Figures = dict[str, float]
 
@@ -57,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.throughput", description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=DATA, help=f"a data set with masks (default {DATA})")
     parser.add_argument("--lines", nargs="+", default=list(LINES), choices=list(LINES))
-    parser.add_argument("--vfm", default="tf_efficientnet_lite2", help="whose features ours delivers; random weights")
+    parser.add_argument("--vfm", nargs="+", default=list(VFMS), help="whose features ours delivers; random weights")
     parser.add_argument("--rounds", type=int, default=2, help="the best of them counts")
     parser.add_argument("--images", type=int, default=48, help="of evaluation; plain takes a quarter of them")
     parser.add_argument("--json", action="store_true", help="one object on standard output")
@@ -71,8 +79,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         Console(stderr=True, soft_wrap=True).print(str(error), markup=False, highlight=False)
         return 2
-    if "batches" in options.lines:
-        figures["batches"] = _on_one_core(lambda: batches(layout, train, options.vfm, options.rounds))
+    with tempfile.TemporaryDirectory(prefix="semprior-batches-") as cache:
+        for vfm in options.vfm if "batches" in options.lines else ():
+            drawn = _on_one_core(lambda vfm=vfm: batches(layout, vfm, options.rounds, Path(cache)))
+            figures[f"batches {vfm}"] = drawn
     if "evolution" in options.lines:
         figures["evolution"] = _on_one_core(lambda: evolution(train, options.rounds))
     if "evaluation" in options.lines:  # last: it keeps freed memory in the process, which would speed the plain up
@@ -83,40 +93,54 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         print(json.dumps(figures | {"machine": describe_machine(), "load_before": busy}))
         return 0
-    table = Table("images a second", "plain", "ours", "ratio", "bar", title=describe_machine(), title_justify="left")
+    columns = ("images a second", "plain", "ours", "ratio", "bar", "bound")
+    table = Table(*columns, title=f"{describe_machine()}; load before: {busy}", title_justify="left")
     for name, found in figures.items():
-        cells = f"{found['plain']:.1f}", f"{found['ours']:.1f}", f"{found['ours'] / found['plain']:.1f}"
-        table.add_row(name, *cells, str(BARS[name]))
+        cells = f"{found['plain']:.1f}", f"{found['ours']:.1f}", f"{found['ratio']:.1f}"
+        bar = next(str(value) for line, value in BARS.items() if name.startswith(line))
+        table.add_row(name, *cells, bar, f"{found['bound']:.0f}" if "bound" in found else "")
     Console(soft_wrap=True).print(table)
     return 0
 
 
-def batches(layout: Layout, scenes: Sequence[Scene], vfm_name: str, rounds: int) -> Figures:
-    """Crops a second on one core."""
-    softs = [np.where(_mask(scene), 255, 0).astype(np.uint8) for scene in scenes]
+def batches(layout: Layout, vfm_name: str, rounds: int, cache: Path) -> Figures:
+    """Crops a second on one core.
+
+    Args:
+        layout: of the data set.
+        vfm_name: whose features ours delivers.
+        rounds: passes that count.
+        cache: folder of pictures, seeds and feature banks.
+    """
+    resolved = resolve("standard", flags={"data.crop": CROP, "data.batch": BATCH}, environment={})
+    run = read_training_set(layout, resolved, _unheard, cache)
+    pseudo_masks = PseudoMasks.start(resolved.config, run)
+    softs = [pseudo_masks.soft[index] for index in pseudo_masks.members]
     rng = np.random.default_rng(0)
 
     def plain() -> int:
-        chosen = epoch_batches(range(len(scenes)), BATCH, rng)
-        for indices in chosen:
-            decoded = [cv2.imread(str(layout.images[scenes[i].name][0]), cv2.IMREAD_GRAYSCALE) for i in indices]
-            augment.batch(decoded, [softs[i] for i in indices], rng, MEAN, STD, CROP)
+        chosen = epoch_batches(range(len(softs)), BATCH, rng)
+        for places in chosen:
+            names = [run.scenes[pseudo_masks.members[place]].name for place in places]
+            decoded = [cv2.imread(str(layout.images[name][0]), cv2.IMREAD_GRAYSCALE) for name in names]
+            augment.batch(decoded, [softs[place] for place in places], rng, MEAN, STD, CROP)
         return BATCH * len(chosen)
 
     vfm = load_vfm(vfm_name, "random")
-    config = DataConfig(crop=CROP, batch=BATCH, augment=0.5)
-    with tempfile.TemporaryDirectory(prefix="semprior-batches-") as folder:
-        features = Features(vfm, FeatureBank.build(Path(folder), vfm, [scene.image for scene in scenes]))
-        pool = Pool(scenes, softs, np.zeros(len(scenes), np.int64))
+    features = Features(vfm, FeatureBank.build(cache, vfm, [scene.image for scene in run.scenes]))
+    pool = Pool(run.scenes, pseudo_masks.soft, run.clusters)
 
-        def ours() -> int:
-            chosen = epoch_batches(range(len(scenes)), BATCH, rng)
-            for indices in chosen:
-                device = torch.device("cpu")
-                draw_batch(pool, indices, config, Normalisation(MEAN, STD), features.crops, device, rng)
-            return BATCH * len(chosen)
+    def ours() -> int:
+        chosen = epoch_batches(pseudo_masks.members, BATCH, rng)
+        for indices in chosen:
+            device, data = torch.device("cpu"), resolved.config.data
+            draw_batch(pool, indices, data, run.normalisation, features.crops, device, rng)
+        return BATCH * len(chosen)
 
-        return _merged(_rate("plain", plain, rounds), _rate("ours", ours, rounds))
+    tokens = (CROP // STRIDE) ** 2 * sum(vfm.map_channels)
+    crop_bytes = 4 * (3 + 1) * CROP**2 + 2 * 2 * tokens
+    found = _merged(_rate("plain", plain, rounds), _rate("ours", ours, rounds))
+    return found | {"bound": bandwidth("cpu") / crop_bytes}
 
 
 def evolution(scenes: Sequence[Scene], rounds: int) -> Figures:
@@ -151,7 +175,7 @@ def plain_evaluation(name: str, scenes: Sequence[Scene], rounds: int) -> Figures
         metrics([_predicted(scene) for scene in scenes], [_mask(scene) for scene in scenes])
         return len(scenes)
 
-    return _rate("plain", run, rounds, torch.get_num_threads())
+    return _rate("plain", run, rounds, by_clock=True)
 
 
 def evaluation(name: str, scenes: Sequence[Scene], rounds: int) -> Figures:
@@ -165,19 +189,21 @@ def evaluation(name: str, scenes: Sequence[Scene], rounds: int) -> Figures:
         score([_predicted(scene).astype(np.float32) for scene in scenes], [_mask(scene) for scene in scenes], Config())
         return len(scenes)
 
-    return _rate("ours", run, rounds, torch.get_num_threads())
+    pixels = sum(-(-image.shape[0] // 32) * -(-image.shape[1] // 32) * 32**2 for image in images) / len(images)
+    bound = matrix_rate("cpu") / forward_work(name, pixels)
+    return _rate("ours", run, rounds, by_clock=True) | {"bound": bound}
 
 
-def _rate(name: str, work: Callable[[], int], rounds: int, threads: int = 1) -> Figures:
+def _rate(name: str, work: Callable[[], int], rounds: int, *, by_clock: bool = False) -> Figures:
     """Items a second; one round more, before those that count, warms up."""
     work()
     processor, clock = [], []
     for _ in range(rounds):
         began = time.process_time(), time.perf_counter()
         count = work()
-        processor.append(threads * count / (time.process_time() - began[0]))
+        processor.append(count / (time.process_time() - began[0]))
         clock.append(count / (time.perf_counter() - began[1]))
-    return {name: max(processor), f"{name}_clock": max(clock)}
+    return {name: max(clock) if by_clock else max(processor), f"{name}_clock": max(clock)}
 
 
 def _merged(plain: Figures, ours: Figures) -> Figures:
@@ -194,6 +220,10 @@ def _on_one_core(work: Callable[[], Figures]) -> Figures:
     finally:
         cv2.setNumThreads(before[0])
         torch.set_num_threads(before[1])
+
+
+def _unheard(_text: str) -> None:
+    """What a run would be told of its data is not what is measured."""
 
 
 def _mask(scene: Scene) -> np.ndarray:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from semprior.config import Config
 from semprior.data.batches import Batch
+from semprior.devices import uses_bf16
 from semprior.losses import cluster_weights, inner_loss, outer_loss
 from semprior.models.teacher import Teacher
 from semprior.parallel import average_, global_mean
@@ -26,7 +27,7 @@ class NonFiniteLossError(ArithmeticError):
 
 def autocast(config: Config, device: torch.device) -> torch.autocast:
     """The precision in which the networks run; losses are always taken in float32."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16")
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=uses_bf16(config.precision, device))
 
 
 def inner_objective(teacher: Teacher, alpha: Tensor, batch: Batch, config: Config) -> Tensor:
@@ -60,9 +61,10 @@ def inner_step(
         NonFiniteLossError: before anything was stepped.
     """
     loss = inner_objective(teacher, alpha, batch, config)
-    value = _finite(loss)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    apply_gradients(optimizer, parameters, gradients(loss, parameters), config.optim.clip)
+    direction = gradients(loss, parameters)
+    value = _finite(loss)  # waits for an accelerator, so it comes after all that can be queued
+    apply_gradients(optimizer, parameters, direction, config.optim.clip)
     return value
 
 
@@ -91,11 +93,10 @@ def outer_step(
     """
     parameters = [*teacher.detector.parameters(), alpha]
     loss = outer_objective(teacher, alpha, validation, config)
-    value = _finite(loss)
     outer = gradients(loss, parameters)
-    loss = outer_objective(teacher, alpha, training, config)
-    _finite(loss)
-    inner = gradients(loss, parameters)
+    other = outer_objective(teacher, alpha, training, config)
+    inner = gradients(other, parameters)
+    value, _ = _finite(loss), _finite(other)
     apply_gradients(optimizer, parameters, hypergradient(outer, inner, rate), config.optim.clip)
     return value
 
@@ -128,9 +129,14 @@ def gradients(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
 def apply_gradients(
     optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], direction: Sequence[Tensor], clip: float | None
 ) -> None:
-    """Step `parameters` along gradients or a hypergradient, cut to a norm of `clip` if there is one."""
+    """Step `parameters` along gradients or a hypergradient, cut to a norm of `clip` if there is one.
+
+    A gradient that lies otherwise in memory than its parameter is laid out like it: a fused optimiser takes one for
+    the other, element by element, or refuses.
+    """
     for parameter, gradient in zip(parameters, direction, strict=True):
-        parameter.grad = gradient
+        alike = gradient.stride() == parameter.stride()
+        parameter.grad = gradient if alike else torch.empty_like(parameter).copy_(gradient)
     if clip is not None:
         nn.utils.clip_grad_norm_(parameters, clip)
     optimizer.step()

@@ -89,9 +89,10 @@ def evaluate(
     device: Device = "auto",
 ) -> None:
     """Score a run's student, or its teacher, against masks."""
+    from semprior.devices import choose_device, memory_told
     from semprior.evaluate import evaluate as score
     from semprior.evaluate import show
-    from semprior.load import choose_device, load_student, load_teacher
+    from semprior.load import load_student, load_teacher
     from semprior.remote import local_data
 
     where, folder = choose_device(device), local_data(data)
@@ -101,7 +102,8 @@ def evaluate(
     used = model.origin.config.vfm
     if model.origin.vfm and used.weights == "random":
         complain("semprior", f"trained beside {used.name} with RANDOM weights (vfm.weights=random)")
-    evaluation = score(model, folder, split)
+    with memory_told("use --device cpu"):
+        evaluation = score(model, folder, split)
     if json_:
         print(json.dumps(evaluation.flat()))
         return
@@ -119,13 +121,15 @@ def predict(
     device: Device = "auto",
 ) -> None:
     """Find targets: a mask and a probability PNG an image, and detections.csv (image, x, y, score, area)."""
-    from semprior.load import choose_device, load_student
+    from semprior.devices import choose_device, memory_told
+    from semprior.load import load_student
     from semprior.predict import predict as run
     from semprior.progress import say
 
     shown = console()
     student = load_student(checkpoint, choose_device(device))
-    found = run(student, image, out, overlay=overlay, say=lambda text: say(shown, text))
+    with memory_told("use --device cpu"):
+        found = run(student, image, out, overlay=overlay, say=lambda text: say(shown, text))
     say(shown, f"{found} detections in {len(image)} images; results in {out}")
 
 
@@ -135,8 +139,9 @@ def export(
     out: Annotated[Path, typer.Option(help="The file to write.", metavar="FILE.onnx")],
 ) -> None:
     """Write the bare student as ONNX, for images of any size, checked against onnxruntime."""
+    from semprior.devices import choose_device
     from semprior.export import export as write
-    from semprior.load import choose_device, load_student
+    from semprior.load import load_student
     from semprior.progress import say
 
     gap = write(load_student(checkpoint, choose_device("cpu")), out)

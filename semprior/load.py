@@ -13,6 +13,7 @@ from semprior.checkpoint import Snapshot, find_checkpoint, load_checkpoint
 from semprior.config import Config, environment_leaves, unflatten
 from semprior.data.batches import Normalisation
 from semprior.data.layout import IntensityRange
+from semprior.devices import uses_bf16
 from semprior.errors import UserError
 from semprior.infer import student_probabilities, teacher_probabilities
 from semprior.models.build import build_teacher
@@ -54,7 +55,7 @@ class Student:
 
     def probabilities(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Probability of a target at every pixel of images (H,W) uint8 of any sizes: (H,W) float32 each."""
-        bf16 = self.origin.config.precision == "bf16"
+        bf16 = uses_bf16(self.origin.config.precision, self.device)
         return student_probabilities(self.detector, images, self.origin.normalisation, self.device, bf16)
 
 
@@ -69,22 +70,9 @@ class LoadedTeacher:
 
     def probabilities(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """As `Student.probabilities`, by the teacher; the VFM runs on every image."""
-        bf16 = self.origin.config.precision == "bf16"
+        bf16 = uses_bf16(self.origin.config.precision, self.device)
         normalisation, whole = self.origin.normalisation, self.features.whole
         return teacher_probabilities(self.teacher, images, whole, normalisation, self.device, bf16)
-
-
-def choose_device(name: str) -> torch.device:
-    """The device that ``auto``, ``cpu`` or ``cuda`` means here.
-
-    Raises:
-        UserError: another name, or no accelerator where one is asked for.
-    """
-    if name not in ("auto", "cpu", "cuda"):
-        raise UserError(f"--device: must be auto, cpu or cuda, not '{name}'")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device: cuda is not available here; use auto or cpu")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def load_student(path: Path, device: torch.device) -> Student:

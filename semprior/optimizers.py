@@ -26,7 +26,7 @@ def restore_optimizer(name: str, optimizer: torch.optim.AdamW, stored: Mapping[s
     for index, parameter in enumerate(parameters):
         if f"{name}.{index}.step" not in stored:
             continue
-        state = {"step": stored[f"{name}.{index}.step"].clone()}
+        state = {"step": stored[f"{name}.{index}.step"].to(parameter.device, copy=True)}  # a fused one wants it there
         for entry in _MOMENTS:
             moment = torch.empty_like(parameter, memory_format=torch.preserve_format)
             state[entry] = moment.copy_(stored[f"{name}.{index}.{entry}"]).detach()

@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from semprior.devices import uses_bf16
 from semprior.files import encode_png, write_atomically
 from semprior.infer import student_probabilities, teacher_probabilities
 
@@ -59,7 +60,7 @@ def run_strips(trainer: Trainer, indices: Sequence[int], truths: dict[str, np.nd
     """
     scenes = [trainer.training_set.scenes[index] for index in indices]
     images = [scene.image for scene in scenes]
-    shared = (trainer.training_set.normalisation, trainer.device, trainer.config.precision == "bf16")
+    shared = (trainer.training_set.normalisation, trainer.device, uses_bf16(trainer.config.precision, trainer.device))
     student = student_probabilities(trainer.evaluated.detector, images, *shared)
     teacher = teacher_probabilities(trainer.evaluated, images, trainer.features.whole, *shared)
     strips = []

@@ -17,6 +17,7 @@ from semprior.bilevel import NonFiniteLossError, inner_step, outer_step
 from semprior.checkpoint import Snapshot
 from semprior.config import Config, flatten
 from semprior.data.batches import Batch, Pool, draw_batch, epoch_batches
+from semprior.devices import uses_bf16
 from semprior.errors import UserError
 from semprior.infer import Each, WholeFeatures, each_by_student, each_by_teacher
 from semprior.labels.pseudo_masks import PseudoMasks
@@ -332,7 +333,7 @@ class Trainer:
             [scenes[i].image for i in mine],
             self.training_set.normalisation,
             self.device,
-            self.config.precision == "bf16",
+            uses_bf16(self.config.precision, self.device),
         )
         teacher = (
             self._each_by(self.features.whole, [scenes[i].image for i in mine])
@@ -354,7 +355,7 @@ class Trainer:
         return self._each_by(features, [self.training_set.scenes[i].image for i in indices])
 
     def _each_by(self, features: WholeFeatures, images: Sequence[np.ndarray]) -> Each:
-        normalisation, bf16 = self.training_set.normalisation, self.config.precision == "bf16"
+        normalisation, bf16 = self.training_set.normalisation, uses_bf16(self.config.precision, self.device)
         return each_by_teacher(self.evaluated, images, features, normalisation, self.device, bf16)
 
 

@@ -12,6 +12,9 @@ import pytest
 
 from semprior.cli import main
 
+# The tests' numbers are those of the CPU, and what they run would take a GPU by itself where there is one. This stands
+# before anything imports torch, and processes that tests start inherit it.
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
 # Of a Ray that a test starts; some are read when ray is first imported.
 os.environ |= {
     "RAY_USAGE_STATS_ENABLED": "0",

@@ -13,7 +13,7 @@ from semprior.config import unflatten
 from semprior.data.layout import find_layout, intensity_range, read_scenes
 from semprior.errors import UserError
 from semprior.evaluate import evaluate
-from semprior.load import choose_device, load_student, load_teacher
+from semprior.load import load_student, load_teacher
 from semprior.metrics import count_image, summarise
 from semprior.models.build import build_teacher
 
@@ -184,13 +184,3 @@ def test_masks_are_needed(tmp_path, checkpoint, capsys):
     data = write_dataset(tmp_path / "data", masks=False)
     assert main(["evaluate", str(checkpoint), "--data", str(data)]) == 2
     assert "no masks" in capsys.readouterr().err
-
-
-def test_devices(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert choose_device("auto") == choose_device("cpu") == CPU
-    with pytest.raises(UserError, match="cuda is not available"):
-        choose_device("cuda")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert choose_device("auto").type == choose_device("cuda").type == "cuda"
-    assert choose_device("cpu") == CPU

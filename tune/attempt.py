@@ -19,6 +19,7 @@ from semprior.parallel import rank, workers
 from semprior.prepare import as_used, load_features, read_training_set
 from semprior.remote import local_data
 from semprior.storage import open_storage
+from semprior.threads import use_threads
 from semprior.trainer import DivergedError, Report, Trainer
 from tune.checkpoints import DamagedCheckpointError, StoredCheckpoint, get_checkpoint, put_checkpoint
 from tune.order import Order
@@ -57,7 +58,7 @@ class Attempt:
             StorageError: the storage could not be read or written for so long that nobody waits any more.
             UserError: a fault in data or settings.
         """
-        torch.set_num_threads(max(1, int(self.order.cpus / self.order.workers)))
+        use_threads(int(self.order.cpus / self.order.workers))
         if self.device.type == "cpu":
             keep_freed_memory()
         try:

@@ -85,7 +85,7 @@ def _here(record: Record) -> bool:
     return record.host == platform.node()
 
 
-def timed_cost(settings: Resolved, data: Path, threads: int, say: Callable[[str], None]) -> Cost:
+def timed_cost(settings: Resolved, data: Path, device_name: str, threads: int, say: Callable[[str], None]) -> Cost:
     """Train the first epoch of the base, with an outer pass and an evaluation in it, and time it.
 
     What is made of the images for it, features and first pseudo-masks, is kept for the sweep.
@@ -93,33 +93,37 @@ def timed_cost(settings: Resolved, data: Path, threads: int, say: Callable[[str]
     Args:
         settings: of the base.
         data: root of the data set.
+        device_name: ``auto``, ``cpu`` or ``cuda``: what the trials train on.
         threads: of the trial, on the CPU.
         say: takes one line for each thing the user should know.
 
     Raises:
         UserError: what the trials would meet: a fault of the data, weights that cannot be had.
     """
+    import cv2
     import torch
 
     from semprior.cache import cache_folder
     from semprior.data.layout import find_layout
-    from semprior.load import choose_device
+    from semprior.devices import choose_device
     from semprior.prepare import load_features, read_training_set
+    from semprior.threads import use_threads
     from semprior.trainer import Trainer
 
-    device = choose_device("auto")
+    device = choose_device(device_name)
     config = settings.config
     config = replace(config, select=replace(config.select, after=0.0, every=1))  # evaluate in it
     cache = cache_folder()
     training_set = read_training_set(find_layout(data), Resolved(config, settings.chosen), say, cache)
     trainer = Trainer(config, training_set, load_features(config, training_set, cache, device, say), device)
-    before = torch.get_num_threads()
+    before = torch.get_num_threads(), cv2.getNumThreads()
     try:
         if device.type == "cpu":
-            torch.set_num_threads(max(1, threads))
+            use_threads(threads)
         report = next(trainer.run())
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])
     snapshot = trainer.snapshot()
     tensors = [tensor for part in snapshot.tensors.values() for tensor in part.values()]
     size = sum(tensor.nbytes for tensor in tensors) + sum(array.nbytes for array in snapshot.arrays.values())

@@ -13,7 +13,10 @@ from tune.retention import SupersededError
 Kind = Literal["worker", "memory", "user", "storage", "preempted", "superseded"]
 _TELLING: tuple[Kind, ...] = ("superseded", "user", "storage", "memory", "preempted")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-_MEMORY = ("out of memory", "can't allocate memory")  # PyTorch's words on accelerators, and on the CPU
+_MEMORY = (
+    *("out of memory", "can't allocate memory"),  # PyTorch's words on accelerators, and on the CPU
+    *("alloc_failed", "allocation_failed"),  # of cuBLAS and cuDNN, which allocate by themselves; the latter: cuDNN 9
+)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ def local_ray(cpus: int | None = None, gpus: int | None = None) -> Iterator[None
 
     Args:
         cpus: slots for workers; none: the processors that this process may use.
-        gpus: none: those that PyTorch sees.
+        gpus: none: those that PyTorch can use.
     """
     # Read when ray is first imported. Its name says otherwise, but this is what makes Ray take 127.0.0.1 for the
     # address of its node, and thus listen there alone; `_node_ip_address="127.0.0.1"` is turned into the outer address.
@@ -74,7 +74,8 @@ def usable_cpus() -> int:
 
 
 def usable_gpus() -> int:
-    """Number of accelerators that PyTorch sees."""
+    """Number of accelerators that PyTorch can use."""
     import torch
 
-    return torch.cuda.device_count()
+    # device_count asks NVML, which also counts those whose driver is too old for this torch
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0

@@ -94,7 +94,7 @@ def probe(spec: SweepSpec, client: Mapping[str, str], mark: str) -> None:
             wait_for_workers(config, lambda: set(_alive().values()), _tell)
         nodes = cluster_nodes()
         concurrency(spec, nodes)
-        if wasted := idle_gpus(spec.resources, nodes):
+        if wasted := idle_gpus(spec.resources, nodes, "the cluster"):
             _tell(wasted)
         _check_storage(spec.storage)
     finally:
@@ -111,12 +111,12 @@ def differences(client: Mapping[str, str], cluster: Mapping[str, str]) -> str:
     return ", ".join(found)
 
 
-def idle_gpus(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> str:
-    """A warning where trials take no GPU and all that could run them have one; else empty."""
+def idle_gpus(resources: Resources, nodes: Sequence[Mapping[str, float]], place: str) -> str:
+    """A warning where trials take no GPU and all nodes of a place that could run them have one; else empty."""
     workers = [node for node in nodes if "node:__internal_head__" not in node] or nodes
     if resources.gpus or not all(node.get("GPU", 0.0) for node in workers):
         return ""
-    return "resources: gpus is 0, and the GPUs of the cluster will idle; `resources: {cpus: 4, gpus: 1}` uses them"
+    return f"resources: gpus is 0, and the GPUs of {place} will idle; `resources: {{cpus: 4, gpus: 1}}` uses them"
 
 
 def _check_storage(uri: str) -> None:

@@ -10,6 +10,7 @@ wrong before the first trial is found before the first trial: one line with file
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -87,12 +88,23 @@ class Resources(Part):
     Attributes:
         workers: processes of data-parallel training.
         cpus: of the trial, shared by its workers.
-        gpus: of the trial; fractions allowed.
+        gpus: of the trial; a fraction where one worker shares a GPU with other trials, else whole ones for each worker.
     """
 
     workers: Count = 1
     cpus: Above0 = 1
     gpus: Annotated[Number, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _whole_gpus(self) -> Self:
+        if self.workers > 1 and self.gpus % self.workers:  # NCCL refuses two workers on one GPU
+            wanted = f"0 or a whole multiple of workers, like {math.ceil(self.gpus / self.workers) * self.workers}"
+            why = ": each worker needs a GPU of its own"
+        elif self.gpus > 1 and self.gpus % 1:  # Ray shares one GPU, not several
+            wanted, why = "a number up to 1 or a whole one", ""
+        else:
+            return self
+        raise KeyFault(("resources", "gpus"), f"expected {wanted}, not {self.gpus:g}{why}")
 
 
 class Failures(Part):

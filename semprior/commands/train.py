@@ -19,8 +19,8 @@ from semprior.cache import cache_folder
 from semprior.checkpoint import Snapshot, load_checkpoint
 from semprior.config import Config, Resolved, environment_leaves, flatten, parse_settings, read_leaves, resolve
 from semprior.data.layout import find_layout
+from semprior.devices import choose_device, describe_device, memory_told
 from semprior.errors import UserError
-from semprior.load import choose_device
 from semprior.models.detector import detector_spec
 from semprior.models.scam import placed_stages
 from semprior.prepare import as_used, load_features, read_training_set
@@ -170,7 +170,8 @@ def _prepare(resolved: Resolved, data: Path, device: Any, voice: _Voice) -> Trai
     config = as_used(config, training_set)
     voice(
         f"{training_set.train} training, {training_set.validation} validation and"
-        f" {len(training_set.holdout_indices)} held-out images; {config.detector} on {device}"
+        f" {len(training_set.holdout_indices)} held-out images; {config.detector} on"
+        f" {describe_device(config.precision, device)}"
     )
     features = load_features(config, training_set, cache_folder(), device, voice)
     return Trainer(config, training_set, features, device)
@@ -206,7 +207,10 @@ def _train(trainer: Trainer, run: RunFolder, voice: _Voice) -> None:
         voice("nothing is left to train; a larger number goes on: --set epochs=N")
     board = open_board(run.root / "tensorboard", trainer.epoch)
     try:
-        with Display(config.epochs, trainer.epoch, metric, voice.console) as display:
+        with (
+            memory_told("lower data.batch or data.crop"),
+            Display(config.epochs, trainer.epoch, metric, voice.console) as display,
+        ):
             display.best = trainer.selector.best_value
             for report in trainer.run():
                 run.append(metrics_line(report, random))

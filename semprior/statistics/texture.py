@@ -115,6 +115,7 @@ _PATTERN_CLASSES = _pattern_classes()
 
 def _mscn_statistics(image: np.ndarray) -> dict[str, float]:
     picture = image.astype(np.float32)
+    picture -= round(cv2.mean(image)[0])  # any level does; a near one keeps the difference of squares exact
     window = (MSCN_SIDE, MSCN_SIDE)
     mean = cv2.GaussianBlur(picture, window, MSCN_SIGMA, borderType=cv2.BORDER_REFLECT_101)
     square = cv2.GaussianBlur(picture * picture, window, MSCN_SIGMA, borderType=cv2.BORDER_REFLECT_101)

@@ -1,9 +1,12 @@
 """What a dry run tells: epochs that early stopping leaves, the cost of recorded trials, and all of it as a table."""
 
+import pytest
+import torch
 from made_up import made_up_sweep
 from small_sweep import spec_of
 
 from semprior.data.scenes import write_scenes
+from semprior.errors import UserError
 from semprior.storage import open_storage
 from tune.cli import main
 from tune.estimate import epochs_expected, recorded_cost
@@ -33,6 +36,21 @@ def test_recorded_trials_that_are_alike_tell_the_cost(tmp_path):
     others = {"data": "elsewhere"}, {"resources": Resources(cpus=4)}, {"base": {**spec.base, "data.crop": 64}}
     for other in others:
         assert recorded_cost(storage, ["small"], spec.model_copy(update=other), here=False) is None
+
+
+@pytest.mark.parametrize(("gpus", "device"), [("0", "cpu"), ("0.5", "auto")])
+def test_an_epoch_is_timed_on_what_the_trials_train_on(tmp_path, monkeypatch, capsys, gpus, device):
+    def asked(name):
+        raise UserError(f"asked for {name}")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr("semprior.devices.choose_device", asked)
+    monkeypatch.chdir(tmp_path)
+    write_scenes(tmp_path / "scenes", 9, 0)
+    spec_of(tmp_path, ("gpus: 0", f"gpus: {gpus}"))
+    assert main(["submit", "sweep.yaml", "--dry-run"]) == 2
+    assert f"asked for {device}\n" in capsys.readouterr().err
 
 
 def test_a_dry_run_trains_an_epoch_tells_what_it_takes_and_begins_nothing(tmp_path, monkeypatch, capsys):

@@ -137,7 +137,7 @@ HEAD, GPU = {"CPU": 4.0, "node:__internal_head__": 1.0}, {"CPU": 4.0, "GPU": 1.0
     ],
 )
 def test_gpus_that_would_idle_are_told(gpus, nodes, warned):
-    assert bool(probe.idle_gpus(Resources(gpus=gpus), nodes)) == warned
+    assert bool(probe.idle_gpus(Resources(gpus=gpus), nodes, "the cluster")) == warned
 
 
 @pytest.fixture

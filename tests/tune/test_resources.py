@@ -21,6 +21,9 @@ def sweep(folder, resources, concurrent="auto", trials=12):
         ("{cpus: 2}", [{"CPU": 3}, {"CPU": 2}], 2),
         ("{cpus: 1, gpus: 0.25}", [{"CPU": 16, "GPU": 1}], 4),
         ("{cpus: 4, gpus: 1}", [{"CPU": 8}, {"CPU": 16, "GPU": 2}], 2),
+        ("{cpus: 1, gpus: 2}", [{"CPU": 16, "GPU": 4}], 2),
+        ("{workers: 2, cpus: 2, gpus: 2}", [{"CPU": 16, "GPU": 1}] * 3, 1),
+        ("{workers: 2, cpus: 2, gpus: 4}", [{"CPU": 16, "GPU": 4}] * 2, 2),
         ("{workers: 4, cpus: 4}", [{"CPU": 2}, {"CPU": 3}, {"CPU": 3}], 2),
         ("{cpus: 0.5}", [{"CPU": 100}], 12),  # no more than there are trials
     ],

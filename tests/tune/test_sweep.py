@@ -82,6 +82,9 @@ REFUSED = [
     ("factor: 3", "first: 2", r":11: scheduler: first: expected auto or an epoch from 11.* to 44, not 2"),
     ("name: small", "data: x", r":2: the key 'data' stands twice; it was on line 1"),
     ("name: small", "name: [a", r": is not valid YAML"),
+    ("workers: 1, cpus: 1, gpus: 0", "workers: 2, gpus: 1", r":14: resources: gpus: expected 0 .* like 2, not 1: each"),
+    ("workers: 1, cpus: 1, gpus: 0", "workers: 2, gpus: 3", r":14: resources: gpus: expected 0 .* like 4, not 3: each"),
+    ("gpus: 0", "gpus: 1.5", r":14: resources: gpus: expected a number up to 1 or a whole one, not 1.5"),
     # leaves of semprior
     ("  clusters.count", "  cluster.count", r":5: search: unknown key 'cluster.count'; did you mean 'clusters.count'"),
     ("  clusters.count", "  clusters", r":5: search: clusters: expected a dotted key, like clusters.count"),

@@ -32,6 +32,14 @@ def own(error):
         (group(own(OSError(errno.ENOSPC, "No space left on device", "bank"))), "storage", "[Errno 28] No space left"),
         (group(own(SupersededError("attempt 1 was followed"))), "superseded", "attempt 1 was followed"),
         (group(own(RuntimeError("CUDA out of memory. Tried to allocate"))), "memory", "out of memory: "),
+        *(
+            (group(own(RuntimeError(text))), "memory", "out of memory: ")
+            for text in (
+                "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+                "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+                "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+            )
+        ),
         (
             group(own(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"))),
             "memory",

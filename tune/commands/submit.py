@@ -21,7 +21,9 @@ from tune.commands.places import jobs_of, sweep_of
 from tune.heartbeat import last_heartbeat
 from tune.here import run_here
 from tune.jobs import CLUSTER_VARIABLE, Job, Jobs
+from tune.local import usable_gpus
 from tune.looking import Looker
+from tune.probe import idle_gpus
 from tune.progress import SweepProgress
 from tune.sweep import SweepSpec, load_sweep
 from tune.watch import watch
@@ -60,6 +62,8 @@ def submit(request: Request, console: Console) -> None:
     if jobs is not None:
         check_reach(spec)
         jobs.probe(spec)
+    else:
+        _tell_idle_gpus(spec, console)
     begin(create_sweep(open_storage(spec.storage), request.id or spec.name, spec), jobs, request.detach, console)
 
 
@@ -91,6 +95,8 @@ def resume(name: str, storage: str | None, address: str | None, detach: bool, co
         if job is not None and not job.over:  # it has yet to begin, or cannot reach the storage
             raise UserError(f"{name}: job {job.id} of it is {job.state}; end it with `{command('stop', sweep)}`")
         jobs.probe(sweep.spec)
+    else:
+        _tell_idle_gpus(sweep.spec, console)
     run(sweep, beat.generation + 1 if beat is not None else 1, jobs, detach, console)
 
 
@@ -170,6 +176,12 @@ def check_reach(spec: SweepSpec) -> None:
             f"data: {spec.data}: is on this machine only; put it where the cluster fetches it, with"
             f" `semprior data push {shlex.quote(spec.data)} URI`, and write data: URI"
         )
+
+
+def _tell_idle_gpus(spec: SweepSpec, console: Console) -> None:
+    """What the probe of a cluster tells, of this machine."""
+    if wasted := idle_gpus(spec.resources, [{"GPU": usable_gpus()}], "this machine"):
+        say(console, wasted)
 
 
 def _asking(jobs: Jobs, job: Job) -> Callable[[], bool]:
