@@ -40,10 +40,10 @@ def uses_bf16(precision: str, device: torch.device) -> bool:
     return device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-def describe_device(precision: str, device: torch.device) -> str:
-    """The device, and the precision where it is not the one that the config says; ends no sentence."""
+def precision_remark(precision: str, device: torch.device) -> str:
+    """What follows the device's name where networks do not run as the config says; else nothing."""
     lacking = precision == "bf16" and not uses_bf16(precision, device)
-    return f"{device}, in fp32, since this GPU has no bfloat16" if lacking else str(device)
+    return ", in fp32, since this GPU has no bfloat16" if lacking else ""
 
 
 @contextmanager

@@ -132,6 +132,7 @@ class Trainer:
             inner = self._inner_pass()
             outer = self._outer_pass() if config.outer.every and epoch % config.outer.every == 0 else []
             self._share_statistics()
+            self._agree()
             scores = self._evaluate() if self._evaluation_due() else None
             self.epoch += 1
             yield Report(
@@ -206,10 +207,12 @@ class Trainer:
         return teacher.to(self.device)
 
     def _agree(self) -> None:
-        """Begin from the first worker's weights and clusters: another machine may differ in the last bit."""
+        """Take the first worker's weights and clusters: another machine, or GPU, may differ in the last bit."""
+        if workers() == 1:
+            return
         networks = [self.teacher] if self.average is None else [self.teacher, self.average]
         clusters = torch.from_numpy(self.clusters.copy()).to(self.device)
-        agree_([clusters, *(tensor for network in networks for tensor in network.state_dict().values())])
+        agree_([clusters, self.alpha, *(tensor for network in networks for tensor in network.state_dict().values())])
         self.clusters = clusters.cpu().numpy()
 
     def _share_statistics(self) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from semprior.bilevel import apply_gradients
-from semprior.devices import choose_device, describe_device, memory_told, uses_bf16
+from semprior.devices import choose_device, memory_told, precision_remark, uses_bf16
 from semprior.errors import UserError
 from semprior.optimizers import restore_optimizer, stored_optimizer
 
@@ -51,12 +51,12 @@ def test_a_gpu_without_bfloat16_runs_in_fp32_and_says_so(monkeypatch):
     with_gpu(monkeypatch, bf16=False)
     assert uses_bf16("bf16", CPU)
     assert not uses_bf16("bf16", CUDA)
-    assert "in fp32" in describe_device("bf16", CUDA)
-    assert describe_device("fp32", CUDA) == "cuda"
+    assert "in fp32" in precision_remark("bf16", CUDA)
+    assert precision_remark("fp32", CUDA) == precision_remark("bf16", CPU) == ""
     with_gpu(monkeypatch)
     assert uses_bf16("bf16", CUDA)
     assert not uses_bf16("fp32", CUDA)
-    assert describe_device("bf16", CUDA) == "cuda"
+    assert precision_remark("bf16", CUDA) == ""
 
 
 def test_full_memory_is_one_line():

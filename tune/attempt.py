@@ -15,6 +15,7 @@ from semprior.allocator import keep_freed_memory
 from semprior.cache import cache_folder
 from semprior.config import Resolved, flatten, unflatten
 from semprior.data.layout import find_layout
+from semprior.devices import precision_remark
 from semprior.parallel import rank, workers
 from semprior.prepare import as_used, load_features, read_training_set
 from semprior.remote import local_data
@@ -59,8 +60,7 @@ class Attempt:
             UserError: a fault in data or settings.
         """
         use_threads(int(self.order.cpus / self.order.workers))
-        if self.device.type == "cpu":
-            keep_freed_memory()
+        keep_freed_memory()
         try:
             trainer = self._prepared()
             resumed = self._resumed(trainer)
@@ -85,6 +85,7 @@ class Attempt:
         self._say(
             f"{training_set.train} training, {training_set.validation} validation and"
             f" {len(training_set.holdout_indices)} held-out images; {config.detector} on {_device_name(self.device)}"
+            + precision_remark(config.precision, self.device)
             + (f", worker {rank() + 1} of {workers()}" if workers() > 1 else "")
         )
         trainer = Trainer(config, training_set, features, self.device)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from semprior.allocator import THREADS_SHARE
 from semprior.errors import UserError
 from semprior.progress import say
 from semprior.terminal import console
@@ -128,7 +129,8 @@ class Jobs:
         import tune
 
         packages = [str(Path(package.__file__).parent) for package in (semprior, tune) if package.__file__]
-        carried = {REVISION_VARIABLE: revision()} | {name: os.environ[name] for name in _CARRIED if name in os.environ}
+        carried = THREADS_SHARE | {REVISION_VARIABLE: revision()}
+        carried |= {name: os.environ[name] for name in _CARRIED if name in os.environ}
         for name in _TALKATIVE:
             logging.getLogger(name).setLevel(logging.WARNING)  # its packing of the two folders is nobody's news
         with _told(self.target):

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from semprior.allocator import THREADS_SHARE
 from semprior.errors import UserError
 
 _TRIES = 4
@@ -32,6 +33,8 @@ def local_ray(cpus: int | None = None, gpus: int | None = None) -> Iterator[None
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_agent_register_timeout_ms", "120000")  # Ray's own 30 s are short on a busy machine
+    for name, value in THREADS_SHARE.items():  # workers inherit it
+        os.environ.setdefault(name, value)
     os.environ.pop("RAY_ADDRESS", None)  # a cluster of the user's is not ours to use here
     import ray
 

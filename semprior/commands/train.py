@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -19,13 +20,14 @@ from semprior.cache import cache_folder
 from semprior.checkpoint import Snapshot, load_checkpoint
 from semprior.config import Config, Resolved, environment_leaves, flatten, parse_settings, read_leaves, resolve
 from semprior.data.layout import find_layout
-from semprior.devices import choose_device, describe_device, memory_told
+from semprior.devices import choose_device, memory_told, precision_remark
 from semprior.errors import UserError
 from semprior.models.detector import detector_spec
 from semprior.models.scam import placed_stages
 from semprior.prepare import as_used, load_features, read_training_set
 from semprior.progress import Display, clock, say
 from semprior.run_folder import RunFolder, refuse_existing
+from semprior.threads import use_threads
 from semprior.trainer import Report, Trainer
 
 _PANELS_EVERY = 5  # evaluations
@@ -102,8 +104,8 @@ def train(request: Request, console: Console) -> RunFolder:
         UserError: a fault in data or settings; nothing was written then. Or the disk is full, or a loss not finite.
     """
     device = choose_device(request.device)
-    if device.type == "cpu":
-        keep_freed_memory()
+    keep_freed_memory()
+    use_threads(torch.get_num_threads())  # OMP_NUM_THREADS, which OpenCV does not ask
     voice = _Voice(console)
     if request.resume:
         run = RunFolder.open(request.out)
@@ -171,7 +173,7 @@ def _prepare(resolved: Resolved, data: Path, device: Any, voice: _Voice) -> Trai
     voice(
         f"{training_set.train} training, {training_set.validation} validation and"
         f" {len(training_set.holdout_indices)} held-out images; {config.detector} on"
-        f" {describe_device(config.precision, device)}"
+        f" {device}{precision_remark(config.precision, device)}"
     )
     features = load_features(config, training_set, cache_folder(), device, voice)
     return Trainer(config, training_set, features, device)

@@ -1,13 +1,16 @@
-"""This machine's GPUs, as sweeps on it count them; without a GPU, and without a Ray."""
+"""This machine as sweeps on it use it: its GPUs, as they count them without one, and the heap of its workers."""
 
 import os
+import platform
+import sys
+import threading
 
 import pytest
 import torch
 from made_up import made_up_sweep
 
 from tune.cli import main
-from tune.local import usable_gpus
+from tune.local import local_ray, usable_gpus
 
 IDLE = "resources: gpus is 0, and the GPUs of this machine will idle; `resources: {cpus: 4, gpus: 1}` uses them"
 
@@ -45,3 +48,27 @@ def test_gpus_of_this_machine_that_would_idle_are_told(tmp_path, monkeypatch, ca
     for words in (["submit", "sweep.yaml", "--id", "other"], ["resume", "small"]):
         assert main(words) == 0
         assert (IDLE in " ".join(capsys.readouterr().out.split())) is told
+
+
+def refaulted_in_a_thread():
+    """Of a block larger than the heap that glibc gives to a thread."""
+    from page_faults import refaulted
+
+    from semprior.allocator import keep_freed_memory
+
+    found = []
+    thread = threading.Thread(target=lambda: found.append((keep_freed_memory(), refaulted(100 << 20))))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc")
+def test_workers_keep_large_freed_blocks_in_the_thread_that_trains(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    with local_ray(cpus=1, gpus=0):
+        import ray
+
+        kept, share = ray.get(ray.remote(refaulted_in_a_thread).remote(), timeout=120)
+    assert kept
+    assert share < 0.1
