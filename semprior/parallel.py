@@ -138,7 +138,7 @@ def gather(own: Mapping[int, np.ndarray], count: int) -> dict[int, np.ndarray]:
     for position, array in own.items():
         flat[ends[position] : ends[position + 1]] = array
     flat = _summed(flat)
-    return {position: flat[ends[position] : ends[position + 1]].copy() for position in np.flatnonzero(sizes).tolist()}
+    return {position: flat[ends[position] : ends[position + 1]] for position in np.flatnonzero(sizes).tolist()}
 
 
 def _summed(array: np.ndarray) -> np.ndarray:

@@ -6,6 +6,10 @@ take a few megabytes instead of more than a gigabyte, and reading one costs litt
     masks = SparseMasks.pack(seeds)
     masks[3]                                   # a new (H,W) array, the same to the bit
     masks.packed[3] = pack_mask(evolved)
+
+Who packs many between forward passes does so with a `Packer`. A small array that outlives them is cut out of the memory
+that an activation left, which then is too small for the next one, so that a new piece is asked of the system: 19,000
+arrays of 400 bytes cost 5 GB.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ import numpy as np
 
 Shape = tuple[int, ...]
 _PLACE = np.dtype("<u4")
+_BLOCK = 1 << 20
 _BYTES = _PLACE.itemsize + 1  # a pixel: its place in the image, row by row, and its value
 
 
@@ -44,6 +49,23 @@ def unpack_mask(packed: np.ndarray, shape: Shape) -> np.ndarray:
     return flat.reshape(shape)
 
 
+class Packer:
+    """`pack_mask` into blocks of a megabyte, which many masks share; a block is freed with the last of them."""
+
+    def __init__(self) -> None:
+        self._block, self._used = np.empty(0, np.uint8), 0
+
+    def __call__(self, mask: np.ndarray) -> np.ndarray:
+        """As `pack_mask`."""
+        packed = pack_mask(mask)
+        if packed.size > self._block.size - self._used:
+            self._block, self._used = np.empty(max(_BLOCK, packed.size), np.uint8), 0
+        place = self._block[self._used : self._used + packed.size]
+        place[:] = packed
+        self._used += packed.size
+        return place
+
+
 class SparseMasks(Sequence[np.ndarray]):
     """A sequence of masks, unpacked as they are read.
 
@@ -61,7 +83,8 @@ class SparseMasks(Sequence[np.ndarray]):
     @classmethod
     def pack(cls, masks: Iterable[np.ndarray], dtype: type = np.uint8) -> SparseMasks:
         """Pack masks, one at a time."""
-        pairs = [(mask.shape, pack_mask(mask)) for mask in masks]
+        pack = Packer()
+        pairs = [(mask.shape, pack(mask)) for mask in masks]
         return cls([shape for shape, _ in pairs], [packed for _, packed in pairs], dtype)
 
     @classmethod
@@ -70,7 +93,7 @@ class SparseMasks(Sequence[np.ndarray]):
     ) -> SparseMasks:
         """What `stored` gave under a name."""
         ends = np.cumsum(arrays[f"{name}.sizes"])
-        packed = [part.copy() for part in np.split(arrays[f"{name}.packed"], ends[:-1])]
+        packed = np.split(arrays[f"{name}.packed"], ends[:-1])
         return cls(shapes, packed if len(ends) else [], dtype)
 
     def stored(self, name: str) -> dict[str, np.ndarray]:

@@ -31,7 +31,7 @@ from semprior.parallel import agree_, average_statistics_, deal, gather, synchro
 from semprior.prepare import TrainingSet
 from semprior.schedule import is_due, learning_rate, share_of
 from semprior.selection import Scores, Selector
-from semprior.sparse import SparseMasks, pack_mask
+from semprior.sparse import Packer, SparseMasks
 
 
 @dataclass(frozen=True)
@@ -345,7 +345,8 @@ class Trainer:
         )
         predicted = []
         for each in (student, teacher):
-            masks = gather({mine[place]: pack_mask(found > THRESHOLD) for place, found in each}, len(scenes))
+            pack = Packer()
+            masks = gather({mine[place]: pack(found > THRESHOLD) for place, found in each}, len(scenes))
             predicted.append(SparseMasks(shapes, [masks[i] for i in range(len(scenes))], bool))
         return self.selector.score(self.epoch, *predicted)
 

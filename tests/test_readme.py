@@ -119,7 +119,7 @@ def test_make_targets_and_extras_exist():
     assert set(re.findall(r"`\[([a-z]+)\]`", TEXT)) <= set(extras)
 
 
-PAGES = ["README.md", *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").glob("*.md"))]
+PAGES = sorted(str(page.relative_to(ROOT)) for of in (".", "docs", "benchmarks") for page in (ROOT / of).glob("*.md"))
 
 
 @pytest.mark.parametrize("page", PAGES)

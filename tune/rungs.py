@@ -32,7 +32,7 @@ def usual_rung(config: Config) -> int:
     """The first rung unless a sweep says otherwise: an evaluation in the second half of a run, `first_rung` or later.
 
     On real runs the best so far at a quarter of the epochs hardly ranks trials as their ends do (Spearman 0.45), in
-    the middle it does (0.67); benchmarks/README.md has what that means for a search.
+    the middle it does (0.67); benchmarks/sweeps.md has what that means for a search.
 
     Args:
         config: of the trial.

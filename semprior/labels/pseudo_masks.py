@@ -12,7 +12,7 @@ from semprior.labels.evolve import evolution_due, evolve
 from semprior.parallel import gather
 from semprior.prepare import TrainingSet
 from semprior.schedule import share_of
-from semprior.sparse import SparseMasks, pack_mask
+from semprior.sparse import Packer, SparseMasks
 
 RELIABLE_SHARE = 0.8  # of an image's points whose seed succeeds, for it to train from the start (method, section 6)
 
@@ -71,13 +71,14 @@ class PseudoMasks:
         labels, epochs, waiting = self.config.labels, self.config.epochs, self.waiting
         allowed = admission_threshold(epoch, share_of(labels.evolve_after, epochs), labels.admit_until * epochs)
         changed: dict[int, np.ndarray] = {}
+        pack = Packer()
         for index, probability in probabilities:
             if index not in waiting:
-                changed[index] = pack_mask(evolve(self.soft[index], probability))
+                changed[index] = pack(evolve(self.soft[index], probability))
                 continue
             mask = admit(probability, self.training_set.scenes[index].points, allowed)
             if mask is not None:
-                changed[index] = pack_mask(mask)
+                changed[index] = pack(mask)
         changed = gather(changed, self.training_set.train + self.training_set.validation)
         for index, packed in changed.items():
             self.soft.packed[index] = packed

@@ -88,4 +88,4 @@ def test_memory_is_that_of_the_targets_and_not_of_the_images():
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < 300 * SIDE * SIDE / 8
+    assert peak < 300 * SIDE * SIDE / 6
