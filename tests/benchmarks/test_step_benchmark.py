@@ -17,7 +17,12 @@ def test_ours_has_the_same_losses_gradients_and_statistics(name, monkeypatch):
     compiled = []
     call = layers.call
     monkeypatch.setattr(layers, "call", lambda what, x, *rest: (compiled.append(x.dtype), call(what, x, *rest)))
-    check = step_check.check_gradients(name)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # nothing is large enough here for two
+    try:
+        check = step_check.check_gradients(name, batch=1)
+    finally:
+        torch.set_num_threads(threads)
     assert check.passed, check
     assert max(check.loss, check.gradient, check.gradient64, check.running64) <= 1e-5
     if build.library() is not None:
@@ -26,7 +31,7 @@ def test_ours_has_the_same_losses_gradients_and_statistics(name, monkeypatch):
 
 @pytest.mark.parametrize("figure", ["loss", "gradient", "gradient64", "running64", "channels_last"])
 def test_each_figure_of_the_check_can_fail(figure):
-    equal = step_check.Check(loss=0, gradient=0, channels_last=1e-3, noise=1e-3, gradient64=0, running64=0)
+    equal = step_check.Check(loss=0, gradient=0, channels_last=1e-3, noise=2e-3, gradient64=0, running64=0)
     assert equal.passed
     assert not replace(equal, **{figure: 4e-3}).passed
 
