@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from semprior.sparse import SparseMasks, pack_mask, unpack_mask
+from semprior.sparse import Packer, SparseMasks, pack_mask, unpack_mask
 
 RNG = np.random.default_rng(0)
 
@@ -51,3 +51,18 @@ def test_masks_are_read_replaced_stored_and_restored(dtype):
 def test_no_masks():
     none = SparseMasks([], [])
     assert len(SparseMasks.restore(none.stored("name"), "name", [])) == 0
+
+
+def test_a_packer_puts_many_masks_into_few_blocks():
+    """Small arrays of their own, left between forward passes, would cut up the heap."""
+    rng = np.random.default_rng(0)
+    masks = [(rng.random((64, 64)) < 0.02).astype(np.uint8) * 255 for _ in range(3000)]
+    pack = Packer()
+    packed = [pack(mask) for mask in masks]
+    assert len({id(one.base) for one in packed}) <= 1 + sum(one.size for one in packed) // (1 << 20) + 1
+    assert all(np.array_equal(one, pack_mask(mask)) for one, mask in zip(packed, masks, strict=True))
+    large = pack(np.ones((2048, 2048), np.uint8))  # larger than a block
+    assert large.size == 2048 * 2048
+    held = SparseMasks.pack(masks)
+    assert len({id(one.base) for one in held.packed}) < 10
+    assert all(np.array_equal(held[i], mask) for i, mask in enumerate(masks))
