@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 .PHONY: demo test lint format install
 
 demo: install
-	$(BIN)/python -m tune.demo demo
+	$(BIN)/python -m tune.cli.demo demo
 
 test: lint
 	$(BIN)/python -m pytest

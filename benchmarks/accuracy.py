@@ -31,16 +31,16 @@ from scipy.stats import spearmanr
 from scipy.stats import t as student_t
 
 from benchmarks.machine import describe_machine
-from semprior.allocator import keep_freed_memory
-from semprior.checkpoint import save_checkpoint
-from semprior.config import Config, Resolved, flatten, parse_settings, resolve
+from semprior.config.schema import Config, Resolved, flatten, parse_settings, resolve
 from semprior.data.layout import find_layout
+from semprior.deployment.evaluate import evaluate
+from semprior.deployment.load_model import LoadedTeacher, Student, load_student, load_teacher
 from semprior.errors import UserError
-from semprior.evaluate import evaluate
-from semprior.files import write_atomically
-from semprior.load import LoadedTeacher, Student, load_student, load_teacher
-from semprior.prepare import load_features, read_training_set
-from semprior.trainer import Trainer
+from semprior.io.atomic_files import write_atomically
+from semprior.io.checkpoint import save_checkpoint
+from semprior.runtime.process_setup import keep_freed_memory
+from semprior.training.prepare import load_features, read_training_set
+from semprior.training.trainer import Trainer
 
 VARIANTS: dict[str, list[str]] = {
     "method": [],

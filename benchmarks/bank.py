@@ -33,8 +33,8 @@ from torch import Tensor
 from benchmarks.machine import describe_machine
 from semprior.data.layout import find_layout, intensity_range, read_scenes
 from semprior.errors import UserError
-from semprior.models.bank import FeatureBank
-from semprior.models.vfm import STRIDE, VFM, load_vfm
+from semprior.foundation.feature_bank import FeatureBank
+from semprior.foundation.vfm import STRIDE, VFM, load_vfm
 
 COSINES = ("token", "inside", "centred", "pooled")
 BATCH = 16

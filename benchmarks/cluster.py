@@ -35,14 +35,14 @@ from rich.table import Table
 
 from benchmarks.machine import describe_machine, load, peak_memory
 from benchmarks.processes import Sampler
-from semprior.storage import open_storage
-from semprior.terminal import complain
-from tune.catalogue import Sweep, create_sweep
-from tune.compaction import compacting
-from tune.local import local_ray
-from tune.records import Record
-from tune.results import ResultsStore
-from tune.sweep import SweepSpec
+from semprior.io.storage import open_storage
+from semprior.reporting.terminal import complain
+from tune.launch.local_ray import local_ray
+from tune.spec.sweep_file import SweepSpec
+from tune.store.compaction import compacting
+from tune.store.records import Record
+from tune.store.results_store import ResultsStore
+from tune.store.sweeps import Sweep, create_sweep
 
 SWEEP = Path(__file__).parents[1] / "tune" / "sweeps" / "sirst-v1.yaml"
 SMALL = {"object_store_memory": 80 << 20, "num_gpus": 0}
@@ -52,7 +52,7 @@ LOSS = 8.0  # seconds of training, at least, of each trial of which one must be 
 
 def sweep_of(folder: Path, name: str, trials: int, slots: int, epochs: int, scheduler: str) -> Sweep:
     """The dimensions of tune/sweeps/sirst-v1.yaml, on no data."""
-    from tune.sweep import load_sweep
+    from tune.spec.sweep_file import load_sweep
 
     spec = json.loads(load_sweep(SWEEP, {}).to_json())
     spec |= {
@@ -76,7 +76,7 @@ def measure_head(folder: Path, trials: int, slots: int, epochs: int) -> dict[str
     parts: dict[str, float] = {}
     with local_ray(cpus=slots, gpus=0):
         from benchmarks.stand_in import WAITED, StandIn
-        from tune.driver import run_sweep
+        from tune.session.session import run_sweep
 
         with _timed_parts(parts), Sampler() as sampler, compacting(sweep.storage, _complain):
             done = run_sweep(sweep.spec, sweep.storage.uri, 1, trial=StandIn)
@@ -120,11 +120,11 @@ def _complain(text: str) -> None:
 @contextlib.contextmanager
 def _timed_parts(parts: dict[str, float]) -> Iterator[None]:
     """Processor seconds of what the driver does, by name."""
-    import tune.compaction
-    import tune.proposals
-    from tune.schedulers import Halving
-    from tune.search import Search
-    from tune.study_file import StudyFile
+    import tune.session.tune_search
+    import tune.store.compaction
+    from tune.search.dashboard_journal import StudyFile
+    from tune.search.early_stopping import Halving
+    from tune.search.search import Search
 
     timed = {
         "asking the sampler": (Search, "_sampled"),
@@ -165,7 +165,7 @@ def check_nodes(folder: Path, nodes: int, epochs: int) -> dict[str, Any]:
     ended = threading.Event()
     with _cluster(nodes) as (others, remove):
         from benchmarks.stand_in import StandInApart
-        from tune.driver import run_sweep
+        from tune.session.session import run_sweep
 
         def strike() -> None:
             until = time.monotonic() + PATIENCE

@@ -37,7 +37,7 @@ from rich.console import Console
 
 from benchmarks.apart import apart
 from benchmarks.machine import describe_machine, peak_memory
-from semprior.config import parse_settings, resolve
+from semprior.config.schema import parse_settings, resolve
 from semprior.errors import UserError
 
 DATA = Path("../shared/data/sirst-v1")
@@ -203,11 +203,11 @@ def draw_data(root: Path, count: int, side: int) -> None:
 
 def train(root: Path, preset: str, settings: Sequence[str], folder: Path) -> Usage:
     """Train, with cache and checkpoints in a folder, and say what it took."""
-    from semprior.allocator import keep_freed_memory
-    from semprior.checkpoint import CheckpointFolder
     from semprior.data.layout import find_layout
-    from semprior.prepare import load_features, read_training_set
-    from semprior.trainer import Trainer
+    from semprior.io.checkpoint import CheckpointFolder
+    from semprior.runtime.process_setup import keep_freed_memory
+    from semprior.training.prepare import load_features, read_training_set
+    from semprior.training.trainer import Trainer
 
     keep_freed_memory()
     watch = Watch()

@@ -30,11 +30,11 @@ from scipy.stats import spearmanr
 
 from benchmarks.machine import describe_machine
 from benchmarks.surrogate import Facts, Surrogate, read_recorded
-from semprior.config import Config
-from semprior.schedule import is_due, share_of
-from tune.schedulers import EPOCH, VALUE, make_scheduler, rung_of
-from tune.search import Search
-from tune.sweep import SweepSpec, load_sweep
+from semprior.config.epochs import is_due, share_of
+from semprior.config.schema import Config
+from tune.search.early_stopping import EPOCH, VALUE, make_scheduler, rung_of
+from tune.search.search import Search
+from tune.spec.sweep_file import SweepSpec, load_sweep
 
 SWEEP = Path(__file__).parents[1] / "tune" / "sweeps" / "sirst-v1.yaml"
 VARIANTS = {

@@ -25,9 +25,10 @@ from rich.table import Table
 from benchmarks.machine import describe_machine
 from semprior.data.layout import Scene, find_layout, intensity_range, read_scenes
 from semprior.data.points import centroid_points, coarse_points
+from semprior.data.training_set import Seed
 from semprior.errors import UserError
-from semprior.labels.seed import SEEDS, Seed
-from semprior.metrics import count_image, summarise
+from semprior.evaluation.metrics import count_image, summarise
+from semprior.labels.seeds import SEEDS
 
 Make = Callable[[np.ndarray, np.ndarray], Seed]
 DATA = Path("../shared/data/sirst-v1")

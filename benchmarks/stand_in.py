@@ -17,12 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from tune.gate import EVERY
-from tune.order import Order
-from tune.records import Record
-from tune.results import ResultsStore
-from tune.trial import Trial
-from tune.workers import Take, Workers
+from tune.session.attempt_spec import Order, Take, Workers
+from tune.session.ray_kv import EVERY
+from tune.session.trainable import Trial
+from tune.store.records import Record
+from tune.store.results_store import ResultsStore
 
 EPOCH_VARIABLE = "SEMPRIOR_BENCHMARK_EPOCH"
 """Seconds of an epoch; Ray's processes inherit it from the driver that starts them."""

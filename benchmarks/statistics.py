@@ -22,10 +22,10 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.machine import describe_machine, load
 from benchmarks.plain import statistics as plain
-from semprior.clusters import cluster
+from semprior.clustering.cluster import cluster
+from semprior.clustering.statistics import STATISTICS, image_statistics
 from semprior.data.layout import find_layout, intensity_range, read_scenes
 from semprior.errors import UserError
-from semprior.statistics import STATISTICS, image_statistics
 
 DATA = Path("../shared/data/sirst-v1")
 

@@ -28,12 +28,12 @@ from benchmarks.plain.detectors import DETECTORS
 from benchmarks.plain.scam import Modulator
 from benchmarks.plain.scam import Teacher as PlainTeacher
 from benchmarks.plain.transfer import copy_weights
-from semprior import bilevel as fast_bilevel
-from semprior.config import Config, resolve
+from semprior.config.schema import Config, resolve
 from semprior.data.batches import Batch
 from semprior.models.detector import create_detector
 from semprior.models.scam import SCAM
 from semprior.models.teacher import Teacher as FastTeacher
+from semprior.training import bilevel as fast_bilevel
 
 TOLERANCE = 1e-5  # relative
 _CLUSTERS = 6

@@ -9,10 +9,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from semprior import bilevel
-from semprior.config import Config
+from semprior.config.schema import Config
 from semprior.data.batches import Batch
 from semprior.models.teacher import Teacher
+from semprior.training import bilevel
 
 _WARM_UPS = 3  # eager steps on a stream of their own before the recording, as torch asks for
 

@@ -1,6 +1,7 @@
 """The two paths that `benchmarks.step` times, each in a process of its own.
 
-Of their own, because ours keeps freed memory in the process (`semprior.allocator`), which would speed the plain path
+Of their own, because ours keeps freed memory in the process (`semprior.runtime.process_setup`), which would speed the
+plain path
 up too, and because the peak of memory is a process's.
 """
 
@@ -152,17 +153,17 @@ def time_plain(setting: Setting) -> Timing:
 
 def time_ours(setting: Setting) -> Timing:
     """The preset `standard` with the published crops, as a run steps it, and a warm feature bank."""
-    from semprior import bilevel as fast
-    from semprior.allocator import keep_freed_memory
-    from semprior.average import copy_of, update_average
-    from semprior.config import DataConfig, resolve
+    from semprior.config.schema import DataConfig, resolve
     from semprior.data.batches import Batch, Normalisation, Pool, draw_batch
     from semprior.data.layout import Scene
-    from semprior.models.bank import FeatureBank
+    from semprior.foundation.feature_bank import FeatureBank
+    from semprior.foundation.feature_source import Features
+    from semprior.foundation.vfm import load_vfm
     from semprior.models.build import build_teacher
     from semprior.models.detector import detector_spec
-    from semprior.models.features import Features
-    from semprior.models.vfm import load_vfm
+    from semprior.runtime.process_setup import keep_freed_memory
+    from semprior.training import bilevel as fast
+    from semprior.training.ema import copy_of, update_average
 
     keep_freed_memory()
     torch.manual_seed(0)

@@ -28,11 +28,11 @@ import numpy as np
 
 from benchmarks.machine import load
 from benchmarks.store_records import METRICS, SCORE, metrics_of, trial_name, write_trials
-from semprior.storage import Storage, open_storage
-from tune.compaction import compact, compacting
-from tune.records import METRIC
-from tune.summaries import arrange_view
-from tune.view import take_view
+from semprior.io.storage import Storage, open_storage
+from tune.store.compaction import compact, compacting
+from tune.store.records import METRIC
+from tune.store.snapshot import take_view
+from tune.store.trial_summary import arrange_view
 
 TAIL = 5000  # records that are not compacted yet
 LOCAL_S, S3_S, MEMORY_MB = 2.0, 5.0, 500.0  # bars

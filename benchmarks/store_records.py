@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from semprior.config import Config, flatten
-from tune.origin import versions
-from tune.records import Record
-from tune.results import ResultsStore
+from semprior.config.schema import Config, flatten
+from tune.store.provenance import versions
+from tune.store.records import Record
+from tune.store.results_store import ResultsStore
 
 EVALUATE_EVERY = 2
 SCORES = [

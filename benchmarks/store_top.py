@@ -8,7 +8,7 @@ import resource
 import sys
 
 from benchmarks.machine import peak_memory
-from tune.results import ResultsStore
+from tune.store.results_store import ResultsStore
 
 
 def main() -> None:

@@ -27,13 +27,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import describe_machine, load
-from semprior.data.scenes import write_scenes
-from semprior.storage import open_storage
-from tune.catalogue import Sweep, create_sweep
-from tune.local import local_ray
-from tune.records import Record
-from tune.results import ResultsStore
-from tune.sweep import SweepSpec
+from semprior.data.synthetic.scenes import write_scenes
+from semprior.io.storage import open_storage
+from tune.launch.local_ray import local_ray
+from tune.spec.sweep_file import SweepSpec
+from tune.store.records import Record
+from tune.store.results_store import ResultsStore
+from tune.store.sweeps import Sweep, create_sweep
 
 SLOTS, MINUTES = 2, 5.0
 BASE = {"preset": "quick", "detector": "mlclnet", "scam.stages": "none", "data.crop": 64, "data.batch": 4}
@@ -71,7 +71,7 @@ def measure(trials: int, epochs: int) -> dict[str, float]:
         os.environ["SEMPRIOR_CACHE"] = str(folder / "cache")
         write_scenes(folder / "scenes", 30, 0)
         with local_ray(cpus=SLOTS, gpus=0):
-            from tune.driver import run_sweep  # here: Ray reads its settings when it is first imported
+            from tune.session.session import run_sweep  # here: Ray reads its settings when it is first imported
 
             alone = sweep_of(folder, "alone", 1, epochs)
             began = time.time()

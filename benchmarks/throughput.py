@@ -36,20 +36,20 @@ from benchmarks.plain import augment, labels
 from benchmarks.plain.detectors import DETECTORS
 from benchmarks.plain.metrics import metrics
 from benchmarks.plain.vfm import PUBLISHED_VFM
-from semprior.allocator import keep_freed_memory
-from semprior.config import Config, resolve
+from semprior.config.schema import Config, resolve
 from semprior.data.batches import Normalisation, Pool, draw_batch, epoch_batches
 from semprior.data.layout import Layout, Scene, find_layout, intensity_range, read_scenes
+from semprior.deployment.evaluate import score
 from semprior.errors import UserError
-from semprior.evaluate import score
-from semprior.infer import student_probabilities
+from semprior.evaluation.inference import student_probabilities
+from semprior.foundation.feature_bank import FeatureBank
+from semprior.foundation.feature_source import Features
+from semprior.foundation.vfm import STRIDE, load_vfm
 from semprior.labels.evolve import evolve
 from semprior.labels.pseudo_masks import PseudoMasks
-from semprior.models.bank import FeatureBank
 from semprior.models.detector import create_detector
-from semprior.models.features import Features
-from semprior.models.vfm import STRIDE, load_vfm
-from semprior.prepare import read_training_set
+from semprior.runtime.process_setup import keep_freed_memory
+from semprior.training.prepare import read_training_set
 
 DATA = Path("../shared/data/sirst-v1")
 LINES = ("batches", "evaluation", "evolution")

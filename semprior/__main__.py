@@ -2,7 +2,7 @@
 
 import sys
 
-from semprior.cli import main
+from semprior.cli.app import main
 
 if __name__ == "__main__":
     sys.exit(main())

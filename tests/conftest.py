@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from semprior.cli import main
+from semprior.cli.app import main
+from tests.repository import ROOT
 
 # The tests' numbers are those of the CPU, and what they run would take a GPU by itself where there is one. This stands
 # before anything imports torch, and processes that tests start inherit it.
@@ -21,7 +22,6 @@ os.environ |= {
     "RAY_raylet_start_wait_time_s": "300",  # of a machine that does much else
     "RAY_memory_monitor_refresh_ms": "0",  # whatever else fills its memory is not the sweep's fault
 }
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="session")

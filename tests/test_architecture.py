@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.repository import ROOT
+
 NEEDED = {
     *("cv2", "huggingface_hub", "matplotlib", "numpy", "pyarrow", "rich", "safetensors", "scipy", "sklearn"),
     *("timm", "torch", "typer", "threadpoolctl", "yaml"),

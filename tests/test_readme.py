@@ -9,11 +9,11 @@ import optuna
 import pytest
 import yaml
 
-import semprior.cli
-import tune.cli
-from semprior.config import Config, flatten, preset_names
+import semprior.cli.app
+import tune.cli.app
+from semprior.config.schema import Config, flatten, preset_names
+from tests.repository import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "README.md").read_text()
 COMMANDS = [
     line for block in re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL) for line in block.splitlines() if line.strip()
@@ -22,7 +22,7 @@ CLOUD = ("ray up ", "ray down ", "semprior data push ", "--cluster cluster.yaml"
 """What marks the commands that no test runs here, for they need a cloud; tests/cluster/ runs their like on hosts."""
 SHORT = ["epochs=2", "data.crop=64", "data.batch=4", "clusters.count=4", "outer.every=1", "outer.steps=1"]
 SHORTER = {"epochs": 2, "data.crop": 64, "data.batch": 4, "select.after": 0.0, "select.every": 1}
-MAINS = {"semprior": semprior.cli.main, "tune": tune.cli.main}
+MAINS = {"semprior": semprior.cli.app.main, "tune": tune.cli.app.main}
 
 
 def expand(word: str, places: dict[str, Path]) -> list[str]:
@@ -41,7 +41,7 @@ def test_commands_of_one_run_work_in_their_order(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SEMPRIOR_CACHE", str(tmp_path / "cache"))
     names = ("DIR", "RUN", "PREDICTED", "SCENES", "student.onnx")
     places = {name: tmp_path / name.lower() for name in names}
-    assert semprior.cli.main(["data", "synth", str(places["DIR"]), "--count", "12"]) == 0
+    assert semprior.cli.app.main(["data", "synth", str(places["DIR"]), "--count", "12"]) == 0
     ran = set()
     for command in COMMANDS:
         program, *words = shlex.split(command)
@@ -54,7 +54,7 @@ def test_commands_of_one_run_work_in_their_order(tmp_path, monkeypatch, capsys):
             arguments += ["--set", "epochs=3"]
         elif "--count" in words:
             arguments[arguments.index("--count") + 1] = "3"
-        assert semprior.cli.main(arguments) == 0, (command, capsys.readouterr())
+        assert semprior.cli.app.main(arguments) == 0, (command, capsys.readouterr())
         ran.add(words[0])
     assert ran == {"train", "evaluate", "predict", "export", "data"}
     assert len(list(places["PREDICTED"].glob("*.png"))) >= 24
@@ -79,7 +79,7 @@ def test_commands_of_sweeps_work_in_their_order(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("SEMPRIOR_STORAGE", raising=False)
     names = ("DIR", "BEST", "FINAL", "final.onnx")
     places = {name: tmp_path / name.lower() for name in names}
-    assert semprior.cli.main(["data", "synth", str(places["DIR"]), "--count", "15"]) == 0
+    assert semprior.cli.app.main(["data", "synth", str(places["DIR"]), "--count", "15"]) == 0
     write_sweep(tmp_path, places["DIR"])
     fewer = {"--top": "2", "--seeds": "2", "--set": "epochs=3"}
     ran = []
@@ -97,8 +97,8 @@ def test_commands_of_sweeps_work_in_their_order(tmp_path, monkeypatch, capsys):
         if words[0] == "top":
             assert "0000, the preset itself" in shown
     commands = {name for line in COMMANDS for name in re.findall(r"^python -m tune ([a-z]+)", line)}
-    assert commands == {command.name for command in tune.cli.app.registered_commands if command.name} | {
-        command.callback.__name__ for command in tune.cli.app.registered_commands if not command.name
+    assert commands == {command.name for command in tune.cli.app.app.registered_commands if command.name} | {
+        command.callback.__name__ for command in tune.cli.app.app.registered_commands if not command.name
     }
     assert commands <= set(ran)
     assert places["final.onnx"].is_file()

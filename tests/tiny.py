@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from semprior.checkpoint import Snapshot, save_checkpoint
-from semprior.config import Config, flatten, unflatten
+from semprior.config.schema import Config, flatten, unflatten
 from semprior.data.batches import Normalisation
 from semprior.data.layout import IntensityRange
-from semprior.load import Origin, Student
+from semprior.deployment.load_model import Origin, Student
+from semprior.io.checkpoint import Snapshot, save_checkpoint
 from semprior.models.detector import create_detector, detector_spec
 from semprior.models.scam import SCAM
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from tune.cli import main
+from tune.cli.app import main
 
 if __name__ == "__main__":
     sys.exit(main())

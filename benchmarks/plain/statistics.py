@@ -2,7 +2,8 @@
 
 One family after the other, in float64 and each from the picture itself, so that gradients, edges, histograms and
 transforms are made anew wherever they are wanted. Every function takes a (H, W) uint8 picture; a statistic without a
-value for it is NaN. Where the method leaves a definition open, `semprior.statistics` documents the one that both use.
+value for it is NaN. Where the method leaves a definition open, `semprior.clustering.statistics` documents the one that
+both use.
 """
 
 from math import nan, pi
@@ -16,7 +17,7 @@ REACH = 5  # of a Gabor filter, in standard deviations of its envelope
 
 
 def image_statistics(image: np.ndarray) -> dict[str, float]:
-    """All 55 of a (H, W) uint8 picture by name, in the order of `semprior.statistics.STATISTICS`."""
+    """All 55 of a (H, W) uint8 picture by name, in the order of `semprior.clustering.statistics.STATISTICS`."""
     return {
         "height": float(image.shape[0]),
         "width": float(image.shape[1]),

@@ -1,0 +1,4 @@
+"""A data folder -> checked scenes, splits, crops and batches (method, section 7).
+
+Imports `io`, `config`, `runtime` and `clustering`.
+"""

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from semprior.config import DataConfig
+from semprior.config.schema import DataConfig
 from semprior.data.augment import augment
 from semprior.data.layout import Scene
-from semprior.parallel import shard
+from semprior.runtime.distributed import shard
 
 FeatureCrops = Callable[[np.ndarray, np.ndarray, np.ndarray, int, Tensor], list[Tensor]]
 """Features of crops: (image indices, rows, columns, side in pixels, grey crops (B,1,S,S) uint8) -> K maps."""

@@ -223,3 +223,12 @@ def read_mask(path: Path, report: Report = fail) -> np.ndarray | None:
     if not np.all(grey[mask] == grey.max(initial=0)):
         return report(f"{path}: not two-valued; it holds {len(np.unique(grey))} values instead of 0 and one other")
     return mask
+
+
+def encode_png(picture: np.ndarray) -> bytes:
+    """A picture as PNG: (H,W) uint8 grey or (H,W,3) uint8 RGB."""
+    flipped = picture if picture.ndim == 2 else picture[..., ::-1]
+    fine, encoded = cv2.imencode(".png", np.ascontiguousarray(flipped))
+    if not fine:
+        raise ValueError(f"a picture of {picture.shape} {picture.dtype} cannot be written as PNG")
+    return encoded.tobytes()

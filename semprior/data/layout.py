@@ -22,15 +22,7 @@ from typing import Literal
 import numpy as np
 
 from semprior.data.annotations import POINT_FOLDER, POINT_TABLE, PointSource, find_points, size
-from semprior.data.images import (
-    IntensityRange,
-    Report,
-    fail,
-    image_files,
-    range_of,
-    read_image,
-    read_mask,
-)
+from semprior.data.images import IntensityRange, Report, fail, image_files, range_of, read_image, read_mask
 from semprior.data.splits import SPLITS, find_splits, split_holdout
 
 __all__ = [

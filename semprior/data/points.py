@@ -9,10 +9,9 @@ import cv2
 import numpy as np
 
 from semprior.data.annotations import POINT_FOLDER, POINT_TABLE
-from semprior.data.folders import appearing
-from semprior.data.images import fail, range_of
+from semprior.data.images import encode_png, fail, range_of
 from semprior.data.layout import find_layout, read_scenes
-from semprior.files import encode_png
+from semprior.io.atomic_files import appearing
 
 
 def centroid_points(mask: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from semprior.cache import cache_folder
+from semprior.io.cache_folder import cache_folder
 
 _SOURCE = Path(__file__).with_name("layers.cpp")
 _FLAGS = (

@@ -14,7 +14,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from semprior.regions import find_regions
+from semprior.data.connected_components import find_regions
 
 REACH = 16  # pixels from a region's centroid to the sides of its square
 PEAK_SHARE = 0.5  # of the highest probability in the square: the threshold of a region without area

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from semprior.config import Config
+from semprior.config.schema import Config
+from semprior.foundation.vfm import VFM
 from semprior.models.detector import create_detector, detector_spec
-from semprior.models.scam import SCAM, placed_stages
+from semprior.models.scam import SCAM
+from semprior.models.stages import placed_stages
 from semprior.models.teacher import Teacher
-from semprior.models.vfm import VFM
 
 
 def build_teacher(config: Config, vfm: VFM | None) -> Teacher:

@@ -3,38 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semprior.errors import UserError
 from semprior.kernels.layers import scale_and_shift
 from semprior.kernels.mixture import mix
 
 HIDDEN = 128  # width of the network's hidden layer
-
-
-def placed_stages(choice: Sequence[int] | Literal["all", "none"], count: int) -> tuple[int, ...]:
-    """The setting `scam.stages` as stage indices from 0, ascending.
-
-    Args:
-        choice: stages counted from 1, or all or none of them.
-        count: how many stages the detector has.
-
-    Raises:
-        UserError: a stage that the detector does not have, or one named twice.
-    """
-    if choice == "all":
-        return tuple(range(count))
-    if choice == "none":
-        return ()
-    if any(not 1 <= stage <= count for stage in choice):
-        raise UserError(f"scam.stages: {list(choice)} names a stage outside 1..{count}, the stages of this detector")
-    if len(set(choice)) != len(choice):
-        raise UserError(f"scam.stages: {list(choice)} names a stage twice; name each once")
-    return tuple(sorted(stage - 1 for stage in choice))
 
 
 class SCAM(nn.Module):

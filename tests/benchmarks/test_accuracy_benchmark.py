@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmarks import accuracy
-from semprior.data.scenes import write_scenes
+from semprior.data.synthetic.scenes import write_scenes
 
 TINY = (
     "epochs=2",

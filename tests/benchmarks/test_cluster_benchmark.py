@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmarks import cluster
-from tune.records import Record
+from tune.store.records import Record
 
 
 def told(*kinds, **fields):

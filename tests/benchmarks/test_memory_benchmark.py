@@ -2,12 +2,8 @@
 
 import hashlib
 import mmap
-import sys
-from pathlib import Path
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # `benchmarks` lies beside the tests and is not installed
 
 from benchmarks import memory
 from semprior.data.layout import check_dataset, find_layout

@@ -1,13 +1,9 @@
 """Whether memory grows, judged on made-up series: whatever fills up is flat, whatever goes on is not."""
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # `benchmarks` lies beside the tests and is not installed
 
 from benchmarks import memory
 

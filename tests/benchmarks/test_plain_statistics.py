@@ -1,19 +1,15 @@
 """The plain image statistics of `benchmarks` against ours: scenes, real images, and pictures of extremes."""
 
 import json
-import sys
 import warnings
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # `benchmarks` lies beside the tests and is not installed
-
 from benchmarks import statistics
 from benchmarks.plain import statistics as plain
-from semprior.statistics import STATISTICS, image_statistics
+from semprior.clustering.statistics import STATISTICS, image_statistics
 
 
 def cloudy(seed: int, shape: tuple[int, int]) -> np.ndarray:

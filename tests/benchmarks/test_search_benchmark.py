@@ -7,8 +7,8 @@ import pytest
 
 from benchmarks import search as benchmark
 from benchmarks.surrogate import Facts, Surrogate, curve, read_recorded
-from tune.search import Search
-from tune.sweep import load_sweep
+from tune.search.search import Search
+from tune.spec.sweep_file import load_sweep
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,9 @@
 """The benchmark of seeds on a small data set."""
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # `benchmarks` lies beside the tests and is not installed
 
 from benchmarks import seeds
 

@@ -1,12 +1,8 @@
 """The benchmark of image statistics on a small data set."""
 
 import json
-import sys
-from pathlib import Path
 
 import cv2
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # `benchmarks` lies beside the tests and is not installed
 
 from benchmarks import statistics
 

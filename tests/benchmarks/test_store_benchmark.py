@@ -1,17 +1,13 @@
 """The benchmark of the store on a few records."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # `benchmarks` lies beside the tests and is not installed
-
 from benchmarks import store
 from benchmarks.store_records import write_trials
-from semprior.storage import open_storage
-from tune.compaction import compact
+from semprior.io.storage import open_storage
+from tune.store.compaction import compact
 
 
 def test_a_lost_record_is_counted(tmp_path):

@@ -3,9 +3,9 @@
 import json
 
 import pytest
-from tiny import write_dataset
 
 from benchmarks import throughput
+from tests.tiny import write_dataset
 
 
 def test_all_lines(tmp_path, monkeypatch, capsys):

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.repository import ROOT
+
 SCRIPT = Path(__file__).with_name("hosts")
 FOLDER = Path(os.environ.get("HOSTS_DIR", "/srv/semprior-hosts"))
 COUNT = 3

@@ -16,15 +16,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from semprior.config import parse_settings
-from semprior.storage import open_storage
+from semprior.config.schema import parse_settings
+from semprior.io.storage import open_storage
+from tests.repository import ROOT
 from tests.tiny import SETTINGS, write_dataset
-from tune.cluster import _tunnel as tunnel
-from tune.cluster import find_head, read_cluster
-from tune.heartbeat import last_heartbeat
-from tune.results import ResultsStore
+from tune.launch.cluster_file import _tunnel as tunnel
+from tune.launch.cluster_file import find_head, read_cluster
+from tune.monitor.heartbeat import last_heartbeat
+from tune.store.results_store import ResultsStore
 
-ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 420.0  # seconds that anything may take on a busy machine
 FIRST, SECOND = (3, 40), (4, 8)  # trials, and epochs of each: those of the first must outlast the start of all hosts
 pytestmark = pytest.mark.slow

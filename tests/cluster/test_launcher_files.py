@@ -30,10 +30,10 @@ from ray.autoscaler.tags import (
 )
 
 from semprior.errors import UserError
-from tune import aws
-from tune.cluster import find_head
+from tests.repository import ROOT
+from tune.launch import aws_provider as aws
+from tune.launch.cluster_file import find_head
 
-ROOT = Path(__file__).resolve().parents[2]
 look_up_image = aws.find_image
 FILES = {"aws": ROOT / "cluster.yaml", "onprem": ROOT / "deploy" / "onprem.yaml"}
 OWN = {  # what only one of the files has, or each has for itself

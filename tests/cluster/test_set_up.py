@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.repository import ROOT
+
 CONFIG = yaml.safe_load((ROOT / "deploy" / "onprem.yaml").read_text())
 
 

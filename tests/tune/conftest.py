@@ -2,7 +2,7 @@
 
 import pytest
 
-from tune.records import Record
+from tune.store.records import Record
 
 
 def report(trial, epoch, attempt=1, score=None, **fields):

@@ -4,8 +4,8 @@ import sys
 
 import ray
 
-from tune.catalogue import open_sweep
-from tune.driver import run_sweep
+from tune.session.session import run_sweep
+from tune.store.sweeps import open_sweep
 
 if __name__ == "__main__":
     ray.init(address=sys.argv[1], log_to_driver=False)

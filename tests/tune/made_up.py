@@ -1,13 +1,12 @@
 """A sweep whose trials never ran: its records are made up."""
 
-from small_sweep import spec_of
-
-from semprior.config import flatten
-from semprior.data.scenes import write_scenes
-from semprior.storage import open_storage
-from tune.catalogue import create_sweep
-from tune.records import Record
-from tune.results import ResultsStore
+from semprior.config.schema import flatten
+from semprior.data.synthetic.scenes import write_scenes
+from semprior.io.storage import open_storage
+from tests.tune.small_sweep import spec_of
+from tune.store.records import Record
+from tune.store.results_store import ResultsStore
+from tune.store.sweeps import create_sweep
 
 EPOCHS = 6
 

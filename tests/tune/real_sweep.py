@@ -6,12 +6,12 @@ from pathlib import Path
 
 import yaml
 
-from semprior.config import parse_settings
-from semprior.storage import open_storage
+from semprior.config.schema import parse_settings
+from semprior.io.storage import open_storage
 from tests.tiny import SETTINGS, write_dataset
-from tune.catalogue import create_sweep
-from tune.results import ResultsStore
-from tune.sweep import load_sweep
+from tune.spec.sweep_file import load_sweep
+from tune.store.results_store import ResultsStore
+from tune.store.sweeps import create_sweep
 
 PLAIN = {
     "search": {"optim.rate": {"float": [1e-3, 1e-2], "log": True}},

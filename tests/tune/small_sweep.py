@@ -1,6 +1,6 @@
 """A small sweep for tests, as text and as a checked spec."""
 
-from tune.sweep import SweepSpec, load_sweep
+from tune.spec.sweep_file import SweepSpec, load_sweep
 
 SWEEP = """\
 name: small

@@ -1,0 +1,4 @@
+"""Every setting of a run, its range and its source.
+
+Imports `errors`.
+"""

@@ -1,0 +1,346 @@
+"""Every setting of a run: one frozen tree of dataclasses whose leaves flat dotted keys address.
+
+``Config().scam.stages`` and the key ``scam.stages`` are the same leaf. A run is described in full by `flatten(config)`;
+`resolve` builds a config from its sources, the later ones giving way to the earlier: flags, environment, file, preset.
+
+The defaults are the preset ``standard``; the presets in ``semprior/presets/`` list what they change, and ``paper``
+lists every constant of the published protocol.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import os
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from semprior.config.leaf import Leaf
+from semprior.errors import UserError
+
+ENVIRONMENT_PREFIX = "SEMPRIOR__"
+LARGEST_SEED = 2**32 - 1  # of k-means
+
+
+def _leaf(default: Any, low: float | None = None, high: float | None = None) -> Any:  # noqa: ANN401
+    return field(default=default, metadata={"low": low, "high": high})
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Images, crops and the holdout (method, section 7)."""
+
+    holdout: float = _leaf(0.15, 0, 0.9)  # share of the training images held out to choose the epoch on
+    holdout_seed: int = 0
+    crop: int = _leaf(192, 32, 1024)  # pixels, a multiple of 32
+    batch: int = _leaf(16, 1)  # over all workers
+    target_crops: float = _leaf(0.5, 0, 1)  # share of crops placed to hold a target, where the image has one
+    pad_crops: bool = True  # draw crops from the image as inference pads it, so that its seams are seen in training
+    augment: float = _leaf(0.8, 0, 1)  # probability that a crop is augmented
+
+
+@dataclass(frozen=True)
+class VFMConfig:
+    """The frozen vision foundation model (method, section 2)."""
+
+    name: str = "vit_small_plus_patch16_dinov3"
+    weights: str = "auto"  # auto | hub | offline | random | a file | an address of `semprior vfm push`
+    features: Literal["bank", "exact"] = "bank"
+    bank_gb: float = _leaf(8.0, 0)
+    width: int = _leaf(128, 1)  # channels that a CNN's maps are projected to
+
+
+@dataclass(frozen=True)
+class SCAMConfig:
+    """Placement and strength of the semantic-conditioned affine modulation (method, section 3)."""
+
+    stages: tuple[int, ...] | Literal["all", "none"] = "all"  # stages counted from 1
+    scale: float | None = _leaf(None, 0, 10)  # none: the detector's published scale
+    gate_penalty: float = _leaf(0.005, 0)
+    own_statistics: bool = True  # the teacher's decoder keeps BatchNorm statistics of its own
+    drop: float = _leaf(0.5, 0, 1)  # share of an inner batch that trains the bare path, without modulation
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """Weights of the distillation terms (method, section 4)."""
+
+    align_weight: float = _leaf(0.1, 0)
+    outer_weight: float = _leaf(1.0, 0)
+    temperature: float = _leaf(4.0, 1e-3)
+
+
+@dataclass(frozen=True)
+class ClustersConfig:
+    """Clusters of images that the outer objective reweights (method, section 8); 1 switches reweighting off."""
+
+    count: int = _leaf(256, 1)
+    seed: int = _leaf(1, 0, LARGEST_SEED)
+
+
+@dataclass(frozen=True)
+class LabelsConfig:
+    """First pseudo-masks, their evolution and the admission of hard images (method, section 6)."""
+
+    seed: Literal["contrast", "edges"] = "contrast"
+    pool: Literal["all", "reliable"] = "all"  # which images train from the start; the rest waits for admission
+    evolve: bool = True  # admission goes on without, on the same epochs
+    evolve_after: float = _leaf(0.2, 0, 1)  # share of the epochs before the first evolution and admission
+    evolve_every: int = _leaf(5, 1)
+    admit_until: float = _leaf(0.8, 0, 1)  # share of the epochs after which no image is admitted
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The task loss: ``bce`` is the published one; ``iou_bce`` adds a soft IoU over the batch (`losses.task_loss`)."""
+
+    task: Literal["bce", "iou_bce"] = "iou_bce"
+    bce_weight: float = _leaf(10.0, 0)  # factor of the cross-entropy in iou_bce
+    background_weight: float = _leaf(3.0, 0)  # in iou_bce, what a pixel away from every target counts
+    output_bias: float | None = -4.0  # of the last layer; none: published initialisation
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Both optimisers (method, section 5)."""
+
+    rate: float | None = _leaf(None, 0)  # none: the detector's published rate
+    schedule: Literal["constant", "one_cycle"] = "one_cycle"
+    weight_decay: float = _leaf(0.01, 0)
+    clip: float | None = _leaf(1.0, 0)  # norm of the gradient; none: no clipping
+    average: float = _leaf(0.99, 0, 0.99999)  # decay of the moving average of weights that is evaluated; 0: none
+
+
+@dataclass(frozen=True)
+class OuterConfig:
+    """When the outer problem is stepped (method, section 5)."""
+
+    every: int = _leaf(5, 0)  # epochs; 0: never
+    steps: int = _leaf(4, 1)
+
+
+@dataclass(frozen=True)
+class SelectConfig:
+    """How the best epoch is chosen."""
+
+    by: Literal["point_score", "holdout/iou", "test/iou"] = "point_score"
+    after: float = _leaf(0.3, 0, 1)  # share of the epochs before the first evaluation
+    every: int = _leaf(2, 1)
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run."""
+
+    preset: str = "standard"
+    detector: str = "alclnet"
+    epochs: int = _leaf(300, 1)
+    seed: int = _leaf(0, 0, LARGEST_SEED)
+    precision: Literal["bf16", "fp32"] = "bf16"
+    channels_last: bool = True
+    data: DataConfig = DataConfig()
+    vfm: VFMConfig = VFMConfig()
+    scam: SCAMConfig = SCAMConfig()
+    distill: DistillConfig = DistillConfig()
+    clusters: ClustersConfig = ClustersConfig()
+    labels: LabelsConfig = LabelsConfig()
+    loss: LossConfig = LossConfig()
+    optim: OptimConfig = OptimConfig()
+    outer: OuterConfig = OuterConfig()
+    select: SelectConfig = SelectConfig()
+
+
+@functools.cache
+def leaves(cls: type = Config, prefix: str = "") -> Mapping[str, Leaf]:
+    """Every leaf under its dotted key, in the order of the tree."""
+    hints = typing.get_type_hints(cls)
+    found: dict[str, Leaf] = {}
+    for entry in dataclasses.fields(cls):
+        key, hint = prefix + entry.name, hints[entry.name]
+        if dataclasses.is_dataclass(hint):
+            found |= leaves(typing.cast(type, hint), key + ".")
+        else:
+            found[key] = Leaf(hint, entry.metadata.get("low"), entry.metadata.get("high"))
+    return types.MappingProxyType(found)
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """Every leaf of `config` under its dotted key, in the order of the tree; tuples become lists (as YAML has them)."""
+    flat: dict[str, Any] = {}
+    for key in leaves():
+        value: Any = config
+        for name in key.split("."):
+            value = getattr(value, name)
+        flat[key] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def unflatten(flat: Mapping[str, Any], source: str = "configuration") -> Config:
+    """The config whose leaves are `flat`; keys that are not given keep their default.
+
+    Raises:
+        UserError: an unknown key or a value that does not fit, naming `source`, the key and the way out.
+    """
+    tree: dict[str, Any] = {}
+    for key, value in flat.items():
+        value = check_leaf(key, value, source)
+        *parents, name = key.split(".")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[name] = value
+    config = _build(Config, tree)
+    _cross_check(config, source)
+    return config
+
+
+def _build(cls: type, tree: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    hints = typing.get_type_hints(cls)
+    return cls(**{k: _build(hints[k], v) if dataclasses.is_dataclass(hints[k]) else v for k, v in tree.items()})
+
+
+def check_leaf(key: str, value: Any, source: str) -> Any:  # noqa: ANN401
+    """`value` as the leaf `key` has it.
+
+    Raises:
+        UserError: an unknown key (with the nearest known one), or a value that does not fit; names `source` and key.
+    """
+    if key not in leaves():
+        raise UserError(f"{source}: unknown key '{key}'{_nearest(key)}")
+    return leaves()[key].check(value, f"{source}: {key}")
+
+
+def _nearest(key: str) -> str:
+    close = difflib.get_close_matches(key, leaves(), n=1, cutoff=0.5)
+    tails = [k for k in leaves() if k.split(".")[-1] == key.split(".")[-1]]
+    guess = close or tails
+    return f"; did you mean '{guess[0]}'?" if guess else "; `semprior train --help` names where the keys are listed"
+
+
+def _cross_check(config: Config, source: str) -> None:
+    if config.data.crop % 32:
+        raise UserError(f"{source}: data.crop must be a multiple of 32, not {config.data.crop}")
+    if config.select.by == "test/iou" and config.preset != "paper":
+        raise UserError(f"{source}: select.by=test/iou chooses on the test split; only the preset paper may")
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that ship with the package."""
+    folder = resources.files("semprior") / "presets"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def preset_leaves(name: str) -> dict[str, Any]:
+    """The leaves that the preset `name` sets, flat.
+
+    Raises:
+        UserError: there is no such preset.
+    """
+    if name not in preset_names():
+        raise UserError(f"preset: unknown preset '{name}'; choose one of {', '.join(preset_names())}")
+    text = (resources.files("semprior") / "presets" / f"{name}.yaml").read_text()
+    return {**_flat_keys(yaml.safe_load(text) or {}), "preset": name}
+
+
+def read_leaves(path: Path) -> dict[str, Any]:
+    """The leaves that a YAML file sets; nested and dotted keys are both understood.
+
+    Raises:
+        UserError: the file cannot be read or is not a mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is not a text file") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise UserError(f"{path}{line}: is not valid YAML: {getattr(error, 'problem', error)}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: must hold keys and values, like `epochs: 60`")
+    return _flat_keys(content)
+
+
+def _flat_keys(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        key = f"{prefix}{name}"
+        flat |= _flat_keys(value, key + ".") if isinstance(value, dict) else {key: value}
+    return flat
+
+
+def parse_settings(settings: typing.Sequence[str]) -> dict[str, Any]:
+    """``key=value`` texts as leaves; the value is read as YAML (``scam.stages=[1, 3]``, ``optim.clip=null``).
+
+    Raises:
+        UserError: a text without ``=`` or with a value that is not YAML.
+    """
+    leaves: dict[str, Any] = {}
+    for text in settings:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise UserError(f"--set {text}: must look like key=value")
+        try:
+            leaves[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UserError(f"--set {text}: the value is not valid YAML") from error
+    return leaves
+
+
+def environment_leaves(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """Leaves set by variables like ``SEMPRIOR__SCAM__SCALE=0.3``."""
+    names = [name for name in sorted(environment) if name.startswith(ENVIRONMENT_PREFIX)]
+    return parse_settings(
+        [f"{n.removeprefix(ENVIRONMENT_PREFIX).lower().replace('__', '.')}={environment[n]}" for n in names]
+    )
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A config and the keys that the user set, as against those that a preset or a default set."""
+
+    config: Config
+    chosen: frozenset[str]
+
+
+def resolve(
+    preset: str | None = None,
+    file: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] = os.environ,
+) -> Resolved:
+    """The config of a run from its sources. Precedence: flag, environment, file, preset.
+
+    Args:
+        preset: name of a preset; none: the one that flags, environment or file name, else ``standard``.
+        file: YAML file of leaves.
+        flags: leaves set on the command line.
+        environment: the process's variables.
+
+    Raises:
+        UserError: an unknown key (with the nearest known one), a value that does not fit, an unreadable file.
+    """
+    sources: list[tuple[str, Mapping[str, Any]]] = []
+    if file is not None:
+        sources.append((str(file), read_leaves(file)))
+    sources.append(("environment", environment_leaves(environment)))
+    sources.append(("--set", flags or {}))
+    chosen: dict[str, Any] = {}
+    for source, given in sources:
+        # each on its own first, for an error that names its source; rules between leaves wait for the whole
+        for key, value in given.items():
+            check_leaf(key, value, source)
+        chosen |= given
+    name = preset or str(chosen.get("preset", "standard"))
+    config = unflatten({**preset_leaves(name), **chosen, "preset": name})
+    return Resolved(config, frozenset(chosen) - {"preset"})

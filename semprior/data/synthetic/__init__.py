@@ -1,0 +1,4 @@
+"""Infrared scenes with small targets, drawn from a seed.
+
+Imports `data`.
+"""

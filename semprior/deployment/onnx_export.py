@@ -1,0 +1,165 @@
+"""The bare student as an ONNX file that takes source grey values of any size and gives probabilities."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from semprior.data.batches import Normalisation
+from semprior.data.layout import IntensityRange
+from semprior.deployment.load_model import Student
+from semprior.errors import UserError
+from semprior.evaluation.inference import MULTIPLE
+from semprior.io.atomic_files import naming
+from semprior.models.detector import Detector
+
+INPUT, OUTPUT = "image", "probability"
+_NEEDED = ("onnx", "onnxscript", "onnxruntime")
+_CHECKED_SIZES = ((96, 64), (75, 133))  # one that fits the detector's multiple, one that has to be padded
+_LARGEST_GAP = 5e-3  # of a probability, between PyTorch and onnxruntime
+
+
+class Deployed(nn.Module):
+    """The student with all it does to an image around it: intensity range, padding, normalisation, sigmoid.
+
+    Args:
+        detector: in eval mode, float32.
+        normalisation: of grey levels.
+        intensity: of the source images.
+    """
+
+    def __init__(self, detector: Detector, normalisation: Normalisation, intensity: IntensityRange) -> None:
+        super().__init__()
+        self.detector = detector
+        self.normalisation = normalisation
+        self.intensity = intensity
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Source grey values (B,1,H,W) float32, of 8 or 16 bit as in training, to probabilities (B,1,H,W) float32."""
+        height, width = image.shape[-2:]
+        if self.intensity.bits == 16:
+            low, high = self.intensity.low, self.intensity.high
+            image = torch.round((image - low) * (255 / (high - low))).clamp(0, 255)
+        rows = (height + MULTIPLE - 1) // MULTIPLE * MULTIPLE
+        columns = (width + MULTIPLE - 1) // MULTIPLE * MULTIPLE
+        padded = F.pad(image, (0, columns - width, 0, rows - height))
+        normal = (padded / 255 - self.normalisation.mean) / self.normalisation.std
+        logits = self.detector(normal.expand(-1, 3, -1, -1))
+        return torch.sigmoid(logits)[..., :height, :width]
+
+
+def export(student: Student, path: Path) -> float:
+    """Write the student as ONNX and check it against onnxruntime at two sizes before it appears.
+
+    Batch, height and width are free. Unlike `predict`, the network sees an image whole, however large.
+
+    Args:
+        student: from `load.load_student`, on the CPU.
+        path: of the file; one that exists is replaced.
+
+    Returns:
+        The largest difference in probability between PyTorch and onnxruntime that was seen.
+
+    Raises:
+        UserError: the extra `export` is not installed.
+        RuntimeError: onnxruntime computes something else.
+    """
+    _require_extra()
+    import onnx
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    origin = student.origin
+    detector = student.detector.float().to(memory_format=torch.contiguous_format)
+    deployed = Deployed(detector, origin.normalisation, origin.intensity).eval()
+    free = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
+    example = torch.zeros(2, 1, 70, 90)
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            deployed,
+            (example,),
+            dynamo=True,
+            dynamic_shapes=(free,),
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            verbose=False,
+        )
+        assert program is not None  # it is, with dynamo
+        model = program.model_proto
+    low, high = origin.intensity.low, origin.intensity.high
+    onnx.helper.set_model_props(
+        model,
+        {
+            "semprior.detector": origin.config.detector,
+            "semprior.input": f"grey values of {origin.intensity.bits}-bit images, float32 (batch, 1, height, width)",
+            "semprior.output": "probability of a target, float32 (batch, 1, height, width); a target where > 0.5",
+            "semprior.intensity": f"{low:g} {high:g}",
+        },
+    )
+    with naming(path), tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as scratch:
+        written = Path(scratch) / path.name
+        onnx.save(model, written)
+        gap = _check(deployed, written)
+        written.replace(path)
+    return gap
+
+
+def _require_extra() -> None:
+    from importlib.util import find_spec
+
+    if any(find_spec(name) is None for name in _NEEDED):
+        raise UserError("export needs onnx and onnxruntime: pip install 'semprior[export]'")
+
+
+def _check(deployed: Deployed, path: Path) -> float:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    rng, largest = np.random.default_rng(0), 0.0
+    for size in _CHECKED_SIZES:
+        image = _picture(rng, size, deployed.normalisation)[None, None]
+        if deployed.intensity.bits == 16:
+            image = deployed.intensity.low + image / 255 * (deployed.intensity.high - deployed.intensity.low)
+        (found,) = session.run(None, {INPUT: image})
+        with torch.no_grad():
+            expected = deployed(torch.from_numpy(image)).numpy()
+        largest = max(largest, float(np.abs(found - expected).max()))
+    if not largest <= _LARGEST_GAP:
+        raise RuntimeError(f"onnxruntime's probabilities differ from PyTorch's by {largest}")
+    return largest
+
+
+def _picture(rng: np.random.Generator, size: tuple[int, int], normalisation: Normalisation) -> np.ndarray:
+    """Clouds and spots (H,W) float32 in 0..255, as the student knows them: of plain noise it may say 0 everywhere."""
+    clouds = cv2.GaussianBlur(rng.standard_normal(size), (0, 0), 6)
+    picture = normalisation.mean + normalisation.std * clouds / clouds.std()
+    rows, columns = np.ogrid[: size[0], : size[1]]
+    for height in (0.15, 0.3, 0.5, 0.8):
+        row, column = (rng.uniform(5, side - 5) for side in size)
+        picture += height * np.exp(-((rows - row) ** 2 + (columns - column) ** 2) / 5)
+    return np.rint(255 * np.clip(picture, 0, 1)).astype(np.float32)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's remarks on its own workings."""
+    chatty = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    before = [logger.level for logger in chatty]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in chatty:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(chatty, before, strict=True):
+                logger.setLevel(level)

@@ -1,0 +1,165 @@
+"""Masks, probabilities and detections of images, written to a folder.
+
+``NAME_mask.png`` (0 and 255), ``NAME_probability.png`` (255 times the probability), ``NAME_overlay.png`` on request,
+and one ``detections.csv`` with a row for each 8-connected component of a mask: ``image,x,y,score,area``, where ``x``
+(column) and ``y`` (row) are its centroid in pixels, ``score`` its highest probability, ``area`` its pixels.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from semprior.data.images import encode_png, read_image, stem
+from semprior.deployment.load_model import Student
+from semprior.errors import UserError
+from semprior.evaluation.metrics import THRESHOLD
+from semprior.io.atomic_files import write_atomically
+
+TABLE = "detections.csv"
+COLUMNS = ("image", "x", "y", "score", "area")
+_AT_ONCE = 16  # images
+_RED = (255, 48, 48)
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One 8-connected component of a predicted mask.
+
+    Attributes:
+        x: column of its centroid, in pixels from the centre of the first column.
+        y: row of its centroid.
+        score: highest probability in it.
+        area: in pixels.
+    """
+
+    x: float
+    y: float
+    score: float
+    area: int
+
+
+def detections(probability: np.ndarray) -> list[Detection]:
+    """The components of where a probability, (H,W) float32, is above the threshold, row by row."""
+    mask = (probability > THRESHOLD).astype(np.uint8)
+    count, labels, stats, centroids = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    found = []
+    for component in range(1, count):
+        left, top, width, height, area = (int(number) for number in stats[component])
+        inside = labels[top : top + height, left : left + width] == component
+        score = probability[top : top + height, left : left + width][inside].max()
+        x, y = centroids[component]
+        found.append(Detection(float(x), float(y), float(score), area))
+    return sorted(found, key=lambda detection: (detection.y, detection.x))
+
+
+def predict(
+    student: Student,
+    images: Sequence[Path],
+    out: Path,
+    *,
+    overlay: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> int:
+    """Predict images and write the results to a folder.
+
+    Every image is read once before anything is written. Files of the same name in `out` are replaced; the table of
+    detections is written last.
+
+    Args:
+        student: from `load.load_student`; its intensity range is applied to the images.
+        images: files.
+        out: folder, made if need be.
+        overlay: whether to write the images with outlines of the targets too.
+        say: takes a line for each thing the user should know.
+
+    Returns:
+        The number of detections.
+
+    Raises:
+        UserError: an image cannot be read; nothing was written then.
+    """
+    if not images:
+        raise UserError("IMAGE: name at least one image")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: is not a folder")
+    names = output_names(images)
+    for image in images:
+        read_image(image, student.origin.intensity)
+    kinds = ("mask", "probability", "overlay")[: 3 if overlay else 2]
+    _refuse_overwriting(images, {out / f"{name}_{kind}.png" for name in names for kind in kinds} | {out / TABLE})
+    for image, name in zip(images, names, strict=True):
+        if name != stem(image.name):
+            say(f"{image}: another image has the same name; this one is called {name}")
+    out.mkdir(parents=True, exist_ok=True)
+    rows: list[tuple[str, Detection]] = []
+    for name, image, probability in _predicted(student, images, names):
+        mask = probability > THRESHOLD
+        pictures = {"mask": mask.astype(np.uint8) * 255, "probability": np.rint(probability * 255).astype(np.uint8)}
+        if overlay:
+            pictures["overlay"] = outlined(image, mask)
+        for kind, picture in pictures.items():
+            write_atomically(out / f"{name}_{kind}.png", encode_png(picture))
+        rows += [(name, detection) for detection in detections(probability)]
+    write_atomically(out / TABLE, _table(rows).encode())
+    return len(rows)
+
+
+def outlined(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """An image (H,W) uint8 with the outlines of a mask (H,W) bool in red around the targets: (H,W,3) uint8 RGB."""
+    picture = np.repeat(image[..., None], 3, axis=2)
+    grown = cv2.dilate(mask.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
+    near = cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
+    picture[grown & ~near] = _RED
+    return picture
+
+
+def output_names(images: Sequence[Path]) -> list[str]:
+    """A name for each image: its own without extension; of those that share one, the later get ``-2``, ``-3``, ..."""
+    own = [stem(image.name) for image in images]
+    names: list[str] = []
+    for name in own:
+        chosen, number = name, 1
+        while chosen in names or (number > 1 and chosen in own):
+            number += 1
+            chosen = f"{name}-{number}"
+        names.append(chosen)
+    return names
+
+
+def _refuse_overwriting(images: Sequence[Path], outputs: set[Path]) -> None:
+    written = {path.resolve() for path in outputs}
+    for image in images:
+        if image.resolve() in written:
+            raise UserError(f"{image}: would be overwritten by a result; choose another --out")
+
+
+def _predicted(
+    student: Student, images: Sequence[Path], names: Sequence[str]
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Name, image (H,W) uint8 and probability (H,W) float32, a few images at a time in memory."""
+    for start in range(0, len(images), _AT_ONCE):
+        some = slice(start, start + _AT_ONCE)
+        pixels = [_read(image, student) for image in images[some]]
+        yield from zip(names[some], pixels, student.probabilities(pixels), strict=True)
+
+
+def _read(image: Path, student: Student) -> np.ndarray:
+    grey = read_image(image, student.origin.intensity)
+    assert grey is not None  # a fault has been raised
+    return grey
+
+
+def _table(rows: Sequence[tuple[str, Detection]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for name, found in rows:
+        writer.writerow((name, f"{found.x:.2f}", f"{found.y:.2f}", f"{found.score:.4f}", found.area))
+    return text.getvalue()

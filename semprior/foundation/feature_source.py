@@ -1,0 +1,60 @@
+"""Where a run takes the VFM's features from: the bank, or a forward of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from torch import Tensor
+
+from semprior.foundation.feature_bank import FeatureBank
+from semprior.foundation.vfm import VFM
+
+
+class Features:
+    """Features of crops and of whole images, for the teacher.
+
+    With a bank, crops are cut from the features of their whole image, which is an approximation: the context and the
+    padding differ from those of the crop's own forward. Without one, the VFM runs on every crop, as published.
+
+    Args:
+        vfm: the frozen model; none where no stage is modulated, and then there are no maps.
+        bank: of the run's images, in the order of their indices; none to run the VFM each time.
+    """
+
+    def __init__(self, vfm: VFM | None, bank: FeatureBank | None) -> None:
+        self.vfm = vfm
+        self.bank = bank
+
+    def crops(
+        self, indices: np.ndarray, rows: np.ndarray, columns: np.ndarray, side: int, grey: Tensor
+    ) -> list[Tensor]:
+        """Maps of crops before augmentation.
+
+        Args:
+            indices: (B,) of the images.
+            rows: (B,) upper edge of each crop, pixels.
+            columns: (B,) left edge.
+            side: of the crops, pixels.
+            grey: (B,1,side,side) uint8, the crops themselves.
+
+        Returns:
+            K maps (B,C_k,side/16,side/16) on the device of `grey`: float16 from the bank, else float32.
+        """
+        if self.vfm is None:
+            return []
+        if self.bank is None:
+            return self.vfm(grey.float() / 255)
+        return [maps.to(grey.device) for maps in self.bank.crop(indices, rows, columns, side)]
+
+    def whole(self, indices: Sequence[int] | None, grey: Tensor) -> list[Tensor]:
+        """Maps of whole images padded to a multiple of 32, or of tiles, by a forward; grey (B,1,H,W) in 0..1."""
+        del indices
+        return [] if self.vfm is None else self.vfm(grey)
+
+    def banked(self, indices: Sequence[int] | None, grey: Tensor) -> list[Tensor]:
+        """As `whole`, for images of the run: what the bank holds needs no forward. A tile has no index."""
+        if self.vfm is None or self.bank is None or indices is None:
+            return self.whole(indices, grey)
+        corner, size = np.zeros(len(indices), np.int64), (grey.shape[-2], grey.shape[-1])
+        return [maps.to(grey.device) for maps in self.bank.crop(indices, corner, corner, size)]

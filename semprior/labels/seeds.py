@@ -1,0 +1,56 @@
+"""First pseudo-masks from points.
+
+    seed = SEEDS["contrast"](image, points)
+    seed.mask, seed.succeeded
+
+`edge_seed` is the published one (method, section 6); `contrast_seed` overlaps the true masks far better.
+`python -m benchmarks.seeds` measures both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from semprior.data.training_set import Seed
+from semprior.labels.contrast_seed import contrast_region
+from semprior.labels.edge_seed import edge_region
+
+Find = Callable[[np.ndarray, np.ndarray, int], tuple[tuple[slice, slice], np.ndarray] | None]
+
+
+def contrast_seed(image: np.ndarray, points: np.ndarray) -> Seed:
+    """Regions that stand out against their surroundings, one around each point; see `semprior.labels.contrast_seed`.
+
+    Args:
+        image: (H,W) uint8, grey.
+        points: (P,2) int, rows of (row, column).
+    """
+    return _seed(contrast_region, image, points)
+
+
+def edge_seed(image: np.ndarray, points: np.ndarray) -> Seed:
+    """The published seeds, what closed edges enclose around each point; see `semprior.labels.edge_seed`.
+
+    Args:
+        image: (H,W) uint8, grey.
+        points: (P,2) int, rows of (row, column).
+    """
+    return _seed(edge_region, image, points)
+
+
+def _seed(find: Find, image: np.ndarray, points: np.ndarray) -> Seed:
+    mask, succeeded = np.zeros(image.shape, bool), np.zeros(len(points), bool)
+    for index in range(len(points)):
+        found = find(image, points, index)
+        succeeded[index] = found is not None
+        if found is not None:
+            place, region = found
+            mask[place] |= region
+    mask[points[:, 0], points[:, 1]] = True
+    return Seed(mask, succeeded)
+
+
+SEEDS: dict[str, Callable[[np.ndarray, np.ndarray], Seed]] = {"contrast": contrast_seed, "edges": edge_seed}
+"""By the name that ``labels.seed`` gives them."""

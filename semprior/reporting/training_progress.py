@@ -1,0 +1,87 @@
+"""How far a run is: a bar on a terminal, plain lines where there is none."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from semprior.reporting.terminal import clock, say
+
+if TYPE_CHECKING:
+    from semprior.training.trainer import Report
+
+_RECENT = 20  # epochs that the time left is judged by
+
+
+class Display:
+    """Shows epoch, loss, metric and time left of a run, and what it says in between.
+
+    Args:
+        epochs: of the run.
+        done: of them, before this process.
+        metric: name of the score to show, like ``holdout/point_score``.
+        console: to write on; a bar if it is a terminal.
+    """
+
+    def __init__(self, epochs: int, done: int, metric: str, console: Console) -> None:
+        self.epochs, self.done, self.metric, self.console = epochs, done, metric, console
+        self.value: float | None = None
+        self.best: float | None = None
+        self._seconds: deque[float] = deque(maxlen=_RECENT)
+        self._marked = time.perf_counter()
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+
+    def __enter__(self) -> Display:
+        if self.console.is_terminal:
+            columns = (
+                TextColumn("epoch {task.completed:.0f}/{task.total:.0f}"),
+                BarColumn(),
+                TextColumn("{task.description}"),
+            )
+            self._bar = Progress(*columns, console=self.console)
+            self._bar.start()
+            self._task = self._bar.add_task("", total=self.epochs, completed=self.done)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def say(self, text: str) -> None:
+        """Show a line above the bar."""
+        say(self.console, text)
+
+    def report(self, report: Report) -> str:
+        """Show an epoch; returns the line, as the log keeps it."""
+        now = time.perf_counter()
+        self._seconds.append(now - self._marked)
+        self._marked, self.done = now, report.epoch + 1
+        self.value = report.scores.get(self.metric, self.value)
+        if report.best and report.scores:
+            self.best = self.value
+        status = "  ".join(part for part in (f"loss {report.inner_loss:.4f}", self._metric(), self._left()) if part)
+        marks = [f"{report.admitted} images admitted"] if report.admitted else []
+        marks += ["labels evolved"] if report.evolved else []
+        marks += ["best so far"] if report.best else []
+        line = f"epoch {self.done}/{self.epochs}  {status}" + (f"  ({', '.join(marks)})" if marks else "")
+        if self._bar is None:
+            self.say(line)
+        else:
+            self._bar.update(self._task, completed=self.done, description=status)
+        return line
+
+    def _metric(self) -> str:
+        if self.value is None:
+            return ""
+        best = f" (best {self.best:.4f})" if self.best is not None else ""
+        return f"{self.metric.rpartition('/')[2]} {self.value:.4f}{best}"
+
+    def _left(self) -> str:
+        seconds = sum(self._seconds) / len(self._seconds) * (self.epochs - self.done)
+        return f"{clock(seconds)} left"

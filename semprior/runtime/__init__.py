@@ -1,0 +1,4 @@
+"""The process and its devices: precision, threads, memory, data parallelism.
+
+Imports `errors`.
+"""

@@ -1,0 +1,125 @@
+"""Scoring an evaluation, and choosing the best epoch: by points, or by masks of the holdout or of the test split."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from semprior.config.schema import Config
+from semprior.data.layout import Scene
+from semprior.data.sparse_masks import SparseMasks
+from semprior.data.training_set import TrainingSet
+from semprior.evaluation.metrics import bootstrap_errors, count_image, empty_union_of, summarise
+from semprior.evaluation.point_score import point_score
+from semprior.labels.seeds import contrast_seed
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One evaluation.
+
+    Attributes:
+        flat: metrics by name: ``holdout/point_score``, ``holdout/iou``, ``holdout/iou_se``, ``holdout/teacher/iou`` ...
+        best: whether the student's value chosen by is the best so far.
+    """
+
+    flat: dict[str, float]
+    best: bool
+
+
+class Selector:
+    """Remembers the best evaluation and the masks of the last one.
+
+    Args:
+        config: names the metric that is chosen by.
+        training_set: gives the scenes evaluated on, in the order in which predictions come.
+    """
+
+    def __init__(self, config: Config, training_set: TrainingSet) -> None:
+        self.by = config.select.by
+        self.empty_union = empty_union_of(config.preset)
+        self.scenes = (
+            training_set.test
+            if self.by == "test/iou"
+            else [training_set.scenes[i] for i in training_set.holdout_indices]
+        )
+        self.plausible = [] if self.by == "test/iou" else [plausible_areas(scene) for scene in self.scenes]
+        self.previous: dict[str, SparseMasks] = {}
+        self.best_value: float | None = None
+        self.best_epoch: int | None = None
+
+    def score(self, epoch: int, student: Sequence[np.ndarray], teacher: Sequence[np.ndarray]) -> Scores:
+        """Score the masks that student and teacher predict, (H,W) bool for each scene; they are gone through singly."""
+        flat: dict[str, float] = {}
+        place = "test" if self.by == "test/iou" else "holdout"
+        for who, prefix, masks in (("student", place, student), ("teacher", f"{place}/teacher", teacher)):
+            if not len(masks):
+                continue
+            if self.plausible:
+                flat |= {f"{prefix}/{name}": value for name, value in self._by_points(who, masks).items()}
+            if all(scene.mask is not None for scene in self.scenes):
+                flat |= {f"{prefix}/{name}": value for name, value in self._by_masks(masks).items()}
+        key = self.by if self.by != "point_score" else "holdout/point_score"
+        value = flat.get(key, float(epoch))  # without a holdout the latest epoch is the best
+        value = value if np.isfinite(value) else 0.0  # images without target and prediction have no IoU
+        best = self.best_value is None or value >= self.best_value
+        if best:
+            self.best_value, self.best_epoch = value, epoch
+        return Scores(flat, best)
+
+    def _by_points(self, who: str, masks: Sequence[np.ndarray]) -> dict[str, float]:
+        points = [scene.points for scene in self.scenes]
+        scored = point_score(masks, self.previous.get(who), points, self.plausible)
+        self.previous[who] = SparseMasks.pack(masks, bool)
+        names = {"score": "point_score", "pd": "point_pd", "fa": "point_fa"}
+        return {names.get(name, f"point_{name}"): value for name, value in dataclasses.asdict(scored).items()}
+
+    def _by_masks(self, masks: Sequence[np.ndarray]) -> dict[str, float]:
+        truths = [scene.mask for scene in self.scenes if scene.mask is not None]
+        counts = [count_image(mask, truth) for mask, truth in zip(masks, truths, strict=True)]
+        found = summarise(counts, empty_union=self.empty_union)
+        errors = bootstrap_errors(counts, empty_union=self.empty_union)
+        values = {name: float(getattr(found, name)) for name in ("iou", "niou", "pd", "fa")}
+        return values | {f"{name}_se": float(errors[name]) for name in values}
+
+    def values(self) -> dict[str, Any]:
+        """The best evaluation, for a snapshot."""
+        return {"best_value": self.best_value, "best_epoch": self.best_epoch}
+
+    def stored(self) -> dict[str, np.ndarray]:
+        """The masks of the last evaluation, for a snapshot."""
+        held = [masks.stored(f"previous.{who}") for who, masks in self.previous.items()]
+        return {name: array for arrays in held for name, array in arrays.items()}
+
+    def restore(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
+        """Put back what `stored` and `values` gave, or a version before them, which stored each mask by its bits."""
+        self.best_value, self.best_epoch = values["best_value"], values["best_epoch"]
+        shapes = [scene.image.shape for scene in self.scenes]
+        for who in ("student", "teacher"):
+            name = f"previous.{who}"
+            if f"{name}.packed" in arrays:
+                self.previous[who] = SparseMasks.restore(arrays, name, shapes, bool)
+            elif f"{name}.0" in arrays:
+                self.previous[who] = SparseMasks.pack(
+                    (
+                        np.unpackbits(arrays[f"{name}.{index}"], axis=1, count=width).view(bool)
+                        for index, (_, width) in enumerate(shapes)
+                    ),
+                    bool,
+                )
+
+
+def plausible_areas(scene: Scene) -> np.ndarray:
+    """The area in pixels of the contrast seed around each point of a scene: (P,) float64."""
+    seed = contrast_seed(scene.image, scene.points).mask
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(seed.astype(np.uint8), connectivity=8)
+    if not len(scene.points):
+        return np.zeros(0)
+    held = labels[scene.points[:, 0], scene.points[:, 1]]
+    sharing = np.array([np.count_nonzero(held == component) for component in held])
+    return stats[held, cv2.CC_STAT_AREA] / sharing

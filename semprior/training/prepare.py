@@ -1,0 +1,112 @@
+"""From a data set on disk to what a trainer takes: scenes, seeds, clusters and features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from semprior.clustering.cluster import capped_count
+from semprior.config.schema import Config, Resolved
+from semprior.data.batches import Normalisation
+from semprior.data.layout import Layout, normalisation, split_holdout
+from semprior.data.training_set import TrainingSet
+from semprior.errors import UserError
+from semprior.foundation.feature_bank import FeatureBank
+from semprior.foundation.feature_source import Features
+from semprior.foundation.vfm import load_vfm
+from semprior.models.detector import detector_spec
+from semprior.models.stages import placed_stages
+from semprior.training.image_cache import Pictures
+
+Say = Callable[[str], None]
+
+
+def read_training_set(layout: Layout, resolved: Resolved, say: Say, cache: Path | None = None) -> TrainingSet:
+    """Read, seed and cluster the images of a run.
+
+    Args:
+        layout: of the data set.
+        resolved: the config and which of its keys the user chose.
+        say: takes one line for each thing the user should know.
+        cache: folder where images, seeds and statistics are shared with other runs; none: they are made for this one.
+
+    Raises:
+        UserError: the data set has a fault, or a setting does not fit it.
+    """
+    config = resolved.config
+    pictures = Pictures(layout, "optional" if config.data.holdout else "never", cache)
+    train, validation = pictures.scenes[: pictures.train], pictures.scenes[pictures.train :]
+    mean, std = normalisation(pictures.scenes)
+    kept, held = split_holdout(
+        [s.name for s in train], [len(s.points) for s in train], config.data.holdout, config.data.holdout_seed
+    )
+    if config.select.by != "test/iou" and not held:
+        say("no image is held out: the last epoch is taken as the best")
+    if config.select.by == "holdout/iou" and any(train[i].mask is None for i in held):
+        raise UserError("select.by=holdout/iou needs masks of the training images; choose by point_score")
+    if config.outer.every and len(validation) < config.data.batch:
+        say(f"no outer steps: {len(validation)} validation images are fewer than a batch of {config.data.batch}")
+    order = [*kept, *range(len(train), len(pictures.scenes)), *held]
+    test = []
+    if config.select.by == "test/iou":
+        say("preset paper: the TEST split is read at every evaluation, and the best epoch is chosen on it")
+        test = pictures.test()
+    seeds = pictures.seeds(config.labels.seed)
+    return TrainingSet(
+        scenes=[pictures.scenes[i] for i in order],
+        train=len(kept),
+        validation=len(validation),
+        seeds=[seeds[i] for i in order],
+        clusters=_clusters(pictures, order, resolved, say),
+        normalisation=Normalisation(mean, std),
+        intensity=pictures.intensity,
+        test=test,
+    )
+
+
+def as_used(config: Config, training_set: TrainingSet) -> Config:
+    """A config as a run on these images uses it, and should record it: with at most as many clusters as images."""
+    used = min(config.clusters.count, len(training_set.scenes))
+    return replace(config, clusters=replace(config.clusters, count=used))
+
+
+def _clusters(pictures: Pictures, order: Sequence[int], resolved: Resolved, say: Say) -> np.ndarray:
+    config = resolved.config.clusters
+    count, remark = capped_count(config.count, len(order), explicit="clusters.count" in resolved.chosen)
+    if remark:
+        say(remark)
+    if count == 1:
+        return np.zeros(len(order), np.int64)
+    return pictures.clusters(order, count, config.seed)
+
+
+def load_features(config: Config, training_set: TrainingSet, cache: Path, device: torch.device, say: Say) -> Features:
+    """The VFM and, unless features are to be exact, the bank of the run's images.
+
+    Args:
+        config: of the run.
+        training_set: its images.
+        cache: folder of feature banks, shared by runs.
+        device: where the VFM runs.
+        say: takes one line for each thing the user should know.
+    """
+    if not placed_stages(config.scam.stages, len(detector_spec(config.detector).stages)):
+        return Features(None, None)
+    vfm = load_vfm(config.vfm.name, config.vfm.weights, device)
+    if vfm.random:
+        say(f"{config.vfm.name} has RANDOM weights (vfm.weights=random): the teacher learns no semantics from it")
+    if config.vfm.features == "exact":
+        return Features(vfm, None)
+    images = [scene.image for scene in training_set.scenes]
+
+    def progress(done: int, total: int) -> None:
+        if done % 100 == 0:
+            say(f"feature bank: {done} of {total} images computed")
+
+    bank = FeatureBank.build(cache, vfm, images, config.vfm.bank_gb, device, progress)
+    say(bank.describe())
+    return Features(vfm, bank)

@@ -1,0 +1,266 @@
+"""One tree of settings: every leaf has a key, every source its place, every mistake a line that helps."""
+
+import dataclasses
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from semprior.config.epochs import is_due, share_of
+from semprior.config.schema import (
+    Config,
+    environment_leaves,
+    flatten,
+    parse_settings,
+    preset_leaves,
+    preset_names,
+    read_leaves,
+    resolve,
+    unflatten,
+)
+from semprior.errors import UserError
+from semprior.labels.evolve import evolution_due
+from semprior.models.detector import detector_spec
+from semprior.training.learning_rate import learning_rate
+
+PAPER = {  # every leaf of the preset `paper`, with the section of the method that says so
+    "preset": "paper",
+    "detector": "alclnet",  # any of section 1; the preset does not choose between them
+    "epochs": 300,  # 7
+    "seed": 0,
+    "precision": "fp32",  # 5
+    "channels_last": False,
+    "data.holdout": 0.0,  # 10: chosen on the test split
+    "data.holdout_seed": 0,
+    "data.crop": 256,  # 7
+    "data.batch": 16,  # 7
+    "data.target_crops": 0.0,  # 7: uniform offsets
+    "data.pad_crops": False,  # 7: padded only where the image is smaller
+    "data.augment": 0.5,  # 7
+    "vfm.name": "vit_small_plus_patch16_dinov3",  # 2
+    "vfm.weights": "auto",
+    "vfm.features": "exact",  # 2: the crop's own forward
+    "vfm.bank_gb": 8.0,
+    "vfm.width": 128,  # 2, CNNs alone
+    "scam.stages": "all",  # 3
+    "scam.scale": None,  # 1: the detector's
+    "scam.gate_penalty": 0.005,  # 4
+    "scam.own_statistics": False,
+    "scam.drop": 0.0,  # 4: BatchNorm is shared, both forwards update the running statistics
+    "distill.align_weight": 0.1,  # 4
+    "distill.outer_weight": 1.0,  # 4
+    "distill.temperature": 4.0,  # 4
+    "clusters.count": 256,  # 8
+    "clusters.seed": 1,  # 8
+    "labels.seed": "edges",  # 6
+    "labels.pool": "reliable",  # 6
+    "labels.evolve": True,  # 6
+    "labels.evolve_after": 0.2,  # 6: epoch 60 of 300
+    "labels.evolve_every": 5,  # 6
+    "labels.admit_until": 0.8,  # 6
+    "loss.task": "bce",  # 4
+    "loss.bce_weight": 10.0,  # of iou_bce alone, like the next
+    "loss.background_weight": 1.0,
+    "loss.output_bias": None,  # 1
+    "optim.rate": None,  # 1: the detector's
+    "optim.schedule": "constant",  # 5
+    "optim.weight_decay": 0.01,  # 5
+    "optim.clip": None,  # 5
+    "optim.average": 0.0,
+    "outer.every": 5,  # 5
+    "outer.steps": 4,  # 5
+    "select.by": "test/iou",  # 10
+    "select.after": 1 / 3,  # 10: epoch 100 of 300
+    "select.every": 1,  # 10
+}
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+def resolved(**kwargs):
+    return resolve(**{"environment": {}, **kwargs}).config
+
+
+def test_paper_is_the_published_protocol_leaf_by_leaf():
+    assert flatten(resolved(preset="paper")) == PAPER
+
+
+def test_paper_keeps_the_published_calendar():
+    config = resolved(preset="paper")
+    epochs = range(config.epochs)
+    start = share_of(config.labels.evolve_after, config.epochs)
+    evolving = [e for e in epochs if evolution_due(e, start=start, every=config.labels.evolve_every)]
+    assert evolving == list(range(65, 300, 5))
+    first = share_of(config.select.after, config.epochs)
+    assert [e for e in epochs if is_due(e, first, config.select.every)] == list(range(100, 300))
+    assert config.labels.admit_until * config.epochs == 240
+    assert {learning_rate(config.optim.schedule, 1e-3, e / 300) for e in epochs} == {1e-3}
+
+
+@pytest.mark.parametrize(
+    ("name", "scale", "rate", "stages"),
+    [("mlclnet", 0.55, 1e-3, (16, 32, 64)), ("alclnet", 0.12, 5e-4, (16, 32, 64, 128, 256))],
+)
+def test_null_means_the_published_value_of_the_detector(name, scale, rate, stages):
+    spec = detector_spec(name)
+    assert (spec.scam_scale, spec.learning_rate, spec.stages) == (scale, rate, stages)
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_presets_resolve_and_survive_the_round_trip_through_yaml(name):
+    config = resolved(preset=name)
+    assert config.preset == name
+    assert unflatten(yaml.safe_load(yaml.safe_dump(flatten(config)))) == config
+    assert set(flatten(config)) == set(flatten(Config()))
+
+
+def test_defaults_are_the_preset_standard():
+    assert resolved() == Config() == resolved(preset="standard")
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "epochs": st.integers(1, 10**6),
+            "data.crop": st.integers(1, 32).map(lambda n: 32 * n),
+            "scam.stages": st.sampled_from(["all", "none", [1], [1, 3]]),
+            "scam.scale": st.none() | st.floats(0, 10),
+            "optim.clip": st.none() | st.floats(0, 1e6),
+            "labels.evolve": st.booleans(),
+            "vfm.weights": st.text("aé: /~#'", max_size=8),
+            "loss.task": st.sampled_from(["bce", "iou_bce"]),
+        },
+    )
+)
+def test_dotted_keys_and_tree_are_two_views_of_the_same(leaves):
+    flat = flatten(unflatten(leaves))
+    assert {key: flat[key] for key in leaves} == leaves
+    assert unflatten(flat) == unflatten(leaves)
+
+
+def test_nested_and_dotted_files_mean_the_same(tmp_path):
+    nested = write(tmp_path / "a.yaml", "scam: {scale: 0.3, stages: [1, 2]}\nepochs: 7\n")
+    dotted = write(tmp_path / "b.yaml", "scam.scale: 0.3\nscam.stages: [1, 2]\nepochs: 7\n")
+    assert resolved(file=nested) == resolved(file=dotted)
+    assert resolved(file=nested).scam.stages == (1, 2)
+
+
+def test_a_flag_beats_the_environment_beats_the_file_beats_the_preset(tmp_path):
+    sources = {"environment": {}}
+
+    def epochs():
+        return resolve(preset="quick", **sources).config.epochs
+
+    assert epochs() == preset_leaves("quick")["epochs"]
+    sources["file"] = write(tmp_path / "c.yaml", "epochs: 11\n")
+    assert epochs() == 11
+    sources["environment"] = {"SEMPRIOR__EPOCHS": "12", "OTHER": "1"}
+    assert epochs() == 12
+    sources["flags"] = parse_settings(["epochs=13"])
+    assert epochs() == 13
+    assert resolve(preset="quick", **sources).chosen == {"epochs"}
+
+
+def test_the_preset_can_be_named_by_any_source(tmp_path):
+    file = write(tmp_path / "c.yaml", "preset: paper\n")
+    assert resolved(file=file).precision == "fp32"
+    assert resolved(file=file, flags={"preset": "quick"}).vfm.weights == "offline"
+    assert resolved(file=file, preset="standard").precision == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "value"),
+    [
+        ("optim.rate=1e-3", "optim.rate", 1e-3),
+        ("optim.rate=1", "optim.rate", 1.0),
+        ("optim.clip=null", "optim.clip", None),
+        ("scam.stages=[2, 3]", "scam.stages", [2, 3]),
+        ("scam.stages=none", "scam.stages", "none"),
+        ("labels.evolve=false", "labels.evolve", False),
+        ("vfm.weights=/some/path=x.pth", "vfm.weights", "/some/path=x.pth"),
+    ],
+)
+def test_values_are_yaml(text, key, value):
+    found = flatten(resolved(flags=parse_settings([text])))[key]
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("epoch=3", ["unknown key 'epoch'", "did you mean 'epochs'"]),
+        ("scam.stage=all", ["unknown key 'scam.stage'", "did you mean 'scam.stages'"]),
+        ("temperature=4", ["unknown key 'temperature'", "did you mean 'distill.temperature'"]),
+        ("zzzzzz=4", ["unknown key 'zzzzzz'"]),
+        ("epochs=many", ["epochs", "a whole number", "'many'"]),
+        ("epochs=2.5", ["epochs", "a whole number"]),
+        ("epochs=true", ["epochs", "a whole number"]),
+        ("epochs=0", ["epochs", "at least 1"]),
+        ("seed=-1", ["seed", "between 0 and"]),
+        ("clusters.seed=4294967296", ["clusters.seed", "between 0 and 4294967295"]),
+        ("data.augment=1.5", ["data.augment", "between 0 and 1"]),
+        ("data.augment=.nan", ["data.augment", "between 0 and 1"]),
+        ("data.crop=100", ["data.crop", "multiple of 32"]),
+        ("labels.evolve=1", ["labels.evolve", "true or false"]),
+        ("labels.seed=edge", ["labels.seed", "contrast or edges"]),
+        ("scam.stages=[1.5]", ["scam.stages", "a list like [1, 2]"]),
+        ("optim.rate=fast", ["optim.rate", "a number or null"]),
+        ("select.by=test/iou", ["select.by", "paper"]),
+        ("epochs", ["--set epochs", "key=value"]),
+        ("epochs=[1", ["--set epochs=[1", "YAML"]),
+        ("preset=fast", ["preset", "'fast'", "quick"]),
+    ],
+)
+def test_a_mistaken_setting_is_one_line_that_names_it(setting, words):
+    with pytest.raises(UserError) as caught:
+        resolved(flags=parse_settings([setting]))
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"epochz: 3\n", ["unknown key 'epochz'", "did you mean 'epochs'"]),
+        (b"data: {crop: big}\n", ["data.crop", "a whole number"]),
+        (b"a: [1\nb: 2", ["not valid YAML"]),
+        (b"- 1\n- 2\n", ["keys and values"]),
+        (b"", ["keys and values"]),
+        (b"\xff\xfe\xfa", ["not a text file"]),
+        (None, ["cannot be read"]),
+    ],
+)
+def test_a_mistaken_file_is_named(tmp_path, content, words):
+    path = tmp_path / "settings.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        resolved(file=path)
+    for word in [str(path), *words]:
+        assert word in str(caught.value)
+
+
+def test_a_mistaken_variable_is_told_as_such():
+    with pytest.raises(UserError, match=r"environment: unknown key 'scam.scal'; did you mean 'scam.scale'"):
+        resolve(environment={"SEMPRIOR__SCAM__SCAL": "1"})
+    assert environment_leaves({"SEMPRIOR__SCAM__SCALE": "1e-1", "SEMPRIOR_CACHE": "x"}) == {"scam.scale": "1e-1"}
+
+
+def test_a_written_config_reads_back(tmp_path):
+    config = resolved(preset="paper", flags={"scam.stages": [1], "epochs": 9})
+    file = write(tmp_path / "c.yaml", yaml.safe_dump(flatten(config)))
+    assert unflatten(read_leaves(file)) == config
+
+
+def test_the_tree_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().scam.scale = 1.0

@@ -1,0 +1,186 @@
+"""A checkpoint against masks: the numbers, and where they are printed."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from semprior.cli.app import main
+from semprior.config.schema import unflatten
+from semprior.data.layout import find_layout, intensity_range, read_scenes
+from semprior.deployment.evaluate import evaluate
+from semprior.deployment.load_model import load_student, load_teacher
+from semprior.errors import UserError
+from semprior.evaluation.metrics import count_image, summarise
+from semprior.io.checkpoint import Snapshot, load_checkpoint, save_checkpoint
+from semprior.models.build import build_teacher
+from tests.tiny import LEVEL, bright_student, write_checkpoint, write_dataset
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_dataset(tmp_path_factory.mktemp("evaluate") / "data")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp("evaluate") / "checkpoint")
+
+
+@pytest.mark.parametrize(("split", "images"), [("test", 4), ("val", 4), ("train", 12)])
+def test_a_perfect_detector_scores_one(data, split, images):
+    assert evaluate(bright_student(), data, split).flat() == {
+        "iou": 1.0,
+        "niou": 1.0,
+        "pd": 1.0,
+        "fa": 0.0,
+        "images": images,
+        "targets": 2 * images,
+        "split": split,
+    }
+
+
+def test_sixteen_bit_data_are_read_as_in_training(tmp_path):
+    data = write_dataset(tmp_path / "data", bits=16)
+    intensity = intensity_range(find_layout(data))
+    assert intensity.bits == 16
+    scenes = read_scenes(find_layout(data), "test", intensity, masks="required")
+    expected = summarise([count_image(scene.image > LEVEL, scene.mask) for scene in scenes])
+    assert evaluate(bright_student(intensity), data).metrics == expected
+
+
+def test_paper_counts_empty_images_as_nothing(data, tmp_path):
+    copy = shutil.copytree(data, tmp_path / "data")
+    for folder in ("images", "labels"):
+        shutil.copy(copy / "labels" / "test00.png", copy / folder / "empty.png")
+    import cv2
+    import numpy as np
+
+    for folder in ("images", "labels"):
+        cv2.imwrite(str(copy / folder / "empty.png"), np.zeros((80, 80), np.uint8))
+    (copy / "mode" / "test.txt").write_text("test00\nempty\n")
+    assert evaluate(bright_student(), copy).metrics.niou == 1.0
+    assert evaluate(bright_student(preset="paper", **{"select.by": "test/iou"}), copy).metrics.niou == 0.5
+
+
+def test_points_are_not_needed(data, tmp_path):
+    copy = shutil.copytree(data, tmp_path / "data")
+    (copy / "points.csv").unlink()
+    assert evaluate(bright_student(), copy).metrics.iou == 1.0
+
+
+def test_json_is_one_object_on_standard_output(data, checkpoint, capsys):
+    assert main(["evaluate", str(checkpoint), "--data", str(data), "--json"]) == 0
+    printed = capsys.readouterr()
+    found = json.loads(printed.out)
+    assert list(found) == ["iou", "niou", "pd", "fa", "images", "targets", "split"]
+    assert found == evaluate(load_student(checkpoint, CPU), data).flat()
+    assert printed.err == ""
+
+
+def test_the_table_names_every_metric(data, checkpoint, capsys):
+    assert main(["evaluate", str(checkpoint), "--data", str(data), "--split", "val"]) == 0
+    out = capsys.readouterr().out
+    for word in ("IoU", "nIoU", "Pd", "Fa (1e-6)", "4 images, 8 targets, split val", "student of mlclnet"):
+        assert word in out
+
+
+def test_without_modulation_the_teacher_is_the_student(data, checkpoint, capsys):
+    assert main(["evaluate", str(checkpoint), "--data", str(data), "--teacher", "--json"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == evaluate(load_student(checkpoint, CPU), data).flat()
+    assert "its teacher is its student" in printed.err
+
+
+@pytest.fixture(scope="module")
+def modulated(tmp_path_factory):
+    """A checkpoint with SCAM on a small foundation model of random weights."""
+    from semprior.foundation.vfm import load_vfm
+
+    name = "mobilenetv3_small_050"
+    vfm = load_vfm(name, "random", CPU)
+    leaves = {"vfm.name": name, "vfm.weights": "random", "vfm.width": 8, "scam.stages": [2]}
+    folder = write_checkpoint(tmp_path_factory.mktemp("evaluate") / "modulated", vfm=vfm.key, **leaves)
+    plain = load_checkpoint(folder)
+    modulator = build_teacher(unflatten(plain.values["config"]), vfm).modulator_state()
+    save_checkpoint(folder, Snapshot({**plain.tensors, "modulator": modulator}, {}, plain.values))
+    return folder
+
+
+def test_the_teacher_runs_its_foundation_model(data, modulated, capsys):
+    scenes = read_scenes(find_layout(data), "test", intensity_range(find_layout(data)))
+    images = [scene.image for scene in scenes]
+    teacher, student = load_teacher(modulated, CPU), load_student(modulated, CPU)
+    assert any(
+        (a != b).any() for a, b in zip(teacher.probabilities(images), student.probabilities(images), strict=True)
+    )
+    assert main(["evaluate", str(modulated), "--data", str(data), "--teacher", "--json"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == evaluate(teacher, data).flat()
+    assert "RANDOM weights" in printed.err
+
+
+def test_a_teacher_with_another_foundation_model_is_refused(modulated, tmp_path):
+    plain = load_checkpoint(modulated)
+    save_checkpoint(tmp_path / "other", Snapshot(plain.tensors, {}, {**plain.values, "vfm": "0" * 64}))
+    with pytest.raises(UserError, match="other weights of mobilenetv3_small_050"):
+        load_teacher(tmp_path / "other", CPU)
+
+
+def swapped(checkpoint, folder, **leaves):
+    """A checkpoint whose state speaks of another detector than its weights are of."""
+    plain = load_checkpoint(checkpoint)
+    values = {**plain.values, "config": {**plain.values["config"], **leaves}}
+    save_checkpoint(folder, Snapshot(plain.tensors, {}, values))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("leaves", "fault"),
+    [
+        ({"detector": "alclnet"}, "do not fit the detector alclnet"),
+        ({"detector": "alcnet"}, "unknown detector 'alcnet'; did you mean 'alclnet'"),
+        ({"colour": 1}, "unknown key 'colour'"),
+        ({"epochs": None}, "epochs must be a whole number"),
+    ],
+)
+def test_a_checkpoint_of_something_else_is_one_line(data, checkpoint, tmp_path, capsys, leaves, fault):
+    other = swapped(checkpoint, tmp_path / "other", **leaves)
+    assert main(["evaluate", str(other), "--data", str(data)]) == 2
+    error = capsys.readouterr().err
+    assert fault in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("file", ["student.safetensors", "state.json", "manifest.json"])
+def test_a_damaged_checkpoint_is_one_line(data, checkpoint, tmp_path, capsys, file):
+    broken = shutil.copytree(checkpoint, tmp_path / "broken")
+    content = bytearray((broken / file).read_bytes())
+    content[len(content) // 2] ^= 255
+    (broken / file).write_bytes(content)
+    assert main(["evaluate", str(broken), "--data", str(data)]) == 2
+    error = capsys.readouterr().err
+    assert str(broken) in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (["--split", "dev"], "no split 'dev'"),
+        (["--device", "tpu"], "must be auto, cpu or cuda"),
+        (["--data", "nowhere"], "nowhere: no such folder"),
+    ],
+)
+def test_mistaken_arguments(data, checkpoint, capsys, arguments, fault):
+    assert main(["evaluate", str(checkpoint), "--data", str(data), *arguments]) == 2
+    assert fault in capsys.readouterr().err
+
+
+def test_masks_are_needed(tmp_path, checkpoint, capsys):
+    data = write_dataset(tmp_path / "data", masks=False)
+    assert main(["evaluate", str(checkpoint), "--data", str(data)]) == 2
+    assert "no masks" in capsys.readouterr().err

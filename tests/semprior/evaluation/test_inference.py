@@ -1,0 +1,65 @@
+"""Whole images: padding, batching of equal sizes, tiles."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from semprior.data.batches import Normalisation
+from semprior.evaluation import inference as infer
+from semprior.evaluation.inference import student_probabilities
+
+CPU = torch.device("cpu")
+NORMAL = Normalisation(0.4, 0.2)
+
+
+class Smoother(nn.Module):
+    """Logits that depend on a neighbourhood, and a record of what was asked for."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Conv2d(3, 1, 5, padding=2)
+        self.shapes = []
+
+    def forward(self, x):
+        self.shapes.append(tuple(x.shape))
+        return self.layer(x)
+
+
+def images(*sizes):
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, size).astype(np.uint8) for size in sizes]
+
+
+def test_probabilities_are_those_of_each_image_alone_padded_with_black():
+    net = Smoother().eval()
+    pictures = images((33, 60), (64, 64), (50, 40), (31, 90))
+    found = student_probabilities(net, pictures, NORMAL, CPU, False)
+    assert sorted(net.shapes) == [(1, 3, 32, 96), (3, 3, 64, 64)]
+    for picture, probability in zip(pictures, found, strict=True):
+        height, width = picture.shape
+        padded = np.pad(picture, ((0, -height % 32), (0, -width % 32)))
+        x = torch.from_numpy((padded / 255 - 0.4) / 0.2).float().expand(1, 3, -1, -1)
+        expected = torch.sigmoid(net.layer(x))[0, 0, :height, :width].detach().numpy()
+        assert probability.dtype == np.float32 and probability.shape == picture.shape
+        assert np.allclose(probability, expected, atol=1e-6)
+
+
+def test_large_images_go_in_tiles_and_long_ones_whole(monkeypatch):
+    monkeypatch.setattr(infer, "TILE", 64)
+    net = Smoother().eval()
+    pictures = images((100, 130), (60, 300))
+    found = student_probabilities(net, pictures, NORMAL, CPU, False)
+    assert [p.shape for p in found] == [(100, 130), (60, 300)]
+    assert (1, 3, 64, 320) in net.shapes
+    assert max(h for _, _, h, w in net.shapes if w <= 64) == 64
+    # away from the seams a tile sees what the whole image would
+    whole = student_probabilities(Smoother().eval(), [pictures[0][:64, :64]], NORMAL, CPU, False)[0]
+    assert np.allclose(found[0][:60, :60], whole[:60, :60], atol=1e-6)
+
+
+def test_bf16_stays_near():
+    net = Smoother().eval()
+    (picture,) = images((64, 64))
+    exact, fast = (student_probabilities(net, [picture], NORMAL, CPU, bf16)[0] for bf16 in (False, True))
+    assert np.abs(exact - fast).max() < 0.02

@@ -1,0 +1,90 @@
+"""Pseudo-masks of a run: evolved and admitted image by image, whatever the order, in little memory."""
+
+import tracemalloc
+from dataclasses import replace
+
+import numpy as np
+
+from semprior.config.schema import unflatten
+from semprior.data.batches import Normalisation
+from semprior.data.layout import IntensityRange, Scene
+from semprior.data.training_set import Seed, TrainingSet
+from semprior.labels.evolve import evolve
+from semprior.labels.pseudo_masks import PseudoMasks
+
+SIDE = 256
+
+
+def training_set(count, failed=()):
+    """Images with one point; the seeds of `failed` are that point alone."""
+    image = np.zeros((SIDE, SIDE), np.uint8)
+    scenes, seeds = [], []
+    for number in range(count):
+        mask = np.zeros((SIDE, SIDE), bool)
+        row, column = 20 + number % 200, 30
+        mask[row - 1 : row + 2, column : column + 2] = True
+        scenes.append(Scene(f"image{number}", image, np.array([[row, column]])))
+        seeds.append(Seed(mask, np.array([number not in failed])))
+    clusters = np.zeros(count, np.int64)
+    return TrainingSet(scenes, count - 2, 2, seeds, clusters, Normalisation(0.3, 0.1), IntensityRange(), [])
+
+
+def teacher(data, index):
+    probability = np.zeros((SIDE, SIDE), np.float32)
+    row, column = data.scenes[index].points[0]
+    probability[row - 2 : row + 2, column - 2 : column + 3] = 0.6 + 0.01 * (index % 10)
+    return probability
+
+
+CONFIG = unflatten({"epochs": 10, "labels.pool": "reliable", "labels.evolve_after": 0.0, "labels.evolve_every": 1})
+
+
+def test_each_mask_evolves_and_a_hard_image_is_admitted_in_any_order():
+    data = training_set(8, failed=(3,))
+    found = []
+    for order in (range(8), reversed(range(8))):
+        masks = PseudoMasks.start(CONFIG, data)
+        assert masks.members == [0, 1, 2, 4, 5]
+        before = list(masks.soft)
+        assert masks.looked_at(1) == list(range(8))
+        assert masks.update(1, ((index, teacher(data, index)) for index in order)) == 1
+        assert masks.members == [0, 1, 2, 3, 4, 5]
+        expected = [evolve(soft, teacher(data, index)) for index, soft in enumerate(before)]
+        expected[3] = np.where(teacher(data, 3) > 0.5, 255, 0)
+        assert all(np.array_equal(a, b) for a, b in zip(masks.soft, expected, strict=True))
+        found.append(masks.stored())
+    assert all(np.array_equal(array, found[1][name]) for name, array in found[0].items())
+
+
+def test_without_evolution_hard_images_are_admitted_all_the_same():
+    data = training_set(8, failed=(3,))
+    masks = PseudoMasks.start(replace(CONFIG, labels=replace(CONFIG.labels, evolve=False)), data)
+    before = list(masks.soft)
+    assert masks.looked_at(0) == []
+    assert masks.looked_at(1) == masks.looked_at(8) == [3]
+    assert masks.looked_at(9) == []  # too late to be admitted
+    assert masks.update(1, [(3, teacher(data, 3))]) == 1
+    assert masks.members == [0, 1, 2, 3, 4, 5]
+    before[3] = np.where(teacher(data, 3) > 0.5, 255, 0)
+    assert all(np.array_equal(a, b) for a, b in zip(masks.soft, before, strict=True))
+    assert masks.looked_at(2) == []  # nothing waits any more
+
+
+def test_an_image_that_still_waits_at_the_end_is_not_looked_at():
+    masks = PseudoMasks.start(CONFIG, training_set(8, failed=(3,)))
+    assert masks.looked_at(8) == list(range(8))
+    assert masks.looked_at(9) == [0, 1, 2, 4, 5, 6, 7]
+
+
+def test_memory_is_that_of_the_targets_and_not_of_the_images():
+    data = training_set(300)
+    tracemalloc.start()
+    try:
+        masks = PseudoMasks.start(CONFIG, data)
+        for epoch in (1, 2):
+            masks.update(epoch, ((index, teacher(data, index)) for index in range(300)))
+        masks.restore(masks.stored())
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 300 * SIDE * SIDE / 6

@@ -1,0 +1,93 @@
+"""Devices and precision, as far as they can be tested without an accelerator."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from semprior.errors import UserError
+from semprior.runtime.device import choose_device, memory_told, precision_remark, uses_bf16
+from semprior.training.bilevel import apply_gradients
+from semprior.training.optimizer_state import restore_optimizer, stored_optimizer
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+def with_gpu(monkeypatch, fault=None, bf16=True):
+    def zeros(*size, device):
+        if fault:
+            raise RuntimeError(fault)
+        return torch.ones(size)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: bf16 or including_emulation)
+    monkeypatch.setattr(torch, "zeros", zeros)
+
+
+def test_without_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto") == choose_device("cpu") == CPU
+    with pytest.raises(UserError, match="cuda is not available"):
+        choose_device("cuda")
+
+
+def test_with_a_gpu(monkeypatch):
+    with_gpu(monkeypatch)
+    assert choose_device("auto") == choose_device("cuda") == CUDA
+    assert choose_device("cpu") == CPU
+
+
+@pytest.mark.parametrize("name", ["auto", "cuda"])
+def test_a_gpu_that_this_torch_has_no_kernels_for(monkeypatch, name):
+    with_gpu(monkeypatch, fault="CUDA error: no kernel image is available for execution on the device\nmore\nlines")
+    with pytest.raises(UserError, match=r"\(CUDA error: no kernel image .* on the device\); use cpu") as error:
+        choose_device(name)
+    assert "\n" not in str(error.value)
+    assert choose_device("cpu") == CPU
+
+
+def test_a_gpu_without_bfloat16_runs_in_fp32_and_says_so(monkeypatch):
+    with_gpu(monkeypatch, bf16=False)
+    assert uses_bf16("bf16", CPU)
+    assert not uses_bf16("bf16", CUDA)
+    assert "in fp32" in precision_remark("bf16", CUDA)
+    assert precision_remark("fp32", CUDA) == precision_remark("bf16", CPU) == ""
+    with_gpu(monkeypatch)
+    assert uses_bf16("bf16", CUDA)
+    assert not uses_bf16("fp32", CUDA)
+    assert precision_remark("bf16", CUDA) == ""
+
+
+def test_full_memory_is_one_line():
+    with pytest.raises(UserError, match=r"memory is full: lower data\.batch$"), memory_told("lower data.batch"):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB\n...")
+    with pytest.raises(RuntimeError, match="other"), memory_told("lower data.batch"):
+        raise RuntimeError("other")
+
+
+def test_a_restored_optimizer_lies_where_its_parameter_does():
+    """A fused one refuses a step count on the CPU beside a parameter on an accelerator; meta stands for that here."""
+    parameter = nn.Parameter(torch.randn(2, 3))
+    optimizer = torch.optim.AdamW([parameter], fused=True)
+    parameter.grad = torch.ones(2, 3)
+    optimizer.step()
+    stored = {name: value.clone() for name, value in stored_optimizer("inner", optimizer).items()}
+    elsewhere = nn.Parameter(torch.empty(2, 3, device="meta"))
+    restored = torch.optim.AdamW([elsewhere])
+    restore_optimizer("inner", restored, stored)
+    assert {value.device.type for value in restored.state[elsewhere].values()} == {"meta"}
+    again = torch.optim.AdamW([parameter], fused=True)
+    restore_optimizer("inner", again, stored)
+    stored["inner.0.step"] += 5
+    assert again.state[parameter]["step"] == 1
+
+
+def test_a_gradient_in_another_layout_steps_the_right_weights():
+    torch.manual_seed(0)
+    plain = nn.Parameter(torch.randn(4, 3, 3, 3))
+    fused = nn.Parameter(copy.deepcopy(plain.detach()).contiguous(memory_format=torch.channels_last))
+    gradient = torch.randn(4, 3, 3, 3)
+    for parameter, quick in ((plain, False), (fused, True)):
+        apply_gradients(torch.optim.AdamW([parameter], lr=0.1, fused=quick), [parameter], [gradient], None)
+    torch.testing.assert_close(fused.detach(), plain.detach())

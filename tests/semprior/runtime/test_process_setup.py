@@ -1,0 +1,46 @@
+"""What a process is spared that keeps the memory it frees; that training keeps it."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from tests.tiny import SETTINGS, write_dataset
+
+pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc")
+
+TRAIN = """
+from semprior.cli.app import main
+assert main(sys.argv[1:]) == 0
+"""
+KEEP = """
+from semprior.runtime.process_setup import keep_freed_memory
+assert keep_freed_memory()
+"""
+
+
+def refaulted_after(script, *words):
+    """Share of a freed block's pages that are faulted in again, in a process of its own, after a script in it."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys\n{script}\nfrom page_faults import refaulted; print(refaulted())", *words],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return float(done.stdout.splitlines()[-1])
+
+
+def test_a_freed_block_is_not_faulted_in_again():
+    without, kept = refaulted_after(""), refaulted_after(KEEP)
+    assert without > 0.9
+    assert kept < without / 10
+
+
+def test_training_on_the_cpu_keeps_freed_memory(tmp_path):
+    words = [word for setting in (*SETTINGS, "epochs=1") for word in ("--set", setting)]
+    data = write_dataset(tmp_path / "data")
+    arguments = ["train", "--data", str(data), "--out", str(tmp_path / "run"), "--device", "cpu", *words]
+    assert refaulted_after(TRAIN, *arguments) < 0.1

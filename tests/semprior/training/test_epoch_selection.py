@@ -1,0 +1,64 @@
+"""Choosing the best epoch: by what was asked for, later of equals, whatever is not defined."""
+
+import numpy as np
+import pytest
+
+from semprior.config.schema import unflatten
+from semprior.data.batches import Normalisation
+from semprior.data.layout import IntensityRange, Scene
+from semprior.data.training_set import TrainingSet
+from semprior.labels.seeds import contrast_seed
+from semprior.training.epoch_selection import Selector
+from tests.tiny import LEVEL
+
+
+def scene(number, targets=1):
+    image, mask = np.full((40, 48), 60, np.uint8), np.zeros((40, 48), bool)
+    points = np.array([[12 + number, 20]] * targets, np.int64).reshape(-1, 2)
+    for row, column in points:
+        mask[row - 1 : row + 2, column - 1 : column + 2] = True
+    image[mask] = LEVEL + 90
+    return Scene(f"image{number}", image, points, mask)
+
+
+def selector(by, targets=1, count=3, preset="standard"):
+    held = [scene(number, targets) for number in range(count)]
+    seeds = [contrast_seed(s.image, s.points) for s in held]
+    clusters, normal = np.zeros(count, np.int64), Normalisation(0.3, 0.1)
+    training_set = TrainingSet(held, 0, 0, seeds, clusters, normal, IntensityRange(), [])
+    config = unflatten({"preset": preset, "select.by": by, "data.holdout": 0.15 if count else 0.0})
+    return Selector(config, training_set), [s.mask for s in held]
+
+
+@pytest.mark.parametrize("by", ["point_score", "holdout/iou"])
+def test_the_best_so_far_is_told_and_of_equals_the_later(by):
+    chosen, right = selector(by)
+    nothing = [np.zeros_like(mask) for mask in right]
+    partly = [right[0], *nothing[1:]]
+    best = [chosen.score(epoch, masks, masks).best for epoch, masks in enumerate((nothing, right, partly))]
+    assert best == [True, True, False]
+    assert chosen.best_epoch == 1
+    assert chosen.score(3, right, right).best  # as good by masks; by points better, for it agrees with the one before
+    assert chosen.best_epoch == 3
+
+
+def test_the_teacher_has_no_say():
+    chosen, right = selector("holdout/iou")
+    nothing = [np.zeros_like(mask) for mask in right]
+    assert chosen.score(0, right, nothing).best
+    assert not chosen.score(1, nothing, right).best
+
+
+def test_an_iou_that_is_not_defined_does_not_stay_the_best():
+    chosen, empty = selector("holdout/iou", targets=0)
+    assert np.isnan(chosen.score(0, empty, empty).flat["holdout/iou"])
+    assert chosen.score(1, empty, empty).best
+    assert (chosen.best_value, chosen.best_epoch) == (0.0, 1)
+
+
+@pytest.mark.parametrize("preset", ["standard", "paper"])
+@pytest.mark.parametrize("by", ["point_score", "holdout/iou"])
+def test_without_a_holdout_the_last_epoch_is_taken(preset, by):
+    chosen, none = selector(by, count=0, preset=preset)
+    assert [chosen.score(epoch, none, none).best for epoch in range(3)] == [True, True, True]
+    assert chosen.best_epoch == 2

@@ -1,0 +1,128 @@
+"""What depends on the data alone is made once a machine: images, seeds and statistics, mapped by every run."""
+
+import mmap
+import threading
+
+import numpy as np
+import pytest
+
+import semprior.training.image_cache
+from semprior.config.schema import parse_settings, resolve
+from semprior.data.layout import find_layout
+from semprior.io.array_cache import shelved
+from semprior.training.prepare import read_training_set
+from tests.tiny import write_dataset
+
+
+@pytest.fixture
+def data(tmp_path):
+    return write_dataset(tmp_path / "data")
+
+
+def prepared(root, cache, *settings):
+    flags = parse_settings(["scam.stages=none", "clusters.count=3", "data.batch=4", *settings])
+    return read_training_set(find_layout(root), resolve("quick", flags=flags, environment={}), lambda _: None, cache)
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """Names of what is made anew, in their order."""
+    told = []
+
+    def counting(name, function):
+        def counted(*arguments, **named):
+            told.append(name)
+            return function(*arguments, **named)
+
+        return counted
+
+    for name in ("each_scene", "image_statistics"):
+        monkeypatch.setattr(semprior.pictures, name, counting(name, getattr(semprior.pictures, name)))
+    seeds = {how: counting(how, make) for how, make in semprior.training.image_cache.SEEDS.items()}
+    monkeypatch.setattr(semprior.pictures, "SEEDS", seeds)
+    return told
+
+
+def root(array):
+    """What the memory of an array belongs to."""
+    while isinstance(array, np.ndarray):
+        array = array.base
+    return array
+
+
+def equal(one, other):
+    for a, b in zip(one.scenes, other.scenes, strict=True):
+        assert a.name == b.name and np.array_equal(a.image, b.image) and np.array_equal(a.points, b.points)
+        assert (a.mask is None) == (b.mask is None) and (a.mask is None or np.array_equal(a.mask, b.mask))
+    for a, b in zip(one.seeds, other.seeds, strict=True):
+        assert np.array_equal(a.mask, b.mask) and np.array_equal(a.succeeded, b.succeeded)
+    assert np.array_equal(one.clusters, other.clusters)
+    assert (one.normalisation, one.intensity, one.train) == (other.normalisation, other.intensity, other.train)
+    return True
+
+
+def test_a_second_run_finds_everything_and_gets_the_same(data, tmp_path, made):
+    plain = prepared(data, None)
+    first = prepared(data, tmp_path / "cache")
+    made.clear()
+    second = prepared(data, tmp_path / "cache")
+    assert made == []
+    assert equal(plain, first) and equal(first, second)
+    for found in (plain, first, second):  # none has an image in memory of its own
+        assert {type(root(s.image)) for s in found.scenes} | {type(root(s.mask)) for s in found.seeds} == {mmap.mmap}
+
+
+def test_another_number_of_clusters_redoes_the_kmeans_alone(data, tmp_path, made):
+    prepared(data, tmp_path / "cache")
+    made.clear()
+    other = prepared(data, tmp_path / "cache", "clusters.count=5")
+    assert made == [] and len(set(other.clusters)) == 5
+
+
+def test_other_seeds_are_made_from_the_same_images(data, tmp_path, made):
+    prepared(data, tmp_path / "cache")
+    made.clear()
+    prepared(data, tmp_path / "cache", "labels.seed=edges")
+    assert set(made) == {"edges"}
+
+
+def test_changed_data_are_read_anew(data, tmp_path, made):
+    before = prepared(data, tmp_path / "cache")
+    table = data / "points.csv"
+    table.write_text("\n".join(line for line in table.read_text().splitlines()[:-1]))  # a target of the test split
+    file = next((data / "images").glob("train*.png"))
+    file.write_bytes((data / "images" / "test00.png").read_bytes())
+    (data / "labels").rename(data / "kept")  # its mask would not fit the new image
+    made.clear()
+    after = prepared(data, tmp_path / "cache")
+    assert "each_scene" in made
+    assert not all(np.array_equal(a.image, b.image) for a, b in zip(before.scenes, after.scenes, strict=True))
+
+
+def test_a_damaged_file_is_made_anew(data, tmp_path, made):
+    first = prepared(data, tmp_path / "cache")
+    for file in (tmp_path / "cache" / "shelf").glob("*/*.npy"):
+        content = file.read_bytes()
+        file.unlink()  # the first run has it mapped
+        file.write_bytes(content[:40])
+    assert equal(first, prepared(data, tmp_path / "cache"))
+
+
+def test_of_many_who_need_it_at_once_one_makes_it(tmp_path):
+    made, found, together = [], [], threading.Barrier(4)
+
+    def make():
+        made.append(1)
+        return [{"numbers": np.arange(2)}, {"numbers": np.arange(2, 5)}]
+
+    def need():
+        together.wait()
+        found.append(shelved(tmp_path, "key", make)["numbers"].tolist())
+
+    threads = [threading.Thread(target=need) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [[0, 1, 2, 3, 4]] * 4
+    assert made == [1]

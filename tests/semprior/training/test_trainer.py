@@ -1,0 +1,229 @@
+"""A run: learns from points alone, resumes to the last bit, stops clearly, counts right."""
+
+import dataclasses
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from semprior.config.schema import unflatten
+from semprior.data.batches import Normalisation
+from semprior.data.layout import IntensityRange, Scene
+from semprior.data.training_set import TrainingSet
+from semprior.errors import UserError
+from semprior.foundation.feature_source import Features
+from semprior.io.checkpoint import load_checkpoint, save_checkpoint
+from semprior.labels.seeds import contrast_seed
+from semprior.training.trainer import DivergedError, Trainer
+
+CPU = torch.device("cpu")
+
+
+class PooledVision:
+    """Stands in for a vision model: two maps of averages, so that a test needs no weights."""
+
+    map_channels = (3, 6)
+    width_needed = True
+    random = False
+    key = "pooled"
+
+    def __call__(self, grey):
+        pooled = F.avg_pool2d(grey.expand(-1, 3, -1, -1), 16)
+        return [pooled, torch.cat([pooled, pooled.square()], 1)]
+
+
+def scenes(count, seed, masks):
+    rng = np.random.default_rng(seed)
+    made = []
+    for index in range(count):
+        height, width = (int(v) for v in rng.integers(64, 90, 2))
+        image = rng.normal(90, 4, (height, width))
+        row, column = (int(rng.integers(8, extent - 8)) for extent in (height, width))
+        rows, columns = np.mgrid[:height, :width]
+        image += 110 * np.exp(-((rows - row) ** 2 + (columns - column) ** 2) / 5)
+        mask = (rows - row) ** 2 + (columns - column) ** 2 <= 6
+        made.append(
+            Scene(
+                f"scene_{seed}_{index}",
+                image.clip(0, 255).astype(np.uint8),
+                np.array([[row, column]]),
+                mask if masks else None,
+            )
+        )
+    return made
+
+
+def training_set(masks=False):
+    every = [*scenes(13, 1, masks), *scenes(5, 2, False), *scenes(4, 3, masks)]
+    return TrainingSet(
+        scenes=every,
+        train=13,
+        validation=5,
+        seeds=[contrast_seed(scene.image, scene.points) for scene in every],
+        clusters=np.arange(len(every)) % 3,
+        normalisation=Normalisation(0.36, 0.07),
+        intensity=IntensityRange(0, 255),
+        test=[],
+    )
+
+
+def config(**leaves):
+    flat = {
+        "detector": "mlclnet",
+        "epochs": 4,
+        "data.crop": 64,
+        "data.batch": 4,
+        "labels.evolve_after": 0.25,
+        "labels.evolve_every": 1,
+        "outer.every": 2,
+        "outer.steps": 2,
+        "select.after": 0.0,
+        "select.every": 1,
+        "vfm.width": 8,
+    }
+    return unflatten(flat | {key.replace("__", "."): value for key, value in leaves.items()})
+
+
+def trainer(masks=False, **leaves):
+    settings = config(**leaves)
+    vision = None if settings.scam.stages == "none" else PooledVision()
+    return Trainer(settings, training_set(masks), Features(vision, None), CPU)
+
+
+def fingerprint(run):
+    snapshot = run.snapshot()
+    digest = hashlib.sha256()
+    for held in (*snapshot.tensors.values(), snapshot.arrays):
+        for name in sorted(held):
+            digest.update(name.encode() + np.ascontiguousarray(held[name]).tobytes())
+    return digest.hexdigest(), snapshot.values
+
+
+def without_time(reports):
+    return [dataclasses.replace(report, seconds=0) for report in reports]
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """A checkpoint after every epoch of `whole_run`, by its number."""
+    return tmp_path_factory.mktemp("whole")
+
+
+@pytest.fixture(scope="module")
+def whole_run(checkpoints):
+    run, reports = trainer(), []
+    for report in run.run():
+        reports.append(report)
+        save_checkpoint(checkpoints / str(len(reports)), run.snapshot())
+    return without_time(reports), fingerprint(run)
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3])
+def test_a_run_stopped_at_any_epoch_goes_on_to_the_last_bit(stop, whole_run, checkpoints):
+    run = trainer()
+    run.restore(load_checkpoint(checkpoints / str(stop)))
+    reports = list(run.run())
+    expected_reports, (expected_state, expected_values) = whole_run
+    assert without_time(reports) == expected_reports[stop:]
+    state, values = fingerprint(run)
+    assert values == expected_values
+    assert state == expected_state
+
+
+def test_a_checkpoint_of_the_first_format_is_read(whole_run, checkpoints):
+    snapshot = load_checkpoint(checkpoints / "3")
+    run = trainer()
+    run.restore(snapshot)
+    stored = {f"soft.{index}": mask for index, mask in enumerate(run.pseudo_masks.soft)}
+    for who, masks in run.selector.previous.items():
+        stored |= {f"previous.{who}.{index}": np.packbits(mask, axis=1) for index, mask in enumerate(masks)}
+    old = {name: snapshot.arrays[name] for name in ("members", "clusters")} | stored
+    again = trainer()
+    again.restore(dataclasses.replace(snapshot, arrays=old))
+    arrays = again.snapshot().arrays
+    assert arrays.keys() == snapshot.arrays.keys()
+    assert all(np.array_equal(array, snapshot.arrays[name]) for name, array in arrays.items())
+
+
+def test_a_run_repeats_itself_and_another_seed_does_not(whole_run):
+    again = trainer()
+    assert without_time(again.run()) == whole_run[0]
+    other = trainer(seed=1, epochs=1)
+    assert next(other.run()).inner_loss != whole_run[0][0].inner_loss
+
+
+def test_points_alone_train_evolve_and_select(whole_run):
+    reports, _ = whole_run
+    assert [report.evolved for report in reports] == [False, False, True, True]
+    assert [report.outer_loss is not None for report in reports] == [True, False, True, False]
+    assert all("holdout/point_score" in report.scores for report in reports)
+    assert not any("iou" in name for report in reports for name in report.scores)
+    best = [report for report in reports if report.best][-1]
+    assert best.scores["holdout/point_score"] == max(r.scores["holdout/point_score"] for r in reports)
+
+
+def test_masks_of_the_holdout_are_reported_with_standard_errors_and_change_nothing(whole_run):
+    run = trainer(masks=True)
+    reports = list(run.run())
+    assert [report.inner_loss for report in reports] == [report.inner_loss for report in whole_run[0]]
+    assert {"holdout/iou", "holdout/iou_se", "holdout/teacher/iou"} <= reports[-1].scores.keys()
+    points = [report.scores["holdout/point_score"] for report in reports]
+    assert points == [report.scores["holdout/point_score"] for report in whole_run[0]]
+
+
+def test_hard_images_are_admitted_where_masks_do_not_evolve():
+    labels = {"labels.evolve": False, "labels.pool": "reliable", "labels.evolve_after": 0.0, "labels.admit_until": 0.5}
+    data = training_set()
+    data.seeds[3] = dataclasses.replace(data.seeds[3], succeeded=np.array([False]))
+    settings = config(epochs=2, scam__stages="none", outer__every=0, **labels)
+    reports = list(Trainer(settings, data, Features(None, None), CPU).run())
+    assert [(report.pool, report.admitted, report.evolved) for report in reports] == [(12, 0, False), (13, 1, False)]
+
+
+@pytest.mark.slow
+def test_training_learns_to_find_the_targets():
+    run = trainer(masks=True, epochs=16, optim__average=0.8, optim__rate=2e-3)
+    last = list(run.run())[-1]
+    assert last.scores["holdout/pd"] == 1
+    assert last.scores["holdout/iou"] > 0.5
+    assert last.scores["holdout/point_score"] > 0.3
+
+
+def test_without_modulation_outer_steps_clusters_and_average_it_still_trains():
+    run = trainer(epochs=1, scam__stages="none", outer__every=0, optim__average=0.0, labels__evolve=False)
+    report = next(run.run())
+    assert report.outer_loss is None and not report.evolved
+    assert report.scores["holdout/point_score"] >= 0
+
+
+def test_the_vision_model_is_in_no_checkpoint():
+    names = {name for held in trainer(epochs=1).snapshot().tensors.values() for name in held}
+    assert names and not any("vfm" in name or "vision" in name for name in names)
+
+
+def test_a_loss_that_is_not_finite_names_epoch_batch_and_images():
+    run = trainer(optim__rate=1e30, optim__schedule="constant", optim__clip=None, outer__every=0)
+    with pytest.raises(DivergedError, match=r"epoch \d+, inner batch \d+, images scene_1_"):
+        list(run.run())
+
+
+def test_a_pool_smaller_than_a_batch_names_the_count():
+    with pytest.raises(UserError, match="13 images, fewer than a batch of 14"):
+        trainer(data__batch=14)
+
+
+def test_a_snapshot_of_other_data_is_refused():
+    snapshot = trainer(epochs=1).snapshot()
+    other = training_set()
+    other.scenes[0].image[0, 0] ^= 1
+    run = Trainer(config(), other, Features(PooledVision(), None), CPU)
+    with pytest.raises(UserError, match="data set differs"):
+        run.restore(snapshot)
+
+
+def test_bf16_channels_last_and_fp32_agree_at_first():
+    plain = next(trainer(epochs=1, precision="fp32", channels_last=False).run())
+    fast = next(trainer(epochs=1).run())
+    assert fast.inner_loss == pytest.approx(plain.inner_loss, rel=0.05)

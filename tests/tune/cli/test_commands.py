@@ -1,0 +1,207 @@
+"""The commands that look at a sweep, and every fault in what they are given: one line, exit code 2."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from semprior.io.storage import open_storage
+from tests.repository import ROOT
+from tests.tune.made_up import made_up_sweep
+from tests.tune.small_sweep import SWEEP
+from tune.cli.app import main
+from tune.cli.top_show import gain_over
+from tune.monitor.heartbeat import Heart, last_generation
+from tune.store.ranking import Ranked
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    return made_up_sweep(tmp_path_factory.mktemp("made-up"))
+
+
+@pytest.fixture
+def told(sweep, capsys, monkeypatch):
+    """What a command about the made-up sweep prints."""
+    monkeypatch.setenv("SEMPRIOR_STORAGE", str(open_storage(sweep.spec.storage).local))
+
+    def run(*arguments, code=0):
+        assert main([str(argument) for argument in arguments]) == code
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
+def refused(capsys):
+    """What a command that must be refused says: exit code 2 and one line."""
+
+    def run(*arguments):
+        assert main([str(argument) for argument in arguments]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("semprior-tune: ")
+        assert error.count("\n") == 1
+        return error
+
+    return run
+
+
+def test_list_tells_each_sweep_in_every_format(told):
+    assert "small" in told("list")
+    (entry,) = json.loads(told("list", "--format", "json"))
+    assert (entry["sweep"], entry["state"], entry["ended"], entry["trials"]) == ("small", "waiting", 2, 12)
+    (row,) = csv.DictReader(io.StringIO(told("list", "--format", "csv")))
+    assert row["best"] == "0.8"
+
+
+def test_status_tells_the_state_and_the_trials(told, sweep):
+    shown = told("status", "small")
+    assert "small: waiting, 2 of 12 trials ended" in shown
+    assert "9 not begun, best: trial 0001, holdout/point_score 0.8000" in shown
+    with Heart(sweep.storage, 1):
+        assert "small: running" in told("status", "small")
+    shown = told("status", "small", "--follow")
+    assert "small: stopped" in shown
+    assert "go on with: semprior-tune resume small\n" in shown
+
+
+def test_top_ranks_with_errors_and_tells_the_gain(told):
+    shown = told("top", "small")
+    assert shown.index("0001") < shown.index("0002") < shown.index("0000")
+    for part in ("0.8000 ± 0.0100", "0.25", "1,2,3", "stopped", "by 0.3000 ± 0.0141"):
+        assert part in shown
+    assert "which dimensions mattered cannot be told from 3 trials; it takes 8" in shown
+    entries = json.loads(told("top", "small", "-n", 2, "--format", "json"))
+    assert [entry["trial"] for entry in entries] == ["0001", "0002"]
+    assert entries[0]["scam.stages"] == [2]
+    rows = list(csv.DictReader(io.StringIO(told("top", "small", "--by", "holdout/iou", "--format", "csv"))))
+    assert [float(row["holdout/iou"]) for row in rows] == [0.4, 0.3, 0.25]
+    assert [json.loads(row["scam.stages"]) for row in rows] == [[2], [], [1, 2, 3]]
+    by_last = json.loads(told("top", "small", "--by", "last", "--format", "json"))
+    assert by_last[0]["holdout/point_score"] == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize(
+    ("values", "errors", "sign", "said"),
+    [
+        ((0.8, 0.5), (0.03, 0.04), 1, "trial 0001 is better than trial 0000, the preset itself, by 0.3000 ± 0.0500"),
+        ((5.0, 8.0), (None, None), -1, "trial 0001 is better than trial 0000, the preset itself, by 3.0000"),
+        (
+            (0.5, 0.48),
+            (0.03, 0.04),
+            1,
+            "trial 0001 is no better than trial 0000, the preset itself, within the standard error (+0.0200 ± 0.0500)",
+        ),
+        (
+            (0.48, 0.5),
+            (0.03, 0.04),
+            1,
+            "trial 0001 is no better than trial 0000, the preset itself, within the standard error (-0.0200 ± 0.0500)",
+        ),
+        ((0.5, 0.5), (None, None), 1, "trial 0001 is no better than trial 0000, the preset itself (+0.0000)"),
+    ],
+)
+def test_the_gain_in_words(values, errors, sign, said):
+    best, base = (
+        Ranked(1, 1, number, f"{number:04d}", (), (value,), (error,), 0, 1, "completed", "", {}, None, None, 0.0, 0.0)
+        for number, value, error in zip((1, 0), values, errors, strict=True)
+    )
+    assert gain_over(best, base, 0, sign) == said
+
+
+def test_show_tells_all_of_a_trial(told):
+    shown = told("show", "small", "0001")
+    for part in (
+        "trial 0001 of small: stopped, stopped by asha at epoch 4",
+        "45 in the base",
+        "best so far",
+        "best: holdout/point_score 0.8000 after epoch 3",
+        "cost: 0:08, 0:08 on the device, 4 epochs",
+        "from epoch 1, on elsewhere (cpu)",
+        "revision abc; torch 2",
+        "repeat it: OMP_NUM_THREADS=1 semprior train --data",
+        "--preset quick --set epochs=6",
+        "--set 'scam.stages=[2]'",
+    ):
+        assert part in shown
+
+
+def test_logs_print_what_is_stored_and_name_what_is_there(told, sweep, capsys):
+    assert main(["logs", "small"]) == 2
+    assert "no log of its driver; there is: none yet" in capsys.readouterr().err
+    sweep.storage.put("logs/driver-0001.log", b"began\n")
+    sweep.storage.put("logs/0001.log", b"epoch 1\n")
+    assert told("logs", "small") == "began\n"
+    assert told("logs", "small", "0001", "--follow") == "epoch 1\n"
+    assert main(["logs", "small", "0009"]) == 2
+    assert "no log of 0009; there is: 0001, driver-0001" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        ([], "Missing command"),
+        (["tip", "small"], "No such command 'tip'"),
+        (["status"], "'SWEEP'"),
+        (["status", "smal"], "smal: no such sweep in"),
+        (["status", "../small"], "no such sweep in"),
+        (["top", "small", "--by", "beauty"], "--by beauty: must be best, last, robust or a metric"),
+        (["top", "small", "--format", "xml"], "--format xml: must be table, json or csv"),
+        (["show", "small", "0009"], "small: no trial 0009; there are: 0000 to 0002"),
+        (["list", "--storage", "x3://somewhere"], "x3://somewhere"),
+        (["submit", "nowhere.yaml"], "nowhere.yaml"),
+        (["resume", "nothing"], "nothing: no such sweep"),
+        (["submit", "SWEEP", "--address", "http://127.0.0.1:9"], "nobody answers at 127.0.0.1:9"),
+        (["submit", "SWEEP", "--address", "ftp://head"], "must look like http://HEAD:8265"),
+        (["submit", "SWEEP", "--id", "a/b"], "--id a/b"),
+        (["submit", "SWEEP"], "small: exists already in"),
+    ],
+)
+def test_mistaken_commands(told, refused, sweep, tmp_path, monkeypatch, arguments, fault):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sweep.yaml").write_text(SWEEP.replace("data: scenes", f"data: {sweep.spec.data}"))
+    assert fault in refused(*["sweep.yaml" if word == "SWEEP" else word for word in arguments])
+    assert os.listdir(tmp_path) == ["sweep.yaml"]
+
+
+def test_a_sweep_that_exists_is_refused_with_the_line_that_resumes(told, refused, sweep, tmp_path):
+    (tmp_path / "sweep.yaml").write_text(SWEEP.replace("data: scenes", f"data: {sweep.spec.data}"))
+    assert "go on: `semprior-tune resume small`, or choose another --id" in refused("submit", tmp_path / "sweep.yaml")
+
+
+def test_masks_that_an_objective_needs_and_the_data_lack_are_told_before_the_start(refused, tmp_path, monkeypatch):
+    from semprior.data.synthetic.scenes import write_scenes
+
+    monkeypatch.chdir(tmp_path)
+    write_scenes(tmp_path / "scenes", 9, 0)
+    next((tmp_path / "scenes" / "labels").iterdir()).unlink()
+    for mask in (tmp_path / "scenes" / "labels").iterdir():
+        mask.unlink()
+    (tmp_path / "sweep.yaml").write_text(SWEEP.replace("holdout/point_score", "holdout/iou"))
+    assert "holdout/iou needs true masks" in refused("submit", "sweep.yaml")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_sweep_that_runs_or_is_done_is_not_resumed(sweep, refused, told):
+    generation = last_generation(sweep.storage) + 1
+    with Heart(sweep.storage, generation) as heart:
+        assert "small: is running on" in refused("resume", "small")
+        heart.finish("done")
+    assert "small is done, nothing is left to run" in told("resume", "small")
+    assert "small is done already" in told("stop", "small")
+
+
+def test_help_answers_without_loading_ray_or_torch():
+    program = (
+        "import sys; from tune.cli.app import main;"
+        "assert all(main(words) == 0 for words in (['--help'], ['submit', '--help'], ['top', '--help']));"
+        "assert not {'ray', 'torch', 'pyarrow', 'optuna', 'numpy'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for word in ("submit", "resume", "promote", "--address", "--storage", "--dry-run", "--by"):
+        assert word in done.stdout

@@ -1,0 +1,70 @@
+"""What a dry run tells: epochs that early stopping leaves, the cost of recorded trials, and all of it as a table."""
+
+import pytest
+import torch
+
+from semprior.data.synthetic.scenes import write_scenes
+from semprior.errors import UserError
+from semprior.io.storage import open_storage
+from tests.tune.made_up import made_up_sweep
+from tests.tune.small_sweep import spec_of
+from tune.cli.app import main
+from tune.cli.cost_estimate import epochs_expected, recorded_cost
+from tune.spec.sweep_file import Resources
+
+BASE = "base: {preset: quick, detector: alclnet, epochs: 45}"
+SHORT = "base: {preset: quick, detector: mlclnet, epochs: 4, data.crop: 64, data.batch: 4, scam.stages: none}"
+
+
+def test_epochs_that_successive_halving_leaves(tmp_path):
+    spec = spec_of(tmp_path, ("{name: asha, factor: 3}", "{name: asha, factor: 2, first: 11}"))
+    config = spec.base_config()
+    assert config.epochs == 45
+    # epochs 0 to 11 in all, to 22 in a half, to 44 in a quarter
+    assert epochs_expected(spec, config) == 12 + 11 / 2 + 22 / 4
+    assert epochs_expected(spec_of(tmp_path, ("asha, factor: 3", "none")), config) == 45
+
+
+def test_recorded_trials_that_are_alike_tell_the_cost(tmp_path):
+    sweep = made_up_sweep(tmp_path)
+    storage = open_storage(sweep.storage.local.parent)
+    spec = sweep.spec.model_copy(update={"base": {**sweep.spec.base, "scam.stages": [2]}})  # as trial 0001 has it
+    cost = recorded_cost(storage, ["small"], spec, here=False)
+    assert cost.seconds == 2.0
+    assert cost.rests_on == "the median of 1 recorded trial of small"
+    assert recorded_cost(storage, ["small"], spec, here=True) is None
+    others = {"data": "elsewhere"}, {"resources": Resources(cpus=4)}, {"base": {**spec.base, "data.crop": 64}}
+    for other in others:
+        assert recorded_cost(storage, ["small"], spec.model_copy(update=other), here=False) is None
+
+
+@pytest.mark.parametrize(("gpus", "device"), [("0", "cpu"), ("0.5", "auto")])
+def test_an_epoch_is_timed_on_what_the_trials_train_on(tmp_path, monkeypatch, capsys, gpus, device):
+    def asked(name):
+        raise UserError(f"asked for {name}")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr("semprior.runtime.device.choose_device", asked)
+    monkeypatch.chdir(tmp_path)
+    write_scenes(tmp_path / "scenes", 9, 0)
+    spec_of(tmp_path, ("gpus: 0", f"gpus: {gpus}"))
+    assert main(["submit", "sweep.yaml", "--dry-run"]) == 2
+    assert f"asked for {device}\n" in capsys.readouterr().err
+
+
+def test_a_dry_run_trains_an_epoch_tells_what_it_takes_and_begins_nothing(tmp_path, monkeypatch, capsys):
+    write_scenes(tmp_path / "scenes", 15, 0)
+    monkeypatch.chdir(tmp_path)
+    spec_of(tmp_path, (BASE, SHORT))
+    assert main(["submit", "sweep.yaml", "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    for text in ("12, of 4 epochs at most", "s an epoch", "one epoch of the base, trained now", "a checkpoint", "0001"):
+        assert text in shown
+    assert not (tmp_path / "runs").exists()
+    spec_of(tmp_path, (BASE, SHORT), ("cpus: 1,", "cpus: 999,"))
+    assert main(["submit", "sweep.yaml", "--dry-run"]) == 2
+    assert "a trial takes 999 CPUs" in capsys.readouterr().err
+    spec_of(tmp_path, (BASE, SHORT), ("concurrent: auto", "concurrent: 999"))
+    assert main(["submit", "sweep.yaml", "--dry-run"]) == 2
+    assert "concurrent: 999 trials of 1 CPUs do not fit" in capsys.readouterr().err

@@ -1,0 +1,28 @@
+"""The demo, much shortened: a sweep of its own, the ranking, the best checkpoint pulled and scored, the picture."""
+
+import io
+
+import cv2
+import pytest
+from rich.console import Console
+
+from tune.cli.demo import demo
+
+
+def shortened(spec):
+    base = {**spec.base, "epochs": 2, "data.crop": 64, "data.batch": 4, "clusters.count": 4, "select.after": 0.0}
+    return spec.model_copy(update={"base": base, "budget": spec.budget.model_copy(update={"trials": 2})})
+
+
+@pytest.mark.slow
+def test_demo_ends_in_a_ranking_a_table_and_a_picture(tmp_path):
+    (tmp_path / "demo" / "runs" / "demo").mkdir(parents=True)  # of an earlier demo
+    (tmp_path / "demo" / "best").mkdir()
+    shown = io.StringIO()
+    student, teacher = demo(tmp_path / "demo", Console(file=shown, width=120), count=15, shorten=shortened)
+    assert student.split == teacher.split == "test"
+    assert student.metrics.targets == teacher.metrics.targets > 0
+    for text in ("demo is done", "point_score", "the preset itself", "student", "teacher", "IoU", "picture.png"):
+        assert text in shown.getvalue()
+    picture = cv2.imread(str(tmp_path / "demo" / "picture.png"))
+    assert picture.shape[1] > picture.shape[0] > 100

@@ -1,0 +1,128 @@
+"""A real sweep on this machine as a user lives it: begun, cut off, interrupted, resumed, looked at, repeated."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from semprior.data.synthetic.scenes import write_scenes
+from tests.tune.monitor.test_live_view import view
+from tune.cli.app import main
+from tune.monitor.heartbeat import last_heartbeat
+from tune.monitor.live_view import watch
+from tune.store.results_store import ResultsStore
+from tune.store.sweeps import open_sweep
+
+SWEEP = """\
+name: small
+data: scenes
+base:
+  {preset: quick, detector: mlclnet, epochs: 24, data.crop: 64, data.batch: 4, data.holdout: 0.3, clusters.count: 2,
+  scam.stages: none, select.after: 0, select.every: 1}
+search: {optim.rate: {values: [1.0e-3, 2.0e-3, 3.0e-3]}}
+objective: {holdout/point_score: max}
+sampler: {name: random}
+scheduler: {name: none}
+budget: {trials: 3}
+concurrent: 1
+"""
+PATIENCE = 600.0
+
+
+def tune(folder, *words):
+    """A command in a process of its own, as from a terminal that is none."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tune", *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # a suite that was started in the background ignores interrupts, and so would whatever it starts
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def until(condition):
+    """Wait for a condition that must come true."""
+    deadline = time.monotonic() + PATIENCE
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    return found
+
+
+def epochs(folder):
+    """Epochs that the store holds."""
+    return sum(trial.epochs for trial in ResultsStore(folder / "runs" / "small").trials())
+
+
+@pytest.mark.slow
+def test_a_sweep_is_cut_off_interrupted_resumed_and_a_trial_repeated(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SEMPRIOR_STORAGE", raising=False)
+    write_scenes(tmp_path / "scenes", 15, 0)
+    (tmp_path / "sweep.yaml").write_text(SWEEP)
+
+    begun = tune(tmp_path, "submit", "sweep.yaml")
+    until(lambda: (tmp_path / "runs/small/heartbeat").is_dir() and epochs(tmp_path) >= 1)
+    assert main(["resume", "small"]) == 2
+    assert "small: is running on" in capsys.readouterr().err
+    begun.kill()  # whoever watches it is gone: the driver stops by itself
+    begun.wait()
+    storage = open_sweep("runs/small").storage
+    until(lambda: last_heartbeat(storage).word() == "stopped")
+    before = epochs(tmp_path)
+    assert before < 3 * 24
+
+    resumed = tune(tmp_path, "resume", "small")
+    until(lambda: epochs(tmp_path) > before)
+    resumed.send_signal(signal.SIGINT)
+    said, _ = resumed.communicate(timeout=PATIENCE)
+    assert resumed.returncode == 130, (before, said)
+    assert "stopping: every trial keeps the checkpoint" in said
+    assert said.endswith("small was stopped; go on with: semprior-tune resume small\n")
+    assert "Traceback" not in said and "ray" not in said
+    assert last_heartbeat(storage).word() == "stopped"
+
+    finished = tune(tmp_path, "resume", "small")
+    said, _ = finished.communicate(timeout=PATIENCE)
+    assert finished.returncode == 0
+    assert said.endswith("small is done; its ranking: semprior-tune top small\n")
+    trials = ResultsStore(storage).trials()
+    assert [(trial.trial, trial.state, trial.epochs) for trial in trials] == [
+        (name, "completed", 24) for name in ("0000", "0001", "0002")
+    ]
+    assert "trial 0002 completed after epoch 24/24" in said
+
+    capsys.readouterr()
+    assert main(["show", "small", "0001"]) == 0
+    (line,) = re.findall(r"^repeat it: (.*)$", capsys.readouterr().out, re.MULTILINE)
+    threads, program, *words = shlex.split(line)
+    assert program == "semprior"
+    done = subprocess.run(
+        [sys.executable, "-m", "semprior", *words],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **dict([threads.split("=")])},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    repeated = [json.loads(line) for line in (tmp_path / "small-0001/metrics.jsonl").read_text().splitlines()]
+    curve = ResultsStore(storage).curve("0001")
+    for name in ("inner_loss", "holdout/point_score", "holdout/iou", "holdout/teacher/iou"):
+        assert [line[name] for line in repeated] == [record.metrics[name] for record in curve], name
+
+
+def test_a_view_is_taken_once_more_after_the_driver_ended():
+    from rich.console import Console
+
+    words = iter(["running", "running", "done"])
+    alive = iter([True, True, False])
+    last = watch(lambda: view(trials=1, word=next(words)), Console(quiet=True), poll=0.0, alive=lambda: next(alive))
+    assert last.word == "done"

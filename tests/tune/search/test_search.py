@@ -1,0 +1,230 @@
+"""The search: the base first, Optuna knowing what it is told, and the same after a restart."""
+
+import math
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from tests.tune.small_sweep import spec_of
+from tune.search.dashboard_journal import StudyFile
+from tune.search.search import Search, make_sampler, run_of, trial_ids
+from tune.store.records import Record
+from tune.store.results_store import ResultsStore
+
+LISTED = (("{int: [1, 128], log: true}", "{values: [1, 64]}"), ("{float: [0.05, 1.0]", "{float: [0.1, 0.3], step: 0.1"))
+SAMPLERS = ("tpe", "random", "gp", "nsga2", "grid")
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def spec_for(folder, sampler="tpe", *changes):
+    special = {
+        "grid": (*LISTED, ("{float: [1, 8]", "{int: [1, 8]")),
+        "gp": (("{subset: all}", "{subset: [5]}"), ("startup: 4", "startup: 3")),  # small, as it takes its time
+    }
+    return spec_of(folder, ("name: tpe", f"name: {sampler}"), *special.get(sampler, ()), *changes)
+
+
+def goodness(parameters):
+    """What an imagined trial of a configuration reaches."""
+    stages = {"none": [], "all": [1, 2, 3, 4, 5]}.get(str(parameters["scam.stages"]), parameters["scam.stages"])
+    near = abs(math.log(parameters["clusters.count"] / 16)) / 4
+    return 0.5 - 0.2 * near + (0.3 if 5 in stages else 0) - 0.05 * len(stages)
+
+
+def records_of(number, parameters, leaves, state, epochs, trial=None, seed=0):
+    """What the store is told of an imagined trial that reaches its value along a line."""
+    common = {"trial": trial or trial_ids(number, 1)[0], "configuration": number, "seed": seed, "attempt": 1}
+    common |= {"config": leaves, "params": parameters}
+    value = goodness(parameters)
+    reports = [
+        Record(kind="report", epoch=e, values=(value * (e + 1) / 10,), best=True, **common) for e in range(epochs)
+    ]
+    end = [Record(kind="end", epoch=epochs, state=state, **common)] if state != "running" else []
+    return [Record(kind="start", epoch=0, **common), *reports, *end]
+
+
+def run_one(search, store=None, state=None):
+    """Ask for a configuration and run it: a bad one is stopped early."""
+    asked = search.ask()
+    if asked is None:
+        return None
+    value = goodness(asked.parameters)
+    state = state or ("completed" if value > 0.5 else "stopped")
+    records = records_of(*asked, state, 10 if state == "completed" else 4)
+    for record in records:
+        if record.kind == "report":
+            search.report(asked.number, record.epoch, record.values[0])
+    if state != "running":
+        search.tell(asked.number, state, records[-2].values)
+    if store is not None:
+        store.append(records)
+    return asked
+
+
+def test_configuration_0_is_the_base_itself(tmp_path):
+    spec = spec_for(tmp_path)
+    asked = Search(spec).ask()
+    assert asked.number == 0
+    assert asked.leaves == Search(spec).space.base
+    assert asked.leaves["clusters.count"] == 64
+
+
+def test_listed_configurations_are_run_as_they_are(tmp_path):
+    text = "data: d\nobjective: {holdout/iou: max}\nbudget: {trials: 2}\nbase: {preset: quick}\n"
+    listed = "configurations: [{scam.scale: 0.3, scam.stages: [5]}, {clusters.count: 7}]\n"
+    search = Search(spec_of(tmp_path, text=text + listed))
+    first, second = search.ask(), search.ask()
+    assert (first.parameters, second.parameters) == ({"scam.scale": 0.3, "scam.stages": [5]}, {"clusters.count": 7})
+    assert first.leaves["scam.stages"] == [5]
+    assert second.leaves == {**search.space.base, "clusters.count": 7}
+    search.tell(0, "completed", (0.5,))
+    assert search.ask() is None
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_search_that_is_rebuilt_asks_what_one_that_never_stopped_asks(tmp_path, sampler):
+    count = 6 if sampler == "gp" else 14
+    spec = spec_for(tmp_path, sampler, ("trials: 12", "trials: 40"))
+    whole, cut, store = Search(spec), Search(spec), ResultsStore(tmp_path / "store")
+    for step in range(count):
+        if step in (4, 10):
+            cut = Search(spec)
+            cut.rebuild(store.trials(), store.curves())
+        state = "completed" if sampler == "gp" else None  # it learns from complete ones only
+        state = "running" if step in (2, 5) else state  # those still run when the next are asked for
+        assert run_one(whole, state=state) == run_one(cut, store, state)
+
+
+def test_a_search_for_the_best_finds_better_than_chance(tmp_path):
+    best = {}
+    for sampler in ("tpe", "random"):
+        search = Search(spec_for(tmp_path, sampler, ("trials: 12", "trials: 40")))
+        best[sampler] = sum(sorted(goodness(run_one(search).parameters) for _ in range(40))[-10:])
+    assert best["tpe"] > best["random"]
+
+
+def test_optuna_is_told_stopped_trials_as_pruned_by_their_own_epochs(tmp_path):
+    search = Search(spec_for(tmp_path))
+    for state in ("completed", "stopped", "diverged", "failed", "running"):
+        run_one(search, state=state)
+    study = search.history.study(optuna.samplers.TPESampler())
+    states = [trial.state for trial in study.trials]
+    expected = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING)
+    assert states == list(expected)
+    assert list(study.trials[1].intermediate_values) == [0, 1, 2, 3]
+    assert study.trials[1].value == max(study.trials[1].intermediate_values.values())
+    assert study.best_trial.number == 0
+
+
+def test_a_trial_that_gave_no_value_is_failed_whatever_ended_it(tmp_path):
+    search = Search(spec_for(tmp_path))
+    for state in ("completed", "stopped", "diverged", "failed"):
+        asked = search.ask()
+        search.report(asked.number, 0, None)
+        search.report(asked.number, 1, float("nan"))
+        search.tell(asked.number, state, (float("nan"),) if state == "diverged" else ())
+    states = {trial.state for trial in search.history.study(optuna.samplers.TPESampler()).trials}
+    assert states == {TrialState.FAIL}
+
+
+def test_the_budget_counts_configurations_and_failed_ones_among_them(tmp_path):
+    search = Search(spec_for(tmp_path, "random", ("trials: 12", "trials: 3")))
+    for _ in range(3):
+        run_one(search, state="failed")
+    assert search.ask() is None
+
+
+def test_a_configuration_that_never_began_is_asked_for_again(tmp_path):
+    spec, store = spec_for(tmp_path), ResultsStore(tmp_path / "store")
+    search = Search(spec)
+    asked = [search.ask() for _ in range(4)]
+    for one in (*asked[:2], asked[3]):
+        store.append(records_of(*one, "completed", 10))
+    again = Search(spec)
+    again.rebuild(store.trials(), store.curves())
+    assert [again.ask().number for _ in range(2)] == [2, 4]
+
+
+def test_a_configuration_with_several_seeds_counts_once_by_its_mean(tmp_path):
+    search = Search(spec_for(tmp_path, "tpe", ("seeds: 1", "seeds: 3")))
+    number, _, _ = search.ask()
+    for run, value in enumerate((0.3, 0.5, 0.9)):
+        search.report(number, 5, value, run)
+        assert search.history.frozen(number).state == TrialState.RUNNING
+        search.tell(number, "failed" if run == 2 else "completed", (value,), run)
+    told = search.history.frozen(number)
+    assert (told.state, told.value, told.intermediate_values) == (TrialState.COMPLETE, 0.4, {5: 0.4})
+    assert trial_ids(7, 3) == ["0007.0", "0007.1", "0007.2"]
+    assert [run_of(trial) for trial in ("0007", "0007.2")] == [0, 2]
+
+
+@pytest.mark.parametrize("sampler", ["grid", "tpe", "random"])
+def test_every_configuration_of_a_finite_space_is_tried_once(tmp_path, sampler):
+    one_stage = ("{subset: all}", "{subset: [5]}")
+    fewer = ("{int: [1, 8]", "{int: [1, 3]")
+    spec = spec_for(tmp_path, "grid", one_stage, fewer, ("trials: 12", "trials: 99"))
+    spec = spec.model_copy(update={"sampler": spec.sampler.model_copy(update={"name": sampler})})
+    search, found = Search(spec), []
+    while asked := run_one(search):
+        found.append(asked.leaves)
+    assert len(found) == 1 + 2 * (1 + 3 * 3)  # the base's placement, all stages, is none of the grid's
+    assert len({repr(leaves) for leaves in found}) == len(found)
+
+
+def test_several_objectives_give_a_front(tmp_path):
+    objectives = ("{holdout/point_score: max}", "{holdout/iou: max, holdout/fa: min}")
+    unstopped = ("scheduler: {name: asha, factor: 3}\n", "")
+    for sampler in ("tpe", "nsga2", "random"):
+        search = Search(spec_for(tmp_path, sampler, objectives, unstopped))
+        for _ in range(10):
+            number, parameters, _ = search.ask()
+            values = (goodness(parameters), float(parameters["clusters.count"]))
+            search.report(number, 3, values[0])
+            search.tell(number, "stopped" if number == 4 else "completed", values)
+        study = search.history.study(make_sampler(search.spec.sampler, 0))
+        if sampler != "random":
+            assert study.directions[1] == optuna.study.StudyDirection.MINIMIZE
+            assert 0 < len(study.best_trials) < 10
+
+
+def test_children_come_from_the_best_of_the_generation_before(tmp_path):
+    search = Search(spec_for(tmp_path, "nsga2", ("trials: 12", "trials: 60")))
+    values = [goodness(run_one(search, state="completed").parameters) for _ in range(40)]
+    assert sum(values[20:]) > sum(values[:20])
+
+
+def test_the_study_can_be_opened_while_the_search_goes_on(tmp_path):
+    path = tmp_path / "study.journal"
+    spec, store = spec_for(tmp_path), ResultsStore(tmp_path / "store")
+    search = Search(spec, StudyFile(path, "small"))
+
+    def opened():
+        storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
+        return optuna.load_study(study_name="small", storage=storage).trials
+
+    for state in ("completed", "stopped", "running"):
+        run_one(search, store, state)
+    before = opened()
+    assert [trial.state.name for trial in before] == ["COMPLETE", "PRUNED", "RUNNING"]
+    assert before[0].params == search.history.frozen(0).params
+    assert before[2].intermediate_values == search.history.frozen(2).intermediate_values
+    again = Search(spec, StudyFile(path, "small"))
+    again.rebuild(store.trials(), store.curves())
+    assert [(t.state, t.params, t.intermediate_values) for t in opened()] == [
+        (t.state, t.params, t.intermediate_values) for t in before
+    ]
+    again.tell(2, "completed", (0.5,))
+    run_one(again)
+    assert [trial.state.name for trial in opened()][2:] == ["COMPLETE", "COMPLETE"] or len(opened()) == 4
+
+
+def test_a_study_that_cannot_be_written_does_not_stop_the_search(tmp_path, caplog):
+    search = Search(spec_for(tmp_path), StudyFile(tmp_path / "nowhere" / "study.journal", "small"))
+    assert run_one(search).number == 0
+    assert run_one(search).number == 1
+    assert caplog.text.count("no longer written") == 1

@@ -1,0 +1,187 @@
+"""Sweep files: what is read, and how what is wrong is refused."""
+
+import os
+import re
+
+import pytest
+
+from semprior.errors import UserError
+from tests.repository import ROOT
+from tests.tune.small_sweep import spec_of, write
+from tune.spec.sweep_file import SweepSpec, load_sweep
+
+SHIPPED = sorted((ROOT / "tune" / "sweeps").glob("*.yaml"))
+
+
+def test_the_file_says_what_the_sweep_does(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    spec = spec_of(tmp_path)
+    assert (spec.name, spec.budget.trials, spec.budget.hours, spec.concurrent) == ("small", 12, 2, "auto")
+    assert spec.data == str(tmp_path / "scenes")  # relative paths count from the current folder
+    assert spec.storage == str(tmp_path / "runs")
+    assert spec.search["clusters.count"].ends == (1, 128)
+    assert spec.base_config().detector == "alclnet"
+    assert spec.base_config().scam.scale == 0.05  # of the preset
+
+
+def test_what_is_left_out_has_a_default(tmp_path):
+    text = "data: d\nsearch: {scam.scale: {float: [1e-2, 1]}}\nobjective: {holdout/iou: max}\nbudget: {trials: 3}\n"
+    spec = load_sweep(write(tmp_path, text), {})
+    assert spec.name == "sweep"  # of the file
+    assert (spec.sampler.name, spec.scheduler.name, spec.failures.retries) == ("tpe", "asha", 2)
+    assert spec.base_config().select.by == "holdout/iou"  # a trial chooses its epoch by what is optimised
+    assert spec.search["scam.scale"].ends == (0.01, 1)
+
+
+def test_the_first_objective_chooses_and_several_are_not_stopped_early(tmp_path):
+    several = ("{holdout/point_score: max}", "{holdout/iou: max, holdout/fa: min}")
+    spec = spec_of(tmp_path, several, ("scheduler: {name: asha, factor: 3}\n", ""))
+    assert spec.scheduler.name == "none"
+    assert spec.directions == ("max", "min")
+    assert spec.needs_masks
+    with pytest.raises(UserError, match="objective: holdout/iou needs true masks"):
+        spec.require_masks(False)
+    spec_of(tmp_path).require_masks(False)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_sweep_survives_the_round_trip_through_json(path):
+    spec = load_sweep(path, {})
+    assert SweepSpec.from_json(spec.to_json()) == spec
+
+
+def test_the_shipped_sweeps_are_those_of_the_docs():
+    assert {path.stem for path in SHIPPED} == {"demo", "sirst-v1", "detectors", "vfm", "pareto"}
+
+
+def test_an_address_stays_as_it_is(tmp_path):
+    spec = spec_of(tmp_path, ("storage: ./runs", "storage: s3://bucket/runs"), ("data: scenes", "data: gs://b/scenes"))
+    assert (spec.storage, spec.data) == ("s3://bucket/runs", "gs://b/scenes")
+
+
+def test_the_environment_overrides_base_and_storage(tmp_path):
+    environment = {"SEMPRIOR__SCAM__DROP": "0.25", "SEMPRIOR_STORAGE": "s3://other"}
+    spec = spec_of(tmp_path, environment=environment)
+    assert spec.base_config().scam.drop == 0.25
+    assert spec.storage == "s3://other"
+    with pytest.raises(UserError, match=r"sweep.yaml:7: search: scam.scale is also set in the environment"):
+        spec_of(tmp_path, environment={"SEMPRIOR__SCAM__SCALE": "0.25"})
+
+
+COUNT = "{int: [1, 128], log: true}"
+SCALE_WHEN = "{float: [0.05, 1.0], when: {scam.stages: nonempty}}"
+REFUSED = [
+    ("name: tpe", "name: tpo", r":10: sampler: name: expected tpe, random, gp, nsga2 or grid, not \"tpo\""),
+    ("seeds: 1", "sedes: 1", r":13: sedes: unknown key; did you mean 'seeds'"),
+    ("trials: 12", "trials: 1.5", r":12: budget: trials: expected a whole number, not 1.5"),
+    ("trials: 12, ", "", r":12: budget: expected the key 'trials'"),
+    ("data: scenes", "data:", r":2: data: expected text, not null"),
+    ("name: small", "name: a/b", r":1: name: expected letters, digits"),
+    ("concurrent: auto", "concurrent: many", r":15: concurrent: expected auto or a whole number, not \"many\""),
+    ("factor: 3", "factor: 1", r":11: scheduler: factor: expected a number above 1, not 1"),
+    ("factor: 3", "first: 2", r":11: scheduler: first: expected auto or an epoch from 11.* to 44, not 2"),
+    ("name: small", "data: x", r":2: the key 'data' stands twice; it was on line 1"),
+    ("name: small", "name: [a", r": is not valid YAML"),
+    ("workers: 1, cpus: 1, gpus: 0", "workers: 2, gpus: 1", r":14: resources: gpus: expected 0 .* like 2, not 1: each"),
+    ("workers: 1, cpus: 1, gpus: 0", "workers: 2, gpus: 3", r":14: resources: gpus: expected 0 .* like 4, not 3: each"),
+    ("gpus: 0", "gpus: 1.5", r":14: resources: gpus: expected a number up to 1 or a whole one, not 1.5"),
+    # leaves of semprior
+    ("  clusters.count", "  cluster.count", r":5: search: unknown key 'cluster.count'; did you mean 'clusters.count'"),
+    ("  clusters.count", "  clusters", r":5: search: clusters: expected a dotted key, like clusters.count"),
+    ("detector: alclnet", "detector: alcnet", r":3: base: detector: unknown detector 'alcnet'; did you mean"),
+    ("preset: quick", "preset: quik", r":3: base: preset: unknown preset 'quik'"),
+    ("detector: alclnet", "scam: {scael: 2}", r":3: base: unknown key 'scam.scael'; did you mean 'scam.scale'"),
+    ("detector: alclnet", "data.holdout: 0", r":3: base: data.holdout: expected more than 0: trials are compared on"),
+    ("detector: alclnet", "scam.scale: 20", r":3: base: scam.scale must be between 0 and 10"),
+    ("  clusters.count", "  seed", r":5: search: seed is not searched: `seeds` sets"),
+    # dimensions
+    (COUNT, "{int: [0, 128]}", r":5: search: clusters.count must be at least 1, not 0"),
+    (COUNT, "{float: [1, 128]}", r":5: search: clusters.count: expected int: or values:, not float:"),
+    (COUNT, "{int: [1, 128, 4]}", r":5: search: clusters.count: int: expected a list of 2, \[low, high\]"),
+    (COUNT, "{int: [128, 1]}", r":5: search: clusters.count: expected a range \[low, high\] with low below high"),
+    (COUNT, "{int: [1, 128], lgo: true}", r":5: search: clusters.count: lgo: unknown key; did you mean 'log'"),
+    (COUNT, "{}", r":5: search: clusters.count: expected one of int:"),
+    (COUNT, "{subset: all}", r":5: search: clusters.count: expected int: or values:, not subset:"),
+    (COUNT, "{values: [1, 1]}", r":5: search: clusters.count: values: expected each value once"),
+    ("[1, 8]", "[0, 8], log: true", r":8: search: distill.temperature: log: expected a range above 0"),
+    ("distill.temperature: {float: [1, 8]", "labels.seed: {int: [1, 8]", r":8: .* expected values: of contrast, edges"),
+    ("distill.temperature: {float: [1, 8]", "data.crop: {int: [96, 128]", r":8: search: data.crop: expected step: 32"),
+    ("{subset: all}", "{subset: [1, 9]}", r":6: search: scam.stages: \[1, 9\] names a stage outside 1..5"),
+    ("name: tpe", "name: grid", r":7: search: scam.scale: expected values: or step: for the sampler grid"),
+    # conditions
+    (SCALE_WHEN, "{float: [0, 1], when: {scam.stags: empty}}", r":7: search: scam.scale: when: unknown key"),
+    (SCALE_WHEN, "{float: [0, 1], when: {detector: 3}}", r":7: search: scam.scale: when: detector must be text"),
+    (SCALE_WHEN, "{float: [0, 1], when: {clusters.count: 999}}", r":7: .* expected a value that the sweep tries"),
+    ("{subset: all}", "{subset: all, when: {scam.scale: 0.3}}", r":6: .* do not wait in a circle: scam.stages and"),
+    # objectives
+    (
+        "point_score: max",
+        "point_scor: max",
+        r":9: objective: holdout/point_scor: .* did you mean 'holdout/point_score'",
+    ),
+    ("holdout/point_score: max", "test/iou: max", r":9: objective: test/iou: expected a metric of the holdout"),
+    ("holdout/point_score: max", "holdout/fa: min", r":9: .* expected holdout/point_score or holdout/iou as the first"),
+    ("point_score: max", "point_score: min", r":9: objective: holdout/point_score: expected max, not min"),
+    (
+        "{holdout/point_score: max}",
+        "{holdout/iou: max, holdout/fa: min}",
+        r":11: scheduler: name: expected none with 2",
+    ),
+    ("detector: alclnet", "select.by: holdout/iou", r":3: base: select.by: expected point_score"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "message"), REFUSED, ids=[new for _, new, _ in REFUSED])
+def test_a_fault_is_one_line_with_file_line_key_and_what_was_expected(tmp_path, old, new, message):
+    with pytest.raises(UserError) as refusal:
+        spec_of(tmp_path, (old, new))
+    assert "\n" not in str(refusal.value)
+    assert str(refusal.value).startswith(str(tmp_path / "sweep.yaml"))
+    assert re.search(message, str(refusal.value)), refusal.value
+
+
+@pytest.mark.parametrize("text", ["", "- 1\n", "3\n"])
+def test_a_file_without_keys_is_refused(tmp_path, text):
+    with pytest.raises(UserError, match="expected keys and values"):
+        load_sweep(write(tmp_path, text), {})
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(UserError, match="cannot be read"):
+        load_sweep(tmp_path / "none.yaml", os.environ)
+
+
+@pytest.mark.parametrize("value", ["!!python/object/apply:os.getcwd []", "!!python/name:os.getcwd", "&a [*a]"])
+def test_yaml_gives_plain_values_and_no_objects(tmp_path, value):
+    with pytest.raises(UserError, match=r"sweep.yaml:1: (is not valid YAML|expected plain values|an alias names)"):
+        spec_of(tmp_path, ("name: small", f"name: {value}"))
+
+
+LISTED = """\
+data: d
+configurations: [{clusters.count: 8}, {scam.scale: 0.2, scam.stages: [1]}]
+objective: {holdout/point_score: max}
+budget: {trials: 2}
+"""
+
+
+def test_configurations_can_be_listed_instead_of_searched(tmp_path):
+    spec = spec_of(tmp_path, text=LISTED)
+    assert spec.configurations[1] == {"scam.scale": 0.2, "scam.stages": [1]}
+    assert SweepSpec.from_json(spec.to_json()).configurations == spec.configurations
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("clusters.count: 8", "clusters.cuont: 8", r":2: configurations: unknown key 'clusters.cuont'"),
+        ("clusters.count: 8", "clusters.count: 0", r":2: configurations: clusters.count must be at least 1, not 0"),
+        ("clusters.count: 8", "epochs: 8", r":2: configurations: epochs is not a configuration's own"),
+        ("trials: 2", "trials: 3", r":4: budget: trials: expected 2, as many as configurations"),
+        ("data: d", "data: d\nsearch: {scam.scale: {float: [0, 1]}}", r":2: search: expected either this or config"),
+    ],
+)
+def test_a_listed_configuration_that_does_not_fit_is_refused(tmp_path, old, new, message):
+    with pytest.raises(UserError) as refusal:
+        spec_of(tmp_path, (old, new), text=LISTED)
+    assert re.search(message, str(refusal.value)), refusal.value

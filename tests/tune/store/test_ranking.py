@@ -1,0 +1,313 @@
+"""Attempts and ranking: what a user sees, and the fast forms against plain ones on histories of all kinds."""
+
+import math
+import statistics
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tune.store.ranking import pareto_fronts
+from tune.store.records import Record, to_table, visible
+from tune.store.results_store import ResultsStore
+from tune.store.visible_records import arrange
+
+SCORE, ALARMS = "holdout/point_score", "holdout/fa"
+
+
+@pytest.fixture
+def store(tmp_path):
+    return ResultsStore(tmp_path)
+
+
+def trial(name, scores, cost=1.0, error=None, **fields):
+    """Reports of a trial that was evaluated every epoch."""
+    told = {} if error is None else {f"{SCORE}_se": error}
+    number, _, seed = name.partition(".")
+    given = {"kind": "report", "trial": name, "configuration": int(number), "seed": int(seed or 0), "attempt": 1}
+    return [
+        Record(epoch=epoch, **(given | {"metrics": {SCORE: score} | told, "device_s": cost} | fields))
+        for epoch, score in enumerate(scores)
+    ]
+
+
+def end(name, state="completed"):
+    number, _, seed = name.partition(".")
+    return Record(
+        kind="end", trial=name, configuration=int(number), seed=int(seed or 0), attempt=1, epoch=1, state=state
+    )
+
+
+def order(store, by="best", **objectives):
+    return [entry.trial for entry in store.rank(objectives or {SCORE: "max"}, by)]
+
+
+def test_ranked_by_best_last_or_robust(store):
+    store.append(trial("0000", [0.1, 0.9, 0.2]) + trial("0001", [0.5, 0.6, 0.7]) + trial("0002", [0.1, 0.85, 0.8]))
+    assert order(store) == ["0000", "0002", "0001"]
+    assert order(store, "last") == ["0002", "0001", "0000"]
+    assert order(store, "robust") == ["0001", "0002", "0000"]
+    assert [e.trial for e in store.rank({SCORE: "max"}, "robust", last=2)] == ["0002", "0001", "0000"]
+    assert store.rank({SCORE: "max"}, "robust")[0].values[0] == pytest.approx(0.6 - 0.1)
+    assert [e.trial for e in store.rank({SCORE: "min"})] == ["0000", "0002", "0001"]
+
+
+def test_of_equal_evaluations_the_latest_is_the_best_as_in_training(store):
+    store.append(trial("0000", [0.5, 0.7, 0.7, 0.1]))
+    assert store.rank({SCORE: "max"})[0].epoch == 2
+
+
+def test_within_the_standard_error_the_cheaper_goes_first(store):
+    store.append(trial("0000", [0.80], cost=9, error=0.05) + trial("0001", [0.76], cost=5, error=0.05))
+    store.append(trial("0002", [0.77], cost=7, error=0.01) + trial("0003", [0.74], cost=1, error=0.05))
+    store.append([end(f"000{number}") for number in range(4)])
+    assert order(store) == ["0001", "0002", "0000", "0003"]
+    assert [entry.errors for entry in store.rank({SCORE: "max"}, limit=2)] == [(0.05,), (0.01,)]
+
+
+def test_seconds_that_differ_by_less_than_a_tenth_make_none_cheaper(store):
+    for number, (score, cost) in enumerate([(0.85, 1273), (0.83, 1259), (0.84, 1268), (0.82, 1000)]):
+        store.append([*trial(f"000{number}", [score], cost=cost, error=0.04), end(f"000{number}")])
+    assert order(store) == ["0003", "0000", "0002", "0001"]
+
+
+@pytest.mark.parametrize("state", ["stopped", "failed", "diverged", None])
+def test_one_that_was_cut_short_passes_no_better_one_by_being_cheaper(store, state):
+    """The second is cut short; the third may pass the first, and the fourth, dearer, nobody."""
+    for number, (score, cost) in enumerate([(0.80, 9), (0.79, 1), (0.78, 7), (0.77, 10)]):
+        store.append(trial(f"000{number}", [score], cost=cost, error=0.05))
+        ending = state if number == 1 else "completed"
+        store.append([end(f"000{number}", ending)] if ending else [])
+    assert order(store) == ["0002", "0000", "0001", "0003"]
+
+
+def test_one_that_is_best_is_first_though_it_was_cut_short(store):
+    store.append([*trial("0000", [0.8], cost=1, error=0.05), end("0000", "stopped")])
+    store.append([*trial("0001", [0.79], cost=9, error=0.05), end("0001")])
+    assert order(store) == ["0000", "0001"]
+
+
+def test_of_equal_values_the_one_that_was_cut_short_comes_last(store):
+    store.append([*trial("0000", [0.8], cost=1), end("0000", "stopped"), *trial("0001", [0.8], cost=9)])
+    store.append([end("0001")])
+    assert order(store) == ["0001", "0000"]
+
+
+def test_a_configuration_is_complete_when_all_its_seeds_are(store):
+    store.append([*trial("0000.0", [0.8], cost=9, error=0.05), end("0000.0")])
+    store.append([*trial("0001.0", [0.79], cost=1, error=0.05), end("0001.0")])
+    store.append(trial("0001.1", [math.nan]))
+    assert order(store) == ["0000.0", "0001.0"]
+    store.append([end("0001.1")])
+    assert order(store) == ["0001.0", "0000.0"]
+
+
+def test_without_a_standard_error_the_value_decides(store):
+    store.append(trial("0000", [0.8], cost=9) + trial("0001", [0.79999], cost=1))
+    assert order(store) == ["0000", "0001"]
+    assert store.rank({SCORE: "max"})[0].errors == (None,)
+
+
+def test_seeds_of_a_configuration_are_ranked_by_their_mean(store):
+    store.append(trial("0000.0", [0.9], error=0.03) + trial("0000.1", [0.5], error=0.04))
+    store.append(trial("0001.0", [0.75]) + trial("0001.1", [0.81]) + trial("0001.2", [0.78]))
+    first, second = store.rank({SCORE: "max"})
+    assert (first.configuration, first.trials, first.trial) == (1, ("0001.0", "0001.1", "0001.2"), "0001.1")
+    assert first.values == (pytest.approx(0.78),)
+    assert first.errors == (pytest.approx(0.03 / math.sqrt(3)),)
+    assert (second.trial, second.values) == ("0000.0", (pytest.approx(0.7),))
+    assert second.errors == (pytest.approx(math.sqrt(0.08 / 2 + (0.03**2 + 0.04**2) / 2)),)
+
+
+def test_several_objectives_put_the_pareto_front_first(store):
+    for number, (score, alarms) in enumerate([(0.5, 50), (0.9, 90), (0.7, 20), (0.6, 10), (0.8, 95), (0.55, 15)]):
+        store.append(trial(f"{number:04d}", [score], metrics={SCORE: score, ALARMS: alarms}))
+    entries = store.rank({SCORE: "max", ALARMS: "min"})
+    assert [(e.front, e.trial) for e in entries] == [
+        *((1, "0001"), (1, "0002"), (1, "0003")),
+        *((2, "0004"), (2, "0005")),
+        (3, "0000"),
+    ]
+
+
+def test_a_trial_without_an_evaluation_has_no_place(store):
+    store.append(trial("0000", [0.5], metrics={"inner_loss": 1.0}) + trial("0001", [math.nan]) + trial("0002", [0.1]))
+    assert order(store) == ["0002"]
+    assert store.rank({"holdout/nothing": "max"}) == []
+
+
+def test_params_and_state_of_who_speaks_for_a_configuration(store):
+    store.append(trial("0000.0", [0.5, 0.1], params={"a": 1}, checkpoint="c", sha256="s", best=True))
+    end = {"trial": "0000.0", "configuration": 0, "seed": 0, "attempt": 1, "epoch": 2}
+    store.append([Record(kind="end", state="diverged", reason="loss was nan", **end)])
+    (entry,) = store.rank({SCORE: "max"})
+    assert (entry.params, entry.state, entry.reason, entry.epochs) == ({"a": 1}, "diverged", "loss was nan", 2)
+    assert entry.checkpoint == "c"
+
+
+# --- against plain forms -------------------------------------------------------------------------------------------
+
+ERROR = 0.137  # no difference of means of scores
+SCORES = st.one_of(st.none(), st.sampled_from([0.1, 0.2, 0.3, 0.4, 0.5]))
+
+
+@st.composite
+def histories(draw):
+    """Records of a few trials, by attempts that overlap, restart earlier, repeat themselves and end."""
+    records = []
+    for number in range(draw(st.integers(1, 3))):
+        for seed in range(draw(st.integers(1, 2))):
+            for _ in range(draw(st.integers(0, 4))):
+                first = draw(st.integers(0, 4))
+                common = {
+                    "trial": f"{number:04d}.{seed}",
+                    "configuration": number,
+                    "seed": seed,
+                    "attempt": draw(st.integers(1, 3)),
+                    "writer": draw(st.sampled_from(["a", "b"])),
+                    "device_s": float(draw(st.integers(0, 3))),
+                }
+                if draw(st.booleans()):
+                    records.append(Record(kind="start", epoch=first, **common))
+                for epoch in range(first, first + draw(st.integers(0, 4))):
+                    score, alarms = draw(SCORES), draw(st.sampled_from([1.0, 2.0, 3.0]))
+                    told = {} if score is None else {SCORE: score, ALARMS: alarms, f"{SCORE}_se": ERROR}
+                    records.append(Record(kind="report", epoch=epoch, metrics=told, **common))
+                if draw(st.booleans()):
+                    state = draw(st.sampled_from(["completed", "stopped"]))
+                    records.append(Record(kind="end", epoch=first, state=state, **common))
+    times = draw(st.permutations(range(len(records))))
+    return [Record(**(vars(record) | {"time": float(time)})) for record, time in zip(records, times, strict=True)]
+
+
+def of_trials(records):
+    found = {}
+    for record in records:
+        found.setdefault(record.trial, []).append(record)
+    return {name: visible(found[name]) for name in sorted(found)}
+
+
+@settings(max_examples=150, deadline=None)
+@given(histories(), st.randoms(use_true_random=False))
+def test_the_records_that_count_are_those_of_the_plain_form(records, random):
+    """In any order, and with doubles."""
+    shuffled = records + random.choices(records, k=3) if records else []
+    random.shuffle(shuffled)
+    table = to_table(shuffled)
+    columns = dict(zip(table.column_names, table.columns, strict=True))
+    found = arrange(columns, lambda positions: np.array([shuffled[row].time for row in positions]))
+    plain = of_trials(records)
+    assert found.trials == list(plain)
+    for index, history in enumerate(plain.values()):
+        reports = [shuffled[row] for row in found.reports[found.owners == index]]
+        assert reports == [record for record in history if record.kind == "report"]
+        ends = [record for record in history if record.kind == "end"]
+        assert [shuffled[row] for row in found.ends[index : index + 1] if row >= 0] == ends
+
+
+@settings(max_examples=150, deadline=None)
+@given(histories())
+def test_no_epoch_counts_twice_and_none_of_a_lower_attempt_after_a_higher_one_began(records):
+    for history in of_trials(records).values():
+        reports = [record for record in history if record.kind == "report"]
+        epochs = [record.epoch for record in reports]
+        assert epochs == sorted(set(epochs))
+        assert [r.attempt for r in reports] == sorted(r.attempt for r in reports)
+        for start in (record for record in history if record.kind == "start"):
+            assert not any(r.attempt < start.attempt and r.epoch >= start.epoch for r in reports)
+        assert len([record for record in history if record.kind == "end"]) <= 1
+
+
+def plain_rank(records, objectives, by, last):
+    """`tune.store.ranking` as its docstring says it, one configuration after the other."""
+    names = list(objectives)
+    sign = {name: 1 if way == "max" else -1 for name, way in objectives.items()}
+    found, cut = {}, set()
+    for history in of_trials(records).values():
+        if not any(r.kind == "end" and r.state == "completed" for r in history):
+            cut.add(history[0].configuration)
+        evaluations = [r for r in history if r.kind == "report" and math.isfinite(r.metrics.get(names[0], math.nan))]
+        if len(evaluations) < (2 if by == "robust" else 1):
+            continue
+        if by == "best":
+            evaluations = [max(evaluations, key=lambda r: (sign[names[0]] * r.metrics[names[0]], r.epoch))]
+        evaluations = evaluations[-last if by == "robust" else -1 :]
+        if len(evaluations) < 2 and by == "robust":
+            continue
+        values = []
+        for name in names:
+            told = [r.metrics[name] for r in evaluations]
+            spread = statistics.stdev(told) if by == "robust" else 0
+            values.append(statistics.mean(told) - sign[name] * spread)
+        own = sorted((r for r in records if r.trial == history[0].trial), key=lambda r: r.time)
+        told_once = {(r.attempt, r.writer, r.epoch, r.kind): r for r in own}
+        cost = sum(record.device_s for record in told_once.values())
+        found.setdefault(history[0].configuration, []).append((values, cost))
+    places = []
+    for configuration, runs in found.items():
+        mean = [statistics.mean(values[i] for values, _ in runs) for i in range(len(names))]
+        spread = statistics.variance(values[0] for values, _ in runs) if len(runs) > 1 else 0.0
+        error = math.sqrt(spread / len(runs) + ERROR**2)
+        places.append((configuration, mean, error, statistics.mean(cost for _, cost in runs)))
+    ranked = []
+    while places:
+        front = [p for p in places if not any(dominates(q[1], p[1], sign, names) for q in places)]
+        places = [p for p in places if p not in front]
+        while front:
+            leader = max(front, key=lambda p: sign[names[0]] * p[1][0])
+            band = [p for p in front if sign[names[0]] * (leader[1][0] - p[1][0]) <= leader[2]]
+            front = [p for p in front if p not in band]
+            band.sort(key=lambda p: (-sign[names[0]] * p[1][0], p[0] in cut, p[3]))
+            counted = {p[0]: max(q[3] for q in band[: i + 1]) if p[0] in cut else p[3] for i, p in enumerate(band)}
+            while band:
+                cheapest = min(counted[p[0]] for p in band)
+                ranked += [p for p in band if counted[p[0]] <= cheapest * 1.1]
+                band = [p for p in band if counted[p[0]] > cheapest * 1.1]
+    return ranked
+
+
+def dominates(one, other, sign, names):
+    pairs = [(sign[name] * a, sign[name] * b) for name, a, b in zip(names, one, other, strict=True)]
+    if len(names) == 1:
+        return False
+    return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    records=histories(),
+    objectives=st.sampled_from([{SCORE: "max"}, {SCORE: "min"}, {SCORE: "max", ALARMS: "min"}]),
+    by=st.sampled_from(["best", "last", "robust"]),
+    last=st.integers(2, 4),
+)
+def test_the_ranking_is_that_of_the_plain_form(tmp_path_factory, records, objectives, by, last):
+    store = ResultsStore(tmp_path_factory.mktemp("ranking"))
+    store.append(records)
+    ranked = store.rank(objectives, by, last=last)
+    plain = plain_rank(records, objectives, by, last)
+    assert sorted(entry.configuration for entry in ranked) == sorted(place[0] for place in plain)
+    by_number = {place[0]: place for place in plain}
+    for entry, place in zip(ranked, plain, strict=True):
+        own = by_number[entry.configuration]
+        assert entry.values == pytest.approx(own[1])
+        assert entry.errors[0] == pytest.approx(own[2])
+        assert entry.device_s == pytest.approx(own[3])
+        same = (entry.device_s, *entry.values) == pytest.approx((place[3], *place[1]))  # but for rounding
+        assert entry.configuration == place[0] or same
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(*[st.integers(0, 4)] * 3), min_size=1, max_size=12))
+def test_fronts_are_what_is_left_when_the_fronts_before_are_taken_away(points):
+    values = np.array(points, float)
+    fronts = pareto_fronts(values)
+    left = list(range(len(values)))
+    number = 0
+    while left:
+        best = [
+            i for i in left if not any((values[j] >= values[i]).all() and (values[j] > values[i]).any() for j in left)
+        ]
+        assert sorted(np.flatnonzero(fronts == number)) == best
+        left = [i for i in left if i not in best]
+        number += 1

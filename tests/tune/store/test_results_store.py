@@ -1,0 +1,124 @@
+"""The results store, as its users see it: what is appended is told, ranked and kept true."""
+
+import pytest
+
+from semprior.errors import UserError
+from tune.store.compaction import compact
+from tune.store.record_files import write_file
+from tune.store.records import Record, to_table
+from tune.store.results_store import ResultsStore
+from tune.store.snapshot import NEW
+
+LEAVES = {"detector": "mlclnet", "scam.stages": [1, 3], "optim.rate": None, "clusters.count": 64}
+
+
+def test_an_empty_store_knows_nothing(place):
+    store = ResultsStore(place)
+    assert (store.trials(), store.curve("0000"), store.curves(), store.rank({"holdout/iou": "max"})) == ([], [], {}, [])
+
+
+def test_a_record_comes_back_as_it_was(place):
+    written = Record(
+        kind="report",
+        trial="0007.2",
+        configuration=7,
+        seed=2,
+        attempt=3,
+        epoch=11,
+        config=LEAVES,
+        params={"clusters.count": 64, "scam.stages": [1, 3]},
+        metrics={"inner_loss": 0.1, "holdout/iou": 0.6, "holdout/pd": float("inf")},
+        values=(0.6, 12.0),
+        best=True,
+        checkpoint="checkpoints/0007.2/3/epoch-0011",
+        sha256="ab",
+        wall_s=1.5,
+        device_s=3.0,
+        host="node-1",
+        device="cpu",
+        revision="abc",
+        versions={"torch": "2"},
+        data="cd",
+        writer="me",
+        time=123.25,
+    )
+    store = ResultsStore(place)
+    store.append([written])
+    assert ResultsStore(place).curve("0007.2") == [written]
+
+
+def test_trials_stand_where_their_records_say(place, make_report):
+    store = ResultsStore(place)
+    store.append([Record(kind="start", trial="0000", configuration=0, seed=0, attempt=1, epoch=0, config=LEAVES)])
+    for epoch, score in enumerate([None, 0.2, None, 0.5, None, 0.4]):
+        address = f"checkpoints/0000/1/epoch-{epoch:04d}"
+        best, values = score in (0.2, 0.5), () if epoch == 0 else (0.2,) if epoch < 3 else (0.5,)
+        store.append([make_report("0000", epoch, score=score, best=best, values=values, checkpoint=address)])
+    store.append([make_report("0001", 0)])
+    first, second = store.trials()
+    assert (first.trial, first.state, first.epochs, first.values, first.best_epoch) == ("0000", "running", 6, (0.5,), 3)
+    assert first.metrics == {"inner_loss": 0.5, "holdout/point_score": 0.5}
+    assert first.checkpoint == "checkpoints/0000/1/epoch-0003"
+    assert first.device_s == 6.0
+    assert (second.trial, second.state, second.values, second.best_epoch) == ("0001", "running", (), None)
+    end = {"trial": "0000", "configuration": 0, "seed": 0, "attempt": 1, "epoch": 6}
+    store.append([Record(kind="end", state="stopped", reason="stopped by asha at epoch 5", **end)])
+    (first, _) = store.trials()
+    assert (first.state, first.reason, first.epochs) == ("stopped", "stopped by asha at epoch 5", 6)
+
+
+def test_only_addresses_that_are_true_are_told(place, make_report):
+    store = ResultsStore(place)
+    for epoch, best in enumerate([True, False, True, False, False, False]):
+        store.append([make_report("0000", epoch, score=0.5, best=best, checkpoint=f"epoch-{epoch:04d}")])
+    told = [record.checkpoint for record in store.curve("0000")]
+    assert told == [None, None, "epoch-0002", None, "epoch-0004", "epoch-0005"]
+    store.append([Record(kind="end", trial="0000", configuration=0, seed=0, attempt=1, epoch=6, state="completed")])
+    assert [record.checkpoint for record in store.curve("0000")] == [None, None, "epoch-0002", None, None, None]
+    assert store.rank({"holdout/point_score": "max"})[0].checkpoint == "epoch-0002"
+
+
+def test_a_worker_that_was_cut_off_cannot_spoil_the_trial_that_went_on(place, make_report):
+    gone, back = ResultsStore(place), ResultsStore(place)
+    for epoch in range(5):
+        gone.append([make_report("0000", epoch, attempt=1, score=0.1)])
+    start = Record(kind="start", trial="0000", configuration=0, seed=0, attempt=2, epoch=4)
+    back.append([start])
+    gone.append([make_report("0000", epoch, attempt=1, score=0.9, best=True) for epoch in range(5, 9)])
+    back.append([make_report("0000", 4, attempt=2, score=0.2)])
+    gone.append([Record(kind="end", trial="0000", configuration=0, seed=0, attempt=1, epoch=9, state="completed")])
+    assert [(r.epoch, r.attempt) for r in back.curve("0000")] == [(0, 1), (1, 1), (2, 1), (3, 1), (4, 2)]
+    (entry,) = back.rank({"holdout/point_score": "max"})
+    assert (entry.values, entry.epoch, entry.state) == ((0.2,), 4, "running")
+    (trial,) = back.trials()
+    assert (trial.attempt, trial.epochs, trial.state, trial.best_epoch) == (2, 5, "running", None)
+
+
+def test_files_of_an_older_version_are_read_and_compacted_with_newer_ones(tmp_path, make_report):
+    store = ResultsStore(tmp_path)
+    old = [make_report("0000", epoch, score=epoch / 10, config=LEAVES) for epoch in range(3)]
+    (tmp_path / NEW).mkdir(parents=True)
+    table = to_table(old).drop_columns(["data"])  # version 1 did not have it
+    (tmp_path / NEW / "0-someone-1.v1.parquet").write_bytes(write_file(table))
+    new = [make_report("0000", epoch, score=epoch / 10, config=LEAVES, data="cd") for epoch in (3, 4)]
+    store.append(new)
+    for _ in range(2):
+        assert [record.data for record in store.curve("0000")] == ["", "", "", "cd", "cd"]
+        assert [record.config for record in store.curve("0000")] == [LEAVES] * 5
+        assert store.rank({"holdout/point_score": "max"})[0].epoch == 4
+        assert store.trials()[0].epochs == 5
+        compact(store.storage, least=1)
+
+
+def test_a_damaged_file_and_a_newer_version_are_told_in_a_line(tmp_path, make_report):
+    store = ResultsStore(tmp_path)
+    store.append([make_report("0000", 0)])
+    (path,) = (tmp_path / "records" / "new").iterdir()
+    content = path.read_bytes()
+    path.write_bytes(content[:-8])
+    with pytest.raises(UserError, match=f"{path.name}: cannot be read"):
+        store.trials()
+    path.unlink()
+    path.with_name("x.v99.parquet").write_bytes(content)
+    with pytest.raises(UserError, match=r"newer version \(schema 99\); upgrade semprior"):
+        store.trials()

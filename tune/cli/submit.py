@@ -1,0 +1,200 @@
+"""`submit` and `resume`: a sweep begins, or goes on, on this machine or as a job of a cluster, and is watched."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+from semprior.errors import UserError
+from semprior.io.push_fetch import is_address, look
+from semprior.io.storage import open_storage
+from semprior.reporting.terminal import say
+from tune.cli.lookup import jobs_of, sweep_of
+from tune.launch.local_driver import run_here
+from tune.launch.local_ray import usable_gpus
+from tune.launch.next_command import command
+from tune.launch.preflight import idle_gpus
+from tune.launch.ray_jobs import CLUSTER_VARIABLE, Job, Jobs
+from tune.launch.weights_check import check_weights, refuse_files
+from tune.monitor.heartbeat import last_heartbeat
+from tune.monitor.live_view import watch
+from tune.monitor.sweep_progress import Looker, SweepProgress
+from tune.spec.sweep_file import SweepSpec, load_sweep
+from tune.store.sweeps import Sweep, SweepExistsError, create_sweep
+
+_ASK_EVERY = 10.0  # seconds between two questions to a job server
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `submit` is given.
+
+    Attributes:
+        file: the sweep file.
+        storage: in place of the file's; none: that one.
+        address: of a job server; none: this machine.
+        id: of the sweep; none: its name.
+        detach: whether to return at once.
+    """
+
+    file: Path
+    storage: str | None
+    address: str | None
+    id: str | None
+    detach: bool
+
+
+def submit(request: Request, console: Console) -> None:
+    """Begin a sweep.
+
+    Raises:
+        UserError: a fault in the sweep file, data, storage or cluster, or the id is taken; nothing runs then.
+    """
+    spec = read_spec(request)
+    jobs = jobs_of(request.address)
+    if jobs is not None:
+        check_reach(spec)
+        jobs.probe(spec)
+    else:
+        _tell_idle_gpus(spec, console)
+    try:
+        sweep = create_sweep(open_storage(spec.storage), request.id or spec.name, spec)
+    except SweepExistsError as error:
+        raise UserError(f"{error}, or continue that one: `{command('resume', error.sweep)}`") from error
+    begin(sweep, jobs, request.detach, console)
+
+
+def begin(sweep: Sweep, jobs: Jobs | None, detach: bool, console: Console) -> SweepProgress | None:
+    """Start the first driver of a sweep; its last view, unless it is detached."""
+    spec = sweep.spec
+    say(console, f"{sweep.id}: {spec.budget.trials * spec.seeds} trials, stored in {sweep.storage.uri}")
+    return run(sweep, 1, jobs, detach, console)
+
+
+def resume(name: str, storage: str | None, address: str | None, detach: bool, console: Console) -> None:
+    """Go on with a sweep.
+
+    Raises:
+        UserError: it runs already.
+    """
+    sweep = sweep_of(name, storage)
+    beat = last_heartbeat(sweep.storage)
+    word = beat.word() if beat is not None else "stopped"
+    if beat is not None and word == "running":
+        raise UserError(f"{name}: is running on {beat.host}; stop it with `{command('stop', sweep)}`")
+    if word == "done":
+        say(console, f"{name} is done, nothing is left to run; its ranking: {command('top', sweep)}")
+        return
+    check_data(sweep.spec)
+    jobs = jobs_of(address)
+    if jobs is not None:
+        job = jobs.find(sweep.storage.uri)
+        if job is not None and not job.over:  # it has yet to begin, or cannot reach the storage
+            raise UserError(f"{name}: job {job.id} of it is {job.state}; end it with `{command('stop', sweep)}`")
+        jobs.probe(sweep.spec)
+    else:
+        _tell_idle_gpus(sweep.spec, console)
+    run(sweep, beat.generation + 1 if beat is not None else 1, jobs, detach, console)
+
+
+def run(sweep: Sweep, generation: int, jobs: Jobs | None, detach: bool, console: Console) -> SweepProgress | None:
+    """Start a driver and watch it, unless detached.
+
+    Raises:
+        UserError: it ended by a fault of the user.
+    """
+    if jobs is None:
+        view = run_here(sweep, generation, detach, console)
+    else:
+        view = run_there(sweep, generation, jobs, detach, console)
+    if view is not None:
+        conclude(sweep, view, console)
+    return view
+
+
+def run_there(sweep: Sweep, generation: int, jobs: Jobs, detach: bool, console: Console) -> SweepProgress | None:
+    """Start a driver as a job and watch it from here; Ctrl-C ends the watching alone."""
+    job = jobs.submit(sweep.id, sweep.storage.uri, generation)
+    say(console, f"{sweep.id}: submitted to {jobs.target.name} as {job.id}")
+    if detach:
+        say(console, f"watch it with: {command('status', sweep, '--follow')}")
+        return None
+    try:
+        view = watch(Looker(sweep, generation), console, alive=_asking(jobs, job))
+    except KeyboardInterrupt:
+        say(console, f"{sweep.id} goes on; watch it with: {command('status', sweep, '--follow')}")
+        say(console, f"stop it with: {command('stop', sweep)}")
+        raise typer.Exit(130) from None
+    ended = jobs.state(job.id)
+    if ended.state == "failed" and view.word not in ("stopped", "done"):
+        there = () if os.environ.get(CLUSTER_VARIABLE) else ("--address", jobs.target.address)
+        log = command("logs", sweep, *there)
+        raise UserError(f"{sweep.id}: its job failed: {ended.message}; see `{log}`")
+    return view
+
+
+def conclude(sweep: Sweep, view: SweepProgress, console: Console) -> None:
+    """What is to be said when a driver has ended; raises where it ended by a fault of the user."""
+    if view.word == "done":
+        say(console, f"{sweep.id} is done; its ranking: {command('top', sweep)}")
+        return
+    if view.note:
+        raise UserError(f"{sweep.id}: {view.note}; go on with: {command('resume', sweep)}")
+    say(console, f"{sweep.id} was stopped; go on with: {command('resume', sweep)}")
+
+
+def read_spec(request: Request) -> SweepSpec:
+    """The sweep file, with the storage of the command line, held against its data."""
+    spec = load_sweep(request.file, os.environ)
+    if request.storage:
+        spec = spec.model_copy(update={"storage": open_storage(request.storage).uri})
+    check_data(spec)
+    return spec
+
+
+def check_data(spec: SweepSpec) -> None:
+    """Refuse data that cannot be trained on, objectives that need masks where there are none, and absent weights."""
+    from semprior.data.layout import all_masked, find_layout
+
+    check_weights(spec)
+    if is_address(spec.data):
+        spec.require_masks(bool(look(spec.data, "data").about.get("masks")))
+        return
+    spec.require_masks(all_masked(find_layout(spec.data), "train"))
+
+
+def check_reach(spec: SweepSpec) -> None:
+    """Refuse what only this machine has: a cluster gets addresses, not files; a shared folder's is file:///..."""
+    if not os.environ.get(CLUSTER_VARIABLE):
+        return
+    refuse_files(spec)
+    if not is_address(spec.data):
+        raise UserError(
+            f"data: {spec.data}: is on this machine only; put it where the cluster fetches it, with"
+            f" `semprior data push {shlex.quote(spec.data)} URI`, and write data: URI"
+        )
+
+
+def _tell_idle_gpus(spec: SweepSpec, console: Console) -> None:
+    """What the probe of a cluster tells, of this machine."""
+    if wasted := idle_gpus(spec.resources, [{"GPU": usable_gpus()}], "this machine"):
+        say(console, wasted)
+
+
+def _asking(jobs: Jobs, job: Job) -> Callable[[], bool]:
+    last, asked = job, time.monotonic()
+
+    def alive() -> bool:
+        nonlocal last, asked
+        if not last.over and time.monotonic() - asked > _ASK_EVERY:
+            last, asked = jobs.state(job.id), time.monotonic()
+        return not last.over
+
+    return alive

@@ -1,1 +1,0 @@
-"""What each command of `semprior-tune` does; `tune.cli` reads its arguments."""

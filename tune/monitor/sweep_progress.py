@@ -1,0 +1,162 @@
+"""How far a sweep is, at one look: what `tune.monitor.sweep_progress` reads of its storage and `tune.monitor.live_view` shows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tune.monitor.heartbeat import Heartbeat, last_heartbeat
+from tune.store.results_store import ResultsStore
+from tune.store.sweeps import Sweep
+from tune.store.trial_summary import TrialSummary
+
+OPEN = ("running", "waiting")  # states of trials that will do more
+
+
+@dataclass(frozen=True)
+class TrialProgress:
+    """A trial as it stands.
+
+    Attributes:
+        trial: its id.
+        state: ``running``, ``completed``, ``stopped``, ``diverged`` or ``failed``; ``waiting`` for the sweep to go on.
+        epoch: number of epochs done.
+        epochs: in full.
+        seconds: an epoch takes, about; 0 where none is done.
+        value: the last evaluation's, of the metric that is optimised.
+        best: so far, likewise.
+        params: the sampled dimensions.
+        reason: why it ended.
+    """
+
+    trial: str
+    state: str
+    epoch: int
+    epochs: int
+    seconds: float = 0.0
+    value: float | None = None
+    best: float | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    reason: str = ""
+
+    @property
+    def left(self) -> float | None:
+        """Seconds to its last epoch, if it is not stopped before; none where nothing is known yet."""
+        return self.seconds * (self.epochs - self.epoch) if self.seconds else None
+
+
+@dataclass(frozen=True)
+class SweepProgress:
+    """A sweep as it stands.
+
+    Attributes:
+        name: its id.
+        word: ``waiting`` (its driver has not begun), ``running``, ``lost``, ``stopped`` or ``done``.
+        metric: that is optimised.
+        maximize: whether more of it is better.
+        trials: number of trials that there will be.
+        rows: of those that began.
+        note: what the driver last said.
+        hours: the budget of time; none: no limit.
+        elapsed: seconds since it began.
+    """
+
+    name: str
+    word: str
+    metric: str
+    maximize: bool
+    trials: int
+    rows: tuple[TrialProgress, ...] = ()
+    note: str = ""
+    hours: float | None = None
+    elapsed: float = 0.0
+
+    @property
+    def ended(self) -> list[TrialProgress]:
+        """Trials that will do nothing more."""
+        return [row for row in self.rows if row.state not in OPEN]
+
+    @property
+    def running(self) -> list[TrialProgress]:
+        """Trials at work."""
+        return [row for row in self.rows if row.state == "running"]
+
+    def ranked(self) -> list[TrialProgress]:
+        """Trials that have a value, the best first."""
+        valued = [row for row in self.rows if row.best is not None]
+        sign = -1 if self.maximize else 1
+        return sorted(valued, key=lambda row: (sign * (row.best or 0.0), row.trial))
+
+    @property
+    def left(self) -> float | None:
+        """Seconds to the end, about: what runs to its last epoch, the rest taking what trials took so far.
+
+        None where no trial has done an epoch. Budgeted hours cut it short.
+        """
+        known = [row.left for row in self.running if row.left is not None]
+        spent = [row.seconds * row.epoch for row in self.ended if row.seconds] or [
+            row.seconds * row.epochs for row in self.running if row.seconds
+        ]
+        if not spent:
+            return None
+        slots = max(1, len(self.running))
+        waiting = max(0, self.trials - len(self.rows))
+        total = max([*known, 0.0]) if not waiting else (sum(known) + waiting * sum(spent) / len(spent)) / slots
+        if self.hours is None:
+            return total
+        return min(total, max(self.hours * 3600 - self.elapsed, max([*known, 0.0])))
+
+
+class Looker:
+    """Reads a sweep again and again.
+
+    Args:
+        sweep: to look at.
+        generation: of the driver that is waited for; a sweep whose newest driver is an older one is ``waiting``.
+    """
+
+    def __init__(self, sweep: Sweep, generation: int = 1) -> None:
+        self.sweep, self.generation = sweep, generation
+        self.store = ResultsStore(sweep.storage)
+        self._values: dict[str, float] = {}  # of the last evaluation, which not every epoch has
+
+    def __call__(self) -> SweepProgress:
+        """The sweep now."""
+        spec, beat = self.sweep.spec, last_heartbeat(self.sweep.storage)
+        metric, direction = next(iter(spec.objective.items()))
+        word = state_word(beat, self.generation)
+        return SweepProgress(
+            name=self.sweep.id,
+            word=word,
+            metric=metric,
+            maximize=direction == "max",
+            trials=spec.budget.trials * spec.seeds,
+            rows=tuple(self._row(summary, metric, word) for summary in self.store.trials()),
+            note=beat.note if beat is not None and word != "waiting" else "",
+            hours=spec.budget.hours,
+            elapsed=(beat.time if beat is not None else time.time()) - self.sweep.created,
+        )
+
+    def _row(self, trial: TrialSummary, metric: str, word: str) -> TrialProgress:
+        value = trial.last.metrics.get(metric)
+        if value is not None:
+            self._values[trial.trial] = value
+        row = TrialProgress(
+            trial=trial.trial,
+            state=trial.state,
+            epoch=trial.epochs,
+            epochs=int(trial.config.get("epochs", trial.epochs)),
+            seconds=trial.wall_s / trial.epochs if trial.epochs else 0.0,
+            value=self._values.get(trial.trial),
+            best=trial.values[0] if trial.values else None,
+            params=trial.params if trial.configuration else {},
+            reason=trial.reason,
+        )
+        return replace(row, state="waiting") if row.state == "running" and word in ("stopped", "lost", "done") else row
+
+
+def state_word(beat: Heartbeat | None, generation: int = 1) -> str:
+    """``waiting`` for a driver of this generation, else what the newest one's heartbeat says."""
+    return "waiting" if beat is None or beat.generation < generation else beat.word()

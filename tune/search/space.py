@@ -1,0 +1,256 @@
+"""Search dimensions as Optuna's distributions, define-by-run, and back to leaves of semprior's configuration.
+
+A configuration is known by its *parameters*: the leaves that are searched in it, with the values semprior takes,
+``{"clusters.count": 37, "scam.stages": [1, 3], "scam.scale": 0.2}``. A leaf whose condition does not hold is not among
+them and keeps its value in the base. Optuna sees the same parameters as numbers and choices; ``scam.stages`` as one
+switch a stage, ``scam.stages[1]``, ``scam.stages[2]`` ..., of the detector at hand.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, Protocol
+
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+from semprior.config.schema import Config, flatten, unflatten
+from semprior.models.detector import DetectorSpec, detector_spec
+from semprior.models.stages import placed_stages
+from tune.spec.dimensions import STAGES, Dimension, sorted_dimensions
+from tune.spec.sweep_file import SweepSpec
+
+Parameters = dict[str, Any]
+
+
+class Suggests(Protocol):
+    """What `Space.sample` needs of an Optuna trial."""
+
+    def suggest_float(self, name: str, low: float, high: float, *, step: float | None, log: bool) -> float: ...
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int: ...
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any: ...  # noqa: ANN401
+
+
+class Space:
+    """The dimensions of a sweep.
+
+    Args:
+        spec: of the sweep.
+    """
+
+    def __init__(self, spec: SweepSpec) -> None:
+        self.dimensions: Mapping[str, Dimension] = spec.search
+        self.order = sorted_dimensions(spec.search)
+        self.base = flatten(spec.base_config())
+        searched = spec.search["detector"].values if "detector" in spec.search else None
+        self._detectors = {name: detector_spec(name) for name in searched or (self.base["detector"],)}
+
+    def sample(self, trial: Suggests) -> Parameters:
+        """The parameters that an Optuna trial suggests."""
+        found: Parameters = {}
+        for key in self.order:
+            if not self._active(key, found):
+                continue
+            values = {}
+            for name, distribution in self._distributions(key, found).items():
+                if isinstance(distribution, IntDistribution):
+                    low, high, step = distribution.low, distribution.high, distribution.step
+                    values[name] = trial.suggest_int(name, low, high, step=step, log=distribution.log)
+                elif isinstance(distribution, FloatDistribution):
+                    low, high = distribution.low, distribution.high
+                    values[name] = trial.suggest_float(name, low, high, step=distribution.step, log=distribution.log)
+                elif isinstance(distribution, CategoricalDistribution):
+                    values[name] = trial.suggest_categorical(name, distribution.choices)
+            found[key] = self._decoded(key, values, found)
+        return found
+
+    def base_parameters(self) -> Parameters:
+        """Those of the base: its own values of the dimensions that are searched in it, in their ranges or not."""
+        found: Parameters = {}
+        for key in self.order:
+            if self._active(key, found):
+                found[key] = self.base[key]
+        return found
+
+    def leaves(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Every leaf of the configuration with these parameters, flat."""
+        return flatten(self.config(parameters))
+
+    def config(self, parameters: Mapping[str, Any]) -> Config:
+        """The configuration with these parameters."""
+        return unflatten({**self.base, **parameters}, "sweep")
+
+    def identity(self, parameters: Mapping[str, Any]) -> str:
+        """Equal for parameters that make the same configuration."""
+        leaves = {**self.base, **parameters}
+        leaves[STAGES] = placed_stages(leaves[STAGES], self._stages(parameters))
+        numbers = {k: float(v) for k, v in leaves.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+        return json.dumps({**leaves, **numbers})
+
+    def encoded(self, parameters: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, BaseDistribution], bool]:
+        """Parameters as Optuna has them.
+
+        Those of the base may lie outside of what is searched. A number is then taken to the nearest end of its range,
+        null as what it stands for, and a choice that is not among the values is left out.
+
+        Args:
+            parameters: of a configuration.
+
+        Returns:
+            Values and distributions by Optuna's names, and whether they are the parameters exactly.
+        """
+        values: dict[str, Any] = {}
+        distributions: dict[str, BaseDistribution] = {}
+        exact = True
+        for key in self.order:
+            if key not in parameters:
+                continue
+            given = parameters[key]
+            for name, distribution in self._distributions(key, parameters).items():
+                value = self._encoded(key, name, given, distribution, parameters)
+                if value is _NOWHERE:
+                    exact = False
+                    continue
+                values[name], distributions[name] = value, distribution
+            exact &= self._decodes_to(key, values, given, parameters)
+        return values, distributions, exact
+
+    def all(self, limit: int) -> list[Parameters] | None:
+        """Every configuration of a finite space; none where it is not finite, or larger than `limit`."""
+        if not all(dimension.listed for dimension in self.dimensions.values()):
+            return None
+        found = list(itertools.islice(self._walk(0, {}), limit + 1))
+        return found if len(found) <= limit else None
+
+    def _walk(self, position: int, above: Parameters) -> Iterator[Parameters]:
+        if position == len(self.order):
+            yield above
+            return
+        key = self.order[position]
+        if not self._active(key, above):
+            yield from self._walk(position + 1, above)
+            return
+        distributions = self._distributions(key, above)
+        for choice in itertools.product(*(_listed(distribution) for distribution in distributions.values())):
+            value = self._decoded(key, dict(zip(distributions, choice, strict=True)), above)
+            yield from self._walk(position + 1, {**above, key: value})
+
+    def _active(self, key: str, chosen: Mapping[str, Any]) -> bool:
+        """Whether a dimension is searched, given the parameters of those before it."""
+        for other, wanted in self.dimensions[key].when.items():
+            if other in self.dimensions and other not in chosen:
+                return False
+            value = chosen.get(other, self.base[other])
+            if other == STAGES:
+                count = self._stages(chosen)
+                placed = placed_stages(value, count)
+                holds = bool(placed) == (wanted == "nonempty")
+                if wanted not in ("nonempty", "empty"):
+                    holds = placed == placed_stages(wanted, count)
+            else:
+                holds = value in (wanted if isinstance(wanted, tuple) else (wanted,))
+            if not holds:
+                return False
+        return True
+
+    def _stages(self, chosen: Mapping[str, Any]) -> int:
+        return len(self._detector(chosen).stages)
+
+    def _detector(self, chosen: Mapping[str, Any]) -> DetectorSpec:
+        name = chosen.get("detector", self.base["detector"])
+        return self._detectors.get(name) or detector_spec(name)  # the base's own may not be among those searched
+
+    def _switched(self, key: str, chosen: Mapping[str, Any]) -> tuple[int, ...]:
+        """The stages, from 1, that have a switch."""
+        subset = self.dimensions[key].subset
+        return tuple(range(1, self._stages(chosen) + 1)) if subset == "all" else tuple(sorted(subset or ()))
+
+    def _distributions(self, key: str, chosen: Mapping[str, Any]) -> dict[str, BaseDistribution]:
+        dimension = self.dimensions[key]
+        if dimension.whole is not None:
+            return {key: IntDistribution(*dimension.whole, log=dimension.log, step=int(dimension.step or 1))}
+        if dimension.real is not None:
+            return {key: FloatDistribution(*dimension.real, log=dimension.log, step=dimension.step)}
+        if dimension.values is not None:
+            return {key: CategoricalDistribution([_choice(value) for value in dimension.values])}
+        return {f"{key}[{stage}]": CategoricalDistribution([False, True]) for stage in self._switched(key, chosen)}
+
+    def _decoded(self, key: str, values: Mapping[str, Any], chosen: Mapping[str, Any]) -> Any:  # noqa: ANN401
+        """The leaf's value from Optuna's."""
+        dimension = self.dimensions[key]
+        if dimension.values is not None:
+            of_choice = {_choice(value): value for value in dimension.values}
+            value = of_choice[values[key]]
+            return list(value) if isinstance(value, tuple) else value
+        if dimension.subset is None:
+            return values[key]
+        placed = [stage for stage in self._switched(key, chosen) if values[f"{key}[{stage}]"]]
+        return "none" if not placed else "all" if len(placed) == self._stages(chosen) else placed
+
+    def _encoded(  # noqa: ANN202
+        self,
+        key: str,
+        name: str,
+        given: Any,  # noqa: ANN401
+        distribution: BaseDistribution,
+        chosen: Mapping[str, Any],
+    ):
+        """Optuna's value of the leaf's, or the nearest."""
+        if self.dimensions[key].subset is not None:
+            placed = placed_stages(given, self._stages(chosen))
+            return int(name[len(key) + 1 : -1]) - 1 in placed
+        if given is None and not isinstance(distribution, CategoricalDistribution):
+            published = self._detector(chosen)
+            given = {"scam.scale": published.scam_scale, "optim.rate": published.learning_rate}.get(key)
+        if isinstance(distribution, CategoricalDistribution):
+            choice = _choice(tuple(given) if isinstance(given, list) else given)
+            return choice if choice in distribution.choices else _NOWHERE
+        if given is None or not isinstance(distribution, IntDistribution | FloatDistribution):
+            return _NOWHERE
+        value = min(max(given, distribution.low), distribution.high)
+        if distribution.step is not None:
+            value = _step(distribution, round((value - distribution.low) / distribution.step))
+        return int(value) if isinstance(distribution, IntDistribution) else float(value)
+
+    def _decodes_to(self, key: str, values: Mapping[str, Any], given: Any, chosen: Mapping[str, Any]) -> bool:  # noqa: ANN401
+        names = self._distributions(key, chosen)
+        if not names.keys() <= values.keys():
+            return False
+        decoded = self._decoded(key, values, chosen)
+        if key == STAGES:
+            count = self._stages(chosen)
+            return placed_stages(decoded, count) == placed_stages(given, count)
+        return decoded == given
+
+
+_NOWHERE = object()
+
+
+def _choice(value: Any) -> Any:  # noqa: ANN401
+    """A choice as Optuna takes it: lists as text."""
+    return json.dumps(value) if isinstance(value, tuple) else value
+
+
+def _step(distribution: IntDistribution | FloatDistribution, index: int) -> float:
+    """A value of a range with a step, to the digits that both are written with."""
+    return float(Decimal(str(distribution.low)) + index * Decimal(str(distribution.step)))
+
+
+def _listed(distribution: BaseDistribution) -> list[Any]:
+    if isinstance(distribution, CategoricalDistribution):
+        return list(distribution.choices)
+    if isinstance(distribution, IntDistribution):
+        return list(range(distribution.low, distribution.high + 1, distribution.step))
+    if isinstance(distribution, FloatDistribution) and distribution.step is not None:
+        count = round((distribution.high - distribution.low) / distribution.step) + 1
+        return [_step(distribution, index) for index in range(count)]
+    raise ValueError(f"{distribution} is not a list")

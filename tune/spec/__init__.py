@@ -1,0 +1,4 @@
+"""A sweep file, read and checked.
+
+Imports `semprior`.
+"""

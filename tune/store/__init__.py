@@ -1,0 +1,4 @@
+"""A sweep's only memory: records, checkpoints, ranking.
+
+Imports `spec` and `semprior`.
+"""
