@@ -10,7 +10,9 @@ def describe_machine(device: str = "cpu") -> str:
     """Processor, cores, threads, precision hardware and versions; with `device` "cuda" the accelerator too."""
     import torch  # here, for a benchmark without it would measure its import
 
-    parts = [_processor(), f"{_cores()} cores", f"{torch.get_num_threads()} threads"]
+    from semprior.runtime.device import instruction_set
+
+    parts = [_processor(), f"torch uses {instruction_set()}", f"{_cores()} cores", f"{torch.get_num_threads()} threads"]
     if device.startswith("cuda"):
         properties = torch.cuda.get_device_properties(device)
         parts.insert(0, f"{properties.name} ({properties.total_memory / 2**30:.0f} GiB), CUDA {torch.version.cuda}")
@@ -32,7 +34,9 @@ def peak_memory() -> int | None:
     `getrusage` will not do: what a process inherits there from the one that started it may be more than its own.
     """
     status = Path("/proc/self/status")
-    found = re.search(r"^VmHWM:\s*(\d+) kB", status.read_text() if status.exists() else "", re.MULTILINE)
+    found = re.search(
+        r"^VmHWM:\s*(\d+) kB", status.read_text(encoding="utf-8") if status.exists() else "", re.MULTILINE
+    )
     return int(found.group(1)) * 1024 if found else None
 
 
@@ -42,7 +46,7 @@ def _cores() -> int:
 
 def _processor() -> str:
     described = Path("/proc/cpuinfo")
-    text = described.read_text() if described.exists() else ""
+    text = described.read_text(encoding="utf-8") if described.exists() else ""
     model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
     name = model.group(1).strip() if model else platform.processor() or platform.machine()
     flags = set(re.findall(r"\b(avx2|avx512f|avx512_bf16|amx_bf16)\b", text))

@@ -93,15 +93,18 @@ def evaluate(
     from semprior.deployment.evaluate import evaluate as score
     from semprior.deployment.evaluate import show
     from semprior.deployment.load_model import load_student, load_teacher
-    from semprior.runtime.device import choose_device, memory_told
+    from semprior.runtime.device import choose_device, fallback_remark, memory_told
 
     where, folder = choose_device(device), local_data(data)
     model = load_teacher(run, where) if teacher else load_student(run, where)
     if teacher and not model.features.vfm:
         complain("semprior", "nothing is modulated in this run: its teacher is its student")
-    used = model.origin.config.vfm
+    config = model.origin.config
+    used = config.vfm
     if model.origin.vfm and used.weights == "random":
         complain("semprior", f"trained beside {used.name} with RANDOM weights (vfm.weights=random)")
+    if remark := fallback_remark(config.precision, where):
+        complain("semprior", remark)
     with memory_told("use --device cpu"):
         evaluation = score(model, folder, split)
     if json_:
@@ -124,10 +127,12 @@ def predict(
     from semprior.deployment.load_model import load_student
     from semprior.deployment.predict import predict as run
     from semprior.reporting.terminal import say
-    from semprior.runtime.device import choose_device, memory_told
+    from semprior.runtime.device import choose_device, fallback_remark, memory_told
 
     shown = console()
     student = load_student(checkpoint, choose_device(device))
+    if remark := fallback_remark(student.origin.config.precision, student.device):
+        say(shown, remark)
     with memory_told("use --device cpu"):
         found = run(student, image, out, overlay=overlay, say=lambda text: say(shown, text))
     say(shown, f"{found} detections in {len(image)} images; results in {out}")

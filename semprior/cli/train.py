@@ -19,18 +19,18 @@ from semprior.data.layout import find_layout
 from semprior.errors import UserError
 from semprior.io.cache_folder import cache_folder
 from semprior.io.checkpoint import Snapshot, load_checkpoint
-from semprior.models.detector import detector_spec
-from semprior.models.stages import placed_stages
 from semprior.reporting.tensorboard import Board, open_board
 from semprior.reporting.terminal import clock, say
 from semprior.reporting.training_progress import Display
-from semprior.runtime.device import choose_device, memory_told, precision_remark
+from semprior.runtime.device import change_remark, choose_device, memory_told, precision_remark, used_precision
 from semprior.runtime.process_setup import keep_freed_memory, use_threads
-from semprior.training.prepare import as_used, load_features, read_training_set
+from semprior.training.prepare import as_used, banked, load_frozen, read_training_set
 from semprior.training.run_folder import RunFolder, refuse_existing
 from semprior.training.trainer import Report, Trainer
 
 _PANELS_EVERY = 5  # evaluations
+_MAY_CHANGE = ("epochs", "precision")  # when a run goes on
+_UNCHANGED = "only epochs, precision and the device may change on resume"
 _SHOWN = (
     ("point_score", "point score", 4),
     ("point_pd", "Pd of points", 4),
@@ -120,7 +120,9 @@ def train(request: Request, console: Console) -> RunFolder:
             run.set_config(trainer.config)
             if request.data is not None:
                 run.set_data(request.data)
-            voice(f"resumed after {trainer.epoch} of {trainer.config.epochs} epochs")
+            before = snapshot.values.get("precision") if snapshot is not None else None
+            change = change_remark(before, used_precision(trainer.config.precision, device))
+            voice(f"resumed after {trainer.epoch} of {trainer.config.epochs} epochs{change}")
             _train(trainer, run, voice)
         return run
     refuse_existing(request.out)
@@ -137,11 +139,11 @@ def train(request: Request, console: Console) -> RunFolder:
 
 
 def resumed_settings(stored: Config, request: Request) -> Resolved:
-    """The settings of a run that goes on: those it has, and another number of epochs if one is given.
+    """The settings of a run that goes on: those it has, and other epochs or another precision if they are given.
 
     Args:
         stored: of the run.
-        request: may give settings again; each must be what it is, but `epochs`.
+        request: may give settings again; each must be what it is, but `epochs` and `precision`.
 
     Raises:
         UserError: another setting is given; names the key.
@@ -151,31 +153,29 @@ def resumed_settings(stored: Config, request: Request) -> Resolved:
     given: Mapping[str, Any] = {**file, **environment_leaves(), **flags}
     preset = request.preset or given.get("preset")
     if preset is not None and preset != stored.preset:
-        raise UserError(f"preset: the run began with {stored.preset}; only epochs and the device may change on resume")
+        raise UserError(f"preset: the run began with {stored.preset}; {_UNCHANGED}")
     resolved = resolve(stored.preset, request.file, {**flags, "preset": stored.preset})
     before, now = flatten(stored), flatten(resolved.config)
-    for key in sorted(resolved.chosen - {"epochs"}):
+    for key in sorted(resolved.chosen.difference(_MAY_CHANGE)):
         if now[key] != before[key]:
-            raise UserError(
-                f"{key}: the run began with {before[key]}, not {now[key]};"
-                " only epochs and the device may change on resume"
-            )
-    epochs = resolved.config.epochs if "epochs" in resolved.chosen else stored.epochs
-    return Resolved(replace(stored, epochs=epochs), resolved.chosen)
+            raise UserError(f"{key}: the run began with {before[key]}, not {now[key]}; {_UNCHANGED}")
+    given_now = {key: now[key] for key in resolved.chosen.intersection(_MAY_CHANGE)}
+    return Resolved(replace(stored, **given_now), resolved.chosen)
 
 
 def _prepare(resolved: Resolved, data: Path, device: Any, voice: _Voice) -> Trainer:  # noqa: ANN401
     """Everything that can fail for a fault of the user, before anything is written."""
     config = resolved.config
-    placed_stages(config.scam.stages, len(detector_spec(config.detector).stages))
-    training_set = read_training_set(find_layout(data), resolved, voice, cache_folder())
+    layout = find_layout(data)
+    vfm = load_frozen(config, device, voice)
+    training_set = read_training_set(layout, resolved, voice, cache_folder())
     config = as_used(config, training_set)
     voice(
         f"{training_set.train} training, {training_set.validation} validation and"
         f" {len(training_set.holdout_indices)} held-out images; {config.detector} on"
         f" {device}{precision_remark(config.precision, device)}"
     )
-    features = load_features(config, training_set, cache_folder(), device, voice)
+    features = banked(config, vfm, training_set, cache_folder(), device, voice)
     return Trainer(config, training_set, features, device)
 
 
@@ -194,7 +194,7 @@ def _last_snapshot(run: RunFolder, config: Config, voice: _Voice) -> Snapshot | 
         snapshot = load_checkpoint(run.checkpoints.path("previous"))
     trained, now = snapshot.values["config"], flatten(config)
     for key in now:
-        if key != "epochs" and trained.get(key) != now[key]:
+        if key not in _MAY_CHANGE and trained.get(key) != now[key]:
             raise UserError(
                 f"{run.root}: config.yaml has {key}={now[key]}, but its checkpoint was trained with {trained.get(key)};"
                 " a run goes on with the settings it began with"

@@ -246,7 +246,7 @@ def preset_leaves(name: str) -> dict[str, Any]:
     """
     if name not in preset_names():
         raise UserError(f"preset: unknown preset '{name}'; choose one of {', '.join(preset_names())}")
-    text = (resources.files("semprior") / "presets" / f"{name}.yaml").read_text()
+    text = (resources.files("semprior") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
     return {**_flat_keys(yaml.safe_load(text) or {}), "preset": name}
 
 
@@ -257,7 +257,7 @@ def read_leaves(path: Path) -> dict[str, Any]:
         UserError: the file cannot be read or is not a mapping.
     """
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -298,11 +298,28 @@ def parse_settings(settings: typing.Sequence[str]) -> dict[str, Any]:
 
 
 def environment_leaves(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """Leaves set by variables like ``SEMPRIOR__SCAM__SCALE=0.3``."""
-    names = [name for name in sorted(environment) if name.startswith(ENVIRONMENT_PREFIX)]
-    return parse_settings(
-        [f"{n.removeprefix(ENVIRONMENT_PREFIX).lower().replace('__', '.')}={environment[n]}" for n in names]
-    )
+    """Leaves set by variables like ``SEMPRIOR__SCAM__SCALE=0.3``.
+
+    Raises:
+        UserError: a value that is not YAML.
+    """
+    found: dict[str, Any] = {}
+    for name in sorted(environment):
+        if name.startswith(ENVIRONMENT_PREFIX):
+            try:
+                found[_key_of(name)] = yaml.safe_load(environment[name])
+            except yaml.YAMLError as error:
+                raise UserError(f"environment: {name}={environment[name]}: the value is not valid YAML") from error
+    return found
+
+
+def _key_of(variable: str) -> str:
+    return variable.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
+
+
+def variable_of(key: str) -> str:
+    """The variable that sets the leaf `key`."""
+    return ENVIRONMENT_PREFIX + key.upper().replace(".", "__")
 
 
 @dataclass(frozen=True)

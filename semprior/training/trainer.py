@@ -17,7 +17,7 @@ from semprior.config.schema import Config, flatten
 from semprior.data.batches import Batch, Pool, draw_batch, epoch_batches
 from semprior.data.sparse_masks import Packer, SparseMasks
 from semprior.data.training_set import TrainingSet
-from semprior.errors import UserError
+from semprior.errors import UserError, depends_on
 from semprior.evaluation.inference import Each, WholeFeatures, each_by_student, each_by_teacher
 from semprior.evaluation.metrics import THRESHOLD
 from semprior.foundation.feature_source import Features
@@ -26,7 +26,7 @@ from semprior.labels.pseudo_masks import PseudoMasks
 from semprior.models.build import build_teacher
 from semprior.models.detector import detector_spec
 from semprior.models.teacher import Teacher
-from semprior.runtime.device import uses_bf16
+from semprior.runtime.device import used_precision, uses_bf16
 from semprior.runtime.distributed import agree_, average_statistics_, deal, gather, synchronised, workers
 from semprior.training.bilevel import NonFiniteLossError, inner_step, outer_step
 from semprior.training.ema import copy_of, update_average
@@ -173,6 +173,7 @@ class Trainer:
                 "intensity": [self.training_set.intensity.low, self.training_set.intensity.high],
                 "vfm": self.features.vfm.key if self.features.vfm else None,
                 "data": self.data,
+                "precision": used_precision(self.config.precision, self.device),
             },
         )
 
@@ -238,6 +239,7 @@ class Trainer:
             peak = detector_spec(self.config.detector).learning_rate
         return learning_rate(self.config.optim.schedule, peak, (epoch + within) / self.config.epochs)
 
+    @depends_on("data.batch", "labels.pool", "labels.seed")
     def _require_full_batch(self) -> None:
         members, batch = len(self.pseudo_masks.members), self.config.data.batch
         if members < batch:
@@ -369,7 +371,7 @@ def data_digest(training_set: TrainingSet) -> str:
     """SHA-256 of everything a run takes from its data: names, images, points and their order."""
     digest = hashlib.sha256()
     for scene in training_set.scenes:
-        digest.update(f"{scene.name}\0{scene.image.shape}\0".encode())
+        digest.update(f"{scene.name}\0{scene.image.shape}\0".encode(errors="surrogateescape"))
         digest.update(np.ascontiguousarray(scene.image))
         digest.update(np.ascontiguousarray(scene.points.astype(np.int64)))
     digest.update(f"{training_set.train} {training_set.validation}".encode())

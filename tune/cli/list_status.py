@@ -9,6 +9,7 @@ from rich.console import Console
 
 from semprior.reporting.terminal import say
 from tune.cli.lookup import storage_of, sweep_of
+from tune.cli.outcome import valueless
 from tune.launch.next_command import command
 from tune.monitor.live_view import headline, picture, watch
 from tune.monitor.sweep_progress import Looker, SweepProgress
@@ -63,6 +64,11 @@ def status(name: str, storage: str | None, follow: bool, console: Console) -> No
         console.print(picture(view, console.width, console.height if console.is_terminal else 10_000))
     elif not console.is_terminal:
         say(console, headline(view))
+    for line in view.failures():
+        say(console, line)
+    if view.word == "done" and (fault := valueless(sweep, view)):
+        say(console, fault)
+        return
     if view.word in ("stopped", "lost"):
         say(console, f"go on with: {command('resume', sweep)}")
     elif view.word == "done":

@@ -116,10 +116,10 @@ def pull_checkpoint(sweep: Sweep, trial: TrialSummary, out: Path) -> None:
         for file in list(inside.iterdir()):
             file.rename(folder / file.name)
         inside.rmdir()
-        (folder / "config.yaml").write_text(yaml.safe_dump(dict(trial.config), sort_keys=False))
+        (folder / "config.yaml").write_text(yaml.safe_dump(dict(trial.config), sort_keys=False), encoding="utf-8")
         told = origin(sweep, trial)
-        (folder / "metrics.json").write_text(json.dumps(told, indent=1) + "\n")
-        (folder / "README.md").write_text(model_card(sweep, trial, told))
+        (folder / "metrics.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        (folder / "README.md").write_text(model_card(sweep, trial, told), encoding="utf-8")
 
 
 def origin(sweep: Sweep, trial: TrialSummary) -> dict[str, Any]:
@@ -140,6 +140,8 @@ def origin(sweep: Sweep, trial: TrialSummary) -> dict[str, Any]:
         "device_s": trial.device_s,
         "host": trial.last.host,
         "device": trial.last.device,
+        "precision": trial.last.precision,
+        "instructions": trial.last.instructions,
         "revision": trial.last.revision,
         "versions": dict(trial.last.versions),
     }
@@ -175,6 +177,6 @@ def model_card(sweep: Sweep, trial: TrialSummary, told: dict[str, Any]) -> str:
         "semprior export . --out student.onnx\n```\n\n"
         f"## Method\n\n{CITATION}\n\n"
         f"## Origin\n\nData `{sweep.spec.data}` (digest `{trial.last.data or 'unknown'}`);"
-        f" {trial.last.host} ({trial.last.device}), {trial.wall_s:.0f} s; revision {trial.last.revision or 'unknown'};"
+        f" {trial.last.host} ({trial.last.made_on}), {trial.wall_s:.0f} s; revision {trial.last.revision or 'unknown'};"
         f" {versions}. SHA-256 of the manifest: `{trial.sha256}`.\n"
     )

@@ -16,6 +16,7 @@ from tune.cli.repro_command import repeat_command
 from tune.launch.next_command import command
 from tune.monitor.tables import check_format, number, print_rows, print_table, short_names, text
 from tune.spec.sweep_file import METRICS
+from tune.store.faults import log_of
 from tune.store.ranking import Direction, Ranked, RankedBy
 from tune.store.records import Record
 from tune.store.results_store import ResultsStore
@@ -24,6 +25,8 @@ from tune.store.sweeps import Sweep
 _MODES: tuple[RankedBy, ...] = ("best", "last", "robust")
 _MATTERED = 400  # trials at most, of a large sweep evenly chosen, that tell which dimensions mattered
 _SMALL_IS_GOOD = ("fa", "point_fa")
+_MARKS = {"bf16": "", "fp32": "*", "bf16, fp32": "**"}
+_MARKED = {"*": "ran in fp32", "**": "ran partly in bf16, partly in fp32"}
 
 
 def top(name: str, storage: str | None, count: int, by: str | None, form: str, console: Console) -> None:
@@ -73,6 +76,7 @@ def _entry(entry: Ranked, objectives: Mapping[str, Direction]) -> dict[str, Any]
         told |= {metric: value, f"{metric}_se": error}
     told |= {"front": entry.front} if len(objectives) > 1 else {}
     told |= {"trials": list(entry.trials), "epoch": entry.epoch, "epochs": entry.epochs, "state": entry.state}
+    told |= {"precision": entry.precision}
     return told | {"device_s": entry.device_s, "checkpoint": entry.checkpoint, **entry.params}
 
 
@@ -84,14 +88,25 @@ def _table(ranked: Sequence[Ranked], objectives: Mapping[str, Direction], consol
     columns |= {metric.rpartition("/")[2]: "right" for metric in objectives}
     columns |= {"seeds": "right"} if seeds else {}
     columns |= {names[key]: "right" for key in keys} | {"epochs": "right", "state": "left", "time": "right"}
-    rows = []
+    rows, marks = [], _marks(ranked)
     for entry in ranked:
-        cells = [str(entry.place), entry.trial] + ([str(entry.front)] if several else [])
+        cells = [str(entry.place), entry.trial + marks.get(entry.precision, "")] + (
+            [str(entry.front)] if several else []
+        )
         cells += [with_error(value, error) for value, error in zip(entry.values, entry.errors, strict=True)]
         cells += [str(len(entry.trials))] if seeds else []
         cells += [text(entry.params.get(key)) for key in keys]
         rows.append([*cells, str(entry.epochs), entry.state, clock(entry.wall_s)])
     print_table(console, columns, rows)
+    if marks:
+        told = [f"{mark} {_MARKED[mark]}" for mark in marks.values() if mark]
+        say(console, f"{'; '.join(told)}; the others in bf16: the precision alone may make some of the difference")
+
+
+def _marks(ranked: Sequence[Ranked]) -> dict[str, str]:
+    """By precision, what marks a trial that ran in it; empty where all ran in one, or it is not known of them."""
+    found = {entry.precision for entry in ranked} - {""}
+    return {precision: mark for precision, mark in _MARKS.items() if precision in found and len(found) > 1}
 
 
 def with_error(value: float, error: float | None) -> str:
@@ -162,16 +177,25 @@ def show(name: str, trial: str, storage: str | None, console: Console) -> None:
     for start in (record for record in history if record.kind == "start"):
         began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(start.time))
         say(
-            console, f"attempt {start.attempt}: {began}, from epoch {start.epoch + 1}, on {start.host} ({start.device})"
+            console,
+            f"attempt {start.attempt}: {began}, from epoch {start.epoch + 1}, on {start.host} ({start.made_on})",
         )
+    for record in history:
+        if record.kind == "fault":
+            say(console, f"attempt {record.attempt} broke off after {record.epoch} epochs: {record.reason}")
+        elif record.kind == "retry":
+            say(console, f"begun again: {record.reason}")
+    if any(record.kind == "fault" for record in history):
+        say(console, f"log: {log_of(sweep.storage.uri, trial)}")
     versions = ", ".join(f"{package} {number}" for package, number in summary.last.versions.items())
     say(console, f"made by: revision {summary.last.revision or 'unknown'}; {versions}")
+    ran = {**summary.config, "precision": summary.last.precision or summary.config["precision"]}
     if summary.checkpoint:
         say(console, f"checkpoint: {sweep.storage.uri}/{summary.checkpoint}")
         say(console, f"fetch it: {command('pull', sweep, '--out', 'DIR', which=trial)}")
     say(
         console,
-        f"repeat it: {repeat_command(summary.config, sweep.spec.data, f'{name}-{trial}', sweep.spec.resources)}",
+        f"repeat it: {repeat_command(ran, sweep.spec.data, f'{name}-{trial}', sweep.spec.resources)}",
     )
 
 

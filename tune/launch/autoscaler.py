@@ -20,10 +20,12 @@ _IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray's job server gives it to what i
 
 def launcher_config() -> dict[str, Any] | None:
     """The launcher's file, for a job on its cluster; none elsewhere."""
-    path = FILE.expanduser()
-    if _IN_A_JOB not in os.environ or not path.is_file():
+    if _IN_A_JOB not in os.environ:
         return None
-    return json.loads(path.read_text())  # JSON, whatever it is called
+    path = Path(os.path.expanduser(FILE))  # unlike its method it bears that there is no home
+    if not path.is_file():
+        return None
+    return json.loads(path.read_text(encoding="utf-8"))  # JSON, whatever it is called
 
 
 def coming_nodes(alive: Sequence[Mapping[str, float]], config: Mapping[str, Any]) -> list[dict[str, float]]:
@@ -103,7 +105,7 @@ def _in_work(cluster: str, workers: Collection[str]) -> bool:
     from ray.autoscaler.tags import STATUS_SETTING_UP, STATUS_SYNCING_FILES, TAG_RAY_NODE_STATUS
 
     try:
-        known = json.loads(Path(get_state_path(cluster)).read_text())
+        known = json.loads(Path(get_state_path(cluster)).read_text(encoding="utf-8"))
     except (OSError, ValueError):  # not begun, or just being written
         return False
     states = {known.get(worker, {}).get("tags", {}).get(TAG_RAY_NODE_STATUS) for worker in workers}

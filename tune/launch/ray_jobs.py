@@ -71,11 +71,13 @@ class Job:
         id: its submission id.
         state: ``pending``, ``running``, ``stopped``, ``succeeded`` or ``failed``.
         message: what Ray says about it, one line.
+        code: its exit code; none before it has ended.
     """
 
     id: str
     state: str
     message: str
+    code: int | None = None
 
     @property
     def over(self) -> bool:
@@ -195,8 +197,8 @@ def found_token() -> str | None:
     """The token where Ray looks for it: ``RAY_AUTH_TOKEN``, the file ``RAY_AUTH_TOKEN_PATH``, ``~/.ray/auth_token``."""
     if token := os.environ.get(TOKEN_VARIABLE):
         return token.strip()
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
-    return path.read_text().strip() if path.is_file() else None
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or os.path.expanduser("~/.ray/auth_token"))
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else None
 
 
 def _same_version(client: Any, target: Target) -> None:  # noqa: ANN401
@@ -240,4 +242,9 @@ def _undirected() -> Iterator[None]:
 
 def _job(details: Any) -> Job:  # noqa: ANN401
     message = " ".join((details.message or "").split())
-    return Job(details.submission_id, str(getattr(details.status, "value", details.status)).lower(), message)
+    return Job(
+        details.submission_id,
+        str(getattr(details.status, "value", details.status)).lower(),
+        message,
+        details.driver_exit_code,
+    )

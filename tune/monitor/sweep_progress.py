@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from tune.monitor.exception_text import without_what_changes
 from tune.monitor.heartbeat import Heartbeat, last_heartbeat
+from tune.store.faults import log_of
 from tune.store.results_store import ResultsStore
 from tune.store.sweeps import Sweep
 from tune.store.trial_summary import TrialSummary
@@ -89,6 +92,24 @@ class SweepProgress:
         sign = -1 if self.maximize else 1
         return sorted(valued, key=lambda row: (sign * (row.best or 0.0), row.trial))
 
+    def failures(self) -> list[str]:
+        """A line for each way in which trials failed, the most common first."""
+        alike: dict[str, list[TrialProgress]] = {}
+        for row in self.rows:
+            if row.state == "failed":
+                alike.setdefault(without_what_changes(row.reason), []).append(row)
+        groups = sorted(alike.values(), key=len, reverse=True)
+        return [f"failed: {', '.join(row.trial for row in rows)}: {rows[0].reason}" for rows in groups]
+
+    def common_reason(self) -> str:
+        """Why trials ended, in most cases."""
+        if not self.rows:
+            return "none was begun"
+        reasons = Counter(without_what_changes(row.reason) for row in self.rows)
+        most, count = reasons.most_common(1)[0]
+        row = next(row for row in self.rows if without_what_changes(row.reason) == most)
+        return f"{row.reason or row.state} ({count} of {len(self.rows)} trials)"
+
     @property
     def left(self) -> float | None:
         """Seconds to the end, about: what runs to its last epoch, the rest taking what trials took so far.
@@ -152,9 +173,13 @@ class Looker:
             value=self._values.get(trial.trial),
             best=trial.values[0] if trial.values else None,
             params=trial.params if trial.configuration else {},
-            reason=trial.reason,
+            reason=self._reason(trial),
         )
         return replace(row, state="waiting") if row.state == "running" and word in ("stopped", "lost", "done") else row
+
+    def _reason(self, trial: TrialSummary) -> str:
+        log = f"; log: {log_of(self.sweep.storage.uri, trial.trial)}" if trial.state == "failed" else ""
+        return trial.reason + log
 
 
 def state_word(beat: Heartbeat | None, generation: int = 1) -> str:

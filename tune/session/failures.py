@@ -1,70 +1,63 @@
-"""Why an attempt of a trial broke off, in a line, and whether another one may help."""
+"""What an exception that ended an attempt says: a fault of whom, and in which line."""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+import traceback
+from collections.abc import Collection
 
-from semprior.errors import StorageError, UserError
+from semprior.errors import SettingError, StorageError, UserError
+from tune.monitor.exception_text import LONGEST, mark, told, without_what_changes
 from tune.store.checkpoints import SupersededError
+from tune.store.faults import Fault, Kind
 
-Kind = Literal["worker", "memory", "user", "storage", "preempted", "superseded"]
-_TELLING: tuple[Kind, ...] = ("superseded", "user", "storage", "memory", "preempted")
+_TELLING = (Kind.SUPERSEDED, Kind.SHARED, Kind.OWN, Kind.STORAGE, Kind.MEMORY, Kind.PREEMPTED)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _MEMORY = (
     *("out of memory", "can't allocate memory"),  # PyTorch's words on accelerators, and on the CPU
     *("alloc_failed", "allocation_failed"),  # of cuBLAS and cuDNN, which allocate by themselves; the latter: cuDNN 9
 )
+_CONNECTION = ("gloo", "connection closed by peer", "connection reset by peer", "broken pipe")
+_DIED = "a worker died: "
 
 
-@dataclass(frozen=True)
-class Fault:
-    """One broken attempt.
+class BrokenError(Exception):
+    """What a worker raises in the place of any exception, which need not survive the way to another process."""
 
-    Attributes:
-        kind: ``worker``: it died, or raised an error; ``memory``: it ran out of it; ``user``: a fault in what the user
-            gave, which no repetition mends; ``storage``: it could not be read or written, however long the attempt
-            waited; ``preempted``: its machine was taken away after notice; ``superseded``: a higher attempt has begun.
-        reason: in one line.
-    """
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault)
+        self.fault = fault
 
-    kind: Kind
-    reason: str
+    def __str__(self) -> str:
+        return self.fault.reason
 
 
-def may_try_again(faults: Sequence[Fault], tried: int, retries: int) -> bool:
-    """Whether to begin another attempt.
+class CannotGoOnError(UserError):
+    """A trial's checkpoints are of other data or weights than it would go on with; new trials are not concerned."""
 
-    Out of memory gets one retry, a user's fault none, and a machine that was taken away counts as nothing.
+
+def fault_of(error: BaseException, searched: Collection[str] = ()) -> Fault:
+    """What an exception says: a worker's own, or one of Ray Train's `fit`.
 
     Args:
-        faults: of the attempts so far, as far as this process saw them.
-        tried: attempts so far, all of them broken.
-        retries: that the sweep allows.
+        error: that ended an attempt.
+        searched: the leaves that the sweep chose for this trial, which are its own.
     """
-    if any(fault.kind == "user" for fault in faults) or sum(fault.kind == "memory" for fault in faults) > 1:
-        return False
-    return tried - sum(fault.kind == "preempted" for fault in faults) <= retries
-
-
-def fault_of(error: Exception) -> Fault:
-    """What an error of Ray Train's `fit` says."""
     from ray.train import WorkerGroupError
     from ray.train.v2.api.exceptions import ControllerError, PreemptionError
 
     if isinstance(error, PreemptionError):
-        return Fault("preempted", "its machine was taken away")
+        return Fault(Kind.PREEMPTED, "its machine was taken away")
     if isinstance(error, ControllerError):
-        return _fault(error.controller_failure)
+        return _fault(error.controller_failure, searched)
     if not isinstance(error, WorkerGroupError):
-        return _fault(error)
-    faults = [_fault(_cause(failure)) for _, failure in sorted(error.worker_failures.items())]
+        return _fault(error, searched)
+    faults = [_fault(_cause(failure), searched) for _, failure in sorted(error.worker_failures.items())]
     # where one worker fails others lose their connection to it: the reason is that of the most telling one
-    telling = [fault for kind in _TELLING for fault in faults if fault.kind == kind]
-    lost = [fault for fault in faults if fault.reason.startswith("a worker")]
-    return (telling or lost or faults)[0]
+    telling = [fault for kind in _TELLING for fault in faults if fault.kind is kind]
+    died = [fault for fault in faults if fault.reason.startswith(_DIED)]
+    raised = [fault for fault in faults if fault.kind is Kind.ERROR]
+    return (telling or died or raised or faults)[0]
 
 
 def _cause(failure: Exception) -> BaseException:
@@ -74,26 +67,47 @@ def _cause(failure: Exception) -> BaseException:
     return failure
 
 
-def _fault(error: BaseException) -> Fault:
-    from ray.exceptions import OutOfMemoryError, RayActorError
+def _fault(error: BaseException, searched: Collection[str]) -> Fault:
+    from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
+    from ray.train.v2._internal.exceptions import RayTrainError
 
+    if isinstance(error, BrokenError):
+        return error.fault
+    if isinstance(error, RayTaskError) and error.cause is not None:
+        return _fault(error.cause, searched)
     text = " ".join(str(error).split())
+    log = "".join(traceback.format_exception(error))
     if isinstance(error, UserError):
-        return Fault("storage" if isinstance(error, StorageError) else "user", text)
+        return Fault(_of_user(error, searched), text, without_what_changes(text))
     if isinstance(error, OSError) and error.errno in _FULL:
-        return Fault("storage", text)
+        return Fault(Kind.STORAGE, text)
     if isinstance(error, SupersededError):
-        return Fault("superseded", text)
+        return Fault(Kind.SUPERSEDED, text)
     if isinstance(error, RayActorError):
         if error.preempted:
-            return Fault("preempted", "its machine was taken away")
+            return Fault(Kind.PREEMPTED, "its machine was taken away")
         if "low on memory" not in text:
-            return Fault("worker", f"a worker died: {_essence(text)}"[:400])
+            return Fault(Kind.WORKER, f"{_DIED}{_essence(text)}"[:LONGEST], log=log)
     if isinstance(error, OutOfMemoryError | RayActorError | MemoryError) or any(
         words in text.lower() for words in _MEMORY
     ):
-        return Fault("memory", f"out of memory: {text}"[:400])
-    return Fault("worker", f"{type(error).__name__}: {text}"[:400])
+        return Fault(Kind.MEMORY, f"out of memory: {text}"[:LONGEST], log=log)
+    lost = isinstance(error, ConnectionError | TimeoutError | RayError | RayTrainError) or any(
+        kind.__name__ == "DistError"
+        for kind in type(error).__mro__  # PyTorch's, which need not be imported here
+    )
+    if lost or any(words in text.lower() for words in _CONNECTION):
+        return Fault(Kind.WORKER, told(error), log=log)
+    return Fault(Kind.ERROR, told(error), mark(error), log=log)
+
+
+def _of_user(error: UserError, searched: Collection[str]) -> Kind:
+    if isinstance(error, StorageError):
+        return Kind.STORAGE
+    if isinstance(error, CannotGoOnError):
+        return Kind.OWN
+    own = isinstance(error, SettingError) and any(key in searched for key in error.keys)
+    return Kind.OWN if own else Kind.SHARED
 
 
 def _essence(text: str) -> str:

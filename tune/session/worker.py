@@ -11,17 +11,27 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from semprior.config.schema import Resolved, flatten, unflatten
+from semprior.config.schema import Config, Resolved, flatten, unflatten
 from semprior.data.layout import find_layout
 from semprior.data.remote_data import local_data
+from semprior.errors import UserError
 from semprior.io.cache_folder import cache_folder
+from semprior.io.checkpoint import Snapshot
 from semprior.io.storage import open_storage
-from semprior.runtime.device import precision_remark
+from semprior.runtime.device import (
+    Precision,
+    change_remark,
+    instruction_set,
+    precision_remark,
+    used_precision,
+    uses_bf16,
+)
 from semprior.runtime.distributed import rank, workers
 from semprior.runtime.process_setup import keep_freed_memory, use_threads
-from semprior.training.prepare import as_used, load_features, read_training_set
+from semprior.training.prepare import as_used, banked, load_frozen, read_training_set
 from semprior.training.trainer import DivergedError, Report, Trainer
 from tune.session.attempt_spec import Order
+from tune.session.failures import CannotGoOnError
 from tune.session.trial_log import TrialFiles
 from tune.store.checkpoints import (
     DamagedCheckpointError,
@@ -54,6 +64,7 @@ class Attempt:
         self.device = torch.device("cuda", torch.cuda.current_device()) if order.gpus else torch.device("cpu")
         self.values: tuple[float, ...] = ()
         self.data = ""
+        self.before: str | None = None  # precision of the last epoch of an attempt before
         self._last = order.started or time.time()
 
     def run(self) -> None:
@@ -84,9 +95,10 @@ class Attempt:
         config = unflatten(self.order.leaves, "sweep")
         root = self.store.storage.patiently(lambda: local_data(self.order.data))
         layout, resolved = find_layout(root), Resolved(config, frozenset())
+        vfm = load_frozen(config, self.device, self._say)
         training_set = read_training_set(layout, resolved, self._say, cache_folder())
-        config = as_used(config, training_set)
-        features = load_features(config, training_set, cache_folder(), self.device, self._say)
+        config = alike(as_used(config, training_set), self.device)
+        features = banked(config, vfm, training_set, cache_folder(), self.device, self._say)
         self._say(
             f"{training_set.train} training, {training_set.validation} validation and"
             f" {len(training_set.holdout_indices)} held-out images; {config.detector} on {_device_name(self.device)}"
@@ -111,14 +123,23 @@ class Attempt:
             except DamagedCheckpointError as error:
                 fault = f"{error}; going on from the checkpoint before it"
             if _agreed(fault is None):
-                trainer.restore(snapshot)
+                self._go_on(trainer, snapshot)
+                self.before = snapshot.values.get("precision")
                 self.values = known.values
                 return checkpoint, "; ".join(faults)
             faults.append(fault or f"{known.address}: damaged for another worker")
         return None, "; ".join(faults)
 
+    @staticmethod
+    def _go_on(trainer: Trainer, snapshot: Snapshot) -> None:
+        try:
+            trainer.restore(snapshot)
+        except UserError as error:
+            raise CannotGoOnError(str(error)) from error
+
     def _start(self, trainer: Trainer, checkpoint: StoredCheckpoint | None, reason: str) -> None:
         told = f"attempt {self.order.attempt} begins after {trainer.epoch} of {trainer.config.epochs} epochs"
+        told += change_remark(self.before, _precision(trainer))
         self.files.say(f"{told}: {reason}" if reason else told)
         self._append(self._record("start", trainer, checkpoint=checkpoint, reason=reason))
 
@@ -171,6 +192,8 @@ class Attempt:
             device_s=spent * (order.gpus or order.workers),
             host=platform.node(),
             device=_device_name(self.device),
+            precision=_precision(trainer),
+            instructions=instruction_set(),
             revision=revision(),
             versions=versions(),
             data=self.data,
@@ -192,6 +215,16 @@ def _agreed(mine: bool) -> bool:
     votes = torch.tensor(int(mine), device="cuda" if dist.get_backend() == "nccl" else "cpu")
     dist.all_reduce(votes, dist.ReduceOp.MIN)
     return bool(votes.item())
+
+
+def alike(config: Config, device: torch.device) -> Config:
+    """The config with which this worker computes as the others do: in float32 if one of them has no bfloat16."""
+    mine = uses_bf16(config.precision, device)
+    return replace(config, precision="fp32") if not _agreed(mine) and mine else config
+
+
+def _precision(trainer: Trainer) -> Precision:
+    return used_precision(trainer.config.precision, trainer.device)
 
 
 def _device_name(device: torch.device) -> str:

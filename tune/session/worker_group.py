@@ -169,9 +169,17 @@ def work(settings: Mapping[str, Any]) -> None:
 
     Args:
         settings: its ``order``.
+
+    Raises:
+        BrokenError: whatever ended it.
     """
     from ray.train import report
 
+    from tune.session.failures import BrokenError, fault_of
     from tune.session.worker import Attempt
 
-    Attempt(settings["order"], report).run()
+    order = settings["order"]
+    try:
+        Attempt(order, report).run()
+    except Exception as error:  # its place is known here alone
+        raise BrokenError(fault_of(error, order.params)) from None

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from semprior.io.storage import Storage, open_storage
 from tune.store.compaction import compact, sort_records
+from tune.store.faults import Faults, read_faults
 from tune.store.ranking import Direction, Ranked, RankedBy, rank
 from tune.store.record_files import file_name, write_file
 from tune.store.records import Record, from_table, new_writer, to_table, visible
@@ -118,6 +119,14 @@ class ResultsStore:
         for record in from_table(sort_records(table)):  # which two compactions at once may have doubled
             found.setdefault(record.trial, []).append(record)
         return found
+
+    def faults(self) -> Faults:
+        """What attempts of all trials broke off by.
+
+        Raises:
+            UserError: the storage cannot be read.
+        """
+        return read_view(self.storage, read_faults)
 
     def rank(
         self,

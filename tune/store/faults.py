@@ -1,0 +1,171 @@
+"""What broke attempts of trials off, and whether another attempt may help."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import numpy as np
+
+from tune.store.records import KINDS, Record, from_table
+from tune.store.snapshot import View, scan
+from tune.store.visible_records import ranked_kinds, ranked_words
+
+
+class Kind(Enum):
+    """What an attempt broke off by, and so what follows."""
+
+    ERROR = "error"
+    """An exception that nobody foresaw. The same one again, before an epoch was trained, would come in every trial."""
+    WORKER = "worker"
+    """Its process died, or lost its connection to another: another attempt may help."""
+    MEMORY = "memory"
+    """Memory was full: the trial's own fault, tried once more."""
+    SHARED = "shared"
+    """A fault in what the user gave that every trial would meet: the data, or a setting that all trials have."""
+    OWN = "own"
+    """A fault in what the user gave that this trial alone meets: the value of a setting that is searched."""
+    STORAGE = "storage"
+    """The storage could not be read or written, however long the attempt waited."""
+    PREEMPTED = "preempted"
+    """Its machine was taken away after notice."""
+    SUPERSEDED = "superseded"
+    """A higher attempt of the trial has begun."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One broken attempt.
+
+    Attributes:
+        kind: what it broke off by.
+        reason: in one line.
+        mark: equal for faults of one cause (`tune.monitor.exception_text.mark`).
+        epochs: that the attempt had trained.
+        log: the traceback; empty where there is none.
+    """
+
+    kind: Kind
+    reason: str
+    mark: str = ""
+    epochs: int = 0
+    log: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """What a record keeps of it beside the reason."""
+        return {"kind": self.kind.value, "mark": self.mark, "epochs": self.epochs}
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any], reason: str) -> Fault:
+        """A fault as a record tells it."""
+        return Fault(Kind(content["kind"]), reason, str(content["mark"]), int(content["epochs"]))
+
+
+def may_try_again(faults: Sequence[Fault], tried: int, retries: int) -> bool:
+    """Whether to begin another attempt.
+
+    Out of memory gets one retry, a user's fault none, nor does an exception that came again before an epoch was
+    trained; and a machine that was taken away counts as nothing.
+
+    Args:
+        faults: of the attempts so far.
+        tried: attempts so far, all of them broken.
+        retries: that the sweep allows.
+    """
+    if any(fault.kind in (Kind.SHARED, Kind.OWN) for fault in faults):
+        return False
+    if sum(fault.kind is Kind.MEMORY for fault in faults) > 1:
+        return False
+    last = faults[-1] if faults else None
+    if last and last.kind is Kind.ERROR and not last.epochs and any(f.mark == last.mark for f in faults[:-1]):
+        return False
+    return tried - sum(fault.kind is Kind.PREEMPTED for fault in faults) <= retries
+
+
+@dataclass(frozen=True)
+class Faults:
+    """The faults of a sweep.
+
+    Attributes:
+        records: of all of them, in the order of time.
+        trained: the highest attempt that has trained an epoch, by trial.
+        retried: the attempt's number of the last record that begins a trial again, by trial.
+    """
+
+    records: tuple[Record, ...]
+    trained: Mapping[str, int]
+    retried: Mapping[str, int]
+
+    def ending(self) -> list[Record]:
+        """Those that end the sweep, in the order of time; empty where it may go on."""
+        standing = [record for record in self.records if self._stands(record)]
+        marks = {mark for mark in map(_mark, standing) if self._ends([r for r in standing if _mark(r) == mark])}
+        return [record for record in standing if _mark(record) in marks]
+
+    def _stands(self, record: Record) -> bool:
+        later = max(self.trained.get(record.trial, 0) - 1, self.retried.get(record.trial, 0))
+        return record.attempt > later
+
+    def _ends(self, alike: list[Record]) -> bool:
+        """Whether standing faults of one mark do."""
+        told = [(record, Fault.from_json(record.fault, record.reason)) for record in alike]
+        if any(fault.kind is Kind.SHARED for _, fault in told):
+            return True
+        fruitless = [record for record, fault in told if fault.kind is Kind.ERROR and not fault.epochs]
+        if len({record.trial for record in fruitless}) > 1:
+            return True
+        return len([r for r in fruitless if not r.epoch]) > 1 and not self._own(fruitless[0])
+
+    def _own(self, record: Record) -> bool:
+        """Whether the sweep has ended by such faults of this trial before, and others have trained."""
+        before = [r for r in self.records if (r.trial, _mark(r)) == (record.trial, _mark(record))]
+        again = any(r.attempt < self.retried.get(record.trial, 0) for r in before)
+        return again and any(trial != record.trial for trial in self.trained)
+
+
+def read_faults(view: View) -> Faults:
+    """The faults that a view tells."""
+    files, table = scan(view, ("trial", "attempt", "kind"))
+    trials, trial = ranked_words(table["trial"])
+    attempt, kind = table["attempt"].to_numpy(), ranked_kinds(table["kind"])
+
+    def highest(name: str) -> dict[str, int]:
+        rows = np.flatnonzero(kind == KINDS.index(name))
+        found = np.zeros(len(trials), np.int64)
+        np.maximum.at(found, trial[rows], attempt[rows])
+        return {trials[index]: int(found[index]) for index in np.flatnonzero(found)}
+
+    rows = np.flatnonzero(kind == KINDS.index("fault"))
+    records = from_table(files.details(rows)) if len(rows) else []
+    once = {(record.trial, record.attempt, record.writer): record for record in records}
+    return Faults(tuple(sorted(once.values(), key=lambda r: r.time)), highest("report"), highest("retry"))
+
+
+def ending_in_words(ending: list[Record], uri: str) -> str:
+    """Why a sweep has ended, in a line.
+
+    Args:
+        ending: faults of `Faults.ending`.
+        uri: of the sweep, whose logs hold the whole of it.
+    """
+    last = ending[-1]
+    if Fault.from_json(last.fault, last.reason).kind is Kind.SHARED:
+        return last.reason
+    count: dict[str, int] = defaultdict(int)
+    for record in ending:
+        count[record.trial] += _mark(record) == _mark(last)
+    met = [trial for trial in sorted(count) if count[trial]]
+    where = f"twice in trial {met[0]}" if len(met) == 1 else f"in trials {', '.join(met[:-1])} and {met[-1]}"
+    return f"{last.reason}, {where}, before an epoch was trained; log: {log_of(uri, last.trial)}"
+
+
+def log_of(uri: str, trial: str) -> str:
+    """Where a trial's log is."""
+    return f"{uri.partition('?')[0]}/logs/{trial}.log"
+
+
+def _mark(record: Record) -> str:
+    return str(record.fault["mark"]) or f"of its own: {record.trial} {record.attempt}"
