@@ -1,4 +1,4 @@
-"""The promises that hold the package together: one arrow, no hidden dependency, no cycle, no file too long to read."""
+"""The promises that hold the packages together: rooms in one order, no circle, no hidden dependency."""
 
 import ast
 import subprocess
@@ -26,6 +26,24 @@ NEEDED = {
     *("timm", "torch", "typer", "threadpoolctl", "yaml"),
 }  # huggingface_hub and yaml come with timm, threadpoolctl with scikit-learn
 OPTIONAL = {"onnx", "onnxruntime", "onnxscript", "tensorboardX"}  # imported where they are used, never at the top
+FLOORS = (
+    ("semprior.errors",),
+    ("semprior.config", "semprior.io", "semprior.runtime", "semprior.clustering"),
+    ("semprior.data", "semprior.kernels"),
+    ("semprior.foundation",),
+    ("semprior.models", "semprior.labels"),
+    ("semprior.evaluation",),
+    ("semprior.training", "semprior.deployment"),
+    ("semprior.reporting",),
+    ("semprior.cli",),
+    ("tune.spec",),
+    ("tune.store",),
+    ("tune.search", "tune.monitor"),
+    ("tune.launch",),
+    ("tune.session",),
+    ("tune.cli",),
+)
+"""The rooms, bottom up: each imports only rooms on lower floors."""
 BLOCKED = {"ray", "tune", "pydantic", *OPTIONAL}
 
 
@@ -92,8 +110,54 @@ for name in {list(MODULES)!r}:
     assert done.returncode == 0, done.stderr
 
 
-def test_no_module_needs_itself():
-    graph = {name: {target for target in everywhere(name) if target in BOTH} - {name} for name in BOTH}
+def room_of(name: str) -> str:
+    """The room that a module lies in; of what lies beside the rooms, the module itself."""
+    parts = name.split(".")
+    return ".".join(parts[:2])
+
+
+def arrows() -> dict[str, set[str]]:
+    """For every module, the modules of both packages that it imports anywhere."""
+    return {name: {target for target in everywhere(name) if target in BOTH} - {name} for name in BOTH}
+
+
+def test_rooms_import_only_rooms_below_them():
+    floors = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+    ends = {"semprior.__main__": len(FLOORS), "tune.__main__": len(FLOORS), "semprior": -1, "tune": -1}
+    floors |= ends
+    upward = {
+        f"{name} -> {target}"
+        for name, targets in arrows().items()
+        for target in targets
+        if room_of(name) != room_of(target) and floors[room_of(target)] >= floors[room_of(name)]
+    }
+    assert upward == set()
+
+
+def test_every_room_is_on_a_floor():
+    found = {room_of(name) for name, path in BOTH.items() if path.parent.parent != ROOT} - {"semprior", "tune"}
+    assert found - {"semprior.errors"} <= {room for rooms in FLOORS for room in rooms}
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in BOTH.values()}))
+def test_a_room_holds_at_most_twelve_modules_and_says_what_it_is_for(folder):
+    modules = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
+    assert len(modules) <= 12
+    documentation = ast.get_docstring(tree(module_name(folder / "__init__.py"))) or ""
+    assert documentation
+    if folder.parent.name in ("semprior", "tune"):
+        assert "mports" in documentation  # what it may import
+
+
+def test_tests_mirror_the_rooms():
+    for package in ("semprior", "tune"):
+        rooms = {path.name for path in (ROOT / package).iterdir() if (path / "__init__.py").is_file()}
+        mirrored = {path.name for path in (ROOT / "tests" / package).iterdir() if path.is_dir()} - {"__pycache__"}
+        assert mirrored <= rooms
+
+
+def test_no_module_imports_itself_through_others():
+    graph = arrows()
     done: set[str] = set()
 
     def visit(name: str, trail: tuple[str, ...]) -> None:
@@ -105,12 +169,6 @@ def test_no_module_needs_itself():
 
     for name in graph:
         visit(name, ())
-
-
-def test_no_file_is_too_long_to_read():
-    files = [path for folder in ("semprior", "tune", "benchmarks", "tests") for path in (ROOT / folder).rglob("*.py")]
-    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in files}
-    assert {name: length for name, length in lengths.items() if length > 400} == {}
 
 
 @pytest.mark.parametrize("name", BOTH)

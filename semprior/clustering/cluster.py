@@ -7,6 +7,7 @@ from threadpoolctl import threadpool_limits
 
 from semprior.errors import UserError
 
+CLUSTERS_VERSION = 1  # raise it when clusters of the same statistics change: cached clusters are keyed by it
 LEAST_VARIANCE = 1e-10  # columns at or below it say nothing
 CORRELATED = 0.95  # of two columns with at least this |r| one goes
 EXPLAINED = 0.90  # share of the variance that the principal components keep

@@ -19,7 +19,9 @@ from semprior.clustering.scales import scale_statistics
 from semprior.clustering.spectrum import spectrum_statistics
 from semprior.clustering.texture import texture_statistics
 
-__all__ = ["STATISTICS", "image_statistics"]
+__all__ = ["STATISTICS", "STATISTICS_VERSION", "image_statistics"]
+
+STATISTICS_VERSION = 1  # raise it when a statistic of any image changes: cached statistics are keyed by it
 
 STATISTICS: tuple[str, ...] = (
     # Size, pixels.

@@ -41,6 +41,7 @@ __all__ = [
     "split_holdout",
 ]
 
+SCENES_VERSION = 1  # raise it when a file is read to other grey values, points or masks: cached scenes are keyed by it
 Masks = Literal["never", "optional", "required"]
 MASK_FOLDERS = ("labels", "masks")
 

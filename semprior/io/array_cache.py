@@ -3,13 +3,14 @@
 What depends on the data and a few settings alone (decoded images, seeds, statistics) is the same for every run of a
 sweep. The first run that needs it makes it, under a lock; the others wait and then map the same pages of memory::
 
-    CACHE/shelf/KEY/NAME.npy
+    CACHE/arrays/KEY/NAME.npy
 
 They are written as they are made and mapped from where they lie, also by the run that made them and where nothing is
 shared: however many images there are, none of them has to fit into memory.
 
-A key names everything that the arrays depend on, the code that makes them included, so nothing is ever out of date;
-what is no longer used may be deleted at any time.
+A key names everything that the arrays depend on, so nothing is ever out of date: the data, the settings, a version
+constant beside the code that computes (whoever changes what is computed raises it), and the versions of the libraries
+that compute. What is no longer used may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
+from importlib.metadata import version
 from pathlib import Path
 from typing import BinaryIO
 
+import cv2
 import numpy as np
 
 from semprior.errors import UserError
@@ -29,8 +32,15 @@ from semprior.io.atomic_files import appearing, locked
 
 Arrays = Mapping[str, np.ndarray]
 
+COMPUTED_BY = (
+    f"numpy {np.__version__}",
+    f"OpenCV {cv2.__version__}",
+    *(f"{name} {version(name)}" for name in ("scikit-learn", "scipy")),
+)
+"""The libraries whose results are cached, with their versions."""
 
-def shelved(cache: Path | None, key: str, make: Callable[[], Iterable[Arrays]]) -> Arrays:
+
+def cached_arrays(cache: Path | None, key: str, make: Callable[[], Iterable[Arrays]]) -> Arrays:
     """The arrays of a key, mapped read-only.
 
     Args:
@@ -43,8 +53,8 @@ def shelved(cache: Path | None, key: str, make: Callable[[], Iterable[Arrays]]) 
     """
     if cache is None:
         with tempfile.TemporaryDirectory(prefix="semprior-") as scratch:
-            return _kept(Path(scratch) / "shelf", make)  # what is mapped stays after its name is gone
-    folder = cache / "shelf" / key
+            return _kept(Path(scratch) / "arrays", make)  # what is mapped stays after its name is gone
+    folder = cache / "arrays" / key
     found = _mapped(folder)
     if found is not None:
         return found
@@ -57,13 +67,19 @@ def shelved(cache: Path | None, key: str, make: Callable[[], Iterable[Arrays]]) 
         return _kept(folder, make)
 
 
-def key_of(parts: Iterable[object], code: Iterable[Path] = ()) -> str:
-    """A name for what depends on `parts`, told by their texts, and on the content of the files `code`."""
+def key_of(parts: Iterable[object]) -> str:
+    """The name of arrays that depend on `parts`.
+
+    Args:
+        parts: everything that the arrays depend on, compared by their texts: data, settings, the version constant of
+            the code that computes them, and `COMPUTED_BY`.
+
+    Returns:
+        40 hexadecimal digits.
+    """
     digest = hashlib.sha256()
     for part in parts:
         digest.update(f"{part}\0".encode(errors="surrogateescape"))
-    for path in code:
-        digest.update(path.read_bytes())
     return digest.hexdigest()[:40]
 
 

@@ -17,6 +17,8 @@ from semprior.data.training_set import Seed
 from semprior.labels.contrast_seed import contrast_region
 from semprior.labels.edge_seed import edge_region
 
+SEEDS_VERSION = 1  # raise it when a seed of any image changes: cached seeds are keyed by it
+
 Find = Callable[[np.ndarray, np.ndarray, int], tuple[tuple[slice, slice], np.ndarray] | None]
 
 

@@ -1,29 +1,40 @@
-"""The images of a data set that a run trains on: points, masks, seeds, statistics, clusters, made once a machine."""
+"""The images that a run trains on, with points, masks, seeds, statistics and clusters, computed once a machine."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
-import semprior
-from semprior.clustering.cluster import cluster
-from semprior.clustering.statistics import STATISTICS, image_statistics
+from semprior.clustering.cluster import CLUSTERS_VERSION, cluster
+from semprior.clustering.statistics import STATISTICS, STATISTICS_VERSION, image_statistics
 from semprior.data.annotations import POINT_FOLDER, POINT_TABLE
-from semprior.data.layout import MASK_FOLDERS, IntensityRange, Layout, Masks, Scene, each_scene, intensity_range
+from semprior.data.layout import (
+    MASK_FOLDERS,
+    SCENES_VERSION,
+    IntensityRange,
+    Layout,
+    Masks,
+    Scene,
+    each_scene,
+    intensity_range,
+)
 from semprior.data.training_set import Seed
-from semprior.io.array_cache import Arrays, key_of, shelved, unpack
-from semprior.labels.seeds import SEEDS
+from semprior.errors import UserError
+from semprior.io.array_cache import COMPUTED_BY, Arrays, cached_arrays, key_of, unpack
+from semprior.labels.seeds import SEEDS, SEEDS_VERSION
 
 
-class Pictures:
-    """Training images, then validation images, in the order of their splits.
+class CachedImages:
+    """Training images, then validation images, in the order of their splits, with what is computed from them once.
 
     Args:
         layout: of the data set.
         masks: whether those of the training images are wanted.
-        cache: where arrays are shared; none: nowhere.
+        cache: folder where arrays are shared with other runs; None: they are not.
 
     Raises:
         UserError: the data set has a fault.
@@ -31,8 +42,8 @@ class Pictures:
 
     def __init__(self, layout: Layout, masks: Masks, cache: Path | None) -> None:
         self._layout, self._masks, self._cache = layout, masks, cache
-        self._key = key_of([*_facts(layout), masks], _code("data")) if cache is not None else ""
-        held = shelved(cache, self._key, self._read)
+        self._key = key_of([SCENES_VERSION, *COMPUTED_BY, *_content(layout), masks]) if cache is not None else ""
+        held = cached_arrays(cache, self._key, self._read)
         self.intensity = IntensityRange(*held["intensity"].tolist())
         self.train = len(layout.splits["train"])
         self.scenes = _scenes([*layout.splits["train"], *layout.splits.get("val", ())], held)
@@ -47,7 +58,7 @@ class Pictures:
         def make() -> Iterator[Arrays]:
             return map(_parts, each_scene(self._layout, "test", self.intensity, masks="required"))
 
-        held = shelved(self._cache, key_of([self._key, "test"]), make)
+        held = cached_arrays(self._cache, key_of([self._key, "test"]), make)
         return _scenes(self._layout.splits["test"], held)
 
     def seeds(self, how: str) -> list[Seed]:
@@ -58,7 +69,7 @@ class Pictures:
                 seed = SEEDS[how](scene.image, scene.points)
                 yield {"masks": seed.mask.reshape(-1), "succeeded": seed.succeeded}
 
-        held = shelved(self._cache, key_of([self._key, "seeds", how], _code("labels")), make)
+        held = cached_arrays(self._cache, key_of([self._key, SEEDS_VERSION, how]), make)
         masks = unpack(held["masks"], [scene.image.shape for scene in self.scenes])
         succeeded = unpack(held["succeeded"], [(len(scene.points),) for scene in self.scenes])
         return [Seed(mask, found) for mask, found in zip(masks, succeeded, strict=True)]
@@ -69,7 +80,7 @@ class Pictures:
         def make() -> Iterator[Arrays]:
             return ({"statistics": image_statistics(scene.image)[None]} for scene in self.scenes)
 
-        return shelved(self._cache, self._statistics_key, make)["statistics"]
+        return cached_arrays(self._cache, self._statistics_key, make)["statistics"]
 
     def clusters(self, order: Sequence[int], count: int, seed: int) -> np.ndarray:
         """(n,) cluster of each image, in another order."""
@@ -77,13 +88,12 @@ class Pictures:
         def make() -> Iterable[Arrays]:
             return [{"clusters": cluster(self.statistics()[np.asarray(order)], count, seed)}]
 
-        code = [Path(semprior.__file__).parent / "clusters.py"]
-        key = key_of([self._statistics_key, list(order), count, seed], code)
-        return shelved(self._cache, key, make)["clusters"]
+        key = key_of([self._statistics_key, CLUSTERS_VERSION, list(order), count, seed])
+        return cached_arrays(self._cache, key, make)["clusters"]
 
     @property
     def _statistics_key(self) -> str:
-        return key_of([self._key, "statistics", STATISTICS], _code("statistics"))
+        return key_of([self._key, STATISTICS_VERSION, STATISTICS])
 
     def _read(self) -> Iterator[Arrays]:
         intensity = intensity_range(self._layout)
@@ -93,7 +103,7 @@ class Pictures:
 
 
 def _parts(scene: Scene) -> Arrays:
-    """What lies on the shelf of a scene; `_scenes` takes it down."""
+    """The arrays of a scene; `_scenes` is the inverse."""
     return {
         "shapes": np.array([scene.image.shape]),
         "images": scene.image.reshape(-1),
@@ -105,7 +115,7 @@ def _parts(scene: Scene) -> Arrays:
 
 
 def _scenes(names: Iterable[str], held: Arrays) -> list[Scene]:
-    """Scenes whose arrays are views into the shelf's."""
+    """Scenes whose arrays are views into the cached ones."""
     shapes = [tuple(shape) for shape in held["shapes"].tolist()]
     there = held["masked"].tolist()
     images = unpack(held["images"], shapes)
@@ -117,15 +127,23 @@ def _scenes(names: Iterable[str], held: Arrays) -> list[Scene]:
     ]
 
 
-def _facts(layout: Layout) -> list[str]:
-    """Everything that may change what is read: names of splits, and name, size and time of every file."""
+def _content(layout: Layout) -> list[str]:
+    """Everything that decides what is read: splits, and name and SHA-256 of every file.
+
+    The content, not size and time: a point moved by a digit within a second changes neither.
+    """
     folders = [layout.root / name for name in ("images", *MASK_FOLDERS, POINT_FOLDER) if (layout.root / name).is_dir()]
-    files = [path for folder in folders for path in sorted(folder.iterdir())]
+    files = [path for folder in folders for path in sorted(folder.iterdir()) if path.is_file()]
     files += [layout.root / POINT_TABLE] if (layout.root / POINT_TABLE).is_file() else []
-    stamps = [(path.relative_to(layout.root), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    return [str(layout.root.resolve()), str(layout.splits), *map(str, stamps)]
+    with ThreadPoolExecutor(4) as pool:  # hashing and reading release the interpreter
+        digests = pool.map(_digest, files)
+        named = [f"{path.relative_to(layout.root)} {digest}" for path, digest in zip(files, digests, strict=True)]
+    return [str(layout.splits), *named]
 
 
-def _code(part: str) -> list[Path]:
-    """The modules of a part of this package and this one, whose change makes anew what they made."""
-    return [Path(__file__), *sorted((Path(semprior.__file__).parent / part).glob("*.py"))]
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error

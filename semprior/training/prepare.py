@@ -20,7 +20,7 @@ from semprior.foundation.feature_source import Features
 from semprior.foundation.vfm import VFM, load_vfm
 from semprior.models.detector import detector_spec
 from semprior.models.stages import placed_stages
-from semprior.training.image_cache import Pictures
+from semprior.training.image_cache import CachedImages
 
 Say = Callable[[str], None]
 
@@ -38,7 +38,7 @@ def read_training_set(layout: Layout, resolved: Resolved, say: Say, cache: Path 
         UserError: the data set has a fault, or a setting does not fit it.
     """
     config = resolved.config
-    pictures = Pictures(layout, "optional" if config.data.holdout else "never", cache)
+    pictures = CachedImages(layout, "optional" if config.data.holdout else "never", cache)
     train, validation = pictures.scenes[: pictures.train], pictures.scenes[pictures.train :]
     mean, std = normalisation(pictures.scenes)
     kept, held = split_holdout(
@@ -74,7 +74,7 @@ def as_used(config: Config, training_set: TrainingSet) -> Config:
     return replace(config, clusters=replace(config.clusters, count=used))
 
 
-def _clusters(pictures: Pictures, order: Sequence[int], resolved: Resolved, say: Say) -> np.ndarray:
+def _clusters(pictures: CachedImages, order: Sequence[int], resolved: Resolved, say: Say) -> np.ndarray:
     config = resolved.config.clusters
     count, remark = capped_count(config.count, len(order), explicit="clusters.count" in resolved.chosen)
     if remark:

@@ -1,6 +1,7 @@
 """What depends on the data alone is made once a machine: images, seeds and statistics, mapped by every run."""
 
 import mmap
+import os
 import threading
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import semprior.training.image_cache
 from semprior.config.schema import parse_settings, resolve
 from semprior.data.layout import find_layout
-from semprior.io.array_cache import shelved
+from semprior.io.array_cache import cached_arrays
 from semprior.training.prepare import read_training_set
 from tests.tiny import write_dataset
 
@@ -36,10 +37,12 @@ def made(monkeypatch):
 
         return counted
 
-    for name in ("each_scene", "image_statistics"):
-        monkeypatch.setattr(semprior.pictures, name, counting(name, getattr(semprior.pictures, name)))
+    for name in ("each_scene", "image_statistics", "cluster"):
+        monkeypatch.setattr(
+            semprior.training.image_cache, name, counting(name, getattr(semprior.training.image_cache, name))
+        )
     seeds = {how: counting(how, make) for how, make in semprior.training.image_cache.SEEDS.items()}
-    monkeypatch.setattr(semprior.pictures, "SEEDS", seeds)
+    monkeypatch.setattr(semprior.training.image_cache, "SEEDS", seeds)
     return told
 
 
@@ -76,7 +79,7 @@ def test_another_number_of_clusters_redoes_the_kmeans_alone(data, tmp_path, made
     prepared(data, tmp_path / "cache")
     made.clear()
     other = prepared(data, tmp_path / "cache", "clusters.count=5")
-    assert made == [] and len(set(other.clusters)) == 5
+    assert made == ["cluster"] and len(set(other.clusters)) == 5
 
 
 def test_other_seeds_are_made_from_the_same_images(data, tmp_path, made):
@@ -99,9 +102,42 @@ def test_changed_data_are_read_anew(data, tmp_path, made):
     assert not all(np.array_equal(a.image, b.image) for a, b in zip(before.scenes, after.scenes, strict=True))
 
 
+def test_points_moved_within_one_size_and_one_second_are_read_anew(data, tmp_path, made):
+    before = prepared(data, tmp_path / "cache")
+    table = data / "points.csv"
+    stamp = table.stat()
+    content = table.read_bytes()
+    row = next(line for line in content.splitlines() if line.startswith(b"train"))
+    digit = (int(row[-1:]) + 1) % 10
+    table.write_bytes(content.replace(row, row[:-1] + str(digit).encode()))
+    os.utime(table, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert table.stat().st_size == stamp.st_size
+    after = prepared(data, tmp_path / "cache")
+    assert not all(np.array_equal(a.points, b.points) for a, b in zip(before.scenes, after.scenes, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("constant", "redone"),
+    [
+        ("SCENES_VERSION", {"each_scene", "contrast", "image_statistics", "cluster"}),
+        ("SEEDS_VERSION", {"contrast"}),
+        ("STATISTICS_VERSION", {"image_statistics", "cluster"}),
+        ("CLUSTERS_VERSION", {"cluster"}),
+        ("COMPUTED_BY", {"each_scene", "contrast", "image_statistics", "cluster"}),
+    ],
+)
+def test_a_raised_version_makes_anew_what_depends_on_it(data, tmp_path, made, monkeypatch, constant, redone):
+    first = prepared(data, tmp_path / "cache")
+    made.clear()
+    raised = ("numpy 99.0",) if constant == "COMPUTED_BY" else 99
+    monkeypatch.setattr(semprior.training.image_cache, constant, raised)
+    assert equal(first, prepared(data, tmp_path / "cache"))
+    assert set(made) == redone
+
+
 def test_a_damaged_file_is_made_anew(data, tmp_path, made):
     first = prepared(data, tmp_path / "cache")
-    for file in (tmp_path / "cache" / "shelf").glob("*/*.npy"):
+    for file in (tmp_path / "cache" / "arrays").glob("*/*.npy"):
         content = file.read_bytes()
         file.unlink()  # the first run has it mapped
         file.write_bytes(content[:40])
@@ -117,7 +153,7 @@ def test_of_many_who_need_it_at_once_one_makes_it(tmp_path):
 
     def need():
         together.wait()
-        found.append(shelved(tmp_path, "key", make)["numbers"].tolist())
+        found.append(cached_arrays(tmp_path, "key", make)["numbers"].tolist())
 
     threads = [threading.Thread(target=need) for _ in range(4)]
     for thread in threads:
