@@ -1,4 +1,4 @@
-"""One file of records: its name, writing it, reading some columns and rows of it, whatever version wrote it."""
+"""One file of records: its name, writing it, reading some of its columns and rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from semprior.errors import UserError
 from semprior.io.storage import Storage
-from tune.store.records import ADDED, METRIC, SCHEMA, SCHEMA_VERSION
+from tune.store.records import METRIC, SCHEMA, SCHEMA_VERSION
 
 ROW_GROUP = 1 << 15  # records that are read at once where only some are wanted
 SMALL = 1 << 20  # bytes of a bucket's file up to which one question for all of it is quicker than several for parts
@@ -66,19 +66,16 @@ def read_file(
 
     Raises:
         FileNotFoundError: it has gone.
-        UserError: it is damaged, or of a newer version.
+        UserError: it is damaged, or of another schema version.
     """
-    version = int(_NAME.search(name)["version"])  # type: ignore[index]
-    if version > SCHEMA_VERSION:
-        raise UserError(f"{storage.uri}/{name}: was written by a newer version (schema {version}); upgrade semprior")
+    _check_version(storage, name)
     try:
         with storage.filesystem.open_input_file(storage.path(name)) as source:
-            words = [word for word in WORDS if ADDED.get(word, 1) <= version]
             far = storage.local is None
             if far and source.size() <= SMALL:
-                file = pq.ParquetFile(pa.BufferReader(source.read_buffer()), read_dictionary=words)
+                file = pq.ParquetFile(pa.BufferReader(source.read_buffer()), read_dictionary=WORDS)
             else:
-                file = pq.ParquetFile(source, read_dictionary=words, pre_buffer=far)
+                file = pq.ParquetFile(source, read_dictionary=WORDS, pre_buffer=far)
             names = file.schema_arrow.names
             present = names if columns is None else [column for column in columns if column in names]
             if rows is not None:
@@ -91,7 +88,7 @@ def read_file(
         raise
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{storage.uri}/{name}: cannot be read: {' '.join(str(error).split())}") from error
-    return _complete(table, SCHEMA.names if columns is None else columns)
+    return _with_all_metrics(table, SCHEMA.names if columns is None else columns)
 
 
 def join(parts: Sequence[pa.Table], columns: Sequence[str] | None = None) -> pa.Table:
@@ -103,14 +100,24 @@ def join(parts: Sequence[pa.Table], columns: Sequence[str] | None = None) -> pa.
     return pa.concat_tables([empty, *parts], promote_options="default").select(columns)
 
 
-def _complete(table: pa.Table, columns: Sequence[str]) -> pa.Table:
-    """Add what an older version or a record without a metric does not have: empty words, and else null."""
+def _check_version(storage: Storage, name: str) -> None:
+    """Refuse a file of another schema version."""
+    found = _NAME.search(name)
+    version = int(found["version"]) if found else 0
+    if version > SCHEMA_VERSION:
+        raise UserError(f"{storage.uri}/{name}: was written by a newer version (schema {version}); upgrade semprior")
+    if version < SCHEMA_VERSION:
+        raise UserError(
+            f"{storage.uri}/{name}: was written before the first release (schema {version}) and is no longer read;"
+            " begin the sweep anew in another folder"
+        )
+
+
+def _with_all_metrics(table: pa.Table, columns: Sequence[str]) -> pa.Table:
+    """Add a column of nulls for each metric that none of the file's records has."""
     for name in columns:
         if name not in table.column_names:
-            column = pa.nulls(table.num_rows, _field(name).type)
-            if name in WORDS:
-                column = pa.DictionaryArray.from_arrays(pa.array(np.zeros(table.num_rows, np.int32)), [""])
-            table = table.append_column(_field(name), column)
+            table = table.append_column(_field(name), pa.nulls(table.num_rows, pa.float64()))
     return table
 
 

@@ -3,8 +3,7 @@
 A record stands for itself: it holds the whole configuration, where and with what it was made, and what it cost. Its
 Parquet form has one column a field and one a metric, ``metric/holdout/iou``; what is nested is JSON.
 
-Schema versions: 1, the first; 2 adds ``data``. A newer program reads older files, whose records have the defaults of
-what they lack; an older program refuses newer files.
+The schema version stands in the name of each file; a program reads the files of its own version and refuses others.
 """
 
 from __future__ import annotations
@@ -115,8 +114,6 @@ SCHEMA = pa.schema(
     ]
 )
 """The columns of every record; those of metrics follow, float64 each, null where a record has no such metric."""
-ADDED = {"data": 2}
-"""The schema version that a column came with; the others came with the first."""
 JSON = ("config", "params", "versions")
 
 

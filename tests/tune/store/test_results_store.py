@@ -3,11 +3,8 @@
 import pytest
 
 from semprior.errors import UserError
-from tune.store.compaction import compact
-from tune.store.record_files import write_file
-from tune.store.records import Record, to_table
+from tune.store.records import Record
 from tune.store.results_store import ResultsStore
-from tune.store.snapshot import NEW
 
 LEAVES = {"detector": "mlclnet", "scam.stages": [1, 3], "optim.rate": None, "clusters.count": 64}
 
@@ -94,23 +91,7 @@ def test_a_worker_that_was_cut_off_cannot_spoil_the_trial_that_went_on(place, ma
     assert (trial.attempt, trial.epochs, trial.state, trial.best_epoch) == (2, 5, "running", None)
 
 
-def test_files_of_an_older_version_are_read_and_compacted_with_newer_ones(tmp_path, make_report):
-    store = ResultsStore(tmp_path)
-    old = [make_report("0000", epoch, score=epoch / 10, config=LEAVES) for epoch in range(3)]
-    (tmp_path / NEW).mkdir(parents=True)
-    table = to_table(old).drop_columns(["data"])  # version 1 did not have it
-    (tmp_path / NEW / "0-someone-1.v1.parquet").write_bytes(write_file(table))
-    new = [make_report("0000", epoch, score=epoch / 10, config=LEAVES, data="cd") for epoch in (3, 4)]
-    store.append(new)
-    for _ in range(2):
-        assert [record.data for record in store.curve("0000")] == ["", "", "", "cd", "cd"]
-        assert [record.config for record in store.curve("0000")] == [LEAVES] * 5
-        assert store.rank({"holdout/point_score": "max"})[0].epoch == 4
-        assert store.trials()[0].epochs == 5
-        compact(store.storage, least=1)
-
-
-def test_a_damaged_file_and_a_newer_version_are_told_in_a_line(tmp_path, make_report):
+def test_a_damaged_file_and_another_version_are_refused_in_one_line(tmp_path, make_report):
     store = ResultsStore(tmp_path)
     store.append([make_report("0000", 0)])
     (path,) = (tmp_path / "records" / "new").iterdir()
@@ -121,4 +102,7 @@ def test_a_damaged_file_and_a_newer_version_are_told_in_a_line(tmp_path, make_re
     path.unlink()
     path.with_name("x.v99.parquet").write_bytes(content)
     with pytest.raises(UserError, match=r"newer version \(schema 99\); upgrade semprior"):
+        store.trials()
+    path.with_name("x.v99.parquet").rename(path.with_name("x.v1.parquet"))
+    with pytest.raises(UserError, match=r"x\.v1\.parquet: was written before the first release \(schema 1\)"):
         store.trials()
