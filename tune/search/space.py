@@ -22,7 +22,7 @@ from optuna.distributions import (
 )
 
 from semprior.config.schema import Config, flatten, unflatten
-from semprior.models.detector import DetectorSpec, detector_spec
+from semprior.models.published import DetectorTraits, detector_traits
 from semprior.models.stages import placed_stages
 from tune.spec.dimensions import STAGES, Dimension, sorted_dimensions
 from tune.spec.sweep_file import SweepSpec
@@ -52,7 +52,7 @@ class Space:
         self.order = sorted_dimensions(spec.search)
         self.base = flatten(spec.base_config())
         searched = spec.search["detector"].values if "detector" in spec.search else None
-        self._detectors = {name: detector_spec(name) for name in searched or (self.base["detector"],)}
+        self._detectors = {name: detector_traits(name) for name in searched or (self.base["detector"],)}
 
     def sample(self, trial: Suggests) -> Parameters:
         """The parameters that an Optuna trial suggests."""
@@ -165,9 +165,9 @@ class Space:
     def _stages(self, chosen: Mapping[str, Any]) -> int:
         return len(self._detector(chosen).stages)
 
-    def _detector(self, chosen: Mapping[str, Any]) -> DetectorSpec:
+    def _detector(self, chosen: Mapping[str, Any]) -> DetectorTraits:
         name = chosen.get("detector", self.base["detector"])
-        return self._detectors.get(name) or detector_spec(name)  # the base's own may not be among those searched
+        return self._detectors.get(name) or detector_traits(name)  # the base's own may not be among those searched
 
     def _switched(self, key: str, chosen: Mapping[str, Any]) -> tuple[int, ...]:
         """The stages, from 1, that have a switch."""

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from semprior.config.schema import check_leaf, leaves, preset_leaves, unflatten
 from semprior.errors import UserError
-from semprior.models.detector import detector_spec
+from semprior.models.published import detector_traits
 from semprior.models.stages import placed_stages
 from tune.spec.dimensions import STAGES, Dimension, sorted_dimensions
 from tune.spec.yaml_document import Document
@@ -77,7 +77,7 @@ def _check_base(base: Mapping[str, Any], document: Document) -> Mapping[str, Any
         where = f"{document.at(('base', key))}: base"
         check_leaf(key, value, where)
         if key in ("preset", "detector"):
-            _located(preset_leaves if key == "preset" else detector_spec, value, where)
+            _located(preset_leaves if key == "preset" else detector_traits, value, where)
     given = {key: value for key, value in base.items() if key != "preset"}
     start = {**preset_leaves(str(base.get("preset", "standard"))), **given}
     # select.by is what the objective says, checked with the whole
@@ -110,7 +110,7 @@ def _check_dimension(key: str, dimension: Dimension, document: Document) -> None
     for value in (*(dimension.ends or ()), *(dimension.values or ())):
         value = check_leaf(key, value, where)
         if key == "detector":
-            _located(detector_spec, value, where)
+            _located(detector_traits, value, where)
     if key == "data.crop" and dimension.ends is not None and (dimension.step is None or dimension.step % 32):
         raise UserError(f"{where}: {key}: expected step: 32, as crops are multiples of 32")
     if key == "data.crop" and any(v % 32 for v in (*(dimension.ends or ()), *(dimension.values or ()))):
@@ -145,7 +145,7 @@ def _check_stages(start: Mapping[str, Any], search: Mapping[str, Dimension], doc
     for choice, place in given:
         for name in detectors:
             try:
-                placed_stages(choice, len(detector_spec(str(name)).stages))
+                placed_stages(choice, len(detector_traits(str(name)).stages))
             except UserError as error:
                 raise UserError(f"{document.at(place)}: {place[0]}: {error}; {name} is one") from error
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from semprior.config.epochs import is_due, share_of
+from semprior.config.epochs import evolution_due, is_due, share_of
 from semprior.config.schema import Config
-from semprior.labels.evolve import evolution_due
 
 
 def first_rung(config: Config) -> int:

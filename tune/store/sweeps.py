@@ -11,9 +11,9 @@ import difflib
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from semprior.errors import UserError
 from semprior.io.storage import Storage, open_storage
@@ -22,6 +22,7 @@ from tune.store.provenance import revision, versions
 
 FILE, SCHEMA = "sweep.json", 1
 DEFAULT_STORAGE = "./runs"
+T = TypeVar("T")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -100,7 +101,7 @@ def open_sweep(uri: str) -> Sweep:
         return Sweep(content["id"], storage, spec, float(content["created"]), content["revision"], content["versions"])
     except FileNotFoundError as error:
         raise UserError(f"{storage.uri}: there is no sweep") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{where}: is damaged ({error!r})") from error
 
 
@@ -121,6 +122,27 @@ def sweep_ids(storage: Storage) -> list[str]:
     """The sweeps of a storage, by name."""
     folders = [entry.name for entry in storage.list() if entry.folder]
     return [name for name in folders if storage.exists(f"{name}/{FILE}")]
+
+
+def read_each(storage: Storage, read: Callable[[Sweep], T]) -> tuple[list[tuple[Sweep, T]], dict[str, str]]:
+    """Read something of every sweep of a storage. A sweep that cannot be read does not hide the others.
+
+    Args:
+        storage: the storage of the sweeps.
+        read: reads one sweep; it may raise `UserError`.
+
+    Returns:
+        The sweeps that can be read, each with the result of `read`; and by id, why each other sweep cannot.
+    """
+    results: list[tuple[Sweep, T]] = []
+    unreadable: dict[str, str] = {}
+    for name in sweep_ids(storage):
+        try:
+            sweep = open_sweep(storage.child(name).uri)
+            results.append((sweep, read(sweep)))
+        except UserError as error:
+            unreadable[name] = str(error)
+    return results, unreadable
 
 
 def driver_log(generation: int) -> str:
