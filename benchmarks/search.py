@@ -189,7 +189,7 @@ def measure(seeds: int, say: Callable[[str], None]) -> dict[str, Any]:
 
 def ranges_of(spec: SweepSpec) -> dict[str, tuple[float, float, bool]]:
     """Ends of the numeric dimensions, and whether they are logarithmic."""
-    return {key: (*one.ends, one.log) for key, one in spec.search.items() if one.ends is not None}
+    return {key: (*one.bounds, one.log) for key, one in spec.search.items() if one.bounds is not None}
 
 
 def rung_correlation(spec: SweepSpec, surrogate: Surrogate, count: int = 100) -> float:

@@ -20,7 +20,7 @@ import numpy as np
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
 from semprior.config.schema import Config
-from tune.spec.rungs import first_rung, usual_rung
+from tune.spec.rungs import default_rung, first_rung
 from tune.spec.sweep_file import Scheduler, SweepSpec
 
 EPOCH = "epoch"
@@ -153,7 +153,7 @@ def rung_of(chosen: Scheduler, config: Config) -> int:
     """
     if chosen.first != "auto":
         return chosen.first
-    return first_rung(config) if chosen.name == "hyperband" else usual_rung(config)
+    return first_rung(config) if chosen.name == "hyperband" else default_rung(config)
 
 
 def _is_base(trial: str) -> bool:

@@ -126,7 +126,7 @@ class Space:
 
     def all(self, limit: int) -> list[Parameters] | None:
         """Every configuration of a finite space; none where it is not finite, or larger than `limit`."""
-        if not all(dimension.listed for dimension in self.dimensions.values()):
+        if not all(dimension.is_finite for dimension in self.dimensions.values()):
             return None
         found = list(itertools.islice(self._walk(0, {}), limit + 1))
         return found if len(found) <= limit else None
@@ -176,10 +176,10 @@ class Space:
 
     def _distributions(self, key: str, chosen: Mapping[str, Any]) -> dict[str, BaseDistribution]:
         dimension = self.dimensions[key]
-        if dimension.whole is not None:
-            return {key: IntDistribution(*dimension.whole, log=dimension.log, step=int(dimension.step or 1))}
-        if dimension.real is not None:
-            return {key: FloatDistribution(*dimension.real, log=dimension.log, step=dimension.step)}
+        if dimension.int_range is not None:
+            return {key: IntDistribution(*dimension.int_range, log=dimension.log, step=int(dimension.step or 1))}
+        if dimension.float_range is not None:
+            return {key: FloatDistribution(*dimension.float_range, log=dimension.log, step=dimension.step)}
         if dimension.values is not None:
             return {key: CategoricalDistribution([_choice(value) for value in dimension.values])}
         return {f"{key}[{stage}]": CategoricalDistribution([False, True]) for stage in self._switched(key, chosen)}

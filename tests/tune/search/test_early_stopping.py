@@ -9,7 +9,7 @@ from ray.tune.schedulers import FIFOScheduler
 from semprior.config.schema import resolve
 from tests.tune.small_sweep import spec_of
 from tune.search.early_stopping import EPOCH, VALUE, Halving, feed, make_scheduler
-from tune.spec.rungs import first_rung, usual_rung
+from tune.spec.rungs import default_rung, first_rung
 
 NAMES = ("asha", "hyperband", "median")
 
@@ -91,9 +91,9 @@ def test_the_first_rung_is_an_evaluation_after_an_evolution_and_an_outer_pass():
 
 def test_trials_are_first_judged_in_the_second_half_and_brackets_begin_as_early_as_they_may(tmp_path):
     quick = resolve("quick", flags={"epochs": 45}).config  # evaluates at 5, 8, 11 ...
-    assert usual_rung(quick) == 23
+    assert default_rung(quick) == 23
     late = resolve("quick", flags={"epochs": 45, "labels.evolve_after": 0.8}).config
-    assert usual_rung(late) == first_rung(late) > 23
+    assert default_rung(late) == first_rung(late) > 23
     assert [sorted(rungs) for rungs in scheduled(tmp_path, "asha").rungs] == [[23]]
     assert min(epoch for rungs in scheduled(tmp_path, "hyperband").rungs for epoch in rungs) == first_rung(quick)
 
