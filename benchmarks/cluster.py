@@ -39,7 +39,7 @@ from semprior.io.storage import open_storage
 from semprior.reporting.terminal import complain
 from tune.launch.local_ray import local_ray
 from tune.spec.sweep_file import SweepSpec
-from tune.store.compaction import compacting
+from tune.store.compaction import compact_in_background
 from tune.store.records import Record
 from tune.store.results_store import ResultsStore
 from tune.store.sweeps import Sweep, create_sweep
@@ -78,7 +78,7 @@ def measure_head(folder: Path, trials: int, slots: int, epochs: int) -> dict[str
         from benchmarks.stand_in import WAITED, StandIn
         from tune.session.session import run_sweep
 
-        with _timed_parts(parts), Sampler() as sampler, compacting(sweep.storage, _complain):
+        with _timed_parts(parts), Sampler() as sampler, compact_in_background(sweep.storage, _complain):
             done = run_sweep(sweep.spec, sweep.storage.uri, 1, trial=StandIn)
     told = ResultsStore(sweep.storage).records()
     records = [record for of_trial in told.values() for record in of_trial]

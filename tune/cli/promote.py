@@ -18,7 +18,7 @@ from tune.monitor.tables import number, print_table, short_names, text
 from tune.search.promotion import CONFIDENCE, Standing, final, promotion, standings
 from tune.spec.sweep_file import SweepSpec
 from tune.store.results_store import ResultsStore
-from tune.store.sweeps import FILE, Sweep, create_sweep, open_sweep
+from tune.store.sweeps import SWEEP_FILE, Sweep, create_sweep, open_sweep
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def promote(request: Request, console: Console) -> None:
     spec = promotion(sweep.spec, chosen, request.seeds, parse_settings(request.settings))
     name, last = request.id or f"{sweep.id}-promoted", f"{request.id or sweep.id}-final"
     place = storage_of(request.storage)
-    if request.final and place.child(last).exists(FILE) and not place.child(name).exists(FILE):
+    if request.final and place.child(last).exists(SWEEP_FILE) and not place.child(name).exists(SWEEP_FILE):
         raise UserError(f"{last}: exists already and is of another promotion; choose another --id")
     promoted = _run(request, name, spec, jobs, console)
     if promoted is None:
@@ -81,7 +81,7 @@ def promote(request: Request, console: Console) -> None:
 def _run(request: Request, name: str, spec: SweepSpec, jobs: Jobs | None, console: Console) -> Sweep | None:
     """Begin a sweep, or go on with it, and wait for its end; none where it was stopped before."""
     place = storage_of(request.storage)
-    if not place.child(name).exists(FILE):
+    if not place.child(name).exists(SWEEP_FILE):
         sweep = create_sweep(place, name, spec.model_copy(update={"name": name, "storage": place.uri}))
     else:
         sweep = open_sweep(place.child(name).uri)

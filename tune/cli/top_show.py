@@ -37,7 +37,7 @@ def top(name: str, storage: str | None, count: int, by: str | None, form: str, c
     objectives, mode = ranked_by(sweep, by)
     store = ResultsStore(sweep.storage)
     several = len(objectives) > 1
-    ranked = store.rank(objectives, mode, limit=None if several else count, also=(0,))
+    ranked = store.rank(objectives, mode, limit=None if several else count, include=(0,))
     if form != "table":
         print_rows([_entry(entry, objectives) for entry in ranked[:count]], form)
         return

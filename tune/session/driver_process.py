@@ -21,7 +21,7 @@ from semprior.errors import UserError
 from semprior.io.storage import Storage
 from semprior.reporting.terminal import complain
 from tune.monitor.heartbeat import Heart, StopRequested
-from tune.store.compaction import compacting
+from tune.store.compaction import compact_in_background
 from tune.store.sweeps import driver_log, open_sweep
 
 
@@ -50,7 +50,7 @@ def drive(uri: str, generation: int, local: bool, attached: bool, log: Path | No
             threading.Thread(target=_ask_when_left, args=(heart,), daemon=True).start()
         with local_ray() if local else _ray_of_the_job():
             _ask_on_signals(heart)  # Ray's own handlers, set at its start, would kill the trials' last checkpoints
-            with compacting(sweep.storage, lambda text: complain("semprior-tune", text)):
+            with compact_in_background(sweep.storage, lambda text: complain("semprior-tune", text)):
                 done = run_sweep(sweep.spec, uri, generation, stop=StopRequested(heart))
         heart.finish("done" if done else "stopped")
     return done

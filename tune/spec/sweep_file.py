@@ -317,7 +317,8 @@ def _checked(document: Document) -> SweepSpec:
     expected = SELECTION_METRICS[next(iter(spec.objective))]
     if spec.base.get("select.by", expected) != expected:
         raise UserError(
-            f"{document.location(('base', 'select.by'))}: base: select.by: expected {expected}, as the first objective says"
+            f"{document.location(('base', 'select.by'))}: base: select.by: expected {expected}, because of the first"
+            " objective"
         )
     first, config = spec.scheduler.first, spec.base_config()
     if first != "auto" and not first_rung(config) <= first < config.epochs:

@@ -83,7 +83,7 @@ NEWER = b'{"schema": 99, "id": "broken"}'
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (NEWER, "was written by a newer version (schema 99); update semprior"),
+        (NEWER, "was written by a newer version (schema 99); upgrade semprior"),
         (b'{"schema": 1, "id"', "is damaged"),
         (b'{"schema": 1, "id": "broken", "spec": null}', "broken/sweep.json"),
         (b"[]", "is damaged"),
