@@ -122,14 +122,14 @@ def _timed_parts(parts: dict[str, float]) -> Iterator[None]:
     """Processor seconds of what the driver does, by name."""
     import tune.session.tune_search
     import tune.store.compaction
-    from tune.search.dashboard_journal import StudyFile
-    from tune.search.early_stopping import Halving
+    from tune.search.dashboard_journal import DashboardJournal
+    from tune.search.early_stopping import SuccessiveHalving
     from tune.search.search import Search
 
     timed = {
         "asking the sampler": (Search, "_sampled"),
-        "the study's file": (StudyFile, "_guarded"),
-        "early stopping": (Halving, "on_trial_result"),
+        "the study's file": (DashboardJournal, "_write_or_give_up"),
+        "early stopping": (SuccessiveHalving, "on_trial_result"),
         "ends of trials": (tune.proposals, "end_trial"),
         "compaction": (tune.compaction, "compact"),
     }

@@ -16,7 +16,7 @@ from statistics import median
 
 from semprior.config.schema import Config, Resolved, flatten
 from semprior.io.storage import Storage
-from tune.search.early_stopping import rung_of
+from tune.search.early_stopping import first_decision
 from tune.spec.sweep_file import SweepSpec
 from tune.store.records import Record
 from tune.store.results_store import ResultsStore
@@ -149,7 +149,7 @@ def epochs_expected(spec: SweepSpec, config: Config) -> float:
     full = config.epochs
     if spec.scheduler.name != "asha":
         return float(full)
-    rung = float(rung_of(spec.scheduler, config))
+    rung = float(first_decision(spec.scheduler, config))
     reached, trained, share = 0, 0.0, 1.0
     while rung < full - 1:  # epochs are counted from 0: at rung 11 a trial has trained 12
         trained += share * (int(rung) + 1 - reached)

@@ -136,7 +136,7 @@ def _importance(sweep: Sweep, store: ResultsStore, console: Console) -> None:
 
     trials = store.trials()
     trials = trials[:: math.ceil(len(trials) / _MATTERED)] if trials else []
-    say(console, importance(sweep.spec, trials, store.curves([trial.trial for trial in trials])).said)
+    say(console, importance(sweep.spec, trials, store.curves([trial.trial for trial in trials])).summary)
 
 
 def show(name: str, trial: str, storage: str | None, console: Console) -> None:

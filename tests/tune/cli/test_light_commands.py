@@ -25,7 +25,7 @@ print(json.dumps([code, sorted({name.partition(".")[0] for name in sys.modules})
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
-    """A sweep with enough trials to tell which dimensions mattered, the stages of two detectors among them."""
+    """A sweep with enough trials for the importance of its dimensions, with the stages of two detectors among them."""
     sweep = made_up_sweep(
         tmp_path_factory.mktemp("made-up"), ("search:\n", "search:\n  detector: {values: [alclnet, mlclnet]}\n")
     )
@@ -62,7 +62,7 @@ def sweep(tmp_path_factory):
         (["list"], "small"),
         (["list", "--format", "json"], "small"),
         (["status", "small"], "2 of 12 trials ended"),
-        (["top", "small"], "which dimensions mattered, over"),
+        (["top", "small"], "importance of the dimensions over"),
         (["show", "small", "0001"], "stopped by asha at epoch 4"),
     ],
 )
