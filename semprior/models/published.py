@@ -1,7 +1,7 @@
-"""The published detectors in numbers, known without PyTorch (method, sections 1 and 3).
+"""The traits of the published detectors (method, sections 1 and 3), available without importing PyTorch.
 
-A program that only reads what a sweep recorded, like ``semprior-tune top``, needs these numbers and no network, and
-PyTorch takes seconds to import. A detector of one's own needs no entry here: `detector_traits` imports it instead.
+Commands that only read a sweep, such as ``semprior-tune top``, need these numbers but no network, and importing PyTorch
+takes seconds. Other detectors need no entry: `detector_traits` imports them.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class DetectorTraits:
-    """What is known of a detector beside its network.
+    """The properties of a detector that do not need its network.
 
     Attributes:
         stages: channels of each stage, from full resolution down.
         scam_scale: the published strength `s` of its modulation (method, section 3).
-        learning_rate: the published one.
+        learning_rate: the published learning rate.
     """
 
     stages: tuple[int, ...]
@@ -34,7 +34,7 @@ def detector_traits(name: str) -> DetectorTraits:
     """The traits of the detector registered under `name`.
 
     Raises:
-        UserError: there is none.
+        UserError: no detector has this name.
     """
     if name in PUBLISHED:
         return PUBLISHED[name]

@@ -44,7 +44,7 @@ def use_threads(count: int) -> None:
     Args:
         count: at least 1; fewer count as 1, the thread that calls.
     """
-    import cv2  # here, as commands that compute nothing import this module, too
+    import cv2  # not at the top: commands that only read a storage import this module, too
     import torch
 
     threads = max(1, count)

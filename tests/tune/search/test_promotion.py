@@ -45,7 +45,7 @@ def test_what_the_search_chose_cannot_be_set_again(sweep, best):
         promotion(sweep.spec, best, 3, {"epoch": 9})
 
 
-def test_standings_are_means_over_seeds_with_a_confidence_interval(sweep, tmp_path):
+def test_a_promotion_is_ranked_by_means_over_seeds_with_a_confidence_interval(sweep, tmp_path):
     store = ResultsStore(tmp_path / "store")
     values = {0: (0.5, 0.6, 0.7), 1: (0.9, 0.8), 2: (0.1,), 3: (None, 0.95, None), 4: (None,)}
     for number, found in values.items():

@@ -227,4 +227,4 @@ def test_a_study_that_cannot_be_written_does_not_stop_the_search(tmp_path, caplo
     search = Search(spec_for(tmp_path), DashboardJournal(tmp_path / "nowhere" / "study.journal", "small"))
     assert run_one(search).number == 0
     assert run_one(search).number == 1
-    assert caplog.text.count("no longer written") == 1
+    assert caplog.text.count("not written any more") == 1
