@@ -170,7 +170,8 @@ def test_mistaken_commands(told, refused, sweep, tmp_path, monkeypatch, argument
 
 def test_a_sweep_that_exists_is_refused_with_the_line_that_resumes(told, refused, sweep, tmp_path):
     (tmp_path / "sweep.yaml").write_text(SWEEP.replace("data: scenes", f"data: {sweep.spec.data}"))
-    assert "go on: `semprior-tune resume small`, or choose another --id" in refused("submit", tmp_path / "sweep.yaml")
+    error = refused("submit", tmp_path / "sweep.yaml")
+    assert "choose another --id, or continue that one: `semprior-tune resume small`" in error
 
 
 def test_masks_that_an_objective_needs_and_the_data_lack_are_told_before_the_start(refused, tmp_path, monkeypatch):

@@ -71,4 +71,4 @@ def test_too_few_trials_and_equal_ones_are_said_in_a_line(tmp_path):
     assert few.summary == "importance of the dimensions: unknown until 8 trials are evaluated; there are 7"
     assert few.shares == {}
     alike = told(spec, store_of(tmp_path / "alike", spec, 10, lambda p: 0.5))
-    assert "all trials are alike" in alike.summary
+    assert "all trials are equal" in alike.summary
