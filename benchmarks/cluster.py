@@ -39,7 +39,7 @@ from semprior.io.storage import open_storage
 from semprior.reporting.terminal import complain
 from tune.launch.local_ray import local_ray
 from tune.spec.sweep_file import SweepSpec
-from tune.store.compaction import compacting
+from tune.store.compaction import compact_in_background
 from tune.store.records import Record
 from tune.store.results_store import ResultsStore
 from tune.store.sweeps import Sweep, create_sweep
@@ -78,7 +78,7 @@ def measure_head(folder: Path, trials: int, slots: int, epochs: int) -> dict[str
         from benchmarks.stand_in import WAITED, StandIn
         from tune.session.session import run_sweep
 
-        with _timed_parts(parts), Sampler() as sampler, compacting(sweep.storage, _complain):
+        with _timed_parts(parts), Sampler() as sampler, compact_in_background(sweep.storage, _complain):
             done = run_sweep(sweep.spec, sweep.storage.uri, 1, trial=StandIn)
     told = ResultsStore(sweep.storage).records()
     records = [record for of_trial in told.values() for record in of_trial]
@@ -122,14 +122,14 @@ def _timed_parts(parts: dict[str, float]) -> Iterator[None]:
     """Processor seconds of what the driver does, by name."""
     import tune.session.tune_search
     import tune.store.compaction
-    from tune.search.dashboard_journal import StudyFile
-    from tune.search.early_stopping import Halving
+    from tune.search.dashboard_journal import DashboardJournal
+    from tune.search.early_stopping import SuccessiveHalving
     from tune.search.search import Search
 
     timed = {
         "asking the sampler": (Search, "_sampled"),
-        "the study's file": (StudyFile, "_guarded"),
-        "early stopping": (Halving, "on_trial_result"),
+        "the study's file": (DashboardJournal, "_write_or_give_up"),
+        "early stopping": (SuccessiveHalving, "on_trial_result"),
         "ends of trials": (tune.proposals, "end_trial"),
         "compaction": (tune.compaction, "compact"),
     }

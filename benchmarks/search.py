@@ -32,7 +32,7 @@ from benchmarks.machine import describe_machine
 from benchmarks.surrogate import Facts, Surrogate, read_recorded
 from semprior.config.epochs import is_due, share_of
 from semprior.config.schema import Config
-from tune.search.early_stopping import EPOCH, VALUE, make_scheduler, rung_of
+from tune.search.early_stopping import EPOCH, VALUE, first_decision, make_scheduler
 from tune.search.search import Search
 from tune.spec.sweep_file import SweepSpec, load_sweep
 
@@ -189,13 +189,13 @@ def measure(seeds: int, say: Callable[[str], None]) -> dict[str, Any]:
 
 def ranges_of(spec: SweepSpec) -> dict[str, tuple[float, float, bool]]:
     """Ends of the numeric dimensions, and whether they are logarithmic."""
-    return {key: (*one.ends, one.log) for key, one in spec.search.items() if one.ends is not None}
+    return {key: (*one.bounds, one.log) for key, one in spec.search.items() if one.bounds is not None}
 
 
 def rung_correlation(spec: SweepSpec, surrogate: Surrogate, count: int = 100) -> float:
     """Spearman correlation of the best at the first rung with the best at the end, over random configurations."""
     config = spec.base_config()
-    due, rung = evaluations(config), rung_of(spec.scheduler, config)
+    due, rung = evaluations(config), first_decision(spec.scheduler, config)
     search = Search(simulation(spec, "random", 0, surrogate, count).spec)
     pairs = []
     while (asked := search.ask()) is not None:

@@ -29,10 +29,10 @@ import numpy as np
 from benchmarks.machine import load
 from benchmarks.store_records import METRICS, SCORE, metrics_of, trial_name, write_trials
 from semprior.io.storage import Storage, open_storage
-from tune.store.compaction import compact, compacting
-from tune.store.records import METRIC
-from tune.store.snapshot import take_view
-from tune.store.trial_summary import arrange_view
+from tune.store.compaction import compact, compact_in_background
+from tune.store.records import METRIC_PREFIX
+from tune.store.snapshot import take_snapshot
+from tune.store.trial_summary import read_visible_records
 
 TAIL = 5000  # records that are not compacted yet
 LOCAL_S, S3_S, MEMORY_MB = 2.0, 5.0, 500.0  # bars
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         storage = open_storage(options.folder or Path(scratch) / "sweep")
         if not storage.exists("records"):
             figures |= _fill(storage, options)
-        figures |= {"tail_files": len(take_view(storage).appended), "bytes": _size(storage)}
+        figures |= {"tail_files": len(take_snapshot(storage).appended), "bytes": _size(storage)}
         figures |= _timed("top_with_tail", storage.uri)
         figures["lost"] = count_lost(storage, options.trials, options.epochs)
         with _s3_server() as address:
@@ -84,7 +84,7 @@ def _fill(storage: Storage, options: argparse.Namespace) -> dict[str, float | st
     tail = min(max(1, TAIL // options.epochs), options.trials // 2)
     whole, last = range(options.trials - tail), range(options.trials - tail, options.trials)
     began = time.perf_counter()
-    with compacting(storage, lambda text: print(text, file=sys.stderr), every=5.0):
+    with compact_in_background(storage, lambda text: print(text, file=sys.stderr), every=5.0):
         _write_at_once(storage.uri, whole, options.epochs, options.batch, options.writers)
         figures: dict[str, float | str] = {"write_s": time.perf_counter() - began}
     compact(storage, least=1, grace=0)
@@ -121,16 +121,16 @@ def _write_at_once(uri: str, numbers: range, epochs: int, batch: int, writers: i
 
 def count_lost(storage: Storage, trials: int, epochs: int) -> int:
     """Records that are not there, or twice, or with other metrics than were written."""
-    columns = [METRIC + name for name in ("inner_loss", SCORE)]
-    files, found = arrange_view(take_view(storage))
+    columns = [METRIC_PREFIX + name for name in ("inner_loss", SCORE)]
+    files, found = read_visible_records(take_snapshot(storage))
     table = files.columns(columns)
     if found.trials != [trial_name(number) for number in range(trials)]:
         return trials * epochs
-    place = found.owners * epochs + found.epochs
+    place = found.report_trials * epochs + found.epochs
     times = np.bincount(place, minlength=trials * epochs)
     loss, score = (table[name].to_numpy()[found.reports] for name in columns)
     wrong = np.zeros(trials * epochs, bool)
-    starts = np.searchsorted(found.owners, np.arange(trials + 1))
+    starts = np.searchsorted(found.report_trials, np.arange(trials + 1))
     for number in range(trials):
         truth = metrics_of(number, epochs)
         rows = slice(starts[number], starts[number + 1])

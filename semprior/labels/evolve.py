@@ -25,11 +25,6 @@ _FADED = np.rint(255 * (DECAY * (np.arange(256) / 255))).astype(np.uint8)
 _FADED[255] = 255
 
 
-def evolution_due(epoch: int, *, start: int, every: int) -> bool:
-    """Whether masks evolve before this epoch: after `start` and on multiples of `every` (published: 60 and 5)."""
-    return epoch > start and epoch % every == 0
-
-
 def evolve(soft: np.ndarray, probability: np.ndarray) -> np.ndarray:
     """One evolution of a soft pseudo-mask.
 

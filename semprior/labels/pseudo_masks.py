@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from semprior.config.epochs import share_of
+from semprior.config.epochs import evolution_due, share_of
 from semprior.config.schema import Config
 from semprior.data.sparse_masks import Packer, SparseMasks
 from semprior.data.training_set import TrainingSet
 from semprior.labels.admit import admission_threshold, admit
-from semprior.labels.evolve import evolution_due, evolve
+from semprior.labels.evolve import evolve
 from semprior.runtime.distributed import gather
 
 RELIABLE_SHARE = 0.8  # of an image's points whose seed succeeds, for it to train from the start (method, section 6)

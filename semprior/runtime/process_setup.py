@@ -15,9 +15,6 @@ import ctypes
 import ctypes.util
 import platform
 
-import cv2
-import torch
-
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # names of glibc's malloc.h
 _LARGEST = 2**31 - 1
 _PAD = 64 << 20
@@ -47,6 +44,9 @@ def use_threads(count: int) -> None:
     Args:
         count: at least 1; fewer count as 1, the thread that calls.
     """
+    import cv2  # not at the top: commands that only read a storage import this module, too
+    import torch
+
     threads = max(1, count)
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)

@@ -9,18 +9,18 @@ import os
 import platform
 import resource
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
 from semprior.config.schema import Config, Resolved, flatten
 from semprior.io.storage import Storage
-from tune.search.early_stopping import rung_of
+from tune.search.early_stopping import first_decision
 from tune.spec.sweep_file import SweepSpec
 from tune.store.records import Record
 from tune.store.results_store import ResultsStore
-from tune.store.sweeps import open_sweep
+from tune.store.sweeps import Sweep, read_each
 from tune.store.trial_summary import TrialSummary
 
 _LIKE = (
@@ -48,34 +48,36 @@ class Cost:
     checkpoint: int | None = None
 
 
-def recorded_cost(storage: Storage, names: Sequence[str], spec: SweepSpec, here: bool) -> Cost | None:
-    """The cost of trials that the storage holds and that are like those of a sweep; none where there are none.
+def recorded_cost(storage: Storage, spec: SweepSpec, here: bool, say: Callable[[str], None]) -> Cost | None:
+    """The cost of trials that the storage holds and that are like those of a sweep; None where there are none.
 
     They are of the same data, with the same resources and those of the same settings that decide what an epoch costs.
     Of this machine's those count that ran in the precision, and with the instruction set, that the sweep's would.
 
     Args:
         storage: that holds sweeps.
-        names: of them, to look through.
         spec: of the sweep.
         here: whether only trials of this machine count.
+        say: takes a line for each sweep that cannot be read.
     """
     wanted = flatten(spec.base_config())
-    alike: list[TrialSummary] = []
-    sweeps: list[str] = []
-    for name in names:
-        sweep = open_sweep(storage.child(name).uri)
+
+    def similar_trials(sweep: Sweep) -> list[TrialSummary]:
         if (sweep.spec.data, sweep.spec.resources) != (spec.data, spec.resources):
-            continue
-        found = [
+            return []
+        return [
             trial
             for trial in ResultsStore(sweep.storage).trials()
             if trial.epochs >= _EPOCHS
             and all(trial.config.get(key) == wanted[key] for key in _LIKE)
             and (not here or _here(trial.last, str(wanted["precision"]), "cuda" if spec.resources.gpus else "cpu"))
         ]
-        alike += found
-        sweeps += [name] if found else []
+
+    found, unreadable = read_each(storage, similar_trials)
+    for name, reason in unreadable.items():
+        say(f"{name} cannot be read and is left out of the estimate: {reason}")
+    alike = [trial for _, trials in found for trial in trials]
+    sweeps = [sweep.id for sweep, trials in found if trials]
     if not alike:
         return None
     where = f"{len(alike)} recorded trial{'s' if len(alike) > 1 else ''} of {', '.join(sweeps)}"
@@ -157,7 +159,7 @@ def epochs_expected(spec: SweepSpec, config: Config) -> float:
     full = config.epochs
     if spec.scheduler.name != "asha":
         return float(full)
-    rung = float(rung_of(spec.scheduler, config))
+    rung = float(first_decision(spec.scheduler, config))
     reached, trained, share = 0, 0.0, 1.0
     while rung < full - 1:  # epochs are counted from 0: at rung 11 a trial has trained 12
         trained += share * (int(rung) + 1 - reached)

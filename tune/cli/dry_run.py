@@ -17,7 +17,7 @@ from tune.launch.resources import concurrency
 from tune.monitor.tables import print_table, short_names, text
 from tune.search.search import Search
 from tune.spec.sweep_file import SweepSpec
-from tune.store.sweeps import FILE, sweep_ids
+from tune.store.sweeps import SWEEP_FILE
 
 _SHOWN = 5  # configurations
 _KEPT = 3  # checkpoints of a running trial: last, previous, best
@@ -33,10 +33,10 @@ def dry_run(request: Request, console: Console) -> None:
     jobs_of(request.address)
     storage = open_storage(spec.storage)
     name = request.id or spec.name
-    taken = storage.child(name).exists(FILE)
+    taken = storage.child(name).exists(SWEEP_FILE)
     say(console, f"{name}: to be stored in {storage.uri}" + ("; THE ID IS TAKEN" if taken else ""))
     slots = concurrency(spec, [{"CPU": usable_cpus(), "GPU": usable_gpus()}])
-    cost = recorded_cost(storage, sweep_ids(storage), spec, here=request.address is None)
+    cost = recorded_cost(storage, spec, request.address is None, lambda line: say(console, line))
     if "://" not in spec.data:
         threads = max(1, int(spec.resources.cpus / spec.resources.workers))
         device = "auto" if spec.resources.gpus else "cpu"  # a trial without a GPU leaves an idle one alone

@@ -15,10 +15,10 @@ from tune.launch.next_command import command
 from tune.launch.ray_jobs import Jobs
 from tune.monitor.heartbeat import last_heartbeat
 from tune.monitor.tables import number, print_table, short_names, text
-from tune.search.promotion import CONFIDENCE, Standing, final, promotion, standings
+from tune.search.promotion import CONFIDENCE, PromotionResult, final, promotion, rank_promotion
 from tune.spec.sweep_file import SweepSpec
 from tune.store.results_store import ResultsStore
-from tune.store.sweeps import FILE, Sweep, create_sweep, open_sweep
+from tune.store.sweeps import SWEEP_FILE, Sweep, create_sweep, open_sweep
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,12 @@ def promote(request: Request, console: Console) -> None:
     spec = promotion(sweep.spec, chosen, request.seeds, parse_settings(request.settings))
     name, last = request.id or f"{sweep.id}-promoted", f"{request.id or sweep.id}-final"
     place = storage_of(request.storage)
-    if request.final and place.child(last).exists(FILE) and not place.child(name).exists(FILE):
+    if request.final and place.child(last).exists(SWEEP_FILE) and not place.child(name).exists(SWEEP_FILE):
         raise UserError(f"{last}: exists already and is of another promotion; choose another --id")
     promoted = _run(request, name, spec, jobs, console)
     if promoted is None:
         return
-    ranked = standings(ResultsStore(promoted.storage).trials(), next(iter(spec.objective.values())) == "max")
+    ranked = rank_promotion(ResultsStore(promoted.storage).trials(), next(iter(spec.objective.values())) == "max")
     if not ranked:
         raise UserError(f"{promoted.id}: no trial has a value; see `{command('status', promoted)}`")
     _show(ranked, next(iter(spec.objective)), console)
@@ -81,7 +81,7 @@ def promote(request: Request, console: Console) -> None:
 def _run(request: Request, name: str, spec: SweepSpec, jobs: Jobs | None, console: Console) -> Sweep | None:
     """Begin a sweep, or go on with it, and wait for its end; none where it was stopped before."""
     place = storage_of(request.storage)
-    if not place.child(name).exists(FILE):
+    if not place.child(name).exists(SWEEP_FILE):
         sweep = create_sweep(place, name, spec.model_copy(update={"name": name, "storage": place.uri}))
     else:
         sweep = open_sweep(place.child(name).uri)
@@ -104,15 +104,16 @@ def _kept(spec: SweepSpec) -> SweepSpec:
     return spec.model_copy(update={"name": "", "storage": ""})
 
 
-def _show(ranked: list[Standing], metric: str, console: Console) -> None:
+def _show(ranked: list[PromotionResult], metric: str, console: Console) -> None:
     keys = list(dict.fromkeys(key for standing in ranked for key in standing.params))
     names = short_names(keys)
-    level = f"{CONFIDENCE:.0%} interval".replace("%", " %")
+    level = f"{CONFIDENCE:.0%} interval"
     columns = {"": "right", "configuration": "left", metric.rpartition("/")[2]: "right", level: "right"}
     columns |= {"seeds": "right"} | {names[key]: "right" for key in keys} | {"time": "right"}
     rows = []
     for place, standing in enumerate(ranked, 1):
-        spread = "one seed: none" if standing.interval is None else f"± {number(standing.interval)}"
+        width = standing.confidence_half_width
+        spread = "one seed: none" if width is None else f"± {number(width)}"
         runs = f"{len(standing.values)}"
         runs += f" of {len(standing.values) + standing.missing}" if standing.missing else ""
         cells = [str(place), f"{standing.configuration:04d}", number(standing.mean), spread, runs]

@@ -15,7 +15,7 @@ from tune.cli.lookup import sweep_of
 from tune.cli.repro_command import repeat_command
 from tune.launch.next_command import command
 from tune.monitor.tables import check_format, number, print_rows, print_table, short_names, text
-from tune.spec.sweep_file import METRICS
+from tune.spec.sweep_file import OBJECTIVE_METRICS
 from tune.store.faults import log_of
 from tune.store.ranking import Direction, Ranked, RankedBy
 from tune.store.records import Record
@@ -40,7 +40,7 @@ def top(name: str, storage: str | None, count: int, by: str | None, form: str, c
     objectives, mode = ranked_by(sweep, by)
     store = ResultsStore(sweep.storage)
     several = len(objectives) > 1
-    ranked = store.rank(objectives, mode, limit=None if several else count, also=(0,))
+    ranked = store.rank(objectives, mode, limit=None if several else count, include=(0,))
     if form != "table":
         print_rows([_entry(entry, objectives) for entry in ranked[:count]], form)
         return
@@ -64,10 +64,10 @@ def ranked_by(sweep: Sweep, by: str | None) -> tuple[dict[str, Direction], Ranke
         return dict(sweep.spec.objective), "best"
     if by in _MODES:
         return dict(sweep.spec.objective), by  # type: ignore[return-value]
-    if by in METRICS:
+    if by in OBJECTIVE_METRICS:
         usual: Direction = "min" if by.rpartition("/")[2] in _SMALL_IS_GOOD else "max"
         return {by: sweep.spec.objective.get(by, usual)}, "best"
-    raise UserError(f"--by {by}: must be best, last, robust or a metric like {', '.join(METRICS[:1])} or holdout/iou")
+    raise UserError(f"--by {by}: must be best, last, robust or a metric like {OBJECTIVE_METRICS[0]} or holdout/iou")
 
 
 def _entry(entry: Ranked, objectives: Mapping[str, Direction]) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def _importance(sweep: Sweep, store: ResultsStore, console: Console) -> None:
 
     trials = store.trials()
     trials = trials[:: math.ceil(len(trials) / _MATTERED)] if trials else []
-    say(console, importance(sweep.spec, trials, store.curves([trial.trial for trial in trials])).said)
+    say(console, importance(sweep.spec, trials, store.curves([trial.trial for trial in trials])).summary)
 
 
 def show(name: str, trial: str, storage: str | None, console: Console) -> None:

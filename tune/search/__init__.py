@@ -1,4 +1,4 @@
-"""What is tried next, and what is stopped early.
+"""The search: the search space, the sampler, early stopping, the history of configurations, importance and promotion.
 
-Imports `store`, `spec` and `semprior`.
+May import `tune.store`, `tune.spec` and `semprior`.
 """

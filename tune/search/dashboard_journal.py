@@ -1,9 +1,9 @@
-"""The study as a file that `optuna-dashboard` opens: a copy to look at, never read back.
+"""Writes the search as an Optuna journal, which `optuna-dashboard` displays. It is never read back.
 
     optuna-dashboard runs/my-sweep/study.journal
 
-Written with Optuna's journal storage. A sweep that goes on writes it anew from the results store. Whatever goes wrong
-with it is said once and ends the copying, not the sweep.
+A sweep that is resumed rewrites the journal from the results store. If the journal cannot be written, one warning is
+logged and the sweep continues without it.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from tune.search.history import History
 _log = logging.getLogger(__name__)
 
 
-class StudyFile:
-    """A study that follows a search.
+class DashboardJournal:
+    """A journal of a search.
 
     Args:
-        path: of the file; one that is there is replaced.
-        name: of the study.
+        path: path of the journal; an existing file is replaced.
+        name: name of the study.
     """
 
     def __init__(self, path: Path, name: str) -> None:
@@ -37,16 +37,16 @@ class StudyFile:
         self.name = name
         self._study: optuna.Study | None = None
         self._trials: dict[int, optuna.Trial] = {}
-        self._told: dict[int, int] = {}
-        self._broken = False
+        self._reported: dict[int, int] = {}
+        self._failed = False
 
     def rewrite(self, history: History) -> None:
-        """All that is known, into a new file."""
+        """Replace the journal by one with the whole history."""
         self._study = None
-        self._guarded(lambda: self._create(history))
+        self._write_or_give_up(lambda: self._create(history))
 
     def begin(self, history: History, number: int) -> None:
-        """A configuration has begun."""
+        """Record that a configuration has started."""
 
         def write() -> None:
             if self._study is None:
@@ -54,36 +54,36 @@ class StudyFile:
             else:
                 self._start(self._study, history, number)
 
-        self._guarded(write)
+        self._write_or_give_up(write)
 
     def report(self, history: History, number: int) -> None:
-        """A configuration has come further."""
+        """Record the new epochs of a configuration."""
 
         def write() -> None:
             if number in self._trials and len(history.directions) == 1:
-                last = self._told.get(number, -1)
+                last = self._reported.get(number, -1)
                 for epoch, value in history.configurations[number].curve.items():
                     if epoch > last:
                         self._trials[number].report(value, epoch)
-                        self._told[number] = epoch
+                        self._reported[number] = epoch
 
-        self._guarded(write)
+        self._write_or_give_up(write)
 
     def end(self, history: History, number: int) -> None:
-        """A configuration has ended."""
+        """Record that a configuration has ended."""
 
         def write() -> None:
             trial = self._trials.pop(number, None)
             if trial is not None and self._study is not None:
-                told = history.frozen(number)
-                values = told.values if told.state == TrialState.COMPLETE else None
-                self._study.tell(trial, values, state=told.state)
+                ended = history.frozen(number)
+                values = ended.values if ended.state == TrialState.COMPLETE else None
+                self._study.tell(trial, values, state=ended.state)
 
-        self._guarded(write)
+        self._write_or_give_up(write)
 
     def _create(self, history: History) -> None:
         self._trials.clear()
-        self._told.clear()
+        self._reported.clear()
         scratch = self.path.with_name(f".{self.path.name}-new")
         for stale in (scratch, Path(f"{self.path}.lock"), Path(f"{scratch}.lock")):
             stale.unlink(missing_ok=True)
@@ -112,17 +112,17 @@ class StudyFile:
         ]
 
     def _start(self, study: optuna.Study, history: History, number: int) -> None:
-        shown = history.frozen(number)
-        study.enqueue_trial(shown.params, user_attrs=shown.user_attrs)
-        self._trials[number] = study.ask(shown.distributions)
+        frozen = history.frozen(number)
+        study.enqueue_trial(frozen.params, user_attrs=frozen.user_attrs)
+        self._trials[number] = study.ask(frozen.distributions)
 
-    def _guarded(self, write: Callable[[], None]) -> None:
-        if self._broken:
+    def _write_or_give_up(self, write: Callable[[], None]) -> None:
+        if self._failed:
             return
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 write()
         except OSError as error:
-            self._broken = True
-            _log.warning("%s: %s; the study is no longer written there", self.path, error.strerror or error)
+            self._failed = True
+            _log.warning("%s: %s; the journal is not written any more", self.path, error.strerror or error)

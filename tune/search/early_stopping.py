@@ -1,11 +1,11 @@
-"""Early stopping: Ray Tune's schedulers, by the trial's own epoch, and their memory after a restart.
+"""Early stopping with Ray Tune's schedulers, whose state can be rebuilt from the results store.
 
-A trial reports `EPOCH`, its own from 0, and from its first evaluation on `VALUE`, the student's best so far. Ray makes
-a scheduler empty when a sweep is resumed, counts iterations from 1 and gives trials new objects; here trials are known
-by their ids, so that `feed` with the curves of the store makes its rungs what they were:
+A trial reports `EPOCH`, counted from 0, and from its first evaluation on `VALUE`, its best value so far. When a sweep
+is resumed, Ray creates an empty scheduler and new trial objects. The schedulers of this module identify trials by id,
+so that `replay_curves` restores their rungs from the curves in the store:
 
     scheduler = make_scheduler(spec)
-    feed(scheduler, {"0000": [(0, None), (1, 0.41), (2, 0.41)], ...})
+    replay_curves(scheduler, {"0000": [(0, None), (1, 0.41), (2, 0.41)], ...})
 """
 
 from __future__ import annotations
@@ -20,119 +20,118 @@ import numpy as np
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
 from semprior.config.schema import Config
-from tune.spec.rungs import first_rung, usual_rung
+from tune.spec.rungs import default_rung, first_rung
 from tune.spec.sweep_file import Scheduler, SweepSpec
 
 EPOCH = "epoch"
 VALUE = "value"
+_NEVER_PAUSE: Any = math.inf  # Ray annotates min_time_slice as int
 
 Curve = Iterable[tuple[int, float | None]]
-"""Epochs from 0 in their order, and the best value so far; none before the first evaluation."""
+"""The epochs of a trial, ascending, each with the best value so far; None before the first evaluation."""
 
 
 @dataclass(frozen=True)
-class _Named:
-    """A trial as far as a scheduler needs it; equal to any other of the same id."""
+class _TrialId:
+    """Stands in for Ray's trial objects in a scheduler; equal ids are equal."""
 
     trial_id: str
 
 
-class Halving(AsyncHyperBandScheduler):
+class SuccessiveHalving(AsyncHyperBandScheduler):
     """Asynchronous successive halving, in one bracket (ASHA) or several.
 
-    Ray draws a trial's bracket from the global random state; here it follows from the trial's id, so that it is the
-    same after a restart.
+    Ray draws the bracket of a trial from the global random state. Here, the id of the trial determines it, so that it
+    is the same after a restart.
     """
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:  # noqa: ANN401
-        """Put a trial into its bracket; those with more rungs get more trials, as in Ray."""
+        """Assign a trial to a bracket. As in Ray, brackets with more rungs get more trials."""
         rungs = np.array([len(bracket._rungs) for bracket in self._brackets])
         shares = np.exp(rungs - rungs.max())
         drawn = np.random.default_rng(zlib.crc32(trial.trial_id.encode())).choice(len(rungs), p=shares / shares.sum())
         self._trial_info[trial.trial_id] = self._brackets[drawn]
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:  # noqa: ANN401
-        """Judge a trial."""
+        """Decide whether a trial continues."""
         decision = super().on_trial_result(tune_controller, trial, result)
         return TrialScheduler.CONTINUE if _is_base(trial.trial_id) else decision
 
-    def recall(self, trial: _Named, curve: Curve) -> None:
-        """Put a trial's past into the rungs."""
+    def replay(self, trial: _TrialId, curve: Curve) -> None:
+        """Enter the curve of a trial into the rungs."""
         self.on_trial_add(None, trial)
         for epoch, value in curve:
             if value is not None:
-                self._trial_info[trial.trial_id].on_result(trial, epoch, self._metric_op * value)
+                self._trial_info[trial.trial_id].on_result(trial, epoch, (self._metric_op or 1.0) * value)
 
     @property
     def rungs(self) -> list[dict[int, dict[str, float]]]:
-        """By bracket and epoch: the value with which each trial passed."""
+        """For each bracket, by epoch and trial: the value with which the trial reached the rung."""
+        sign = self._metric_op or 1.0
         return [
-            {
-                round(epoch): {name: self._metric_op * value for name, value in passed.items()}
-                for epoch, passed in b._rungs
-            }
-            for b in self._brackets
+            {round(epoch): {name: sign * value for name, value in passed.items()} for epoch, passed in bracket._rungs}
+            for bracket in self._brackets
         ]
 
 
-class Median(MedianStoppingRule):
-    """Stops a trial whose best is worse than the median of the others' running means.
+class MedianStopping(MedianStoppingRule):
+    """Stops a trial whose best value is worse than the median of the running means of the other trials.
 
-    Ray knows a trial by its object and counts a result as often as it is told; here a trial is known by its id and an
-    epoch counts once. Nothing is paused: a trial goes on or ends.
+    Ray identifies a trial by its object and counts repeated results. Here, the id identifies a trial, and each epoch
+    counts once. Trials are never paused.
     """
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:  # noqa: ANN401
-        """Judge a trial."""
-        named = _Named(trial.trial_id)
-        if named in self._stopped_trials:
+        """Decide whether a trial continues."""
+        trial_id = _TrialId(trial.trial_id)
+        if trial_id in self._stopped_trials:
             return TrialScheduler.STOP
-        if EPOCH not in result or self._seen(named, result[EPOCH]):
+        if EPOCH not in result or self._seen(trial_id, result[EPOCH]):
             return TrialScheduler.CONTINUE
-        decision = super().on_trial_result(tune_controller, named, result)
-        if decision == TrialScheduler.STOP and _is_base(named.trial_id):
-            self._stopped_trials.discard(named)
+        decision = super().on_trial_result(tune_controller, trial_id, result)  # type: ignore[arg-type]  # Ray needs the id only
+        if decision == TrialScheduler.STOP and _is_base(trial_id.trial_id):
+            self._stopped_trials.discard(trial_id)
             return TrialScheduler.CONTINUE
         return decision
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:  # noqa: ANN401
-        """Nothing to learn: the last result was told before."""
+        """Do nothing, because `on_trial_result` has received the last result already."""
 
-    def recall(self, trial: _Named, curve: Curve) -> None:
-        """Remember a trial's past."""
+    def replay(self, trial: _TrialId, curve: Curve) -> None:
+        """Enter the curve of a trial into the results."""
         self._results[trial] += [{EPOCH: epoch, VALUE: value} for epoch, value in curve if value is not None]
         if not self._results[trial]:
             del self._results[trial]
 
-    def _seen(self, trial: _Named, epoch: int) -> bool:
-        told = self._results.get(trial)
-        return bool(told) and told[-1][EPOCH] >= epoch
+    def _seen(self, trial: _TrialId, epoch: int) -> bool:
+        results = self._results.get(trial)
+        return results is not None and len(results) > 0 and results[-1][EPOCH] >= epoch
 
 
 def make_scheduler(spec: SweepSpec) -> TrialScheduler:
-    """The scheduler of a sweep.
+    """Make the scheduler of a sweep.
 
     Args:
-        spec: of the sweep. Its base says how long trials are and where the first rung is.
+        spec: the sweep. Its base configuration determines the number of epochs and the first rung.
 
     Returns:
-        One of Ray's, with its metric set; one that stops nothing where a sweep wants none, or where trials are too
-        short to be stopped before they end.
+        A scheduler whose metric is set. It never stops a trial if the sweep has no scheduler, or if the first rung is
+        not before the last epoch.
     """
     chosen, config = spec.scheduler, spec.base_config()
-    first = rung_of(chosen, config)
-    last = config.epochs - 2  # a trial that has trained its last epoch is complete; no rung there
+    first = first_decision(chosen, config)
+    last = config.epochs - 2  # after the last epoch a trial is complete, and needs no rung
     if chosen.name == "none" or first > last:
-        return FIFOScheduler()
+        return FIFOScheduler()  # type: ignore[no-untyped-call]
     if chosen.name == "median":
-        return Median(
-            time_attr=EPOCH, metric=VALUE, mode="max", grace_period=first, min_time_slice=math.inf, hard_stop=True
+        return MedianStopping(
+            time_attr=EPOCH, metric=VALUE, mode="max", grace_period=first, min_time_slice=_NEVER_PAUSE, hard_stop=True
         )
     brackets = 1
     if chosen.name == "hyperband":
         fitting = 1 + math.floor(math.log(last / first) / math.log(chosen.factor) + 1e-9)
         brackets = min(chosen.brackets, fitting)
-    return Halving(
+    return SuccessiveHalving(
         time_attr=EPOCH,
         metric=VALUE,
         mode="max",
@@ -144,32 +143,30 @@ def make_scheduler(spec: SweepSpec) -> TrialScheduler:
     )
 
 
-def rung_of(chosen: Scheduler, config: Config) -> int:
+def first_decision(chosen: Scheduler, config: Config) -> int:
     """The epoch of the first decision.
 
     Args:
-        chosen: of the sweep. The brackets of hyperband begin as early as they may and hedge by the later ones.
-        config: of the trials.
+        chosen: the scheduler of the sweep. Hyperband starts as early as possible, because its later brackets hedge.
+        config: the configuration of the trials.
     """
     if chosen.first != "auto":
         return chosen.first
-    return first_rung(config) if chosen.name == "hyperband" else usual_rung(config)
+    return first_rung(config) if chosen.name == "hyperband" else default_rung(config)
 
 
 def _is_base(trial: str) -> bool:
-    """Whether a trial runs configuration 0. It is never stopped: what a search gains is told against it."""
+    """Whether a trial runs the base configuration, which is never stopped, because the gain is relative to it."""
     return int(trial.partition(".")[0]) == 0
 
 
-def feed(scheduler: TrialScheduler, curves: Mapping[str, Curve]) -> None:
-    """Make a new scheduler remember what the store knows.
-
-    What a scheduler decided is not decided again: trials that were stopped are those that do not go on.
+def replay_curves(scheduler: TrialScheduler, curves: Mapping[str, Curve]) -> None:
+    """Restore the state of a new scheduler. Earlier decisions are not repeated.
 
     Args:
-        scheduler: from `make_scheduler`.
-        curves: of every trial that has begun, by its id.
+        scheduler: a scheduler from `make_scheduler`.
+        curves: the curve of each trial that has started, by trial id.
     """
-    if isinstance(scheduler, Halving | Median):
+    if isinstance(scheduler, SuccessiveHalving | MedianStopping):
         for name, curve in curves.items():
-            scheduler.recall(_Named(name), curve)
+            scheduler.replay(_TrialId(name), curve)

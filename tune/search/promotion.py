@@ -1,7 +1,6 @@
-"""The best configurations of a sweep once more, in full and with several seeds; and the winner on all images.
+"""Promotion: trains the best configurations of a sweep in full with several seeds, and the winner on all images.
 
-Both are sweeps of their own, that list their configurations instead of searching for them, so that they run, survive
-and are looked at like any other.
+Both are sweeps that list their configurations instead of searching, and otherwise work like any other sweep.
 """
 
 from __future__ import annotations
@@ -22,17 +21,17 @@ CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
-class Standing:
-    """A configuration of a promotion in its place.
+class PromotionResult:
+    """The result of one configuration of a promotion.
 
     Attributes:
-        configuration: its number in the promotion.
-        params: the leaves it has of its own.
-        values: of the first objective, one a seed.
-        missing: runs without a value: they failed, or diverged before their first evaluation.
-        mean: of the values.
-        interval: half the width of the confidence interval of the mean over seeds; none with one seed.
-        seconds: a run took, on average.
+        configuration: number of the configuration in the promotion.
+        params: the leaves of this configuration.
+        values: values of the first objective, one per seed.
+        missing: number of runs without a value, which failed or diverged before their first evaluation.
+        mean: mean of the values.
+        confidence_half_width: half of the width of the confidence interval of the mean; None for a single seed.
+        seconds: mean seconds per run.
     """
 
     configuration: int
@@ -40,34 +39,34 @@ class Standing:
     values: tuple[float, ...]
     missing: int
     mean: float
-    interval: float | None
+    confidence_half_width: float | None
     seconds: float
 
 
 def promotion(spec: SweepSpec, chosen: Sequence[Ranked], seeds: int, settings: Mapping[str, Any]) -> SweepSpec:
-    """The sweep that trains configurations of another in full.
+    """Make the sweep that trains configurations of another sweep in full.
 
-    Its seeds are those after the other's: a configuration is here because it did well with those, on the same held-out
-    images, so that with them its mean would be too high.
+    It uses other seeds than the first sweep: the configurations were selected by their results with those seeds on the
+    same held-out images, so that their mean would be biased.
 
     Args:
-        spec: of the other sweep.
-        chosen: its configurations.
-        seeds: runs of each.
-        settings: leaves that all of them have otherwise than there, like more epochs.
+        spec: the first sweep.
+        chosen: the configurations to promote.
+        seeds: number of runs of each configuration.
+        settings: leaves that differ from the first sweep, such as more epochs.
 
     Raises:
-        UserError: a setting that the search has chosen, or that does not fit.
+        UserError: a setting is one that the search chose, or is not valid.
     """
     for key in settings:
         if any(key in entry.params for entry in chosen):
-            raise UserError(f"--set {key}: is what the search has chosen; leave it out")
+            raise UserError(f"--set {key}: is chosen by the search; leave it out")
     start = spec.base_config().seed + spec.seeds
     return _listed(spec, [dict(entry.params) for entry in chosen], seeds, {"seed": start, **settings})
 
 
-def final(spec: SweepSpec, winner: Standing) -> SweepSpec:
-    """The sweep of one run that trains the winner of a promotion on all images; its last epoch counts."""
+def final(spec: SweepSpec, winner: PromotionResult) -> SweepSpec:
+    """Make the sweep of one run that trains the winner of a promotion on all images. The last epoch counts."""
     return _listed(spec, [dict(winner.params)], 1, {"data.holdout": 0.0})
 
 
@@ -87,11 +86,11 @@ def _listed(
     return SweepSpec.from_json(json.dumps(content), "promote")
 
 
-def standings(trials: Sequence[TrialSummary], maximize: bool) -> list[Standing]:
-    """Configurations by the mean over their seeds, best first.
+def rank_promotion(trials: Sequence[TrialSummary], maximize: bool) -> list[PromotionResult]:
+    """Rank the configurations of a promotion by the mean over their seeds, best first.
 
-    Those that lack runs come after those that have all, since the runs that are left may be the lucky ones; those
-    without any value are left out.
+    Configurations with missing runs come last, because the remaining runs may be the lucky ones. Configurations without
+    any value are left out.
     """
     groups: dict[int, list[TrialSummary]] = {}
     for trial in trials:
@@ -101,12 +100,16 @@ def standings(trials: Sequence[TrialSummary], maximize: bool) -> list[Standing]:
         values = tuple(run.values[0] for run in runs if run.values)
         if values:
             seconds, missing = mean(run.wall_s for run in runs), len(runs) - len(values)
-            found.append(Standing(number, runs[0].params, values, missing, mean(values), interval(values), seconds))
+            found.append(
+                PromotionResult(
+                    number, runs[0].params, values, missing, mean(values), confidence_half_width(values), seconds
+                )
+            )
     return sorted(found, key=lambda one: (one.missing, -one.mean if maximize else one.mean))
 
 
-def interval(values: Sequence[float]) -> float | None:
-    """Half the width of Student's confidence interval of a mean; none for one value."""
+def confidence_half_width(values: Sequence[float]) -> float | None:
+    """Half of the width of Student's confidence interval of a mean; None for a single value."""
     from scipy.stats import t
 
     if len(values) < 2:

@@ -1,13 +1,13 @@
-"""The search of a sweep: which configuration comes next, by Optuna's samplers.
+"""The search of a sweep: proposes the next configuration with Optuna's samplers.
 
     search = Search(spec)
-    number, parameters, leaves = search.ask()          # 0: the base itself
-    search.report(number, epoch, value)                # the best so far, by the trial's own epoch
+    number, parameters, leaves = search.ask()          # 0: the base configuration
+    search.report(number, epoch, value)                # the best value so far
     search.tell(number, "stopped", values)
 
-Every configuration is sampled by a sampler of its own, whose seed comes from the sweep's and the configuration's
-number, from a study of what is known at that moment. So the next configuration depends on the results alone, and
-`rebuild` from the store is all that a sweep needs to go on as if nothing had been.
+Each configuration is drawn by a new sampler, whose seed follows from the seed of the sweep and the number of the
+configuration, from a study of the results so far. The next configuration therefore depends on the results alone, and a
+sweep is resumed by `rebuild` from the store.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ import numpy as np
 import optuna
 from threadpoolctl import threadpool_limits
 
-from tune.search.dashboard_journal import StudyFile
-from tune.search.history import Configuration, Ended, History, Run
+from tune.search.dashboard_journal import DashboardJournal
+from tune.search.history import Configuration, EndState, History, Run
 from tune.search.space import Parameters, Space
 from tune.spec.sweep_file import Sampler, SweepSpec
 from tune.store.records import Record
 from tune.store.trial_summary import TrialSummary
 
-FINITE = 20_000
-"""Configurations up to which a space without continuous dimensions is listed, to know when all have been tried."""
-_TRIES = 4  # of the sampler, before it is left to chance to find a configuration that is new
-_CHANCES = 100
+MAX_LISTED = 20_000
+"""A finite space with at most so many configurations is enumerated, so that the search ends when all were tried."""
+_SAMPLER_TRIES = 4  # of the sampler to find a new configuration, before it is drawn at random
+_RANDOM_TRIES = 100
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -41,9 +41,9 @@ class Suggestion(NamedTuple):
     """A configuration to run.
 
     Attributes:
-        number: from 0.
-        parameters: what is searched in it, by leaf.
-        leaves: every leaf of semprior's configuration.
+        number: number of the configuration, from 0.
+        parameters: the searched leaves and their values.
+        leaves: all leaves of semprior's configuration.
     """
 
     number: int
@@ -52,30 +52,30 @@ class Suggestion(NamedTuple):
 
 
 class Search:
-    """Asks and tells.
+    """Proposes configurations (`ask`) and learns from their results (`report`, `tell`).
 
     Args:
-        spec: of the sweep.
-        study_file: keeps `optuna-dashboard` informed; none: nobody.
+        spec: the sweep.
+        journal: receives the search for `optuna-dashboard`; None for no journal.
     """
 
-    def __init__(self, spec: SweepSpec, study_file: StudyFile | None = None) -> None:
+    def __init__(self, spec: SweepSpec, journal: DashboardJournal | None = None) -> None:
         self.spec = spec
         self.space = Space(spec)
         self.history = History(self.space, spec.directions)
-        self._file = study_file
+        self._journal = journal
         self._tried: dict[str, int] = {}
-        listed = self.space.all(FINITE)
+        listed = self.space.all(MAX_LISTED)
         self._listed = None if listed is None else {self.space.identity(one): one for one in listed}
 
     @property
-    def left(self) -> int:
-        """Configurations that the budget still allows."""
+    def remaining(self) -> int:
+        """Number of further configurations within the budget."""
         return self.spec.budget.trials - len(self.history.configurations)
 
     def ask(self) -> Suggestion | None:
-        """The next configuration; none where the budget is spent or every configuration has been tried."""
-        if self.left <= 0:
+        """The next configuration; None if the budget is spent or all configurations were tried."""
+        if self.remaining <= 0:
             return None
         known = self.history.configurations
         number = next(number for number in range(len(known) + 1) if number not in known)
@@ -86,68 +86,67 @@ class Search:
         if parameters is None:
             return None
         self._enter(number, parameters)
-        if self._file is not None:
-            self._file.begin(self.history, number)
+        if self._journal is not None:
+            self._journal.begin(self.history, number)
         return Suggestion(number, parameters, self.space.leaves(parameters))
 
     def report(self, number: int, epoch: int, value: float | None, run: int = 0) -> None:
-        """How far a run has come.
+        """Report an epoch of a run.
 
         Args:
-            number: of the configuration.
-            epoch: of the trial's own, from 0.
-            value: the first objective at its best evaluation so far; none before the first.
-            run: position of its seed.
+            number: number of the configuration.
+            epoch: epoch of the run, from 0.
+            value: the first objective at the best evaluation so far; None before the first evaluation.
+            run: index of the seed.
         """
         if value is None or not math.isfinite(value):
             return
         curve = self.history.configurations[number].runs[run].curve
         if epoch not in curve:
             curve[epoch] = float(value)
-            if self._file is not None:
-                self._file.report(self.history, number)
+            if self._journal is not None:
+                self._journal.report(self.history, number)
 
-    def tell(self, number: int, state: Ended, values: Sequence[float] | None, run: int = 0) -> None:
-        """How a run has ended.
+    def tell(self, number: int, state: EndState, values: Sequence[float] | None, run: int = 0) -> None:
+        """Report the end of a run.
 
         Args:
-            number: of the configuration.
-            state: ``completed``; ``stopped``, by the scheduler or on request; ``diverged``; ``failed``.
-            values: the objectives at its best evaluation; none or empty where there was none.
-            run: position of its seed.
+            number: number of the configuration.
+            state: ``completed``; ``stopped``, by the scheduler or on request; ``diverged``; or ``failed``.
+            values: the objectives at the best evaluation; None or empty without an evaluation.
+            run: index of the seed.
         """
-        known = self.history.configurations[number]
-        told = known.runs[run]
-        told.state = state
+        configuration = self.history.configurations[number]
+        ended = configuration.runs[run]
+        ended.state = state
         finite = values is not None and len(values) > 0 and all(math.isfinite(value) for value in values)
-        told.values = tuple(float(value) for value in values) if values is not None and finite else None
-        if known.ended and self._file is not None:
-            self._file.end(self.history, number)
+        ended.values = tuple(float(value) for value in values) if values is not None and finite else None
+        if configuration.ended and self._journal is not None:
+            self._journal.end(self.history, number)
 
     def rebuild(self, trials: Sequence[TrialSummary], curves: Mapping[str, Sequence[Record]]) -> None:
-        """Know what the store knows; what was known before is forgotten.
+        """Replace the history by the content of the store.
 
-        Trials that the store takes for running are taken for running: whoever runs the sweep goes on with them, or
-        tells how they ended.
+        Trials without an end in the store are running: the caller continues them, or reports their end.
 
         Args:
-            trials: of the store.
-            curves: reports of each trial, by its id.
+            trials: the trials of the store.
+            curves: the reports of each trial, by trial id.
         """
-        self.history.forget()
+        self.history.clear()
         self._tried.clear()
         for trial in sorted(trials, key=lambda trial: trial.trial):
             if trial.configuration not in self.history.configurations:
                 self._enter(trial.configuration, dict(trial.params))
             for record in curves.get(trial.trial, ()):
                 if record.kind == "report" and record.values:
-                    run = self.history.configurations[trial.configuration].runs[run_of(trial.trial)]
+                    run = self.history.configurations[trial.configuration].runs[seed_index(trial.trial)]
                     run.curve.setdefault(record.epoch, record.values[0])
             if trial.state != "running":
-                told = self.history.configurations[trial.configuration].runs[run_of(trial.trial)]
-                told.state, told.values = trial.state, tuple(trial.values) or None
-        if self._file is not None:
-            self._file.rewrite(self.history)
+                ended = self.history.configurations[trial.configuration].runs[seed_index(trial.trial)]
+                ended.state, ended.values = trial.state, tuple(trial.values) or None
+        if self._journal is not None:
+            self._journal.rewrite(self.history)
 
     def _enter(self, number: int, parameters: Mapping[str, Any]) -> None:
         runs = {run: Run() for run in range(self.spec.seeds)}
@@ -155,21 +154,21 @@ class Search:
         self._tried.setdefault(self.space.identity(parameters), number)
 
     def _sampled(self, number: int) -> Parameters | None:
-        """A configuration that was not tried; training is repeatable, and to repeat it tells nothing."""
+        """A new configuration. Training is deterministic, so that a repetition would have the same result."""
         if self._listed is not None:
             new = [parameters for name, parameters in self._listed.items() if name not in self._tried]
             if not new:
                 return None
         found: Parameters = {}
-        for attempt in range(_TRIES + _CHANCES):
+        for attempt in range(_SAMPLER_TRIES + _RANDOM_TRIES):
             seed = int(np.random.SeedSequence([self.spec.sampler.seed, number, attempt]).generate_state(1)[0])
-            if attempt < _TRIES:
+            if attempt < _SAMPLER_TRIES:
                 sampler = make_sampler(self.spec.sampler, seed)
             elif self._listed is not None:
                 return new[seed % len(new)]
             else:
                 sampler = optuna.samplers.RandomSampler(seed)
-            with warnings.catch_warnings(), _one_thread(sampler):
+            with warnings.catch_warnings(), _single_thread(sampler):
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 found = self.space.sample(self.history.study(sampler).ask())
             if self.space.identity(found) not in self._tried:
@@ -178,16 +177,16 @@ class Search:
 
 
 def make_sampler(chosen: Sampler, seed: int) -> optuna.samplers.BaseSampler:
-    """Optuna's sampler of that name, for one configuration.
+    """Make the Optuna sampler for one configuration.
 
     Args:
-        chosen: name and settings.
-        seed: of this configuration.
+        chosen: the sampler of the sweep.
+        seed: random seed of the sampler.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         match chosen.name:
-            case "tpe":  # in groups, so that a dimension is modelled with those that are searched whenever it is
+            case "tpe":  # `group` models dimensions jointly if they are searched under the same conditions
                 return optuna.samplers.TPESampler(
                     n_startup_trials=chosen.startup, multivariate=True, group=True, constant_liar=True, seed=seed
                 )
@@ -203,17 +202,17 @@ def make_sampler(chosen: Sampler, seed: int) -> optuna.samplers.BaseSampler:
                 return optuna.samplers.RandomSampler(seed=seed)
 
 
-def _one_thread(sampler: optuna.samplers.BaseSampler) -> contextlib.AbstractContextManager[Any]:
-    """For a sampler that computes: on a machine that trains, threads wait for each other longer than they work."""
-    heavy = isinstance(sampler, optuna.samplers.GPSampler)
-    return threadpool_limits(1) if heavy else contextlib.nullcontext()
+def _single_thread(sampler: optuna.samplers.BaseSampler) -> contextlib.AbstractContextManager[Any]:
+    """Limit a compute-intensive sampler to one thread, because threads wait for cores on a machine that trains."""
+    intensive = isinstance(sampler, optuna.samplers.GPSampler)
+    return threadpool_limits(1) if intensive else contextlib.nullcontext()
 
 
 def trial_ids(number: int, seeds: int) -> list[str]:
-    """Ids of the runs of a configuration: ``0007``, or ``0007.0``, ``0007.1`` ... where there are several."""
+    """The trial ids of the runs of a configuration: ``0007``, or ``0007.0``, ``0007.1``, ... with several seeds."""
     return [f"{number:04d}"] if seeds == 1 else [f"{number:04d}.{run}" for run in range(seeds)]
 
 
-def run_of(trial: str) -> int:
-    """The position of a trial's seed, from its id."""
+def seed_index(trial: str) -> int:
+    """The index of a trial's seed, from its id."""
     return int(trial.partition(".")[2] or 0)

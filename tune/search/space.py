@@ -1,9 +1,9 @@
-"""Search dimensions as Optuna's distributions, define-by-run, and back to leaves of semprior's configuration.
+"""The search space: converts between leaves of semprior's configuration and Optuna's parameters (define-by-run).
 
-A configuration is known by its *parameters*: the leaves that are searched in it, with the values semprior takes,
-``{"clusters.count": 37, "scam.stages": [1, 3], "scam.scale": 0.2}``. A leaf whose condition does not hold is not among
-them and keeps its value in the base. Optuna sees the same parameters as numbers and choices; ``scam.stages`` as one
-switch a stage, ``scam.stages[1]``, ``scam.stages[2]`` ..., of the detector at hand.
+The *parameters* of a configuration are the leaves that are searched in it, with semprior's values:
+``{"clusters.count": 37, "scam.stages": [1, 3], "scam.scale": 0.2}``. A leaf whose condition does not hold is not a
+parameter and keeps its base value. Optuna represents the parameters as numbers and choices, and ``scam.stages`` as one
+switch per stage of the configuration's detector: ``scam.stages[1]``, ``scam.stages[2]``, ...
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from optuna.distributions import (
 )
 
 from semprior.config.schema import Config, flatten, unflatten
-from semprior.models.detector import DetectorSpec, detector_spec
+from semprior.models.published import DetectorTraits, detector_traits
 from semprior.models.stages import placed_stages
 from tune.spec.dimensions import STAGES, Dimension, sorted_dimensions
 from tune.spec.sweep_file import SweepSpec
@@ -30,8 +30,8 @@ from tune.spec.sweep_file import SweepSpec
 Parameters = dict[str, Any]
 
 
-class Suggests(Protocol):
-    """What `Space.sample` needs of an Optuna trial."""
+class SuggestingTrial(Protocol):
+    """The methods of an Optuna trial that `Space.sample` uses."""
 
     def suggest_float(self, name: str, low: float, high: float, *, step: float | None, log: bool) -> float: ...
 
@@ -41,10 +41,10 @@ class Suggests(Protocol):
 
 
 class Space:
-    """The dimensions of a sweep.
+    """The search space of a sweep.
 
     Args:
-        spec: of the sweep.
+        spec: the sweep.
     """
 
     def __init__(self, spec: SweepSpec) -> None:
@@ -52,29 +52,31 @@ class Space:
         self.order = sorted_dimensions(spec.search)
         self.base = flatten(spec.base_config())
         searched = spec.search["detector"].values if "detector" in spec.search else None
-        self._detectors = {name: detector_spec(name) for name in searched or (self.base["detector"],)}
+        self._detectors = {name: detector_traits(name) for name in searched or (self.base["detector"],)}
 
-    def sample(self, trial: Suggests) -> Parameters:
-        """The parameters that an Optuna trial suggests."""
+    def sample(self, trial: SuggestingTrial) -> Parameters:
+        """Sample parameters with an Optuna trial."""
         found: Parameters = {}
         for key in self.order:
             if not self._active(key, found):
                 continue
-            values = {}
+            values: dict[str, Any] = {}
             for name, distribution in self._distributions(key, found).items():
                 if isinstance(distribution, IntDistribution):
-                    low, high, step = distribution.low, distribution.high, distribution.step
-                    values[name] = trial.suggest_int(name, low, high, step=step, log=distribution.log)
+                    values[name] = trial.suggest_int(
+                        name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
+                    )
                 elif isinstance(distribution, FloatDistribution):
-                    low, high = distribution.low, distribution.high
-                    values[name] = trial.suggest_float(name, low, high, step=distribution.step, log=distribution.log)
+                    values[name] = trial.suggest_float(
+                        name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
+                    )
                 elif isinstance(distribution, CategoricalDistribution):
                     values[name] = trial.suggest_categorical(name, distribution.choices)
             found[key] = self._decoded(key, values, found)
         return found
 
     def base_parameters(self) -> Parameters:
-        """Those of the base: its own values of the dimensions that are searched in it, in their ranges or not."""
+        """The parameters of the base configuration, which may be outside of the searched ranges."""
         found: Parameters = {}
         for key in self.order:
             if self._active(key, found):
@@ -82,7 +84,7 @@ class Space:
         return found
 
     def leaves(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Every leaf of the configuration with these parameters, flat."""
+        """All leaves of the configuration with these parameters, by flat keys."""
         return flatten(self.config(parameters))
 
     def config(self, parameters: Mapping[str, Any]) -> Config:
@@ -90,23 +92,23 @@ class Space:
         return unflatten({**self.base, **parameters}, "sweep")
 
     def identity(self, parameters: Mapping[str, Any]) -> str:
-        """Equal for parameters that make the same configuration."""
+        """A text that is equal for parameters of equal configurations."""
         leaves = {**self.base, **parameters}
         leaves[STAGES] = placed_stages(leaves[STAGES], self._stages(parameters))
         numbers = {k: float(v) for k, v in leaves.items() if isinstance(v, int | float) and not isinstance(v, bool)}
         return json.dumps({**leaves, **numbers})
 
     def encoded(self, parameters: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, BaseDistribution], bool]:
-        """Parameters as Optuna has them.
+        """Convert parameters to Optuna's.
 
-        Those of the base may lie outside of what is searched. A number is then taken to the nearest end of its range,
-        null as what it stands for, and a choice that is not among the values is left out.
+        The parameters of the base may be outside of the search space. Numbers are then clipped to their range, null is
+        replaced by the detector's published value, and choices that are not searched are left out.
 
         Args:
-            parameters: of a configuration.
+            parameters: the parameters of a configuration.
 
         Returns:
-            Values and distributions by Optuna's names, and whether they are the parameters exactly.
+            The values and distributions by Optuna's names, and whether they represent the parameters exactly.
         """
         values: dict[str, Any] = {}
         distributions: dict[str, BaseDistribution] = {}
@@ -117,7 +119,7 @@ class Space:
             given = parameters[key]
             for name, distribution in self._distributions(key, parameters).items():
                 value = self._encoded(key, name, given, distribution, parameters)
-                if value is _NOWHERE:
+                if value is _NOT_ENCODABLE:
                     exact = False
                     continue
                 values[name], distributions[name] = value, distribution
@@ -125,8 +127,8 @@ class Space:
         return values, distributions, exact
 
     def all(self, limit: int) -> list[Parameters] | None:
-        """Every configuration of a finite space; none where it is not finite, or larger than `limit`."""
-        if not all(dimension.listed for dimension in self.dimensions.values()):
+        """The parameters of all configurations; None if there are more than `limit` of them."""
+        if not all(dimension.is_finite for dimension in self.dimensions.values()):
             return None
         found = list(itertools.islice(self._walk(0, {}), limit + 1))
         return found if len(found) <= limit else None
@@ -140,12 +142,12 @@ class Space:
             yield from self._walk(position + 1, above)
             return
         distributions = self._distributions(key, above)
-        for choice in itertools.product(*(_listed(distribution) for distribution in distributions.values())):
+        for choice in itertools.product(*(_all_values(distribution) for distribution in distributions.values())):
             value = self._decoded(key, dict(zip(distributions, choice, strict=True)), above)
             yield from self._walk(position + 1, {**above, key: value})
 
     def _active(self, key: str, chosen: Mapping[str, Any]) -> bool:
-        """Whether a dimension is searched, given the parameters of those before it."""
+        """Whether a dimension is searched, given the parameters of the dimensions before it."""
         for other, wanted in self.dimensions[key].when.items():
             if other in self.dimensions and other not in chosen:
                 return False
@@ -165,27 +167,27 @@ class Space:
     def _stages(self, chosen: Mapping[str, Any]) -> int:
         return len(self._detector(chosen).stages)
 
-    def _detector(self, chosen: Mapping[str, Any]) -> DetectorSpec:
+    def _detector(self, chosen: Mapping[str, Any]) -> DetectorTraits:
         name = chosen.get("detector", self.base["detector"])
-        return self._detectors.get(name) or detector_spec(name)  # the base's own may not be among those searched
+        return self._detectors.get(name) or detector_traits(name)  # the base's detector need not be searched
 
     def _switched(self, key: str, chosen: Mapping[str, Any]) -> tuple[int, ...]:
-        """The stages, from 1, that have a switch."""
+        """The stages, counted from 1, that have a switch."""
         subset = self.dimensions[key].subset
         return tuple(range(1, self._stages(chosen) + 1)) if subset == "all" else tuple(sorted(subset or ()))
 
     def _distributions(self, key: str, chosen: Mapping[str, Any]) -> dict[str, BaseDistribution]:
         dimension = self.dimensions[key]
-        if dimension.whole is not None:
-            return {key: IntDistribution(*dimension.whole, log=dimension.log, step=int(dimension.step or 1))}
-        if dimension.real is not None:
-            return {key: FloatDistribution(*dimension.real, log=dimension.log, step=dimension.step)}
+        if dimension.int_range is not None:
+            return {key: IntDistribution(*dimension.int_range, log=dimension.log, step=int(dimension.step or 1))}
+        if dimension.float_range is not None:
+            return {key: FloatDistribution(*dimension.float_range, log=dimension.log, step=dimension.step)}
         if dimension.values is not None:
             return {key: CategoricalDistribution([_choice(value) for value in dimension.values])}
         return {f"{key}[{stage}]": CategoricalDistribution([False, True]) for stage in self._switched(key, chosen)}
 
     def _decoded(self, key: str, values: Mapping[str, Any], chosen: Mapping[str, Any]) -> Any:  # noqa: ANN401
-        """The leaf's value from Optuna's."""
+        """Convert Optuna's values to the value of a leaf."""
         dimension = self.dimensions[key]
         if dimension.values is not None:
             of_choice = {_choice(value): value for value in dimension.values}
@@ -196,15 +198,15 @@ class Space:
         placed = [stage for stage in self._switched(key, chosen) if values[f"{key}[{stage}]"]]
         return "none" if not placed else "all" if len(placed) == self._stages(chosen) else placed
 
-    def _encoded(  # noqa: ANN202
+    def _encoded(
         self,
         key: str,
         name: str,
-        given: Any,  # noqa: ANN401
+        given: Any,  # noqa: ANN401  # the value of any leaf
         distribution: BaseDistribution,
         chosen: Mapping[str, Any],
-    ):
-        """Optuna's value of the leaf's, or the nearest."""
+    ) -> Any:  # noqa: ANN401  # a value of any distribution
+        """Convert the value of a leaf to Optuna's, or to the nearest one; `_NOT_ENCODABLE` if there is none."""
         if self.dimensions[key].subset is not None:
             placed = placed_stages(given, self._stages(chosen))
             return int(name[len(key) + 1 : -1]) - 1 in placed
@@ -213,9 +215,9 @@ class Space:
             given = {"scam.scale": published.scam_scale, "optim.rate": published.learning_rate}.get(key)
         if isinstance(distribution, CategoricalDistribution):
             choice = _choice(tuple(given) if isinstance(given, list) else given)
-            return choice if choice in distribution.choices else _NOWHERE
+            return choice if choice in distribution.choices else _NOT_ENCODABLE
         if given is None or not isinstance(distribution, IntDistribution | FloatDistribution):
-            return _NOWHERE
+            return _NOT_ENCODABLE
         value = min(max(given, distribution.low), distribution.high)
         if distribution.step is not None:
             value = _step(distribution, round((value - distribution.low) / distribution.step))
@@ -229,23 +231,24 @@ class Space:
         if key == STAGES:
             count = self._stages(chosen)
             return placed_stages(decoded, count) == placed_stages(given, count)
-        return decoded == given
+        return bool(decoded == given)
 
 
-_NOWHERE = object()
+_NOT_ENCODABLE = object()
 
 
 def _choice(value: Any) -> Any:  # noqa: ANN401
-    """A choice as Optuna takes it: lists as text."""
+    """Convert a choice to one that Optuna accepts: lists become text."""
     return json.dumps(value) if isinstance(value, tuple) else value
 
 
 def _step(distribution: IntDistribution | FloatDistribution, index: int) -> float:
-    """A value of a range with a step, to the digits that both are written with."""
+    """A value of a stepped range, without rounding errors."""
     return float(Decimal(str(distribution.low)) + index * Decimal(str(distribution.step)))
 
 
-def _listed(distribution: BaseDistribution) -> list[Any]:
+def _all_values(distribution: BaseDistribution) -> list[Any]:
+    """All values of a finite distribution."""
     if isinstance(distribution, CategoricalDistribution):
         return list(distribution.choices)
     if isinstance(distribution, IntDistribution):
@@ -253,4 +256,4 @@ def _listed(distribution: BaseDistribution) -> list[Any]:
     if isinstance(distribution, FloatDistribution) and distribution.step is not None:
         count = round((distribution.high - distribution.low) / distribution.step) + 1
         return [_step(distribution, index) for index in range(count)]
-    raise ValueError(f"{distribution} is not a list")
+    raise ValueError(f"{distribution} is infinite")

@@ -23,7 +23,7 @@ from semprior.io.storage import Storage
 from semprior.reporting.terminal import complain, show_what_can_be_shown
 from tune.monitor.exception_text import told
 from tune.monitor.heartbeat import Heart, StopRequested
-from tune.store.compaction import compacting
+from tune.store.compaction import compact_in_background
 from tune.store.sweeps import driver_log, open_sweep
 
 
@@ -54,7 +54,7 @@ def drive(uri: str, generation: int, local: bool, attached: bool, log: Path | No
 
             with local_ray() if local else _ray_of_the_job():
                 _ask_on_signals(heart)  # Ray's own handlers, set at its start, would kill the trials' last checkpoints
-                with compacting(sweep.storage, lambda text: complain("semprior-tune", text)):
+                with compact_in_background(sweep.storage, lambda text: complain("semprior-tune", text)):
                     done = run_sweep(sweep.spec, uri, generation, stop=StopRequested(heart))
         except UserError:
             raise

@@ -9,9 +9,16 @@ from collections.abc import Collection
 from semprior.errors import SettingError, StorageError, UserError
 from tune.monitor.exception_text import LONGEST, mark, told, without_what_changes
 from tune.store.checkpoints import SupersededError
-from tune.store.faults import Fault, Kind
+from tune.store.faults import Fault, FaultKind
 
-_TELLING = (Kind.SUPERSEDED, Kind.SHARED, Kind.OWN, Kind.STORAGE, Kind.MEMORY, Kind.PREEMPTED)
+_TELLING = (
+    FaultKind.SUPERSEDED,
+    FaultKind.SHARED,
+    FaultKind.OWN,
+    FaultKind.STORAGE,
+    FaultKind.MEMORY,
+    FaultKind.PREEMPTED,
+)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _MEMORY = (
     *("out of memory", "can't allocate memory"),  # PyTorch's words on accelerators, and on the CPU
@@ -47,7 +54,7 @@ def fault_of(error: BaseException, searched: Collection[str] = ()) -> Fault:
     from ray.train.v2.api.exceptions import ControllerError, PreemptionError
 
     if isinstance(error, PreemptionError):
-        return Fault(Kind.PREEMPTED, "its machine was taken away")
+        return Fault(FaultKind.PREEMPTED, "its machine was taken away")
     if isinstance(error, ControllerError):
         return _fault(error.controller_failure, searched)
     if not isinstance(error, WorkerGroupError):
@@ -56,7 +63,7 @@ def fault_of(error: BaseException, searched: Collection[str] = ()) -> Fault:
     # where one worker fails others lose their connection to it: the reason is that of the most telling one
     telling = [fault for kind in _TELLING for fault in faults if fault.kind is kind]
     died = [fault for fault in faults if fault.reason.startswith(_DIED)]
-    raised = [fault for fault in faults if fault.kind is Kind.ERROR]
+    raised = [fault for fault in faults if fault.kind is FaultKind.ERROR]
     return (telling or died or raised or faults)[0]
 
 
@@ -80,34 +87,34 @@ def _fault(error: BaseException, searched: Collection[str]) -> Fault:
     if isinstance(error, UserError):
         return Fault(_of_user(error, searched), text, without_what_changes(text))
     if isinstance(error, OSError) and error.errno in _FULL:
-        return Fault(Kind.STORAGE, text)
+        return Fault(FaultKind.STORAGE, text)
     if isinstance(error, SupersededError):
-        return Fault(Kind.SUPERSEDED, text)
+        return Fault(FaultKind.SUPERSEDED, text)
     if isinstance(error, RayActorError):
         if error.preempted:
-            return Fault(Kind.PREEMPTED, "its machine was taken away")
+            return Fault(FaultKind.PREEMPTED, "its machine was taken away")
         if "low on memory" not in text:
-            return Fault(Kind.WORKER, f"{_DIED}{_essence(text)}"[:LONGEST], log=log)
+            return Fault(FaultKind.WORKER, f"{_DIED}{_essence(text)}"[:LONGEST], log=log)
     if isinstance(error, OutOfMemoryError | RayActorError | MemoryError) or any(
         words in text.lower() for words in _MEMORY
     ):
-        return Fault(Kind.MEMORY, f"out of memory: {text}"[:LONGEST], log=log)
+        return Fault(FaultKind.MEMORY, f"out of memory: {text}"[:LONGEST], log=log)
     lost = isinstance(error, ConnectionError | TimeoutError | RayError | RayTrainError) or any(
         kind.__name__ == "DistError"
         for kind in type(error).__mro__  # PyTorch's, which need not be imported here
     )
     if lost or any(words in text.lower() for words in _CONNECTION):
-        return Fault(Kind.WORKER, told(error), log=log)
-    return Fault(Kind.ERROR, told(error), mark(error), log=log)
+        return Fault(FaultKind.WORKER, told(error), log=log)
+    return Fault(FaultKind.ERROR, told(error), mark(error), log=log)
 
 
-def _of_user(error: UserError, searched: Collection[str]) -> Kind:
+def _of_user(error: UserError, searched: Collection[str]) -> FaultKind:
     if isinstance(error, StorageError):
-        return Kind.STORAGE
+        return FaultKind.STORAGE
     if isinstance(error, CannotGoOnError):
-        return Kind.OWN
+        return FaultKind.OWN
     own = isinstance(error, SettingError) and any(key in searched for key in error.keys)
-    return Kind.OWN if own else Kind.SHARED
+    return FaultKind.OWN if own else FaultKind.SHARED
 
 
 def _essence(text: str) -> str:

@@ -24,9 +24,9 @@ from semprior.errors import UserError
 from semprior.io.storage import Storage
 from tune.launch.resources import cluster_nodes, concurrency
 from tune.monitor.heartbeat import hours_before
-from tune.search.dashboard_journal import StudyFile
-from tune.search.early_stopping import feed, make_scheduler
-from tune.search.search import Search, run_of, trial_ids
+from tune.search.dashboard_journal import DashboardJournal
+from tune.search.early_stopping import make_scheduler, replay_curves
+from tune.search.search import Search, seed_index, trial_ids
 from tune.session.attempt_spec import Order
 from tune.session.end_trial import begin_again, end_trial
 from tune.session.ray_kv import holders, reclaim
@@ -169,7 +169,7 @@ class Past:
             trial: [(r.epoch, r.values[0] if r.values else None) for r in curve] for trial, curve in self.curves.items()
         }
         running = {trial for trial, known in self.trials.items() if known.state == "running"}
-        feed(made, {trial: curve[:-1] if trial in running else curve for trial, curve in told.items()})
+        replay_curves(made, {trial: curve[:-1] if trial in running else curve for trial, curve in told.items()})
         return made
 
     def order(self, trial: str, number: int, leaves: Mapping[str, Any], parameters: Mapping[str, Any]) -> Order:
@@ -180,7 +180,7 @@ class Past:
             data=spec.data,
             trial=trial,
             configuration=number,
-            leaves={**leaves, "seed": int(leaves["seed"]) + run_of(trial)},
+            leaves={**leaves, "seed": int(leaves["seed"]) + seed_index(trial)},
             params=dict(parameters),
             objectives=tuple(spec.objective),
             attempt=0,
@@ -206,8 +206,8 @@ class Past:
         return brief
 
 
-def _study_file(storage: Storage, name: str) -> StudyFile | None:
-    return StudyFile(storage.local / STUDY, name) if storage.local is not None else None
+def _study_file(storage: Storage, name: str) -> DashboardJournal | None:
+    return DashboardJournal(storage.local / STUDY, name) if storage.local is not None else None
 
 
 class Halt(Stopper):

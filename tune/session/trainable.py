@@ -18,7 +18,7 @@ from tune.session.attempt_spec import Hire, Known, Order, Take, Workers
 from tune.session.end_trial import end_trial, record_fault
 from tune.session.failures import fault_of
 from tune.session.ray_kv import Lease
-from tune.store.faults import Fault, Kind, ending_in_words, may_try_again
+from tune.store.faults import Fault, FaultKind, ending_in_words, may_try_again
 from tune.store.records import Record
 from tune.store.results_store import patient_store
 
@@ -155,7 +155,7 @@ class Attempts:
             fault = self._attempt(order)
             if fault is None:
                 continue
-            if fault.kind is Kind.SUPERSEDED:
+            if fault.kind is FaultKind.SUPERSEDED:
                 return {"done": True, "left": f"{fault.reason}; another driver runs this sweep"}
             faults.append(self._recorded(order, fault))
             if left := self._left():
@@ -172,7 +172,7 @@ class Attempts:
         """Log and record what an attempt broke off by, unless that was the storage."""
         from tune.session.trial_log import TrialFiles  # here: it takes seconds that few trials need
 
-        if fault.kind is Kind.STORAGE:
+        if fault.kind is FaultKind.STORAGE:
             return fault
         files = TrialFiles(open_storage(order.uri), order.trial, order.attempt, writes=True)
         files.say(f"attempt {order.attempt} broke off: {fault.reason}" + (f"\n{fault.log}" if fault.log else ""))
@@ -196,7 +196,7 @@ class Attempts:
         tried = max(told, len(faults))  # the store has none that it could not be told of
         if may_try_again(faults, tried, self.brief.retries):
             return False
-        if faults and faults[-1].kind is Kind.STORAGE:
+        if faults and faults[-1].kind is FaultKind.STORAGE:
             raise StorageError(faults[-1].reason)
         reason = faults[-1].reason if faults else "its process died"
         times = f" (after {tried} attempts)" if tried > 1 else ""

@@ -18,7 +18,7 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.search import SearchAlgorithm
 
 from semprior.errors import UserError
-from tune.search.search import Search, run_of, trial_ids
+from tune.search.search import Search, seed_index, trial_ids
 from tune.session.attempt_spec import Order
 from tune.session.end_trial import end_trial
 from tune.session.trainable import Brief
@@ -84,7 +84,7 @@ class Proposals(SearchAlgorithm):
 
     def is_finished(self) -> bool:
         """Whether no trial will be begun any more."""
-        return bool(self.closed) or (not self.waiting and (self._exhausted or self.search.left <= 0))
+        return bool(self.closed) or (not self.waiting and (self._exhausted or self.search.remaining <= 0))
 
     def set_finished(self) -> None:
         """Tune ends the session."""
@@ -137,7 +137,7 @@ class Proposals(SearchAlgorithm):
         except UserError as fault:
             self.break_off(str(fault))
             return
-        self.search.tell(order.configuration, end.state, end.values, run_of(trial_id))
+        self.search.tell(order.configuration, end.state, end.values, seed_index(trial_id))
 
     def _reason(self, trial_id: str, result: dict[str, Any], error: bool) -> tuple[State, str]:
         if error:
@@ -154,7 +154,7 @@ class Proposals(SearchAlgorithm):
         if "epoch" in result:
             order = self.live.get(trial_id)
             number = order.configuration if order else int(trial_id.partition(".")[0])
-            self.search.report(number, int(result["epoch"]), result.get("value"), run_of(trial_id))
+            self.search.report(number, int(result["epoch"]), result.get("value"), seed_index(trial_id))
 
     def _tune_trial(self, order: Order) -> TuneTrial:
         if self._experiment is None:

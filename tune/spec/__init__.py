@@ -1,4 +1,4 @@
-"""A sweep file, read and checked.
+"""Sweep files: reading them, checking them, and the search dimensions that they define.
 
-Imports `semprior`.
+May import `semprior`, and no other room of `tune`.
 """

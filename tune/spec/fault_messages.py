@@ -1,4 +1,4 @@
-"""Faults of a sweep file as one line: file, line, key, and what was expected."""
+"""Validation errors of a sweep file as one line that names the file, the line, the key and what was expected."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from tune.spec.yaml_document import Document, Place
+from tune.spec.yaml_document import Document, KeyPath
 
 _EXPECTED = {
     "int_type": "a whole number",
@@ -29,115 +29,115 @@ _EXPECTED = {
     "model_type": "keys and values",
     "model_attributes_type": "keys and values",
 }
-"""What was expected, by the kind of pydantic's error."""
+"""What was expected, by pydantic's error type."""
 
 
-class KeyFault(ValueError):
-    """A fault at a place that pydantic does not know of by itself.
+class LocatedError(ValueError):
+    """A validation error of a key that pydantic would not name by itself.
 
     Args:
-        place: of the fault, from the top of the file.
+        path: path of the key from the top of the file.
         text: what was expected.
     """
 
-    def __init__(self, place: Place, text: str) -> None:
+    def __init__(self, path: KeyPath, text: str) -> None:
         super().__init__(text)
-        self.place = place
+        self.path = path
 
     @classmethod
-    def unknown(cls, above: Place, key: str, known: Iterable[str], what: str) -> KeyFault:
-        """A key that there is not."""
-        return cls((*above, key), f"expected {what}{nearest(key, known)}")
+    def unknown(cls, parent: KeyPath, key: str, known: Iterable[str], what: str) -> LocatedError:
+        """The error of an unknown key of the section at `parent`."""
+        return cls((*parent, key), f"expected {what}{suggestion(key, known)}")
 
 
-def nearest(key: str, known: Iterable[str]) -> str:
-    """The known key that was perhaps meant, or all of them."""
+def suggestion(key: str, known: Iterable[str]) -> str:
+    """A hint that names the most similar known key, or all known keys if none is similar."""
     known = list(known)
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     return f"; did you mean '{close[0]}'?" if close else f"; there are {', '.join(known)}"
 
 
-def first_fault(error: ValidationError, document: Document, model: type[BaseModel]) -> str:
-    """The fault that stands first in the file, as one line.
+def first_error(error: ValidationError, document: Document, model: type[BaseModel]) -> str:
+    """The first error in the order of the file, as one line.
 
     Args:
-        error: pydantic's.
-        document: what was read.
-        model: what it was to be.
+        error: pydantic's validation error.
+        document: the document that was validated.
+        model: the model that it was validated against.
     """
-    faults = [_fault(dict(details), model) for details in error.errors(include_url=False)]
-    first = min(faults, key=lambda fault: (fault.missing, _line(document, fault.place)))
-    # a value that could be one of several things has a fault for each
-    same = [fault for fault in faults if fault.place == first.place and fault.given == first.given]
-    text = " or ".join(dict.fromkeys(fault.text for fault in same)) if first.given is not None else first.text
-    text = text if first.given is None else f"expected {text}, not {first.given}"
-    key = ": ".join(str(part) for part in first.place)
-    return f"{document.at(first.place)}: {key}: {text}" if key else f"{document.at(())}: {text}"
+    problems = [_problem(dict(details), model) for details in error.errors(include_url=False)]
+    first = min(problems, key=lambda problem: (problem.missing, _line(document, problem.path)))
+    text = first.text
+    if first.given is not None:
+        # pydantic reports one error for each type that a value could have had
+        same = [problem.text for problem in problems if (problem.path, problem.given) == (first.path, first.given)]
+        text = f"expected {' or '.join(dict.fromkeys(same))}, not {first.given}"
+    key = ": ".join(str(part) for part in first.path)
+    return f"{document.location(first.path)}: {key}: {text}" if key else f"{document.location(())}: {text}"
 
 
 @dataclass(frozen=True)
-class _Fault:
-    """A place and what is wrong there; where a value was given, the text is what was expected instead."""
+class _Problem:
+    """An invalid key. `text` is a complete message, or only what was expected if an invalid value was `given`."""
 
-    place: Place
+    path: KeyPath
     text: str
     given: str | None = None
     missing: bool = False
 
 
-def _line(document: Document, place: Place) -> tuple[int, int]:
-    for end in range(len(place), -1, -1):
-        if place[:end] in document.lines:
-            return document.lines[place[:end]], len(place)
+def _line(document: Document, path: KeyPath) -> tuple[int, int]:
+    for length in range(len(path), -1, -1):
+        if path[:length] in document.lines:
+            return document.lines[path[:length]], len(path)
     return 0, 0
 
 
-def _fault(details: dict[str, Any], model: type[BaseModel]) -> _Fault:
-    place, parent = _real_place(tuple(details["loc"]), model)
+def _problem(details: dict[str, Any], model: type[BaseModel]) -> _Problem:
+    path, parent = _key_path(tuple(details["loc"]), model)
     kind, context = details["type"], details.get("ctx", {})
     if kind == "value_error":
         raised = context["error"]
-        return _Fault(raised.place if isinstance(raised, KeyFault) else place, str(raised))
+        return _Problem(raised.path if isinstance(raised, LocatedError) else path, str(raised))
     if kind == "missing":
-        return _Fault(place[:-1], f"expected the key '{place[-1]}'", missing=True)
+        return _Problem(path[:-1], f"expected the key '{path[-1]}'", missing=True)
     given = json.dumps(details["input"], default=str)
     if kind == "extra_forbidden":
         names = [field.alias or name for name, field in parent.model_fields.items()] if parent else []
-        return _Fault(place, f"unknown key{nearest(str(place[-1]), names)}")
+        return _Problem(path, f"unknown key{suggestion(str(path[-1]), names)}")
     if kind == "literal_error":
-        return _Fault(place, context["expected"].replace("'", ""), given)
+        return _Problem(path, context["expected"].replace("'", ""), given)
     if kind in ("too_short", "too_long"):
-        return _Fault(place, "a list of 2, [low, high]", given)
+        return _Problem(path, "a list of 2, [low, high]", given)
     for name, words in {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}.items():
         if name in context:
-            return _Fault(place, f"a number {words} {context[name]:g}", given)
-    return _Fault(place, _EXPECTED.get(kind, details["msg"]), given)
+            return _Problem(path, f"a number {words} {context[name]:g}", given)
+    return _Problem(path, _EXPECTED.get(kind, details["msg"]), given)
 
 
-def _real_place(loc: tuple[str | int, ...], model: type[BaseModel]) -> tuple[Place, type[BaseModel] | None]:
-    """The place without the names that pydantic gives to the members of a union, and the part that holds it."""
-    place: list[str | int] = []
-    inside: Any = model
+def _key_path(loc: tuple[str | int, ...], model: type[BaseModel]) -> tuple[KeyPath, type[BaseModel] | None]:
+    """The path of a key without pydantic's names of the members of a union, and the model of its section."""
+    path: list[str | int] = []
+    hint: Any = model
     parent: type[BaseModel] | None = None
     for part in loc:
-        fields = {f.alias or n: f.annotation for n, f in inside.model_fields.items()} if _is_part(inside) else None
-        if fields is not None:
-            parent = inside
-            place.append(part)
-            inside = fields.get(str(part))
+        if _is_model(hint):
+            parent = hint
+            path.append(part)
+            hint = {f.alias or name: f.annotation for name, f in hint.model_fields.items()}.get(str(part))
         elif isinstance(part, int):
-            place.append(part)
-        elif _mapped(inside) is not None:
-            place.append(part)
-            inside = _mapped(inside)
-    return tuple(place), parent
+            path.append(part)
+        elif _value_type(hint) is not None:
+            path.append(part)
+            hint = _value_type(hint)
+    return tuple(path), parent
 
 
-def _is_part(hint: Any) -> bool:  # noqa: ANN401
+def _is_model(hint: object) -> bool:
     return isinstance(hint, type) and issubclass(hint, BaseModel)
 
 
-def _mapped(hint: Any) -> Any:  # noqa: ANN401
-    """What a mapping's values are; none for anything else."""
+def _value_type(hint: Any) -> Any:  # noqa: ANN401  # type hints have no common type
+    """The type of a mapping's values; None if the hint is not a mapping."""
     arguments = typing.get_args(hint)
     return arguments[1] if len(arguments) == 2 and hasattr(typing.get_origin(hint), "keys") else None

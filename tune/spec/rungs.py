@@ -1,21 +1,17 @@
-"""When a trial may first be judged."""
+"""The first rung: the earliest epoch at which early stopping may judge a trial."""
 
 from __future__ import annotations
 
-from semprior.config.epochs import is_due, share_of
+from semprior.config.epochs import evolution_due, is_due, share_of
 from semprior.config.schema import Config
-from semprior.labels.evolve import evolution_due
 
 
 def first_rung(config: Config) -> int:
-    """The earliest rung: the first epoch, from 0, whose evaluation saw what the method does beyond plain training.
+    """The earliest possible rung, an epoch counted from 0.
 
-    Before the first evolution of the labels and the first outer pass all configurations look alike, and stopping
-    would choose by the seed. The rung is the first evaluated epoch in or before which both have happened; what the
-    configuration switches off is not waited for.
-
-    Args:
-        config: of the trial.
+    Before the first evolution of the labels and the first outer pass, all configurations train alike, and early
+    stopping would select by the seed. The rung is the first evaluated epoch by which both have happened. Whichever of
+    them the configuration switches off is not waited for.
     """
     labels, outer, select, epochs = config.labels, config.outer, config.select, config.epochs
     evolve_start, evaluate_start = share_of(labels.evolve_after, epochs), share_of(select.after, epochs)
@@ -28,14 +24,11 @@ def first_rung(config: Config) -> int:
     return epochs - 1
 
 
-def usual_rung(config: Config) -> int:
-    """The first rung unless a sweep says otherwise: an evaluation in the second half of a run, `first_rung` or later.
+def default_rung(config: Config) -> int:
+    """The default first rung: the first evaluation in the second half of a run that is not before `first_rung`.
 
-    On real runs the best so far at a quarter of the epochs hardly ranks trials as their ends do (Spearman 0.45), in
-    the middle it does (0.67); benchmarks/sweeps.md has what that means for a search.
-
-    Args:
-        config: of the trial.
+    In real runs, the best value after a quarter of the epochs hardly predicts the final ranking of the trials (Spearman
+    correlation 0.45), while the best value after half of them does (0.67); see benchmarks/sweeps.md.
     """
     select, epochs = config.select, config.epochs
     evaluated = share_of(select.after, epochs)

@@ -1,10 +1,10 @@
-"""A sweep file as a checked, frozen `SweepSpec` (docs/sweeps.md lists every key).
+"""Reads a sweep file into a checked, immutable `SweepSpec` (docs/sweeps.md lists every key).
 
     spec = load_sweep(Path("tune/sweeps/sirst-v1.yaml"), os.environ)
     SweepSpec.from_json(spec.to_json()) == spec
 
-What the file says of semprior's leaves is checked against semprior's own configuration, and everything that can be
-wrong before the first trial is found before the first trial: one line with file, line, key and what was expected.
+Leaves of semprior are checked against semprior's own configuration, so that errors are found before the first trial
+starts. Each error is one line with the file, the line, the key and what was expected.
 """
 
 from __future__ import annotations
@@ -21,138 +21,143 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, fi
 
 from semprior.config.schema import Config, Resolved, check_leaf, environment_leaves, leaves, resolve, variable_of
 from semprior.errors import UserError
-from tune.spec.dimensions import Dimension, Number, Part, Whole
-from tune.spec.fault_messages import KeyFault, first_fault
+from tune.spec.dimensions import Dimension, Number, SweepModel, WholeNumber
+from tune.spec.fault_messages import LocatedError, first_error
 from tune.spec.leaf_checks import check_configuration, check_leaves
 from tune.spec.rungs import first_rung
-from tune.spec.yaml_document import Document, Place, read_document
+from tune.spec.yaml_document import Document, KeyPath, read_document
 
 STORAGE_VARIABLE = "SEMPRIOR_STORAGE"
-CHOSEN_BY = {"holdout/point_score": "point_score", "holdout/iou": "holdout/iou"}
-"""The first objective, and the setting `select.by` that makes a trial choose its best epoch by the same value."""
-_BY_POINTS = ("point_score", "point_pd", "point_fa", "point_size", "point_agreement")
-_BY_MASKS = ("iou", "niou", "pd", "fa")
-METRICS = tuple(f"holdout/{who}{name}" for who in ("", "teacher/") for name in (*_BY_POINTS, *_BY_MASKS))
+SELECTION_METRICS = {"holdout/point_score": "point_score", "holdout/iou": "holdout/iou"}
+"""The possible first objectives, each with the `select.by` that makes a trial select its best epoch by it."""
+_POINT_METRICS = ("point_score", "point_pd", "point_fa", "point_size", "point_agreement")
+_MASK_METRICS = ("iou", "niou", "pd", "fa")
+OBJECTIVE_METRICS = tuple(
+    f"holdout/{model}{name}" for model in ("", "teacher/") for name in (*_POINT_METRICS, *_MASK_METRICS)
+)
+"""Metrics of the held-out images that can be objectives."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
-Above0 = Annotated[Number, Field(gt=0)]
-Count = Annotated[Whole, Field(ge=1)]
+PositiveNumber = Annotated[Number, Field(gt=0)]
+PositiveInt = Annotated[WholeNumber, Field(ge=1)]
 
 
-class Sampler(Part):
-    """Who proposes configurations: a sampler of Optuna's.
+class Sampler(SweepModel):
+    """The Optuna sampler that proposes configurations.
 
     Attributes:
-        name: its name; ``grid`` goes through all combinations of ``values:``, switches and stepped ranges.
-        seed: of all its choices.
-        startup: random configurations before ``tpe`` and ``gp`` model anything; the population of ``nsga2``.
+        name: name of the sampler; ``grid`` enumerates all combinations of ``values:``, switches and stepped ranges.
+        seed: random seed of the sampler.
+        startup: number of random configurations before ``tpe`` and ``gp`` fit a model; population size of ``nsga2``.
     """
 
     name: Literal["tpe", "random", "gp", "nsga2", "grid"] = "tpe"
-    seed: Annotated[Whole, Field(ge=0, lt=2**32)] = 0
-    startup: Annotated[Whole, Field(ge=2)] = 8
+    seed: Annotated[WholeNumber, Field(ge=0, lt=2**32)] = 0
+    startup: Annotated[WholeNumber, Field(ge=2)] = 8
 
 
-class Scheduler(Part):
-    """Who stops trials early: a scheduler of Ray Tune's, by the trial's own epoch.
+class Scheduler(SweepModel):
+    """The Ray Tune scheduler that stops trials early.
 
     Attributes:
-        name: its name.
-        factor: of asha and hyperband: one trial in `factor` goes on from each rung, to `factor` times the epochs.
-        first: the epoch, from 0, of the first decision; none is earlier than the first evaluation after an evolution of
-            the labels and an outer pass, where hyperband begins by itself; ``auto`` of the others: in the second half.
-        brackets: of hyperband: halving begins at `first`, at `first` times `factor`, and so on.
+        name: name of the scheduler.
+        factor: asha and hyperband continue one trial in `factor` at each rung, up to `factor` times the epochs.
+        first: epoch, from 0, of the first rung, not before the first evaluation after an evolution of the labels and an
+            outer pass. With ``auto``, hyperband starts there and the other schedulers in the second half of a run.
+        brackets: number of hyperband's brackets; halving starts at `first` in one, at `factor` times `first` in the
+            next, and so on.
     """
 
     name: Literal["asha", "hyperband", "median", "none"] = "asha"
     factor: Annotated[Number, Field(gt=1)] = 3
-    first: Literal["auto"] | Count = "auto"
-    brackets: Count = 3
+    first: Literal["auto"] | PositiveInt = "auto"
+    brackets: PositiveInt = 3
 
 
-class Budget(Part):
-    """What a sweep may cost.
-
-    Attributes:
-        trials: configurations, the base itself and failed ones included.
-        hours: after these no trial begins, and running ones finish their epoch; none: no limit.
-    """
-
-    trials: Count
-    hours: Above0 | None = None
-
-
-class Resources(Part):
-    """What one trial takes.
+class Budget(SweepModel):
+    """The limits of a sweep.
 
     Attributes:
-        workers: processes of data-parallel training.
-        cpus: of the trial, shared by its workers.
-        gpus: of the trial; a fraction where one worker shares a GPU with other trials, else whole ones for each worker.
+        trials: number of configurations, including the base configuration and those that fail.
+        hours: time after which no trial starts and running trials stop at the end of their epoch; None for no limit.
     """
 
-    workers: Count = 1
-    cpus: Above0 = 1
+    trials: PositiveInt
+    hours: PositiveNumber | None = None
+
+
+class Resources(SweepModel):
+    """The resources of one trial.
+
+    Attributes:
+        workers: number of processes of data-parallel training.
+        cpus: CPUs of the trial, shared by its workers.
+        gpus: GPUs of the trial: a fraction if its only worker shares a GPU with other trials, else a whole number that
+            is a multiple of `workers`.
+    """
+
+    workers: PositiveInt = 1
+    cpus: PositiveNumber = 1
     gpus: Annotated[Number, Field(ge=0)] = 0
 
     @model_validator(mode="after")
     def _whole_gpus(self) -> Self:
-        if self.workers > 1 and self.gpus % self.workers:  # NCCL refuses two workers on one GPU
-            wanted = f"0 or a whole multiple of workers, like {math.ceil(self.gpus / self.workers) * self.workers}"
-            why = ": each worker needs a GPU of its own"
-        elif self.gpus > 1 and self.gpus % 1:  # Ray shares one GPU, not several
-            wanted, why = "a number up to 1 or a whole one", ""
+        if self.workers > 1 and self.gpus % self.workers:  # NCCL does not allow two workers on one GPU
+            expected = f"0 or a whole multiple of workers, like {math.ceil(self.gpus / self.workers) * self.workers}"
+            reason = ": each worker needs a GPU of its own"
+        elif self.gpus > 1 and self.gpus % 1:  # Ray shares a single GPU only
+            expected, reason = "a number up to 1 or a whole one", ""
         else:
             return self
-        raise KeyFault(("resources", "gpus"), f"expected {wanted}, not {self.gpus:g}{why}")
+        raise LocatedError(("resources", "gpus"), f"expected {expected}, not {self.gpus:g}{reason}")
 
 
-class Failures(Part):
-    """What happens to a trial that fails.
+class Failures(SweepModel):
+    """The handling of trials that fail.
 
     Attributes:
-        retries: times it is tried again.
+        retries: number of times that a failed trial is retried.
     """
 
-    retries: Annotated[Whole, Field(ge=0)] = 2
+    retries: Annotated[WholeNumber, Field(ge=0)] = 2
 
 
-def _sound_name(name: str) -> str:
+def _check_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise ValueError("expected letters, digits, dots, dashes and underscores, 64 at most, to name a folder")
     return name
 
 
-def _absolute(address: Any) -> Any:  # noqa: ANN401
-    """A folder without its way from the current one; an address of another file system as it is."""
+def _absolute(address: object) -> object:
+    """Make the path of a local folder absolute; addresses of other file systems stay unchanged."""
     return os.path.abspath(address) if isinstance(address, str) and address and "://" not in address else address
 
 
 Address = Annotated[str, BeforeValidator(_absolute), Field(min_length=1, strict=True)]
 
 
-class SweepSpec(Part):
+class SweepSpec(SweepModel):
     """A sweep.
 
     Attributes:
-        name: of the sweep, and its id unless another is chosen.
+        name: name of the sweep, and its id unless another id is chosen.
         data: folder or address of the data set.
-        base: leaves of semprior that every trial begins with; ``preset`` names where the others come from.
+        base: leaves that are common to all trials; ``preset`` names the preset of all other leaves.
         search: dimensions by leaf.
-        configurations: in the place of a search: the leaves, beside those of `base`, of each configuration there is.
-        objective: metrics and whether each is to be large or small; the first chooses the epoch, two or more give a
-            Pareto front.
-        sampler: proposes configurations.
-        scheduler: stops trials early.
-        budget: what the sweep may cost.
-        seeds: runs of each configuration.
-        resources: what one trial takes.
-        concurrent: trials at a time; ``auto``: as many as fit.
-        failures: what happens to a trial that fails.
-        storage: folder or address that holds the sweep.
+        configurations: instead of a search, a list of configurations: leaves that differ from `base`.
+        objective: metrics, each to be maximised or minimised. The first one selects the epoch of a trial; two or more
+            give a Pareto front.
+        sampler: the sampler that proposes configurations.
+        scheduler: the scheduler that stops trials early.
+        budget: the limits of the sweep.
+        seeds: number of runs of each configuration.
+        resources: the resources of one trial.
+        concurrent: number of concurrent trials; ``auto`` for as many as the resources allow.
+        failures: the handling of trials that fail.
+        storage: folder or address of the storage that holds the sweep.
     """
 
-    name: Annotated[str, Field(strict=True), AfterValidator(_sound_name)]
+    name: Annotated[str, Field(strict=True), AfterValidator(_check_name)]
     data: Address
     base: Mapping[str, Any] = {}
     search: Mapping[str, Dimension] = {}
@@ -161,9 +166,9 @@ class SweepSpec(Part):
     sampler: Sampler = Sampler()
     scheduler: Scheduler = Scheduler()
     budget: Budget
-    seeds: Count = 1
+    seeds: PositiveInt = 1
     resources: Resources = Resources()
-    concurrent: Literal["auto"] | Count = "auto"
+    concurrent: Literal["auto"] | PositiveInt = "auto"
     failures: Failures = Failures()
     storage: Address = "./runs"
 
@@ -175,75 +180,77 @@ class SweepSpec(Part):
         return value
 
     @model_validator(mode="after")
-    def _fitting(self) -> Self:
+    def _check_consistency(self) -> Self:
         if bool(self.search) == bool(self.configurations):
             both = "either this or configurations, not both" if self.search else "one entry or more"
-            raise KeyFault(("search",), f"expected {both}")
+            raise LocatedError(("search",), f"expected {both}")
         if self.configurations and self.budget.trials != len(self.configurations):
-            raise KeyFault(("budget", "trials"), f"expected {len(self.configurations)}, as many as configurations")
+            raise LocatedError(("budget", "trials"), f"expected {len(self.configurations)}, as many as configurations")
         first, *others = self.objective
         for metric in self.objective:
-            if metric not in METRICS:
-                raise KeyFault.unknown(("objective",), metric, METRICS, "a metric of the holdout")
-        if first not in CHOSEN_BY:
-            raise KeyFault(("objective", first), f"expected {' or '.join(CHOSEN_BY)} as the first objective")
+            if metric not in OBJECTIVE_METRICS:
+                raise LocatedError.unknown(("objective",), metric, OBJECTIVE_METRICS, "a metric of the holdout")
+        if first not in SELECTION_METRICS:
+            raise LocatedError(
+                ("objective", first), f"expected {' or '.join(SELECTION_METRICS)} as the first objective"
+            )
         if self.objective[first] != "max":
-            raise KeyFault(("objective", first), f"expected max, not {self.objective[first]}")
+            raise LocatedError(("objective", first), f"expected max, not {self.objective[first]}")
         if others and self.scheduler.name != "none":
             if "scheduler" in self.model_fields_set:
-                raise KeyFault(("scheduler", "name"), f"expected none with {len(self.objective)} objectives")
+                raise LocatedError(("scheduler", "name"), f"expected none with {len(self.objective)} objectives")
             object.__setattr__(self, "scheduler", Scheduler(name="none"))
         if self.sampler.name == "grid":
             for key, dimension in self.search.items():
-                if not dimension.listed:
-                    raise KeyFault(("search", key), "expected values: or step: for the sampler grid")
+                if not dimension.is_finite:
+                    raise LocatedError(("search", key), "expected values: or step: for the sampler grid")
         return self
 
     @property
     def directions(self) -> tuple[Literal["max", "min"], ...]:
-        """Of the objectives, in their order."""
+        """The direction of each objective, in the order of the objectives."""
         return tuple(self.objective.values())
 
     @property
     def needs_masks(self) -> bool:
-        """Whether an objective can be computed only where true masks exist."""
-        return any(metric.rpartition("/")[2] in _BY_MASKS for metric in self.objective)
+        """Whether an objective can be computed only from ground-truth masks."""
+        return any(metric.rpartition("/")[2] in _MASK_METRICS for metric in self.objective)
 
     def base_settings(self) -> Resolved:
-        """The configuration that all trials begin with, configuration 0 as it is."""
-        given = {key: value for key, value in self.base.items() if key != "preset"}
-        chosen = {**given, "select.by": CHOSEN_BY[next(iter(self.objective))]}
+        """The settings of the base configuration, which is configuration 0."""
+        own = {key: value for key, value in self.base.items() if key != "preset"}
+        chosen = {**own, "select.by": SELECTION_METRICS[next(iter(self.objective))]}
         return resolve(self.base.get("preset"), flags=chosen, environment={})
 
     def base_config(self) -> Config:
-        """The configuration 0."""
+        """The base configuration, which is configuration 0."""
         return self.base_settings().config
 
     def require_masks(self, present: bool) -> None:
-        """Refuse an objective that the data set cannot give.
+        """Refuse an objective that cannot be computed on the data set.
 
         Args:
             present: whether the data set has masks of its training images.
 
         Raises:
-            UserError: an objective needs masks and there are none.
+            UserError: an objective needs masks, and there are none.
         """
         if self.needs_masks and not present:
-            metric = next(metric for metric in self.objective if metric.rpartition("/")[2] in _BY_MASKS)
+            metric = next(metric for metric in self.objective if metric.rpartition("/")[2] in _MASK_METRICS)
             raise UserError(
                 f"objective: {metric} needs true masks, and {self.data} has none; holdout/point_score needs points only"
             )
 
     def to_json(self) -> str:
-        """The sweep as JSON with the keys of a sweep file, every one written out."""
+        """The sweep as JSON with all keys of a sweep file, defaults included."""
         return self.model_dump_json(by_alias=True, indent=1)
 
     @classmethod
     def from_json(cls, text: str, source: str = "sweep.json") -> SweepSpec:
-        """The sweep that `to_json` wrote.
+        """Read and check the JSON that `to_json` wrote.
 
         Raises:
-            UserError: not JSON, or not a sweep.
+            UserError: the text is not JSON, or not a valid sweep.
         """
         try:
             content = json.loads(text)
@@ -255,15 +262,15 @@ class SweepSpec(Part):
 def load_sweep(path: Path, environment: Mapping[str, str]) -> SweepSpec:
     """Read and check a sweep file.
 
-    Relative paths count from the current folder. As for a single run, a variable like SEMPRIOR__SCAM__SCALE=0.3
-    overrides a leaf of the base, and SEMPRIOR_STORAGE the storage.
+    Relative paths are relative to the current folder. As for a single run, an environment variable such as
+    SEMPRIOR__SCAM__SCALE=0.3 overrides a leaf of the base; SEMPRIOR_STORAGE overrides the storage.
 
     Args:
-        path: of the file.
-        environment: the process's variables.
+        path: path of the file.
+        environment: the environment variables.
 
     Raises:
-        UserError: a fault; one line with file, line, key and what was expected.
+        UserError: the file is invalid.
     """
     document = read_document(path)
     content, lines = document.content, document.lines
@@ -272,31 +279,31 @@ def load_sweep(path: Path, environment: Mapping[str, str]) -> SweepSpec:
     content = {"name": path.stem, **content}
     if isinstance(content.get("base"), dict):
         content["base"] = _flat(content["base"], (), lines)
-    set_outside = environment_leaves(environment)
-    for key, value in set_outside.items():
+    overrides = environment_leaves(environment)
+    for key, value in overrides.items():
         check_leaf(key, value, "environment")
         if key in (content.get("search") or {}):
             raise UserError(
-                f"{document.at(('search', key))}: search: {key} is also set in the environment;"
+                f"{document.location(('search', key))}: search: {key} is also set in the environment;"
                 f" unset {variable_of(key)}"
             )
-    if set_outside and isinstance(content.get("base", {}), dict):
-        content["base"] = {**content.get("base", {}), **set_outside}
+    if overrides and isinstance(content.get("base", {}), dict):
+        content["base"] = {**content.get("base", {}), **overrides}
     if environment.get(STORAGE_VARIABLE):
         content["storage"] = environment[STORAGE_VARIABLE]
-    outside = {("base", key): f"environment: {variable_of(key)}" for key in set_outside}
+    outside = {("base", key): f"environment: {variable_of(key)}" for key in overrides}
     return _checked(Document(document.source, content, lines, outside))
 
 
-def _flat(tree: Mapping[str, Any], above: tuple[str, ...], lines: dict[Place, int]) -> dict[str, Any]:
-    """Nested and dotted keys are both understood, as in a run's own file; `lines` learns the dotted ones."""
+def _flat(tree: Mapping[str, Any], parent: tuple[str, ...], lines: dict[KeyPath, int]) -> dict[str, Any]:
+    """Flatten nested keys to dotted ones, and enter the lines of the dotted keys into `lines`."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
-        key = ".".join((*above, name))
+        key = ".".join((*parent, name))
         if isinstance(value, dict) and key not in leaves():
-            flat |= _flat(value, (*above, name), lines)
+            flat |= _flat(value, (*parent, name), lines)
         else:
-            lines.setdefault(("base", key), lines[("base", *above, name)])
+            lines.setdefault(("base", key), lines[("base", *parent, name)])
             flat[key] = value
     return flat
 
@@ -305,19 +312,20 @@ def _checked(document: Document) -> SweepSpec:
     try:
         spec = SweepSpec.model_validate(document.content)
     except ValidationError as error:
-        raise UserError(first_fault(error, document, SweepSpec)) from error
+        raise UserError(first_error(error, document, SweepSpec)) from error
     check_leaves(spec.base, spec.search, document)
-    for place, configuration in enumerate(spec.configurations or ()):
-        check_configuration(spec.base, configuration, place, document)
-    asked = CHOSEN_BY[next(iter(spec.objective))]
-    if spec.base.get("select.by", asked) != asked:
+    for index, configuration in enumerate(spec.configurations or ()):
+        check_configuration(spec.base, configuration, index, document)
+    expected = SELECTION_METRICS[next(iter(spec.objective))]
+    if spec.base.get("select.by", expected) != expected:
         raise UserError(
-            f"{document.at(('base', 'select.by'))}: base: select.by: expected {asked}, what the first objective chooses"
+            f"{document.location(('base', 'select.by'))}: base: select.by: expected {expected}, because of the first"
+            " objective"
         )
     first, config = spec.scheduler.first, spec.base_config()
     if first != "auto" and not first_rung(config) <= first < config.epochs:
         raise UserError(
-            f"{document.at(('scheduler', 'first'))}: scheduler: first: expected auto or an epoch from"
+            f"{document.location(('scheduler', 'first'))}: scheduler: first: expected auto or an epoch from"
             f" {first_rung(config)}, the first evaluation after an evolution of the labels and an outer pass, to"
             f" {config.epochs - 1}, not {first}"
         )

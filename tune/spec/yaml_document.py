@@ -1,7 +1,7 @@
-"""YAML that remembers on which line everything stands, for errors that name it.
+"""YAML documents that remember the line of each key, so that errors can name it.
 
-Read with PyYAML's safe loader: a file gives plain values and nothing else. A key that stands twice in a mapping, which
-YAML's readers let pass with the last one winning, is refused.
+Files are read with PyYAML's safe loader and contain plain values only. A key that occurs twice in a mapping is refused,
+where PyYAML would silently use the last one.
 """
 
 from __future__ import annotations
@@ -15,35 +15,35 @@ import yaml
 
 from semprior.errors import UserError
 
-Place = tuple[str | int, ...]
-"""The way to a value: keys of mappings and positions in lists, from the top."""
+KeyPath = tuple[str | int, ...]
+"""The keys of mappings and indices of lists that lead from the top of a document to a value."""
 
 _PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 
 @dataclass(frozen=True)
 class Document:
-    """A file's content.
+    """The content of a file.
 
     Attributes:
-        source: what errors call the file.
+        source: name of the file in error messages.
         content: plain values.
-        lines: line, from 1, of each place; empty for what was not read from a file.
-        outside: what errors call a place that was set elsewhere than in the file.
+        lines: line number, from 1, of each key path; empty if the content was not read from a YAML file.
+        outside: how errors name the key paths that were set elsewhere than in the file.
     """
 
     source: str
     content: Any
-    lines: dict[Place, int] = field(default_factory=dict)
-    outside: Mapping[Place, str] = field(default_factory=dict)
+    lines: dict[KeyPath, int] = field(default_factory=dict)
+    outside: Mapping[KeyPath, str] = field(default_factory=dict)
 
-    def at(self, place: Place) -> str:
-        """``FILE:LINE`` of a place, or of what encloses it; without the line where none is known."""
-        if place in self.outside:
-            return self.outside[place]
-        for end in range(len(place), -1, -1):
-            if place[:end] in self.lines:
-                return f"{self.source}:{self.lines[place[:end]]}"
+    def location(self, path: KeyPath) -> str:
+        """``FILE:LINE`` of a key path, or of its closest known parent; ``FILE`` if no line is known."""
+        if path in self.outside:
+            return self.outside[path]
+        for length in range(len(path), -1, -1):
+            if path[:length] in self.lines:
+                return f"{self.source}:{self.lines[path[:length]]}"
         return self.source
 
 
@@ -51,7 +51,7 @@ def read_document(path: Path) -> Document:
     """Read a YAML file.
 
     Raises:
-        UserError: it cannot be read, is not YAML, or has a key twice; one line with file and line.
+        UserError: the file cannot be read, is not YAML, or contains a key twice.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -62,8 +62,8 @@ def read_document(path: Path) -> Document:
     try:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
-        lines: dict[Place, int] = {}
-        content = _plain(loader, node, (), lines, str(path), ()) if node is not None else None
+        lines: dict[KeyPath, int] = {}
+        content = _construct(loader, node, (), lines, str(path), ()) if node is not None else None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
@@ -72,33 +72,36 @@ def read_document(path: Path) -> Document:
     return Document(str(path), content, lines)
 
 
-def _plain(
+def _construct(
     loader: yaml.SafeLoader,
     node: yaml.Node,
-    place: Place,
-    lines: dict[Place, int],
+    key_path: KeyPath,
+    lines: dict[KeyPath, int],
     source: str,
-    around: tuple[yaml.Node, ...],
-) -> Any:  # noqa: ANN401
-    here = f"{source}:{node.start_mark.line + 1}"
-    lines.setdefault(place, node.start_mark.line + 1)
-    if any(node is outer for outer in around):
-        raise UserError(f"{here}: an alias names what it stands in")
-    around = (*around, node)
+    ancestors: tuple[yaml.Node, ...],
+) -> Any:  # noqa: ANN401  # whatever the file contains
+    """The plain value of a node; `lines` receives the line of each key path in it."""
+    location = f"{source}:{node.start_mark.line + 1}"
+    lines.setdefault(key_path, node.start_mark.line + 1)
+    if any(node is outer for outer in ancestors):
+        raise UserError(f"{location}: an alias refers to a value that contains it")
+    ancestors = (*ancestors, node)
     if not isinstance(node, yaml.ScalarNode) and node.tag not in _PLAIN_TAGS:
-        raise UserError(f"{here}: expected plain values, not {node.tag}")
+        raise UserError(f"{location}: expected plain values, not {node.tag}")
     if isinstance(node, yaml.SequenceNode):
-        return [_plain(loader, item, (*place, i), lines, source, around) for i, item in enumerate(node.value)]
+        return [_construct(loader, item, (*key_path, i), lines, source, ancestors) for i, item in enumerate(node.value)]
     if not isinstance(node, yaml.MappingNode):
         return loader.construct_object(node, deep=True)
-    found: dict[Hashable, Any] = {}
+    content: dict[Hashable, Any] = {}
     for name, value in node.value:
         line = name.start_mark.line + 1
         key = loader.construct_object(name, deep=True)
         if not isinstance(key, str):
             raise UserError(f"{source}:{line}: a key must be text, not {key!r}")
-        if key in found:
-            raise UserError(f"{source}:{line}: the key '{key}' stands twice; it was on line {lines[(*place, key)]}")
-        lines[(*place, key)] = line
-        found[key] = _plain(loader, value, (*place, key), lines, source, around)
-    return found
+        if key in content:
+            raise UserError(
+                f"{source}:{line}: the key '{key}' occurs twice; it is also on line {lines[(*key_path, key)]}"
+            )
+        lines[(*key_path, key)] = line
+        content[key] = _construct(loader, value, (*key_path, key), lines, source, ancestors)
+    return content

@@ -1,4 +1,4 @@
-"""A sweep's only memory: records, checkpoints, ranking.
+"""The results store of a sweep: records, their compaction and ranking, checkpoints, and the sweeps of a storage.
 
-Imports `spec` and `semprior`.
+May import `tune.spec` and `semprior`.
 """

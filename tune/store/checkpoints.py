@@ -1,7 +1,7 @@
 """Checkpoints of trials in the storage of a sweep: ``checkpoints/TRIAL/ATTEMPT/epoch-NNNN``.
 
-They are semprior's own checkpoint folders, told apart by the SHA-256 of their manifest, which holds that of each file.
-Every attempt writes under its own number, so that none can overwrite what another one has written.
+They are checkpoint folders of semprior, identified by the SHA-256 of their manifest, which lists the SHA-256 of each
+file. Each attempt writes into a folder of its own, so that attempts cannot overwrite each other's checkpoints.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from tune.store.records import visible
 from tune.store.results_store import ResultsStore
 from tune.store.retention import kept_checkpoints
 
-FOLDER = "checkpoints"
-FILE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
-"""What a file of a checkpoint may be called; whoever wrote the store does not choose where a pull writes."""
+CHECKPOINTS = "checkpoints"
+_FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+"""Allowed names of a checkpoint's files, so that a manifest cannot make a pull write outside its folder."""
 
 
 class DamagedCheckpointError(UserError):
-    """A checkpoint is not there, or not what its record says."""
+    """A checkpoint is missing, or its content does not match its record."""
 
 
 @dataclass(frozen=True)
 class StoredCheckpoint:
-    """Where a checkpoint is, and which one it is.
+    """The address and the digest of a checkpoint.
 
     Attributes:
-        address: relative to the sweep.
-        sha256: of its manifest.
+        address: path relative to the sweep.
+        sha256: SHA-256 of the manifest.
     """
 
     address: str
@@ -43,18 +43,18 @@ class StoredCheckpoint:
 
 
 def put_checkpoint(storage: Storage, trial: str, attempt: int, snapshot: Snapshot) -> StoredCheckpoint:
-    """Write a checkpoint of a trial; it is there, whole, when this returns.
+    """Write a checkpoint of a trial. It is complete when this returns.
 
     Args:
-        storage: of the sweep.
-        trial: its id.
-        attempt: that writes.
-        snapshot: after ``snapshot.values["epoch"]`` epochs, which give the folder its name.
+        storage: the storage of the sweep.
+        trial: id of the trial.
+        attempt: number of the attempt that writes.
+        snapshot: the training state; ``snapshot.values["epoch"]`` becomes part of the folder's name.
 
     Raises:
-        StorageError: the storage, or the disk, cannot be written.
+        StorageError: the storage or the local disk cannot be written.
     """
-    address = f"{FOLDER}/{trial}/{attempt}/epoch-{snapshot.values['epoch']:04d}"
+    address = f"{CHECKPOINTS}/{trial}/{attempt}/epoch-{snapshot.values['epoch']:04d}"
     if storage.local is not None:
         folder = Path(storage.path(address))
         storage.patiently(lambda: save_checkpoint(folder, snapshot))
@@ -67,45 +67,45 @@ def put_checkpoint(storage: Storage, trial: str, attempt: int, snapshot: Snapsho
 
 
 def get_checkpoint(storage: Storage, checkpoint: StoredCheckpoint) -> Snapshot:
-    """Read a checkpoint, every byte of it checked.
+    """Read a checkpoint and verify all of its files.
 
     Raises:
-        DamagedCheckpointError: it is not there, or damaged; the one before may do.
+        DamagedCheckpointError: the checkpoint is missing or damaged; the previous one may be intact.
         StorageError: the storage cannot be read.
     """
 
-    def fetched() -> Snapshot:
+    def read() -> Snapshot:
         with tempfile.TemporaryDirectory(prefix="semprior-checkpoint-") as scratch:
             folder = Path(scratch) / "checkpoint"
             fetch_checkpoint(storage, checkpoint, folder)
             return load_checkpoint(folder)
 
-    return storage.patiently(fetched)
+    return storage.patiently(read)
 
 
 def fetch_checkpoint(storage: Storage, checkpoint: StoredCheckpoint, target: Path) -> None:
-    """Copy a checkpoint into the new folder `target`, every byte of it checked; nothing is written outside.
+    """Copy a checkpoint into the new folder `target` and verify all of its files. Writes nothing outside of `target`.
 
     Raises:
-        DamagedCheckpointError: it is not there, or damaged.
+        DamagedCheckpointError: the checkpoint is missing or damaged.
         StorageError: the storage cannot be read.
     """
-    place = f"{storage.uri.partition('?')[0]}/{checkpoint.address}"
+    location = f"{storage.uri.partition('?')[0]}/{checkpoint.address}"
     try:
         manifest = storage.read(f"{checkpoint.address}/{MANIFEST}")
         if hashlib.sha256(manifest).hexdigest() != checkpoint.sha256:
-            raise DamagedCheckpointError(f"{place}/{MANIFEST}: its digest is not the one recorded")
+            raise DamagedCheckpointError(f"{location}/{MANIFEST}: its digest differs from the recorded one")
         target.mkdir(parents=True)
-        for name, digest in _files(manifest, place).items():
+        for name, digest in _file_digests(manifest, location).items():
             if _copy(storage, f"{checkpoint.address}/{name}", target / name) != digest:
-                raise DamagedCheckpointError(f"{place}/{name}: its digest does not match the manifest")
+                raise DamagedCheckpointError(f"{location}/{name}: its digest does not match the manifest")
         (target / MANIFEST).write_bytes(manifest)
     except FileNotFoundError as error:
-        raise DamagedCheckpointError(f"{place}: is not there, or not whole") from error
+        raise DamagedCheckpointError(f"{location}: is missing or incomplete") from error
 
 
 def remove_checkpoint(storage: Storage, address: str) -> None:
-    """Remove a checkpoint, its manifest first, so that what a kill leaves of it is not taken for one.
+    """Remove a checkpoint. The manifest goes first, so that a partly removed checkpoint is not taken for a whole one.
 
     Raises:
         UserError: the storage cannot be written.
@@ -114,14 +114,14 @@ def remove_checkpoint(storage: Storage, address: str) -> None:
     storage.delete_folder(address)
 
 
-def _files(manifest: bytes, place: str) -> dict[str, str]:
+def _file_digests(manifest: bytes, location: str) -> dict[str, str]:
     try:
         digests = {str(name): str(digest) for name, digest in json.loads(manifest)["sha256"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedCheckpointError(f"{place}/{MANIFEST}: is damaged") from error
+        raise DamagedCheckpointError(f"{location}/{MANIFEST}: is damaged") from error
     for name in digests:
-        if not FILE.fullmatch(name) or name == MANIFEST:
-            raise DamagedCheckpointError(f"{place}/{MANIFEST}: {name!r} is not the name of a checkpoint's file")
+        if not _FILE_NAME.fullmatch(name) or name == MANIFEST:
+            raise DamagedCheckpointError(f"{location}/{MANIFEST}: {name!r} is not an allowed file name")
     return digests
 
 
@@ -139,21 +139,21 @@ def _digest(path: Path) -> str:
 
 
 class SupersededError(Exception):
-    """A higher attempt of the trial has started; this one has to stop, and what it writes no longer counts."""
+    """A higher attempt of the trial has started: this attempt must stop, and its further records do not count."""
 
 
 def prune(store: ResultsStore, trial: str, attempt: int) -> list[str]:
-    """Remove the checkpoints of a trial that are no longer kept; what lower attempts left behind, too.
+    """Remove the checkpoints of a trial, including those of lower attempts, that need not be kept any longer.
 
-    To be called when a record has been appended: by the trial's rank 0, and by whoever appends an end.
+    Rank 0 of the trial calls this after each record that it appends, and so does the process that appends the end.
 
     Args:
-        store: of the sweep.
-        trial: its id.
-        attempt: of the caller.
+        store: the store of the sweep.
+        trial: id of the trial.
+        attempt: number of the attempt that calls.
 
     Returns:
-        The addresses that were removed.
+        The addresses of the removed checkpoints.
 
     Raises:
         SupersededError: a higher attempt has started; nothing was removed.
@@ -161,13 +161,13 @@ def prune(store: ResultsStore, trial: str, attempt: int) -> list[str]:
     """
     records = store.records([trial]).get(trial, [])
     if any(record.attempt > attempt for record in records):
-        raise SupersededError(f"trial {trial}: attempt {attempt} was followed by another")
+        raise SupersededError(f"trial {trial}: attempt {attempt} was superseded by a higher one")
     history = visible(records)
     kept = kept_checkpoints(history)
     stored = _stored(store, trial, attempt)
     if not any(record.kind == "end" for record in history):
-        told = {record.checkpoint for record in records}
-        kept |= {address for address, of in stored.items() if of == attempt and address not in told}  # being written
+        recorded = {record.checkpoint for record in records}
+        kept |= {address for address, n in stored.items() if n == attempt and address not in recorded}  # being written
     removed = [address for address in stored if address not in kept]
     for address in removed:
         remove_checkpoint(store.storage, address)
@@ -175,9 +175,9 @@ def prune(store: ResultsStore, trial: str, attempt: int) -> list[str]:
 
 
 def _stored(store: ResultsStore, trial: str, attempt: int) -> dict[str, int]:
-    """Addresses of all checkpoints of this attempt and lower ones, and the attempt of each."""
-    found = {}
-    for entry in store.storage.list(f"{FOLDER}/{trial}"):
+    """The addresses of all checkpoints of this attempt and lower ones, each with its attempt."""
+    found: dict[str, int] = {}
+    for entry in store.storage.list(f"{CHECKPOINTS}/{trial}"):
         number = entry.name.rpartition("/")[2]
         if entry.folder and number.isdecimal() and int(number) <= attempt:
             found |= {inner.name: int(number) for inner in store.storage.list(entry.name) if inner.folder}

@@ -1,20 +1,20 @@
-"""Many small files of records into few large ones, while others write and read.
+"""Compaction: merges many small files of records into few large ones, concurrently with writers and readers.
 
-A compaction reads some files, writes their records to new ones in ``records/merged``, and then commits: it writes a
-*generation*, ``records/generations/NUMBER-ID.json``, that names every merged file that counts, every file whose records
-these hold (*absorbed*), and the generations it was made from (*parents*). No file ever changes. So ::
+A compaction reads some files, writes their records to new files in ``records/merged``, and then writes a *commit*,
+``records/generations/NUMBER-ID.json``. The commit names every merged file that counts, every file whose records are
+now in merged files (*absorbed*), and the commits that it replaces (*parents*). No file ever changes. Therefore::
 
-    files that count = merged ones of the generations that are no other's parent, and appended ones, less absorbed ones
+    files that count = merged files of the commits without a child, and appended files, minus absorbed files
 
-- **A crash** before the commit leaves a file that nobody names; after it, absorbed files that nobody reads. Both are
-  removed later.
-- **Two compactions at once** give two generations that are no other's parent. A reader takes both. Records that both
-  hold are read twice and counted once, for a record is known by its trial, attempt, writer, epoch and kind
-  (`tune.store.visible_records`). The next compaction has both as parents and drops the doubles.
-- **A file is removed** only when a generation that counts has absorbed it. A reader that has it in its view finds it
-  gone and takes a new view (`tune.store.snapshot.read_view`).
+- **A crash** before the commit leaves merged files that no commit names; a crash after it leaves absorbed files that
+  nobody reads. Later compactions remove both.
+- **Concurrent compactions** leave two commits without a child. Readers use both. A record that is in merged files of
+  both is read twice and counted once, because trial, attempt, writer, epoch and kind identify it
+  (`tune.store.visible_records`). The next compaction has both commits as parents and drops the duplicates.
+- **A file is removed** only after a commit that counts has absorbed it. A reader whose snapshot contains the file does
+  not find it and takes a new snapshot (`tune.store.snapshot.read_snapshot`).
 
-No lock, no clock and no conditional write is needed for this, so that it holds in a bucket as in a folder.
+This needs no lock, no clock and no conditional write, and is therefore as safe in a bucket as in a folder.
 """
 
 from __future__ import annotations
@@ -32,66 +32,68 @@ import pyarrow as pa
 from semprior.errors import UserError
 from semprior.io.storage import Storage
 from tune.store.record_files import file_name, join, read_file, write_file
-from tune.store.snapshot import GENERATIONS, MERGED, NEW, Generation, Merged, View, take_view, to_json
-from tune.store.visible_records import ranked_kinds, ranked_words
+from tune.store.snapshot import COMMITS, MERGED, NEW, Commit, MergedFile, StoreSnapshot, take_snapshot, to_json
+from tune.store.visible_records import kind_codes, sorted_words
 
-FULL = 1 << 18  # records of a merged file that is not merged again
-GROWTH = 4  # a merged file is merged again with at least a fourth of its size
-GRACE = 120.0  # seconds for which an absorbed file stays, for those who are reading it
-PATIENCE = 3600.0  # seconds after which a compaction gives up
-LEFTOVER = 24 * PATIENCE  # age at which what nobody names is a crash's, and no compaction that knew it can be under way
+FULL_ROWS = 1 << 18  # records; a merged file with so many is not merged again
+GROWTH = 4  # a merged file is merged again with files that have at least a fourth of its records
+GRACE_S = 120.0  # seconds before an absorbed file is removed, for readers of older snapshots
+TIMEOUT_S = 3600.0  # seconds after which a compaction does not commit any more
+ORPHAN_AGE_S = (
+    24 * TIMEOUT_S
+)  # age at which what nobody merged is a crash's, and no compaction that knew it can be under way
 
 
-def compact(storage: Storage, *, least: int = 16, full: int = FULL, grace: float = GRACE) -> int:
-    """Gather the records of small files, if there are enough of them; remove what earlier compactions absorbed.
+def compact(storage: Storage, *, least: int = 16, full: int = FULL_ROWS, grace: float = GRACE_S) -> int:
+    """Merge appended files if there are enough of them, and remove files that earlier compactions absorbed.
 
     Args:
-        storage: of a sweep.
-        least: number of appended files below which nothing is done.
-        full: records of a file that is large enough.
-        grace: seconds for which absorbed files stay.
+        storage: the storage of the sweep.
+        least: minimum number of appended files for a compaction.
+        full: number of records with which a file is not merged again.
+        grace: seconds before absorbed files are removed.
 
     Returns:
-        The number of files that were gathered.
+        The number of files that were merged.
 
     Raises:
         UserError: the storage cannot be read or written.
     """
     began = time.monotonic()
     try:
-        view = take_view(storage)
-        sweep_up(view, grace)
-        if len(view.appended) < least:
+        snapshot = take_snapshot(storage)
+        remove_obsolete_files(snapshot, grace)
+        if len(snapshot.appended) < least:
             return 0
-        gathered, made = _gather(view, full)
-    except FileNotFoundError:  # another one was faster; what it left is for the next time
+        merged, new = _merge(snapshot, full)
+    except FileNotFoundError:  # a concurrent compaction was faster
         return 0
-    if time.monotonic() - began > PATIENCE:
+    if time.monotonic() - began > TIMEOUT_S:
         return 0
     now = time.time()
-    there = {entry.name for entry in storage.list(NEW)}
-    absorbed = {name: when for name, when in view.absorbed.items() if name in there or now - when < LEFTOVER}
-    absorbed |= dict.fromkeys(gathered, now)
-    files = (*(file for file in view.merged if file.name not in gathered), *made)
-    number = 1 + max((int(head.name.rpartition("/")[2].partition("-")[0]) for head in view.heads), default=0)
-    name = f"{GENERATIONS}/{number:08d}-{uuid.uuid4().hex[:12]}.json"
-    parents = tuple(head.name for head in view.heads)
-    storage.put(name, to_json(Generation(name, parents, files, absorbed)))
-    return len(gathered)
+    present = {entry.name for entry in storage.list(NEW)}
+    absorbed = {name: when for name, when in snapshot.absorbed.items() if name in present or now - when < ORPHAN_AGE_S}
+    absorbed |= dict.fromkeys(merged, now)
+    files = (*(file for file in snapshot.merged if file.name not in merged), *new)
+    number = 1 + max((int(head.name.rpartition("/")[2].partition("-")[0]) for head in snapshot.heads), default=0)
+    name = f"{COMMITS}/{number:08d}-{uuid.uuid4().hex[:12]}.json"
+    parents = tuple(head.name for head in snapshot.heads)
+    storage.put(name, to_json(Commit(name, parents, files, absorbed)))
+    return len(merged)
 
 
 @contextmanager
-def compacting(storage: Storage, complain: Callable[[str], None], every: float = 30.0) -> Iterator[None]:
-    """Compact in the background, every so many seconds and once at the end.
+def compact_in_background(storage: Storage, complain: Callable[[str], None], every: float = 30.0) -> Iterator[None]:
+    """Compact regularly in a background thread, and once at the end.
 
     Args:
-        storage: of a sweep.
-        complain: is told, from another thread, when a compaction fails; the next one is tried all the same.
-        every: seconds.
+        storage: the storage of the sweep.
+        complain: is called from the thread with the error of a compaction that failed; the next one runs anyway.
+        every: seconds between two compactions.
     """
     done = threading.Event()
 
-    def work() -> None:
+    def run() -> None:
         while not done.wait(every):
             attempt()
 
@@ -101,7 +103,7 @@ def compacting(storage: Storage, complain: Callable[[str], None], every: float =
         except UserError as error:
             complain(f"records were not compacted: {error}")
 
-    thread = threading.Thread(target=work, name="compaction", daemon=True)
+    thread = threading.Thread(target=run, name="compaction", daemon=True)
     thread.start()
     try:
         yield
@@ -111,70 +113,75 @@ def compacting(storage: Storage, complain: Callable[[str], None], every: float =
         attempt()
 
 
-def sweep_up(view: View, grace: float = GRACE) -> None:
-    """Remove absorbed files, generations that have a child, and what a crash has left.
+def remove_obsolete_files(snapshot: StoreSnapshot, grace: float = GRACE_S) -> None:
+    """Remove absorbed files, commits with a child, and merged files of crashed compactions.
 
     Raises:
         UserError: the storage cannot be written.
     """
-    storage, now = view.storage, time.time()
-    named = {file.name for head in view.heads for file in head.files}
+    storage, now = snapshot.storage, time.time()
+    named = {file.name for head in snapshot.heads for file in head.files}
     for entry in (*storage.list(NEW), *storage.list(MERGED)):
-        absorbed = view.absorbed.get(entry.name)
+        absorbed = snapshot.absorbed.get(entry.name)
         if absorbed is not None and now - absorbed >= grace:
             storage.delete(entry.name)
-        lost = entry.name.startswith(MERGED) and entry.name not in named and absorbed is None
-        if lost and entry.changed and (datetime.now(UTC) - entry.changed).total_seconds() > LEFTOVER:
+        orphaned = entry.name.startswith(MERGED) and entry.name not in named and absorbed is None
+        if orphaned and entry.changed and (datetime.now(UTC) - entry.changed).total_seconds() > ORPHAN_AGE_S:
             storage.delete(entry.name)
-    for name in view.older:
+    for name in snapshot.older:
         storage.delete(name)
 
 
-def _gather(view: View, full: int) -> tuple[list[str], list[Merged]]:
-    """Write the records of all appended files, and of merged ones that are not much larger, to new merged files."""
-    storage, names, made = view.storage, list(view.appended), []
+def _merge(snapshot: StoreSnapshot, full: int) -> tuple[list[str], list[MergedFile]]:
+    """Write the records of the appended files, and of merged files that are not much larger, to new merged files.
+
+    Returns:
+        The names of the files that were merged, and the new files.
+    """
+    storage, merged = snapshot.storage, list(snapshot.appended)
+    new: list[MergedFile] = []
     parts: list[pa.Table] = []
-    held = 0
+    rows = 0
 
     def write() -> None:
-        made.append(_write(storage, sort_records(join(parts))))
+        new.append(_write(storage, sort_records(join(parts))))
         parts.clear()
 
-    for name in view.appended:
+    for name in snapshot.appended:
         parts.append(read_file(storage, name))
-        held += parts[-1].num_rows
+        rows += parts[-1].num_rows
         if sum(part.num_rows for part in parts) >= full:
             write()
-    for file in sorted(view.merged, key=lambda file: file.rows):
-        if file.rows >= min(full, GROWTH * held + 1):
+    for file in sorted(snapshot.merged, key=lambda file: file.rows):
+        if file.rows >= min(full, GROWTH * rows + 1):
             break
         parts.append(read_file(storage, file.name))
-        names.append(file.name)
-        held += file.rows
+        merged.append(file.name)
+        rows += file.rows
         if sum(part.num_rows for part in parts) >= full:
             write()
     if parts:
         write()
-    return names, made
+    return merged, new
 
 
-def _write(storage: Storage, table: pa.Table) -> Merged:
+def _write(storage: Storage, table: pa.Table) -> MergedFile:
     trials = table["trial"].unique().to_pylist()
     name = f"{MERGED}/{file_name(f'{time.time_ns():020d}-{uuid.uuid4().hex[:12]}', trials)}"
     storage.put(name, write_file(table))
-    return Merged(name, table.num_rows, min(trials), max(trials))
+    return MergedFile(name, table.num_rows, min(trials), max(trials))
 
 
 def sort_records(table: pa.Table) -> pa.Table:
-    """A table's records in their order (`records.order`), each once."""
+    """Sort the rows of a table like `records.record_order` and drop duplicates."""
     keys = [
-        ranked_words(table["trial"])[1],
+        sorted_words(table["trial"])[1],
         table["attempt"].to_numpy(),
-        ranked_words(table["writer"])[1],
+        sorted_words(table["writer"])[1],
         table["epoch"].to_numpy(),
-        ranked_kinds(table["kind"]),
+        kind_codes(table["kind"]),
         table["time"].to_numpy(),
     ]
     order = np.lexsort(keys[::-1])
-    again = np.logical_and.reduce([key[order][1:] == key[order][:-1] for key in keys])
-    return table.unify_dictionaries().take(order[np.append(np.ones(min(1, len(order)), bool), ~again)])
+    repeated = np.logical_and.reduce([key[order][1:] == key[order][:-1] for key in keys])
+    return table.unify_dictionaries().take(order[np.append(np.ones(min(1, len(order)), bool), ~repeated)])

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from tune.store.records import KINDS, Record, from_table
-from tune.store.snapshot import View, scan
-from tune.store.visible_records import ranked_kinds, ranked_words
+from tune.store.records import RECORD_KINDS, Record, from_table
+from tune.store.snapshot import StoreSnapshot, scan
+from tune.store.visible_records import kind_codes, sorted_words
 
 
-class Kind(Enum):
+class FaultKind(Enum):
     """What an attempt broke off by, and so what follows."""
 
     ERROR = "error"
@@ -48,7 +48,7 @@ class Fault:
         log: the traceback; empty where there is none.
     """
 
-    kind: Kind
+    kind: FaultKind
     reason: str
     mark: str = ""
     epochs: int = 0
@@ -61,7 +61,7 @@ class Fault:
     @staticmethod
     def from_json(content: Mapping[str, Any], reason: str) -> Fault:
         """A fault as a record tells it."""
-        return Fault(Kind(content["kind"]), reason, str(content["mark"]), int(content["epochs"]))
+        return Fault(FaultKind(content["kind"]), reason, str(content["mark"]), int(content["epochs"]))
 
 
 def may_try_again(faults: Sequence[Fault], tried: int, retries: int) -> bool:
@@ -75,14 +75,14 @@ def may_try_again(faults: Sequence[Fault], tried: int, retries: int) -> bool:
         tried: attempts so far, all of them broken.
         retries: that the sweep allows.
     """
-    if any(fault.kind in (Kind.SHARED, Kind.OWN) for fault in faults):
+    if any(fault.kind in (FaultKind.SHARED, FaultKind.OWN) for fault in faults):
         return False
-    if sum(fault.kind is Kind.MEMORY for fault in faults) > 1:
+    if sum(fault.kind is FaultKind.MEMORY for fault in faults) > 1:
         return False
     last = faults[-1] if faults else None
-    if last and last.kind is Kind.ERROR and not last.epochs and any(f.mark == last.mark for f in faults[:-1]):
+    if last and last.kind is FaultKind.ERROR and not last.epochs and any(f.mark == last.mark for f in faults[:-1]):
         return False
-    return tried - sum(fault.kind is Kind.PREEMPTED for fault in faults) <= retries
+    return tried - sum(fault.kind is FaultKind.PREEMPTED for fault in faults) <= retries
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,9 @@ class Faults:
     def _ends(self, alike: list[Record]) -> bool:
         """Whether standing faults of one mark do."""
         told = [(record, Fault.from_json(record.fault, record.reason)) for record in alike]
-        if any(fault.kind is Kind.SHARED for _, fault in told):
+        if any(fault.kind is FaultKind.SHARED for _, fault in told):
             return True
-        fruitless = [record for record, fault in told if fault.kind is Kind.ERROR and not fault.epochs]
+        fruitless = [record for record, fault in told if fault.kind is FaultKind.ERROR and not fault.epochs]
         if len({record.trial for record in fruitless}) > 1:
             return True
         return len([r for r in fruitless if not r.epoch]) > 1 and not self._own(fruitless[0])
@@ -126,20 +126,20 @@ class Faults:
         return again and any(trial != record.trial for trial in self.trained)
 
 
-def read_faults(view: View) -> Faults:
-    """The faults that a view tells."""
-    files, table = scan(view, ("trial", "attempt", "kind"))
-    trials, trial = ranked_words(table["trial"])
-    attempt, kind = table["attempt"].to_numpy(), ranked_kinds(table["kind"])
+def read_faults(snapshot: StoreSnapshot) -> Faults:
+    """The faults in a snapshot of the store."""
+    files, table = scan(snapshot, ("trial", "attempt", "kind"))
+    trials, trial = sorted_words(table["trial"])
+    attempt, kind = table["attempt"].to_numpy(), kind_codes(table["kind"])
 
     def highest(name: str) -> dict[str, int]:
-        rows = np.flatnonzero(kind == KINDS.index(name))
+        rows = np.flatnonzero(kind == RECORD_KINDS.index(name))
         found = np.zeros(len(trials), np.int64)
         np.maximum.at(found, trial[rows], attempt[rows])
         return {trials[index]: int(found[index]) for index in np.flatnonzero(found)}
 
-    rows = np.flatnonzero(kind == KINDS.index("fault"))
-    records = from_table(files.details(rows)) if len(rows) else []
+    rows = np.flatnonzero(kind == RECORD_KINDS.index("fault"))
+    records = from_table(files.rows_at(rows)) if len(rows) else []
     once = {(record.trial, record.attempt, record.writer): record for record in records}
     return Faults(tuple(sorted(once.values(), key=lambda r: r.time)), highest("report"), highest("retry"))
 
@@ -152,7 +152,7 @@ def ending_in_words(ending: list[Record], uri: str) -> str:
         uri: of the sweep, whose logs hold the whole of it.
     """
     last = ending[-1]
-    if Fault.from_json(last.fault, last.reason).kind is Kind.SHARED:
+    if Fault.from_json(last.fault, last.reason).kind is FaultKind.SHARED:
         return last.reason
     count: dict[str, int] = defaultdict(int)
     for record in ending:

@@ -1,27 +1,28 @@
-"""The order of a sweep's configurations: best first, and of those that cannot be told apart the cheaper first.
+"""Ranks the configurations of a sweep: best first, and among equally good ones the cheaper first.
 
-**A trial's value** is a metric at one evaluation or over some; all objectives are taken at the same:
+**The value of a trial** is a metric at one evaluation, or over several; all objectives use the same evaluation:
 
-- ``best``: at its best evaluation by the first objective; of equal ones the latest, as the trainer has it. This is
-  what a search optimises and what `pull` fetches.
-- ``last``: at its last evaluation.
-- ``robust``: the mean minus the standard deviation (n - 1) of its last k evaluations; plus it, where the objective is
-  minimised. A trial with fewer than two evaluations has none.
+- ``best``: at the best evaluation by the first objective; of equal ones the latest, as in the trainer. The search
+  optimises this value, and `pull` fetches the checkpoint of this evaluation.
+- ``last``: at the last evaluation.
+- ``robust``: the mean of the last k evaluations minus their standard deviation (n - 1); plus it, if the objective is
+  minimised. A trial with fewer than two evaluations has no value.
 
-**A configuration's value** is the mean of its trials' that have one. With several seeds its standard error is
-``sqrt(s^2 / n + e^2)``: ``s`` the standard deviation over n seeds, ``e`` the root mean square of their evaluations'
-standard errors (metric ``NAME_se``), which more seeds on the same images do not shrink. With one it is ``e``.
+**The value of a configuration** is the mean over its trials that have a value. With several seeds, its standard error
+is ``sqrt(s^2 / n + e^2)``: ``s`` is the standard deviation over n seeds, ``e`` the root mean square of the standard
+errors of their evaluations (metric ``NAME_se``), which more seeds on the same images do not reduce. With one seed,
+it is ``e``.
 
-**The order** by one objective: configurations sorted by value are cut into bands. The best one opens a band that
-reaches down by its standard error; in the band the cheaper ones go first, by device seconds a trial; the best one
-below the band opens the next. Cheaper is only what saves more than the clock's own noise: the cheapest of a band and
-those within a tenth of it cost the same and stand by value, then the cheapest of the others, and so on. By several
-objectives: first the Pareto front, then the front of the rest, and so on; in each front by the first objective, in
-bands.
+**The order** for one objective: configurations are sorted by value and divided into bands. A band contains the best
+remaining configuration and those whose values are within its standard error. In a band, cheaper configurations (by
+device seconds per trial) come first. Costs that differ by less than 10% are within the noise of the clock and count as
+equal: the cheapest configuration of a band and all within 10% of it come first, by value; then the cheapest of the
+others and all within 10% of it, and so on. For several objectives: first the Pareto front, then the front of the rest,
+and so on; in each front by the first objective, in bands.
 
-Only a configuration whose trials all ended complete passes a better one by being cheaper. One that was stopped early,
-failed, diverged or still runs is cheap because it was cut short, which says nothing of what its settings cost: in its
-band it counts as no cheaper than any that is better, and of equal values it comes last.
+Only a configuration whose trials all completed can precede a better one by being cheaper. A configuration that was
+stopped early, failed, diverged or still runs is cheap only because it is incomplete. In its band it counts as no
+cheaper than the better ones, and of equal values it comes last.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from tune.store.records import METRIC, State, from_table
-from tune.store.snapshot import Files, View
-from tune.store.trial_summary import arrange_view, best_positions
-from tune.store.visible_records import Arranged, last_of_each, ranked_words
+from tune.store.records import METRIC_PREFIX, Record, State, from_table
+from tune.store.snapshot import RecordFiles, StoreSnapshot
+from tune.store.trial_summary import best_positions, read_visible_records
+from tune.store.visible_records import VisibleRecords, last_positions, sorted_words
 
-ALIKE = 1.1
-"""Device seconds of two runs of one configuration differ by some per cent: up to this factor costs count as equal."""
+SAME_COST = 1.1
+"""Factor up to which costs count as equal, because runs of the same configuration differ by some percent."""
 
 Direction = Literal["max", "min"]
 RankedBy = Literal["best", "last", "robust"]
@@ -48,27 +49,28 @@ RankedBy = Literal["best", "last", "robust"]
 
 @dataclass(frozen=True)
 class Ranked:
-    """A configuration in its place.
+    """A ranked configuration.
 
     Attributes:
-        place: from 1.
-        front: 1 on the Pareto front, and so on; 1 for all where there is one objective.
-        configuration: its number.
-        trial: the best of its trials, which speaks for it.
-        trials: all of them that have a value.
-        values: the objectives, in the order asked for; the mean over its trials.
-        errors: their standard errors; none where no evaluation tells one.
-        epoch: of `trial`'s evaluation that counts.
-        epochs: that `trial` has trained.
-        state: of `trial`.
-        reason: of that state.
-        params: what the search chose.
-        checkpoint: of `trial`'s best epoch, relative to the sweep; it is kept for good.
-        sha256: of its manifest.
-        wall_s: seconds a trial, on average.
-        device_s: device seconds a trial, on average.
-        precision: in which the networks of all `trials` ran: ``bf16``, ``fp32``, or ``bf16, fp32`` where both occurred;
-            empty where none is known.
+        place: rank, from 1.
+        front: number of the Pareto front, from 1; 1 for all if there is one objective.
+        configuration: number of the configuration.
+        trial: the best trial of the configuration, which represents it.
+        trials: all trials of the configuration that have a value.
+        values: the objectives, each averaged over the trials.
+        errors: the standard errors of the values; None if the evaluations have no standard error.
+        epoch: epoch of the evaluation of `trial` that counts.
+        epochs: number of epochs that `trial` has trained.
+        state: state of `trial`.
+        reason: reason of the state.
+        params: the leaves that the search chose.
+        checkpoint: address of the checkpoint of the best epoch of `trial`, relative to the sweep; it is kept
+            permanently.
+        sha256: SHA-256 of the manifest of that checkpoint.
+        wall_s: mean seconds per trial.
+        device_s: mean device seconds per trial.
+        precision: precision in which the networks of all `trials` ran: ``bf16``, ``fp32``, or ``bf16, fp32`` if both
+            occurred; empty if unknown.
     """
 
     place: int
@@ -91,13 +93,13 @@ class Ranked:
 
 
 @dataclass(frozen=True)
-class Values:
-    """What each of T trials is ranked by, for M objectives.
+class TrialValues:
+    """The values by which T trials are ranked, for M objectives.
 
     Attributes:
-        index: (T,) which of the reports is the evaluation; -1 for a trial without a value.
-        values: (T,M).
-        errors: (T,M) standard errors; not a number where none is told.
+        index: (T,) index of the report of the evaluation that counts; -1 for a trial without a value.
+        values: (T,M) values.
+        errors: (T,M) standard errors; NaN if unknown.
     """
 
     index: np.ndarray
@@ -106,39 +108,39 @@ class Values:
 
 
 def rank(
-    view: View,
+    snapshot: StoreSnapshot,
     objectives: Mapping[str, Direction],
     by: RankedBy,
     last: int = 5,
     limit: int | None = None,
-    also: Collection[int] = (),
+    include: Collection[int] = (),
 ) -> list[Ranked]:
-    """Rank the configurations of a view; `ResultsStore.rank` says by what."""
+    """Rank the configurations of a snapshot; see `ResultsStore.rank` for the arguments."""
     names = [name for objective in objectives for name in _columns(objective)]
-    # Of millions of records a column takes 24 MB, and reading it from a bucket a second: few at a time, and few times.
-    about, cost = ["wall_s", "configuration", "best", "state", "precision"], ["device_s"]
-    read, found = arrange_view(view, [*names, *about, *cost])
-    if not len(found.reports):
+    # With millions of records, a column needs 24 MB, and reading it from a bucket takes a second: read few, few times.
+    details, cost = ["wall_s", "configuration", "best", "state", "precision"], ["device_s"]
+    files, visible = read_visible_records(snapshot, [*names, *details, *cost])
+    if not len(visible.reports):
         return []
     signs = np.array([1.0 if direction == "max" else -1.0 for direction in objectives.values()])
-    metrics = read.columns(names)
-    trial_values = values_of(metrics, found, list(objectives), signs, by, last)
-    del metrics  # it is large, as is every table of columns here: one is held at a time
+    metrics = files.columns(names)
+    trial_values = values_of(metrics, visible, list(objectives), signs, by, last)
+    del metrics  # tables of columns are large: there is only one at a time
     ranked = np.flatnonzero(trial_values.index >= 0)
     if not len(ranked):
         return []
-    table = read.columns(about)
-    wall_s = found.total(table["wall_s"])
+    table = files.columns(details)
+    wall_s = visible.total(table["wall_s"])
     table = table.drop_columns("wall_s")
-    configurations = table["configuration"].to_numpy()[found.firsts]
-    best = best_positions(table["best"], found)
-    completed = _completed(table["state"], found)
-    precisions = _precisions(table["precision"], found)
+    configurations = table["configuration"].to_numpy()[visible.any_record]
+    best = best_positions(table["best"], visible)
+    completed = _completed(table["state"], visible)
+    precisions = _precisions(table["precision"], visible)
     del table
-    device_s = found.total(read.columns(cost)["device_s"])
+    device_s = visible.total(files.columns(cost)["device_s"])
     numbers, group = np.unique(configurations[ranked], return_inverse=True)
-    whole = ~np.isin(numbers, configurations[~completed])
-    values, errors = mean_over_seeds(trial_values.values[ranked], trial_values.errors[ranked], group, len(numbers))
+    all_completed = ~np.isin(numbers, configurations[~completed])
+    values, errors = average_over_seeds(trial_values.values[ranked], trial_values.errors[ranked], group, len(numbers))
     count = np.bincount(group)
     spent = np.bincount(group, device_s[ranked]) / count
     wall = np.bincount(group, wall_s[ranked]) / count
@@ -146,34 +148,34 @@ def rank(
     order = [
         i
         for front in range(fronts.max() + 1)
-        for i in _by_bands(np.flatnonzero(fronts == front), values[:, 0] * signs[0], errors[:, 0], spent, whole)
+        for i in _by_bands(np.flatnonzero(fronts == front), values[:, 0] * signs[0], errors[:, 0], spent, all_completed)
     ]
 
-    speaker = np.empty(len(numbers), np.int64)
+    representative = np.empty(len(numbers), np.int64)
     rising = np.argsort(trial_values.values[ranked, 0] * signs[0], kind="stable")
-    speaker[group[rising]] = ranked[rising]  # the best of each is written last
-    final = last_of_each(found.owners, found.reports, len(found.trials))
-    shown = {i: place for place, i in enumerate(order, 1) if limit is None or place <= limit or numbers[i] in also}
-    told = _tell(
-        read, [position for i in shown for position in (best[speaker[i]], found.ends[speaker[i]], final[speaker[i]])]
-    )
+    representative[group[rising]] = ranked[rising]  # the best trial of each configuration is assigned last
+    final = last_positions(visible.report_trials, visible.reports, len(visible.trials))
+    shown = {i: place for place, i in enumerate(order, 1) if limit is None or place <= limit or numbers[i] in include}
+    trials = representative[list(shown)]
+    records = _read_records(files, np.concatenate([best[trials], visible.ends[trials], final[trials]]))
     members: dict[int, list[str]] = {}
     for index, configuration in zip(ranked.tolist(), group.tolist(), strict=True):
-        members.setdefault(configuration, []).append(found.trials[index])
+        members.setdefault(configuration, []).append(visible.trials[index])
     entries = []
     for i, place in shown.items():
-        who = int(speaker[i])
-        peak, end, latest = told.get(int(best[who])), told.get(int(found.ends[who])), told[int(final[who])]
+        trial = int(representative[i])
+        peak, end = records.get(int(best[trial])), records.get(int(visible.ends[trial]))
+        latest = records[int(final[trial])]
         entries.append(
             Ranked(
                 place=place,
                 front=int(fronts[i]) + 1,
                 configuration=int(numbers[i]),
-                trial=found.trials[who],
+                trial=visible.trials[trial],
                 trials=tuple(members[i]),
                 values=tuple(values[i].tolist()),
                 errors=tuple(None if np.isnan(error) else error for error in errors[i].tolist()),
-                epoch=int(found.epochs[trial_values.index[who]]),
+                epoch=int(visible.epochs[trial_values.index[trial]]),
                 epochs=latest.epoch + 1,
                 state=end.state if end else "running",
                 reason=end.reason if end else "",
@@ -189,67 +191,69 @@ def rank(
 
 
 def values_of(
-    metrics: pa.Table, found: Arranged, objectives: Sequence[str], signs: np.ndarray, by: RankedBy, last: int
-) -> Values:
-    """What each trial is ranked by; `metrics` has two columns an objective, for all rows that were arranged."""
-    number = len(found.trials)
+    metrics: pa.Table, visible: VisibleRecords, objectives: Sequence[str], signs: np.ndarray, by: RankedBy, last: int
+) -> TrialValues:
+    """The values by which trials are ranked. `metrics` has two columns per objective, for the rows of `visible`."""
+    number = len(visible.trials)
     columns, spreads = (
-        [metrics[_columns(name)[which]].to_numpy()[found.reports] for name in objectives] for which in (0, 1)
+        [metrics[_columns(name)[column]].to_numpy()[visible.reports] for name in objectives] for column in (0, 1)
     )
     rows = np.flatnonzero(np.isfinite(columns[0])).astype(np.int32)
-    owners, first = found.owners[rows], columns[0][rows] * signs[0]
+    trial_of_row, first = visible.report_trials[rows], columns[0][rows] * signs[0]
     if by == "best":
         peak = np.full(number, -np.inf)
-        np.maximum.at(peak, owners, first)
-        at_peak = first == peak[owners]
-        index = last_of_each(owners[at_peak], rows[at_peak], number)
+        np.maximum.at(peak, trial_of_row, first)
+        at_peak = first == peak[trial_of_row]
+        index = last_positions(trial_of_row[at_peak], rows[at_peak], number)
     else:
-        index = last_of_each(owners, rows, number)
+        index = last_positions(trial_of_row, rows, number)
     if by != "robust":
-        there = index >= 0
+        evaluated = index >= 0
         values, errors = (
-            np.where(there[:, None], np.stack([c[index] for c in of], 1), np.nan) for of in (columns, spreads)
+            np.where(evaluated[:, None], np.stack([column[index] for column in group], 1), np.nan)
+            for group in (columns, spreads)
         )
-        return Values(index, values, errors)
-    ends = np.searchsorted(owners, np.arange(number), side="right")
-    recent = np.arange(len(rows)) >= ends[owners] - last
-    owners, rows = owners[recent], rows[recent]
-    count = np.bincount(owners, minlength=number)
+        return TrialValues(index, values, errors)
+    ends = np.searchsorted(trial_of_row, np.arange(number), side="right")
+    recent = np.arange(len(rows)) >= ends[trial_of_row] - last
+    trial_of_row, rows = trial_of_row[recent], rows[recent]
+    count = np.bincount(trial_of_row, minlength=number)
     values, errors = np.empty((number, len(objectives))), np.empty((number, len(objectives)))
     with np.errstate(invalid="ignore", divide="ignore"):
         for i, (column, spread) in enumerate(zip(columns, spreads, strict=True)):
-            mean = np.bincount(owners, column[rows], number) / count
-            square = np.bincount(owners, (column[rows] - mean[owners]) ** 2, number) / (count - 1)
+            mean = np.bincount(trial_of_row, column[rows], number) / count
+            square = np.bincount(trial_of_row, (column[rows] - mean[trial_of_row]) ** 2, number) / (count - 1)
             values[:, i] = mean - signs[i] * np.sqrt(square)
-            errors[:, i] = np.sqrt(np.bincount(owners, spread[rows] ** 2, number) / count)
-    return Values(np.where(count > 1, index, -1), values, errors)
+            errors[:, i] = np.sqrt(np.bincount(trial_of_row, spread[rows] ** 2, number) / count)
+    return TrialValues(np.where(count > 1, index, -1), values, errors)
 
 
 def _columns(objective: str) -> tuple[str, str]:
-    """Of its values, and of their standard errors."""
-    return f"{METRIC}{objective}", f"{METRIC}{objective}_se"
+    """The columns of the values of an objective and of their standard errors."""
+    return f"{METRIC_PREFIX}{objective}", f"{METRIC_PREFIX}{objective}_se"
 
 
-def mean_over_seeds(
+def average_over_seeds(
     values: np.ndarray, errors: np.ndarray, group: np.ndarray, number: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Values (T,M) and errors (T,M) of trials to those of their configurations, (C,M) each."""
+    """Average values (T,M) and errors (T,M) of trials over the seeds of each configuration, (C,M) each."""
     count = np.bincount(group, minlength=number)
     means, spreads = np.empty((number, values.shape[1])), np.empty((number, values.shape[1]))
     for i in range(values.shape[1]):
         mean = np.bincount(group, values[:, i], number) / count
         square = np.bincount(group, (values[:, i] - mean[group]) ** 2, number) / np.maximum(count - 1, 1)
         own = np.bincount(group, errors[:, i] ** 2, number) / count
-        told = np.where(np.isnan(own) & (count > 1), 0.0, own)  # seeds tell an error of their own
-        means[:, i], spreads[:, i] = mean, np.sqrt(square / count + told)
+        known = np.where(np.isnan(own) & (count > 1), 0.0, own)  # several seeds give a standard error by themselves
+        means[:, i], spreads[:, i] = mean, np.sqrt(square / count + known)
     return means, spreads
 
 
 def pareto_fronts(values: np.ndarray) -> np.ndarray:
-    """(C,) the front of each row of values (C,M), all to be maximised: 0 for those that none dominates, and so on.
+    """(C,) index of the Pareto front of each row of values (C,M), all maximised; 0 for rows that no row dominates.
 
-    Rows are gone through from the best of the first objective down; each joins the first front that holds none which
-    dominates it, found by bisection, for a row dominated in one front is dominated in all before it.
+    Rows are processed in descending order of the first objective. Each joins the first front without a row that
+    dominates it. Bisection finds that front, because a row that is dominated in one front is dominated in all previous
+    ones.
     """
     values = np.where(np.isnan(values), -np.inf, values)
     if values.shape[1] == 1:
@@ -270,61 +274,62 @@ def pareto_fronts(values: np.ndarray) -> np.ndarray:
     return place
 
 
-def _completed(column: pa.ChunkedArray, found: Arranged) -> np.ndarray:
-    """(T,) whether each trial trained all its epochs, from ``state`` of all rows."""
-    ended = np.flatnonzero(found.ends >= 0)
-    completed = np.zeros(len(found.trials), bool)
-    completed[ended] = [state == "completed" for state in column.take(found.ends[ended]).to_pylist()]
+def _completed(column: pa.ChunkedArray, visible: VisibleRecords) -> np.ndarray:
+    """(T,) whether each trial completed, from the column ``state`` of all rows."""
+    ended = np.flatnonzero(visible.ends >= 0)
+    completed = np.zeros(len(visible.trials), bool)
+    completed[ended] = [state == "completed" for state in column.take(visible.ends[ended]).to_pylist()]
     return completed
 
 
-def _precisions(column: pa.ChunkedArray, found: Arranged) -> list[set[str]]:
-    """(T,) the precisions that each trial's reports tell, from ``precision`` of all rows."""
-    words, places = ranked_words(column)
-    told: list[set[str]] = [set() for _ in found.trials]
-    pairs = np.unique(found.owners.astype(np.int64) * max(len(words), 1) + places[found.reports])
-    for owner, place in zip(*divmod(pairs, max(len(words), 1)), strict=True):
-        told[owner] |= {words[place]} - {""}
-    return told
+def _precisions(column: pa.ChunkedArray, visible: VisibleRecords) -> list[set[str]]:
+    """(T,) the precisions in which each trial was trained, from the column ``precision`` of all rows."""
+    words, places = sorted_words(column)
+    used: list[set[str]] = [set() for _ in visible.trials]
+    pairs = np.unique(visible.report_trials.astype(np.int64) * max(len(words), 1) + places[visible.reports])
+    for trial, place in zip(*divmod(pairs, max(len(words), 1)), strict=True):
+        used[trial] |= {words[place]} - {""}
+    return used
 
 
 def _by_bands(
-    chosen: np.ndarray, score: np.ndarray, error: np.ndarray, cost: np.ndarray, whole: np.ndarray
+    chosen: np.ndarray, score: np.ndarray, error: np.ndarray, cost: np.ndarray, all_completed: np.ndarray
 ) -> list[int]:
-    """The chosen configurations by score; within the leader's standard error the cheaper first, if it is whole.
+    """Sort configurations in bands, as the module explains.
 
     Args:
-        chosen: (N,) which of C configurations.
-        score: (C,) of the first objective, to be maximised.
-        error: (C,) its standard errors; not a number where none is told.
-        cost: (C,) of a trial.
-        whole: (C,) whether all their trials ended complete.
+        chosen: (N,) indices of the configurations among all C.
+        score: (C,) values of the first objective, maximised.
+        error: (C,) standard errors of the scores; NaN if unknown.
+        cost: (C,) device seconds per trial.
+        all_completed: (C,) whether all trials of a configuration completed.
     """
-    falling = chosen[np.lexsort((cost[chosen], ~whole[chosen], -score[chosen]))]
+    falling = chosen[np.lexsort((cost[chosen], ~all_completed[chosen], -score[chosen]))]
     floors = score[falling] - np.nan_to_num(error[falling])
-    stops = np.searchsorted(-score[falling], -floors, side="right")  # where a band that each of them opens ends
+    stops = np.searchsorted(-score[falling], -floors, side="right")  # the end of the band that each of them would open
     order: list[int] = []
     while len(order) < len(falling):
         band = falling[len(order) : stops[len(order)]]
-        counted = np.where(whole[band], cost[band], np.maximum.accumulate(cost[band]))
-        order += band[np.argsort(_alike(counted), kind="stable")].tolist()
+        counted = np.where(all_completed[band], cost[band], np.maximum.accumulate(cost[band]))
+        order += band[np.argsort(_cost_classes(counted), kind="stable")].tolist()
     return order
 
 
-def _alike(cost: np.ndarray) -> np.ndarray:
-    """(N,) classes of costs: 0 for the cheapest and those within a tenth of it, 1 for the cheapest of the others ..."""
+def _cost_classes(cost: np.ndarray) -> np.ndarray:
+    """(N,) classes of equal costs: 0 for the cheapest and all within 10% of it, 1 for the cheapest of the rest ..."""
     rising = np.argsort(cost, kind="stable")
     costs, classes = cost[rising], np.empty(len(cost), np.int64)
     start = number = 0
     while start < len(rising):
-        stop = int(np.searchsorted(costs, costs[start] * ALIKE, side="right"))
+        stop = int(np.searchsorted(costs, costs[start] * SAME_COST, side="right"))
         classes[rising[start:stop]] = number
         start, number = stop, number + 1
     return classes
 
 
-def _tell(read: Files, positions: Sequence[int]) -> dict[int, Any]:
-    held = np.unique([position for position in positions if position >= 0])
+def _read_records(files: RecordFiles, positions: np.ndarray) -> dict[int, Record]:
+    """The records at some positions, by position; negative positions are ignored."""
+    rows = np.unique(positions[positions >= 0])
     columns = [
         "trial",
         "kind",
@@ -338,4 +343,4 @@ def _tell(read: Files, positions: Sequence[int]) -> dict[int, Any]:
         "sha256",
         "params",
     ]
-    return dict(zip(held.tolist(), from_table(read.details(held, columns)), strict=True))
+    return dict(zip(rows.tolist(), from_table(files.rows_at(rows, columns)), strict=True))

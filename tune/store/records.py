@@ -1,11 +1,9 @@
-"""What is remembered of a trial: when an attempt starts or breaks off, each epoch, its end, and when it is begun again.
+"""Records of trials: one when an attempt starts or fails, one for each epoch, one for the end, one for each retry.
 
-A record stands for itself: it holds the whole configuration, where and with what it was made, and what it cost. Its
-Parquet form has one column a field and one a metric, ``metric/holdout/iou``; what is nested is JSON.
+A record is self-contained: it includes the whole configuration, the provenance and the cost. As Parquet, a record has
+one column per field and one per metric, such as ``metric/holdout/iou``; nested fields are JSON.
 
-Schema versions: 1, the first; 2 adds ``data``; 3 adds ``precision``, ``instructions``, ``fault``, and the kinds
-``fault`` and ``retry``. A newer program reads older files, whose records have the defaults of what they lack; an older
-program refuses newer files.
+Each file name contains the schema version. A program reads files of its own schema version only.
 """
 
 from __future__ import annotations
@@ -21,54 +19,54 @@ from typing import Any, Literal
 import pyarrow as pa
 
 SCHEMA_VERSION = 3
-METRIC = "metric/"
-KINDS = ("retry", "start", "report", "fault", "end")
-Kind = Literal["retry", "start", "report", "fault", "end"]
+METRIC_PREFIX = "metric/"
+RECORD_KINDS = ("retry", "start", "report", "fault", "end")
+RecordKind = Literal["retry", "start", "report", "fault", "end"]
 BEGINNING = ("retry", "start", "report")
-"""Kinds that say at which epoch an attempt begins."""
+"""Kinds that state the epoch at which an attempt begins."""
 State = Literal["running", "completed", "stopped", "diverged", "failed"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One thing that happened to a trial.
+    """One event in the life of a trial.
 
     Attributes:
-        kind: ``start`` of an attempt, ``report`` of an epoch, ``fault`` that an attempt broke off by, ``end`` of the
-            trial, ``retry``: the trial is begun again, and neither its end nor its faults until then count.
-        trial: its id, "0007", or "0007.2" for configuration 7 with its third seed.
-        configuration: its number; 0 is the preset itself.
-        seed: of the run.
-        attempt: counted from 1 over the starts of the trial.
-        epoch: of a report, counted from 0. Of a start, the first epoch that this attempt will train: whatever lower
-            attempts say of it and of later ones no longer counts. Of a retry likewise, which has a number among the
-            attempts. Of a fault and an end, the number of epochs trained.
-        config: every leaf of the run's settings, resolved, by flat keys.
-        params: what the search chose, by flat keys.
-        metrics: what the trainer reported, flat: ``inner_loss``, ``holdout/iou``, ``holdout/iou_se``.
-        values: the objectives at the best evaluation so far, in the sweep file's order; empty before the first.
-        best: whether this epoch's evaluation is the best so far.
-        state: of the trial: ``running`` but in an end.
-        reason: of the state, in words: "stopped by asha at epoch 9"; or what broke off.
-        fault: of a fault, what else is known of it (`tune.store.faults.Fault`): kind, mark, epochs of that attempt.
-        checkpoint: of this epoch, or that a start goes on from; its address relative to the sweep's folder.
-        sha256: of that checkpoint's manifest.json.
-        wall_s: seconds since this attempt's record before (of a start: since the process started).
-        device_s: the same in device seconds, times the trial's workers or GPUs. Their sum is what a trial cost.
+        kind: ``start`` of an attempt, ``report`` of an epoch, ``fault`` that ended an attempt, ``end`` of the trial, or
+            ``retry``: the trial begins again, and neither its end nor its earlier faults count.
+        trial: id of the trial: "0007", or "0007.2" for configuration 7 with its third seed.
+        configuration: number of the configuration; 0 is the base configuration.
+        seed: seed of the run.
+        attempt: number of the attempt, from 1.
+        epoch: in a report, the epoch, from 0. In a start, the first epoch that the attempt trains; it hides the reports
+            of lower attempts of this epoch and later ones. So does a retry, which has an attempt number of its own. In a
+            fault and in an end, the number of trained epochs.
+        config: all leaves of the resolved configuration, by flat keys.
+        params: the leaves that the search chose, by flat keys.
+        metrics: the metrics that the trainer reported, by flat names: ``inner_loss``, ``holdout/iou``.
+        values: the objectives at the best evaluation so far, in the order of the sweep file; empty before that.
+        best: whether the evaluation of this epoch is the best so far.
+        state: state of the trial; ``running`` except in an end.
+        reason: reason of the state: "stopped by asha at epoch 9"; in a fault, its message.
+        fault: in a fault, its kind, mark and epochs (`tune.store.faults.Fault`).
+        checkpoint: address of the checkpoint of this epoch, or of the one that a start continues from, relative to the
+            folder of the sweep.
+        sha256: SHA-256 of the manifest of that checkpoint.
+        wall_s: seconds since the previous record of this attempt; in a start, since the start of the process.
+        device_s: the same in device seconds: multiplied by the number of the trial's workers or GPUs.
         host: name of the machine.
         device: name of the device.
         precision: in which networks ran there, ``bf16`` or ``fp32``, whatever the setting says; empty where not known.
         instructions: of the processor, as far as torch uses them (`semprior.runtime.device.instruction_set`); empty
         likewise.
         revision: git revision of the code.
-        versions: of the packages that matter, by name.
-        data: SHA-256 of what the run takes from its data (`semprior.training.trainer.data_digest`); empty where it is
-        not known.
-        writer: who wrote it, from `new_writer`; of two with equal attempts the later one counts.
-        time: seconds since 1970, when it was made.
+        versions: versions of the relevant packages, by name.
+        data: SHA-256 of the data that the run uses (`semprior.training.trainer.data_digest`); empty if unknown.
+        writer: id of the writer, from `new_writer_id`. Of equal attempts, that of the later writer counts.
+        time: time at which the record was made, in seconds since 1970.
     """
 
-    kind: Kind
+    kind: RecordKind
     trial: str
     configuration: int
     seed: int
@@ -103,9 +101,9 @@ class Record:
 
 
 _WORD = pa.dictionary(pa.int32(), pa.string())
-SCHEMA = pa.schema(
+RECORD_SCHEMA = pa.schema(
     [
-        # first what ranking reads of every record, so that it lies together in the file
+        # the columns that ranking reads of all records come first, so that they are adjacent in the file
         ("trial", _WORD),
         ("attempt", pa.int32()),
         ("epoch", pa.int32()),
@@ -134,20 +132,18 @@ SCHEMA = pa.schema(
         ("fault", _WORD),
     ]
 )
-"""The columns of every record; those of metrics follow, float64 each, null where a record has no such metric."""
-ADDED = {"data": 2, "precision": 3, "instructions": 3, "fault": 3}
-"""The schema version that a column came with; the others came with the first."""
-JSON = ("config", "params", "versions", "fault")
+"""The columns of all records. The columns of the metrics follow: float64, null if a record does not have the metric."""
+JSON_COLUMNS = ("config", "params", "versions", "fault")
 
 
-def new_writer() -> str:
-    """A name for whoever writes records, unlike any other; later ones are greater."""
+def new_writer_id() -> str:
+    """A unique id for a writer of records; later ids are greater."""
     return f"{time.time_ns():020d}-{uuid.uuid4().hex[:12]}"
 
 
 def to_table(records: Sequence[Record]) -> pa.Table:
-    """Records as a table, in their order."""
-    texts: dict[int, str] = {}  # records of one trial mostly share one dictionary
+    """Convert records to a table with one row per record."""
+    texts: dict[int, str] = {}  # the records of a trial usually share one dictionary
 
     def text(value: Mapping[str, Any]) -> str:
         if id(value) not in texts:
@@ -155,22 +151,22 @@ def to_table(records: Sequence[Record]) -> pa.Table:
         return texts[id(value)]
 
     arrays = []
-    for column in SCHEMA:
-        held = [getattr(record, column.name) for record in records]
-        if column.name in JSON:
-            held = [text(value) for value in held]
-        array = pa.array(held, column.type.value_type if pa.types.is_dictionary(column.type) else column.type)
+    for column in RECORD_SCHEMA:
+        values = [getattr(record, column.name) for record in records]
+        if column.name in JSON_COLUMNS:
+            values = [text(value) for value in values]
+        array = pa.array(values, column.type.value_type if pa.types.is_dictionary(column.type) else column.type)
         arrays.append(array.dictionary_encode() if pa.types.is_dictionary(column.type) else array)
-    metrics = {name: None for record in records for name in record.metrics}  # a set that keeps its order
+    metrics = dict.fromkeys(name for record in records for name in record.metrics)  # distinct, in order
     arrays += [pa.array([r.metrics.get(name) for r in records], pa.float64()) for name in metrics]
-    columns = [*SCHEMA, *(pa.field(METRIC + name, pa.float64()) for name in metrics)]
+    columns = [*RECORD_SCHEMA, *(pa.field(METRIC_PREFIX + name, pa.float64()) for name in metrics)]
     return pa.table(arrays, schema=pa.schema(columns))
 
 
 def from_table(table: pa.Table) -> list[Record]:
-    """The records of a table, in its order; columns that it lacks have their defaults."""
+    """Convert a table to records. Fields without a column have their defaults."""
     known = {item.name for item in dataclasses.fields(Record)}
-    metrics = [name for name in table.column_names if name.startswith(METRIC)]
+    metrics = [name for name in table.column_names if name.startswith(METRIC_PREFIX)]
     parsed: dict[str, dict[str, Any]] = {}
 
     def parse(text: str) -> dict[str, Any]:
@@ -178,45 +174,45 @@ def from_table(table: pa.Table) -> list[Record]:
             parsed[text] = json.loads(text)
         return parsed[text]
 
-    found = []
+    records = []
     for row in table.select([name for name in table.column_names if name in known or name in metrics]).to_pylist():
         fields = {name: value for name, value in row.items() if name in known and value is not None}
-        fields |= {name: parse(fields[name] or "{}") for name in JSON if name in fields}
+        fields |= {name: parse(fields[name]) for name in JSON_COLUMNS if name in fields}
         if "values" in fields:
             fields["values"] = tuple(fields["values"] or ())
-        held = {name.removeprefix(METRIC): row[name] for name in metrics if row[name] is not None}
-        found.append(Record(metrics=held, **fields))
-    return found
+        measured = {name.removeprefix(METRIC_PREFIX): row[name] for name in metrics if row[name] is not None}
+        records.append(Record(metrics=measured, **fields))
+    return records
 
 
-def order(record: Record) -> tuple[str, int, str, int, int, float]:
-    """The order in which records are kept and told: by trial, attempt, writer, epoch, kind and time."""
-    return record.trial, record.attempt, record.writer, record.epoch, KINDS.index(record.kind), record.time
+def record_order(record: Record) -> tuple[str, int, str, int, int, float]:
+    """The sort key of records: trial, attempt, writer, epoch, kind and time."""
+    return record.trial, record.attempt, record.writer, record.epoch, RECORD_KINDS.index(record.kind), record.time
 
 
 def visible(records: Iterable[Record]) -> list[Record]:
-    """Of one trial's records those that count, in their order.
+    """Select the records of one trial that count, in order.
 
-    An attempt begins at an epoch: that of its start, or of its first report where no start is known. What lower
-    attempts say of that epoch and later ones does not count, however late it is written. So the reports that are left
-    tell every epoch once. Of equal attempts the later writer's is the higher. One end counts: of those of the highest
-    attempt the last in time. Where a writer says a thing twice, the later time counts.
+    An attempt begins at an epoch: that of its start, or of its first report if there is no start. It hides the reports
+    of lower attempts of that epoch and later ones, however late they are written, so that each epoch has one report. Of
+    equal attempts, that of the later writer is the higher one. Of the ends of the highest attempt, the latest counts.
+    Of records with the same trial, attempt, writer, epoch and kind, the latest counts.
 
-    This is the plain form of `tune.store.visible_records.arrange`, which does the same to millions of rows.
+    `tune.store.visible_records.find_visible_records` does the same for millions of rows.
     """
-    told = sorted(records, key=order)
-    told = list({(r.attempt, r.writer, r.epoch, r.kind): r for r in told}.values())
+    distinct = sorted(records, key=record_order)
+    distinct = list({(r.attempt, r.writer, r.epoch, r.kind): r for r in distinct}.values())
     begins: dict[tuple[int, str], int] = {}
-    for record in told:
+    for record in distinct:
         if record.kind in BEGINNING:
-            who = (record.attempt, record.writer)
-            begins[who] = min(record.epoch, begins.get(who, record.epoch))
-    ends = [r for r in told if r.kind == "end" and r.attempt == max(other.attempt for other in told)]
+            author = (record.attempt, record.writer)
+            begins[author] = min(record.epoch, begins.get(author, record.epoch))
+    ends = [r for r in distinct if r.kind == "end" and r.attempt == max(other.attempt for other in distinct)]
     end = max(ends, key=lambda r: r.time, default=None)
-    kept = []
-    for record in told:
-        cut = [epoch for who, epoch in begins.items() if who > (record.attempt, record.writer)]
-        counts = record.epoch < min(cut) if record.kind == "report" and cut else True
-        if record is end if record.kind == "end" else counts:
-            kept.append(record)
-    return kept
+    counting = []
+    for record in distinct:
+        later = [epoch for author, epoch in begins.items() if author > (record.attempt, record.writer)]
+        hidden = record.kind == "report" and bool(later) and record.epoch >= min(later)
+        if record is end if record.kind == "end" else not hidden:
+            counting.append(record)
+    return counting

@@ -1,4 +1,4 @@
-"""The results store: every trial's records, appended by many, ranked by anyone.
+"""The results store: the records of all trials of a sweep, with concurrent writers and readers.
 
 Example::
 
@@ -20,62 +20,63 @@ from tune.store.compaction import compact, sort_records
 from tune.store.faults import Faults, read_faults
 from tune.store.ranking import Direction, Ranked, RankedBy, rank
 from tune.store.record_files import file_name, write_file
-from tune.store.records import Record, from_table, new_writer, to_table, visible
+from tune.store.records import Record, from_table, new_writer_id, to_table, visible
 from tune.store.retention import with_kept_checkpoints
-from tune.store.snapshot import NEW, read_view, scan
-from tune.store.trial_summary import TrialSummary, summarise
+from tune.store.snapshot import NEW, read_snapshot, scan
+from tune.store.trial_summary import TrialSummary, summarise_trials
 
-PATIENCE = 300.0  # seconds that whoever runs trials waits for a storage that cannot be read or written
+PATIENCE = 300.0  # seconds for which drivers and trials wait for a storage that is not available
 
 
 def patient_store(uri: str) -> ResultsStore:
-    """The store as whoever runs trials has it: an outage of minutes costs these minutes."""
+    """Open the store for a driver or a trial, which waits out an outage of the storage of some minutes."""
     return ResultsStore(open_storage(uri, PATIENCE))
 
 
 class ResultsStore:
     """The records of one sweep.
 
-    Any number of processes on any number of machines may append and read at once; no file is ever changed.
+    Any number of processes and machines may append and read at the same time; no file is ever changed.
 
     Args:
-        uri: STORAGE/SWEEP: a folder, ``s3://``, ``gs://`` or any other address of pyarrow's; it need not exist yet.
-        writer: the name that records without one are given.
+        uri: the address of the sweep: a folder, or any address that pyarrow supports, such as ``s3://``. It need not
+            exist yet.
+        writer: writer id of appended records that have none.
 
     Raises:
-        UserError: the address is not understood.
+        UserError: the address is not valid.
     """
 
     def __init__(self, uri: str | Path | Storage, writer: str | None = None) -> None:
         self.storage = uri if isinstance(uri, Storage) else open_storage(uri)
-        self.writer = writer or new_writer()
+        self.writer = writer or new_writer_id()
         self._written = 0
 
     def append(self, records: Iterable[Record]) -> None:
-        """Add records, in one new file; they are kept, all or none, when this returns.
+        """Write records atomically, as one new file.
 
         Raises:
             UserError: the storage cannot be written.
         """
-        named = [r if r.writer else dataclasses.replace(r, writer=self.writer) for r in records]
-        if not named:
+        complete = [r if r.writer else dataclasses.replace(r, writer=self.writer) for r in records]
+        if not complete:
             return
         self._written += 1
         stem = f"{time.time_ns():020d}-{self.writer}-{self._written}"
-        self.storage.put(f"{NEW}/{file_name(stem, {r.trial for r in named})}", write_file(to_table(named)))
+        self.storage.put(f"{NEW}/{file_name(stem, {r.trial for r in complete})}", write_file(to_table(complete)))
 
     def trials(self) -> list[TrialSummary]:
-        """Every trial as it stands, in the order of the ids.
+        """The current summary of each trial, sorted by id.
 
         Raises:
             UserError: the storage cannot be read.
         """
-        return read_view(self.storage, summarise)
+        return read_snapshot(self.storage, summarise_trials)
 
     def curve(self, trial: str) -> list[Record]:
-        """The reports of a trial that count, by epoch; empty for one that is not known.
+        """The visible reports of a trial, by epoch; empty if the trial is unknown.
 
-        A checkpoint that retention has removed, or may remove at any moment, is not told.
+        Addresses of checkpoints that retention may have removed are left out.
 
         Raises:
             UserError: the storage cannot be read.
@@ -83,7 +84,7 @@ class ResultsStore:
         return [record for record in self.history(trial) if record.kind == "report"]
 
     def curves(self, trials: Collection[str] | None = None) -> dict[str, list[Record]]:
-        """The curves of some trials, or of all, read at once.
+        """The curves of some trials, or of all, by trial.
 
         Raises:
             UserError: the storage cannot be read.
@@ -92,7 +93,7 @@ class ResultsStore:
         return {trial: [r for r in records if r.kind == "report"] for trial, records in found.items()}
 
     def history(self, trial: str) -> list[Record]:
-        """The records of a trial that count: starts, reports, and the end if it has ended.
+        """The visible records of a trial: starts, reports, and the end if it has ended.
 
         Raises:
             UserError: the storage cannot be read.
@@ -100,23 +101,23 @@ class ResultsStore:
         return self.histories([trial]).get(trial, [])
 
     def histories(self, trials: Collection[str] | None = None) -> dict[str, list[Record]]:
-        """The histories of some trials, or of all, read at once, in the order of the ids.
+        """The histories of some trials, or of all, by trial and sorted by id.
 
         Raises:
             UserError: the storage cannot be read.
         """
-        return {trial: with_kept_checkpoints(visible(found)) for trial, found in self.records(trials).items()}
+        return {trial: with_kept_checkpoints(visible(records)) for trial, records in self.records(trials).items()}
 
     def records(self, trials: Collection[str] | None = None) -> dict[str, list[Record]]:
-        """All that was ever appended of some trials, or of all, whether it counts or not, as it was written.
+        """All records of some trials, or of all, by trial, whether they are visible or not.
 
         Raises:
             UserError: the storage cannot be read.
         """
         chosen = None if trials is None else set(trials)
-        table = read_view(self.storage, lambda view: scan(view, None, chosen)[1])
+        table = read_snapshot(self.storage, lambda snapshot: scan(snapshot, None, chosen)[1])
         found: dict[str, list[Record]] = {}
-        for record in from_table(sort_records(table)):  # which two compactions at once may have doubled
+        for record in from_table(sort_records(table)):  # drops duplicates of concurrent compactions
             found.setdefault(record.trial, []).append(record)
         return found
 
@@ -126,7 +127,7 @@ class ResultsStore:
         Raises:
             UserError: the storage cannot be read.
         """
-        return read_view(self.storage, read_faults)
+        return read_snapshot(self.storage, read_faults)
 
     def rank(
         self,
@@ -135,29 +136,29 @@ class ResultsStore:
         *,
         last: int = 5,
         limit: int | None = None,
-        also: Collection[int] = (),
+        include: Collection[int] = (),
     ) -> list[Ranked]:
-        """The configurations with a value, best first; the rule stands at the head of `tune.store.ranking`.
+        """The configurations that have a value, best first; `tune.store.ranking` explains the order.
 
         Args:
-            objectives: names of metrics, ``holdout/point_score``, and ``max`` or ``min``; one or several.
-            by: a trial's ``best`` evaluation, its ``last``, or ``robust``.
-            last: evaluations that ``robust`` looks at.
-            limit: how many places are wanted.
-            also: configurations that are wanted whatever their place.
+            objectives: names of metrics, such as ``holdout/point_score``, each with ``max`` or ``min``.
+            by: whether to rank by the ``best`` evaluation of a trial, its ``last``, or a ``robust`` combination.
+            last: number of evaluations that ``robust`` considers.
+            limit: number of ranks to return; None for all.
+            include: configurations to return whatever their rank.
 
         Raises:
             UserError: the storage cannot be read.
         """
-        return read_view(self.storage, lambda view: rank(view, objectives, by, last, limit, also))
+        return read_snapshot(self.storage, lambda snapshot: rank(snapshot, objectives, by, last, limit, include))
 
     def compact(self) -> int:
-        """Gather the records of small files into large ones, where there are enough; `tune.store.compaction` says how.
+        """Merge small files into large ones if there are enough of them (`tune.store.compaction`).
 
-        To be called now and then by whoever runs the sweep; by several at once, if it so happens.
+        The driver of the sweep calls this regularly. Concurrent calls are safe.
 
         Returns:
-            The number of files that were gathered.
+            The number of files that were merged.
 
         Raises:
             UserError: the storage cannot be read or written.

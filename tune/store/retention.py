@@ -1,8 +1,8 @@
-"""Which checkpoints of a trial are kept: the last, the one before and the best while it runs, then the best alone.
+"""Retention of checkpoints: the last two and the best while a trial runs, and only the best after its end.
 
-Of a trial that failed the last is kept, too: it may be begun again.
+The last checkpoint of a trial that failed is kept, too, because `retry` continues from it.
 
-A function of the records that count, so that whoever reads the store knows which addresses in it are still true.
+Retention depends on the visible records alone, so that every reader of the store knows which addresses are still valid.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from tune.store.records import Record
 
 
 def kept_checkpoints(history: Sequence[Record]) -> set[str]:
-    """Addresses of the checkpoints that are kept of a trial.
+    """The addresses of a trial's checkpoints that are kept.
 
     Args:
-        history: its records that count, in their order (`records.visible`).
+        history: the visible records of the trial, in order (`records.visible`).
     """
     reports = [record for record in history if record.kind == "report" and record.checkpoint]
     best = [record for record in reports if record.best][-1:]
@@ -31,7 +31,7 @@ def kept_checkpoints(history: Sequence[Record]) -> set[str]:
 
 
 def with_kept_checkpoints(history: Sequence[Record]) -> list[Record]:
-    """A trial's history in which only checkpoints that are kept have an address."""
+    """The history of a trial, without the addresses of checkpoints that are not kept."""
     kept = kept_checkpoints(history)
     return [
         record

@@ -1,8 +1,8 @@
-"""Which sweeps a storage holds: each is a folder with a `sweep.json` that never changes.
+"""The sweeps of a storage. Each is a folder with a `sweep.json`, which never changes.
 
 ::
 
-    STORAGE/SWEEP/sweep.json   the whole sweep file, resolved; its id; when and by which code it was begun
+    STORAGE/SWEEP/sweep.json   the resolved sweep file, the id, the time of creation and the provenance
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ import difflib
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from semprior.errors import UserError
 from semprior.io.storage import Storage, open_storage
 from tune.spec.sweep_file import SweepSpec
 from tune.store.provenance import revision, versions
 
-FILE, SCHEMA = "sweep.json", 1
+SWEEP_FILE, SWEEP_SCHEMA = "sweep.json", 1
 DEFAULT_STORAGE = "./runs"
+T = TypeVar("T")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -30,12 +31,12 @@ class Sweep:
     """A sweep in its storage.
 
     Attributes:
-        id: of the sweep; the name of its folder.
-        storage: its folder.
-        spec: the sweep file.
-        created: seconds since 1970.
-        revision: of the code that began it.
-        versions: likewise, of its packages.
+        id: id of the sweep, which is the name of its folder.
+        storage: the folder of the sweep.
+        spec: the checked sweep file.
+        created: time of creation, in seconds since 1970.
+        revision: git revision of the code that created the sweep.
+        versions: package versions at the time of creation, by name.
     """
 
     id: str
@@ -47,7 +48,7 @@ class Sweep:
 
 
 class SweepExistsError(UserError):
-    """A sweep of this id exists already."""
+    """A sweep with this id exists already."""
 
     def __init__(self, sweep: Sweep) -> None:
         super().__init__(f"{sweep.id}: exists already in {sweep.storage.uri}; choose another --id")
@@ -55,22 +56,22 @@ class SweepExistsError(UserError):
 
 
 def create_sweep(storage: Storage, name: str, spec: SweepSpec) -> Sweep:
-    """Begin a sweep: claim its id.
+    """Create a sweep, which claims its id.
 
     Args:
-        storage: that will hold it.
-        name: its id.
-        spec: the sweep file.
+        storage: the storage of the sweeps.
+        name: id of the sweep.
+        spec: the checked sweep file.
 
     Raises:
         SweepExistsError: the id is taken.
-        UserError: the id cannot name a folder, or the storage cannot be written.
+        UserError: the id is not a valid folder name, or the storage cannot be written.
     """
     if not _ID.fullmatch(name):
         raise UserError(f"--id {name}: must be letters, digits, dots, dashes and underscores, 64 at most")
     sweep = Sweep(name, storage.child(name), spec, time.time(), revision(), versions())
     content = {
-        "schema": SCHEMA,
+        "schema": SWEEP_SCHEMA,
         "id": name,
         "created": sweep.created,
         "revision": sweep.revision,
@@ -78,51 +79,74 @@ def create_sweep(storage: Storage, name: str, spec: SweepSpec) -> Sweep:
         "spec": json.loads(spec.to_json()),
     }
     try:
-        sweep.storage.create(FILE, json.dumps(content, indent=1).encode())
+        sweep.storage.create(SWEEP_FILE, json.dumps(content, indent=1).encode())
     except FileExistsError:
         raise SweepExistsError(sweep) from None
     return sweep
 
 
 def open_sweep(uri: str) -> Sweep:
-    """The sweep at an address.
+    """Open the sweep at an address.
 
     Raises:
-        UserError: there is none, or it cannot be read.
+        UserError: there is no sweep, or it cannot be read.
     """
     storage = open_storage(uri)
-    where = f"{storage.uri}/{FILE}"
+    location = f"{storage.uri}/{SWEEP_FILE}"
     try:
-        content: dict[str, Any] = json.loads(storage.read(FILE))
-        if content["schema"] > SCHEMA:
-            raise UserError(f"{where}: was written by a newer version (schema {content['schema']}); update semprior")
-        spec = SweepSpec.from_json(json.dumps(content["spec"]), where)
+        content: dict[str, Any] = json.loads(storage.read(SWEEP_FILE))
+        if content["schema"] > SWEEP_SCHEMA:
+            raise UserError(
+                f"{location}: was written by a newer version (schema {content['schema']}); upgrade semprior"
+            )
+        spec = SweepSpec.from_json(json.dumps(content["spec"]), location)
         return Sweep(content["id"], storage, spec, float(content["created"]), content["revision"], content["versions"])
     except FileNotFoundError as error:
         raise UserError(f"{storage.uri}: there is no sweep") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{where}: is damaged ({error!r})") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{location}: is damaged ({error!r})") from error
 
 
 def find_sweep(storage: Storage, name: str) -> Sweep:
-    """A sweep of a storage.
+    """Open a sweep of a storage by its id.
 
     Raises:
-        UserError: there is none of this id; names the nearest.
+        UserError: there is no sweep with this id; the message suggests the most similar id.
     """
-    if not _ID.fullmatch(name) or not storage.child(name).exists(FILE):
+    if not _ID.fullmatch(name) or not storage.child(name).exists(SWEEP_FILE):
         close = difflib.get_close_matches(name, sweep_ids(storage), n=1, cutoff=0.5)
-        hint = f"; did you mean {close[0]}?" if close else "; `semprior-tune list` names those that are there"
+        hint = f"; did you mean {close[0]}?" if close else "; `semprior-tune list` shows all sweeps"
         raise UserError(f"{name}: no such sweep in {storage.uri}{hint}")
     return open_sweep(storage.child(name).uri)
 
 
 def sweep_ids(storage: Storage) -> list[str]:
-    """The sweeps of a storage, by name."""
+    """The ids of the sweeps of a storage, sorted."""
     folders = [entry.name for entry in storage.list() if entry.folder]
-    return [name for name in folders if storage.exists(f"{name}/{FILE}")]
+    return [name for name in folders if storage.exists(f"{name}/{SWEEP_FILE}")]
+
+
+def read_each(storage: Storage, read: Callable[[Sweep], T]) -> tuple[list[tuple[Sweep, T]], dict[str, str]]:
+    """Read something of every sweep of a storage. A sweep that cannot be read does not hide the others.
+
+    Args:
+        storage: the storage of the sweeps.
+        read: reads one sweep; it may raise `UserError`.
+
+    Returns:
+        The sweeps that can be read, each with the result of `read`; and by id, why each other sweep cannot.
+    """
+    results: list[tuple[Sweep, T]] = []
+    unreadable: dict[str, str] = {}
+    for name in sweep_ids(storage):
+        try:
+            sweep = open_sweep(storage.child(name).uri)
+            results.append((sweep, read(sweep)))
+        except UserError as error:
+            unreadable[name] = str(error)
+    return results, unreadable
 
 
 def driver_log(generation: int) -> str:
-    """Where a sweep keeps what the driver of a generation wrote."""
+    """The name of the log file of a driver, by the driver's generation."""
     return f"logs/driver-{generation:04d}.log"

@@ -1,4 +1,4 @@
-"""A trial in one line: where it stands, its best, what it cost."""
+"""Summaries of trials: the current state, the best evaluation and the cost."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ import numpy as np
 import pyarrow as pa
 
 from tune.store.records import Record, State, from_table
-from tune.store.snapshot import Files, View, scan
-from tune.store.visible_records import KEYS, Arranged, arrange, last_of_each
+from tune.store.snapshot import RecordFiles, StoreSnapshot, scan
+from tune.store.visible_records import KEY_COLUMNS, VisibleRecords, find_visible_records, last_positions
 
 
 @dataclass(frozen=True)
 class TrialSummary:
-    """A trial as it stands.
+    """The current state of a trial.
 
     Attributes:
-        trial: its id.
-        configuration: its number.
-        seed: of the run.
-        attempt: the highest.
-        epochs: trained so far.
-        state: ``running`` until it has ended; then how.
-        reason: of the end.
-        values: the objectives at its best evaluation, as its last report tells them; empty before the first.
-        best_epoch: the epoch of that evaluation; none before the first.
-        metrics: of that epoch, or of the last one before there is a best.
-        checkpoint: address of the best epoch's checkpoint, relative to the sweep; it is kept for good.
-        sha256: of its manifest.
-        wall_s: seconds, all attempts together.
-        device_s: device seconds, all attempts together.
-        updated: time of the last record that counts, in seconds since 1970.
-        last: the last record that counts: config, params, host, device, revision, versions.
+        trial: id of the trial.
+        configuration: number of the configuration.
+        seed: seed of the run.
+        attempt: the highest attempt.
+        epochs: number of epochs trained so far.
+        state: ``running``, or how the trial ended.
+        reason: reason of the end.
+        values: the objectives at the best evaluation so far; empty before the first evaluation.
+        best_epoch: the epoch of the best evaluation; None before the first evaluation.
+        metrics: the metrics of the best epoch; before the first evaluation, of the last epoch.
+        checkpoint: address of the checkpoint of the best epoch, relative to the sweep; it is kept permanently.
+        sha256: SHA-256 of the manifest of that checkpoint.
+        wall_s: seconds of all attempts.
+        device_s: device seconds of all attempts.
+        updated: time of the last visible record, in seconds since 1970.
+        last: the last visible record of a start or a report.
     """
 
     trial: str
@@ -56,74 +56,81 @@ class TrialSummary:
 
     @property
     def params(self) -> Mapping[str, Any]:
-        """What the search chose."""
+        """The leaves that the search chose."""
         return self.last.params
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """Every leaf of the run's settings."""
+        """All leaves of the configuration."""
         return self.last.config
 
 
-def arrange_view(view: View, soon: Sequence[str] = ()) -> tuple[Files, Arranged]:
-    """The records of a view that count, and where to read more of them: the columns `soon` of all rows."""
-    files, columns = _keys(view, soon)
-    return files, arrange(columns, files.times)
+def read_visible_records(snapshot: StoreSnapshot, preload: Sequence[str] = ()) -> tuple[RecordFiles, VisibleRecords]:
+    """Find the visible records of a snapshot.
+
+    Args:
+        snapshot: the snapshot.
+        preload: columns that the caller will read from the returned files.
+
+    Returns:
+        The files of the snapshot, and the positions of their visible records.
+    """
+    files, table = scan(snapshot, KEY_COLUMNS, preload=preload)
+    columns = dict(zip(table.column_names, table.columns, strict=True))
+    del table  # so that `find_visible_records` can free the columns one by one
+    return files, find_visible_records(columns, files.times)
 
 
-def _keys(view: View, soon: Sequence[str]) -> tuple[Files, dict[str, pa.ChunkedArray]]:
-    files, table = scan(view, KEYS, soon=soon)
-    return files, dict(zip(table.column_names, table.columns, strict=True))
-
-
-def summarise(view: View) -> list[TrialSummary]:
-    """Every trial of a view, in the order of the ids."""
+def summarise_trials(snapshot: StoreSnapshot) -> list[TrialSummary]:
+    """Summarise the trials of a snapshot, sorted by id."""
     columns = ("best", "wall_s", "device_s")
-    read, found = arrange_view(view, columns)
-    number = len(found.trials)
-    table = read.columns(columns)
-    wall_s, device_s = found.total(table["wall_s"]), found.total(table["device_s"])
-    best = best_positions(table["best"], found)
-    last = last_of_each(found.owners, found.reports, number)
-    anything = np.where(last >= 0, last, np.where(found.starts >= 0, found.starts, found.firsts))
-    held = np.unique(np.concatenate([best[best >= 0], anything, found.ends[found.ends >= 0]]))
-    records = dict(zip(held.tolist(), from_table(read.details(held)), strict=True)) if number else {}
+    files, visible = read_visible_records(snapshot, columns)
+    number = len(visible.trials)
+    table = files.columns(columns)
+    wall_s, device_s = visible.total(table["wall_s"]), visible.total(table["device_s"])
+    best = best_positions(table["best"], visible)
+    last_reports = last_positions(visible.report_trials, visible.reports, number)
+    latest = np.where(
+        last_reports >= 0, last_reports, np.where(visible.starts >= 0, visible.starts, visible.any_record)
+    )
+    positions = np.unique(np.concatenate([best[best >= 0], latest, visible.ends[visible.ends >= 0]]))
+    records = dict(zip(positions.tolist(), from_table(files.rows_at(positions)), strict=True)) if number else {}
 
     summaries = []
-    for index, trial in enumerate(found.trials):
-        latest, end = records[int(anything[index])], records.get(int(found.ends[index]))
+    for index, trial in enumerate(visible.trials):
+        last, end = records[int(latest[index])], records.get(int(visible.ends[index]))
         peak = records.get(int(best[index]))
-        reported = last[index] >= 0
-        kept = peak or (latest if end and reported else None)  # without a best the last one is kept
+        reported = last_reports[index] >= 0
+        retained = peak or (last if end and reported else None)  # without an evaluation, the last checkpoint is kept
         summaries.append(
             TrialSummary(
                 trial=trial,
-                configuration=latest.configuration,
-                seed=latest.seed,
-                attempt=int(found.attempts[index]),
-                epochs=latest.epoch + 1 if reported else 0,
+                configuration=last.configuration,
+                seed=last.seed,
+                attempt=int(visible.attempts[index]),
+                epochs=last.epoch + 1 if reported else 0,
                 state=end.state if end else "running",
                 reason=end.reason if end else "",
-                values=latest.values if reported else (),
+                values=last.values if reported else (),
                 best_epoch=peak.epoch if peak else None,
-                metrics=(peak or latest).metrics,
-                checkpoint=kept.checkpoint if kept else None,
-                sha256=kept.sha256 if kept else None,
+                metrics=(peak or last).metrics,
+                checkpoint=retained.checkpoint if retained else None,
+                sha256=retained.sha256 if retained else None,
                 wall_s=float(wall_s[index]),
                 device_s=float(device_s[index]),
-                updated=max(latest.time, end.time if end else 0.0),
-                last=latest,
+                updated=max(last.time, end.time if end else 0.0),
+                last=last,
             )
         )
     return summaries
 
 
-def best_positions(column: pa.ChunkedArray, found: Arranged) -> np.ndarray:
-    """(T,) position of each trial's best evaluation, whose checkpoint is kept; -1 before there is one.
+def best_positions(column: pa.ChunkedArray, visible: VisibleRecords) -> np.ndarray:
+    """(T,) positions of the best evaluation of each trial, whose checkpoint is kept; -1 before the first evaluation.
 
     Args:
-        column: ``best`` of all rows.
-        found: of the same rows.
+        column: the column ``best`` of all rows.
+        visible: the visible records of the same rows.
     """
-    chosen = np.equal(column.to_numpy()[found.reports], True)
-    return last_of_each(found.owners[chosen], found.reports[chosen], len(found.trials))
+    is_best = np.equal(column.to_numpy()[visible.reports], True)
+    return last_positions(visible.report_trials[is_best], visible.reports[is_best], len(visible.trials))

@@ -1,4 +1,4 @@
-"""Which of millions of records count, and in what order: `tune.store.records.visible` on columns."""
+"""The visible records among millions: `tune.store.records.visible`, vectorised over columns."""
 
 from __future__ import annotations
 
@@ -8,113 +8,118 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from tune.store.records import BEGINNING, KINDS
+from tune.store.records import BEGINNING, RECORD_KINDS
 
-KEYS = ("trial", "attempt", "epoch", "kind", "writer")
-"""The columns that `arrange` needs of every row; of some it needs ``time``."""
-NEVER = np.int64(1) << 31  # an epoch that no run reaches
+KEY_COLUMNS = ("trial", "attempt", "epoch", "kind", "writer")
+"""The columns that `find_visible_records` reads of all rows; it also reads ``time`` of a few rows."""
+NO_EPOCH = np.int64(1) << 31  # greater than any epoch
 
 
 @dataclass(frozen=True)
-class Arranged:
-    """The records that count. T trials, V reports; positions are rows of the table that was arranged.
+class VisibleRecords:
+    """Positions (row indices in a table) of the visible records of T trials with V reports.
 
     Attributes:
-        trials: their ids, in order.
-        reports: (V,) positions of the reports, by trial and epoch.
-        owners: (V,) which trial each report is of.
-        epochs: (V,) its epoch.
-        starts: (T,) position of the highest attempt's start; -1 without one.
+        trials: ids of the trials, sorted.
+        reports: (V,) positions of the reports, sorted by trial and epoch.
+        report_trials: (V,) index of the trial of each report.
+        epochs: (V,) epoch of each report.
+        starts: (T,) position of the start of the highest attempt; -1 if there is none.
         ends: (T,) position of the end; -1 while the trial runs.
-        firsts: (T,) position of one record of the trial.
+        any_record: (T,) position of some record of the trial.
         attempts: (T,) the highest attempt.
-        told: (N,) positions of all records, each once, whether it counts or not.
-        tellers: (N,) which trial each of these is of.
+        distinct: (N,) positions of all records without duplicates, visible or not.
+        distinct_trials: (N,) index of the trial of each of these.
     """
 
     trials: list[str]
     reports: np.ndarray
-    owners: np.ndarray
+    report_trials: np.ndarray
     epochs: np.ndarray
     starts: np.ndarray
     ends: np.ndarray
-    firsts: np.ndarray
+    any_record: np.ndarray
     attempts: np.ndarray
-    told: np.ndarray
-    tellers: np.ndarray
+    distinct: np.ndarray
+    distinct_trials: np.ndarray
 
     def total(self, column: pa.ChunkedArray) -> np.ndarray:
-        """(T,) sums over all records of each trial, of a column of the table."""
-        return np.bincount(self.tellers, column.to_numpy()[self.told], len(self.trials))
+        """(T,) sums of a column of the table over all distinct records of each trial."""
+        sums: np.ndarray = np.bincount(self.distinct_trials, column.to_numpy()[self.distinct], len(self.trials))
+        return sums
 
 
-def arrange(columns: dict[str, pa.ChunkedArray], time_of: Callable[[np.ndarray], np.ndarray]) -> Arranged:
-    """Arrange records in any order and with doubles.
+def find_visible_records(
+    columns: dict[str, pa.ChunkedArray], time_of: Callable[[np.ndarray], np.ndarray]
+) -> VisibleRecords:
+    """Find the visible ones among records in any order and with duplicates.
 
     Args:
-        columns: `KEYS`; taken out of the dictionary as they are used, for they are large.
-        time_of: gives the times of the rows at some positions; asked for few of them.
+        columns: the `KEY_COLUMNS`. They are removed from the dictionary as they are used, because they are large.
+        time_of: returns the times of the records at some positions; it is called for few of them.
     """
-    trials, trial = ranked_words(columns.pop("trial"))
-    _, writer = ranked_words(columns.pop("writer"))
-    kind = ranked_kinds(columns.pop("kind"))
+    trials, trial = sorted_words(columns.pop("trial"))
+    _, writer = sorted_words(columns.pop("writer"))
+    kind = kind_codes(columns.pop("kind"))
     attempt, epoch = columns.pop("attempt").to_numpy(), columns.pop("epoch").to_numpy()
     pa.default_memory_pool().release_unused()
-    rows = _told_once([trial, attempt, writer, epoch, kind], time_of).astype(np.int32)  # half of the memory
-    trial = trial[rows]  # one after the other, as all of them in both orders take memory
+    rows = _sorted_distinct([trial, attempt, writer, epoch, kind], time_of)
+    rows = rows.astype(np.int32)  # half of the memory of int64
+    trial = trial[rows]  # one column after the other, to save memory
     attempt = attempt[rows]
     writer = writer[rows]
     epoch = epoch[rows]
     kind = kind[rows]
 
-    # groups of rows of one trial, attempt and writer, in order
-    firsts = np.flatnonzero(_changes(trial) | _changes(attempt) | _changes(writer))
-    begin = np.isin(kind, [KINDS.index(name) for name in BEGINNING])
-    begins = np.minimum.reduceat(np.where(begin, epoch, NEVER), firsts) if len(rows) else firsts
-    limits = _least_of_later(begins, trial[firsts])
-    group = np.repeat(np.arange(len(firsts)), np.diff(np.append(firsts, len(rows))))
-    counts = (kind == KINDS.index("report")) & (epoch < limits[group])
+    # a group consists of the rows of one trial, attempt and writer
+    group_starts = np.flatnonzero(_changes(trial) | _changes(attempt) | _changes(writer))
+    begin = np.where(np.isin(kind, [RECORD_KINDS.index(name) for name in BEGINNING]), epoch, NO_EPOCH)
+    begins = np.minimum.reduceat(begin, group_starts) if len(rows) else group_starts
+    del begin
+    limits = _min_of_later_groups(begins, trial[group_starts])
+    group = np.repeat(np.arange(len(group_starts)), np.diff(np.append(group_starts, len(rows))))
+    is_visible = (kind == RECORD_KINDS.index("report")) & (epoch < limits[group])
 
     number = len(trials)
-    top = np.zeros(number, np.int64)
-    np.maximum.at(top, trial[firsts], attempt[firsts])
-    starting = kind == KINDS.index("start")
-    ending = np.flatnonzero((kind == KINDS.index("end")) & (attempt == top[trial]))
-    ending = ending[np.argsort(time_of(rows[ending]), kind="stable")] if len(ending) > 1 else ending
-    return Arranged(
+    attempts = np.zeros(number, np.int64)
+    np.maximum.at(attempts, trial[group_starts], attempt[group_starts])
+    is_start = kind == RECORD_KINDS.index("start")
+    ends = np.flatnonzero((kind == RECORD_KINDS.index("end")) & (attempt == attempts[trial]))
+    ends = ends[np.argsort(time_of(rows[ends]), kind="stable")] if len(ends) > 1 else ends
+    return VisibleRecords(
         trials=trials,
-        reports=rows[counts],
-        owners=trial[counts],
-        epochs=epoch[counts],
-        starts=last_of_each(trial[starting], rows[starting], number),
-        ends=last_of_each(trial[ending], rows[ending], number),
-        firsts=last_of_each(trial, rows, number),
-        attempts=top,
-        told=rows,
-        tellers=trial,
+        reports=rows[is_visible],
+        report_trials=trial[is_visible],
+        epochs=epoch[is_visible],
+        starts=last_positions(trial[is_start], rows[is_start], number),
+        ends=last_positions(trial[ends], rows[ends], number),
+        any_record=last_positions(trial, rows, number),
+        attempts=attempts,
+        distinct=rows,
+        distinct_trials=trial,
     )
 
 
-def ranked_words(column: pa.ChunkedArray) -> tuple[list[str], np.ndarray]:
-    """The different words of a dictionary column, in order, and for each row (N,) the place of its word."""
+def sorted_words(column: pa.ChunkedArray) -> tuple[list[str], np.ndarray]:
+    """The distinct texts of a dictionary column, sorted, and (N,) the index of each row's text among them."""
     if len(column) == 0:
         return [], np.zeros(0, np.int32)
     joined = pa.table({"words": column}).unify_dictionaries()["words"].combine_chunks()
     words = joined.dictionary.to_pylist()
     order = sorted(range(len(words)), key=words.__getitem__)
-    places = np.empty(len(words), np.int32)
-    places[order] = np.arange(len(words))
-    return [words[index] for index in order], places[joined.indices.to_numpy()]
+    ranks = np.empty(len(words), np.int32)
+    ranks[order] = np.arange(len(words))
+    return [words[index] for index in order], ranks[joined.indices.to_numpy()]
 
 
-def ranked_kinds(column: pa.ChunkedArray) -> np.ndarray:
-    """For each row (N,) the place of its kind in `records.KINDS`."""
-    words, places = ranked_words(column)
-    return np.array([KINDS.index(word) for word in words], np.int8)[places] if words else places
+def kind_codes(column: pa.ChunkedArray) -> np.ndarray:
+    """(N,) index of each row's kind in `records.RECORD_KINDS`."""
+    words, codes = sorted_words(column)
+    return np.array([RECORD_KINDS.index(word) for word in words], np.int8)[codes] if words else codes
 
 
-def _told_once(keys: Sequence[np.ndarray], time_of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Rows in the order of their keys; of rows with equal keys only that of the latest time."""
+def _sorted_distinct(keys: Sequence[np.ndarray], time_of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """The positions of the rows, sorted by their keys; of rows with equal keys, only the latest."""
     if not len(keys[0]):
         return np.zeros(0, np.int64)
     lows = [int(key.min()) for key in keys]
@@ -129,35 +134,36 @@ def _told_once(keys: Sequence[np.ndarray], time_of: Callable[[np.ndarray], np.nd
             packed |= key - low
         if (packed[1:] > packed[:-1]).all():
             return np.arange(len(packed))
-        order = np.argsort(packed, kind="stable")  # sorted runs, which the files are, are merged and not sorted anew
+        order = np.argsort(packed, kind="stable")  # a stable sort merges sorted runs, and the files are sorted
         repeats = ~_changes(packed[order])
     if not repeats.any():
         return order
     tied = np.flatnonzero(repeats | np.append(repeats[1:], False))
     group = np.cumsum(~repeats)[tied]
     order[tied] = order[tied][np.lexsort((time_of(order[tied]), group))]
-    return order[~np.append(repeats[1:], False)]
+    distinct: np.ndarray = order[~np.append(repeats[1:], False)]
+    return distinct
 
 
 def _changes(column: np.ndarray) -> np.ndarray:
-    """(N,) whether each value differs from the one before; the first does."""
+    """(N,) whether each value differs from the previous one; True for the first."""
     return np.append(True, column[1:] != column[:-1]) if len(column) else np.zeros(0, bool)
 
 
-def _least_of_later(begins: np.ndarray, trial: np.ndarray) -> np.ndarray:
-    """(G,) the least beginning among the later groups of the same trial; `NEVER` for the last."""
+def _min_of_later_groups(begins: np.ndarray, trial: np.ndarray) -> np.ndarray:
+    """(G,) minimum of `begins` over the later groups of the same trial; `NO_EPOCH` for its last group."""
     if not len(begins):
         return begins
-    # a trial's values all lie above those of the trials before it, so that one running minimum serves all
-    least = np.minimum.accumulate((begins + trial * (2 * NEVER))[::-1])[::-1] - trial * (2 * NEVER)
-    limits = np.full(len(begins), NEVER)
+    # an offset per trial makes its values greater than those of all previous trials: one running minimum suffices
+    minima = np.minimum.accumulate((begins + trial * (2 * NO_EPOCH))[::-1])[::-1] - trial * (2 * NO_EPOCH)
+    limits = np.full(len(begins), NO_EPOCH)
     followed = trial[:-1] == trial[1:]
-    limits[:-1][followed] = least[1:][followed]
+    limits[:-1][followed] = minima[1:][followed]
     return limits
 
 
-def last_of_each(owners: np.ndarray, positions: np.ndarray, number: int) -> np.ndarray:
-    """(number,) the last position of each owner; -1 where it has none."""
-    found = np.full(number, -1, np.int64)
-    found[owners] = positions  # of an owner that comes again the last stays
-    return found
+def last_positions(trials: np.ndarray, positions: np.ndarray, number: int) -> np.ndarray:
+    """(number,) the last of the `positions` (N,) of each trial, by `trials` (N,); -1 if a trial has none."""
+    last = np.full(number, -1, np.int64)
+    last[trials] = positions  # the last assignment to an index wins
+    return last

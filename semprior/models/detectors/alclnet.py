@@ -12,6 +12,7 @@ from semprior.kernels.convolution import conv_relu, folded, folds
 from semprior.kernels.layers import gated_sum
 from semprior.models.detector import Detector, published_init, register
 from semprior.models.encoder import Encoder
+from semprior.models.published import PUBLISHED
 
 
 class LocalBlock(nn.Module):
@@ -48,7 +49,7 @@ class GatedFusion(nn.Module):
         return gated_sum(low, self.up_norm, up, self.gate_norm, self.gate(low))
 
 
-@register("alclnet", stages=(16, 32, 64, 128, 256), scam_scale=0.12, learning_rate=5e-4)
+@register("alclnet", **vars(PUBLISHED["alclnet"]))
 class ALCLNet(Detector):
     """The detector. Its last convolution, of one output, starts with std sqrt 2: the first logits are large."""
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from semprior.kernels.convolution import conv_relu
 from semprior.models.detector import Detector, published_init, register
 from semprior.models.encoder import Encoder
+from semprior.models.published import PUBLISHED
 
 _WIDTH = 64  # channels of the lateral maps
 
@@ -36,7 +37,7 @@ class MultiScaleBlock(nn.Module):
         return self.fuse(torch.cat(reached, dim=1))
 
 
-@register("mlclnet", stages=(16, 32, 64), scam_scale=0.55, learning_rate=1e-3)
+@register("mlclnet", **vars(PUBLISHED["mlclnet"]))
 class MLCLNet(Detector):
     """The detector; its head has no BatchNorm."""
 

@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semprior.config.epochs import is_due, share_of
+from semprior.config.epochs import evolution_due, is_due, share_of
 from semprior.config.schema import (
     Config,
     environment_leaves,
@@ -20,7 +20,6 @@ from semprior.config.schema import (
     unflatten,
 )
 from semprior.errors import UserError
-from semprior.labels.evolve import evolution_due
 from semprior.models.detector import detector_spec
 from semprior.training.learning_rate import learning_rate
 

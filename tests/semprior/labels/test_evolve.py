@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from semprior.labels.evolve import evolution_due, evolve
+from semprior.config.epochs import evolution_due
+from semprior.labels.evolve import evolve
 from tests.repository import ROOT
 
 EIGHT = np.ones((3, 3), bool)

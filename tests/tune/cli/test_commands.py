@@ -74,7 +74,7 @@ def test_top_ranks_with_errors_and_tells_the_gain(told):
     assert shown.index("0001") < shown.index("0002") < shown.index("0000")
     for part in ("0.8000 ± 0.0100", "0.25", "1,2,3", "stopped", "by 0.3000 ± 0.0141"):
         assert part in shown
-    assert "which dimensions mattered cannot be told from 3 trials; it takes 8" in shown
+    assert "importance of the dimensions: unknown until 8 trials are evaluated; there are 3" in shown
     entries = json.loads(told("top", "small", "-n", 2, "--format", "json"))
     assert [entry["trial"] for entry in entries] == ["0001", "0002"]
     assert entries[0]["scam.stages"] == [2]
@@ -170,7 +170,8 @@ def test_mistaken_commands(told, refused, sweep, tmp_path, monkeypatch, argument
 
 def test_a_sweep_that_exists_is_refused_with_the_line_that_resumes(told, refused, sweep, tmp_path):
     (tmp_path / "sweep.yaml").write_text(SWEEP.replace("data: scenes", f"data: {sweep.spec.data}"))
-    assert "go on: `semprior-tune resume small`, or choose another --id" in refused("submit", tmp_path / "sweep.yaml")
+    error = refused("submit", tmp_path / "sweep.yaml")
+    assert "choose another --id, or continue that one: `semprior-tune resume small`" in error
 
 
 def test_masks_that_an_objective_needs_and_the_data_lack_are_told_before_the_start(refused, tmp_path, monkeypatch):

@@ -29,13 +29,19 @@ def test_recorded_trials_that_are_alike_tell_the_cost(tmp_path):
     sweep = made_up_sweep(tmp_path)
     storage = open_storage(sweep.storage.local.parent)
     spec = sweep.spec.model_copy(update={"base": {**sweep.spec.base, "scam.stages": [2]}})  # as trial 0001 has it
-    cost = recorded_cost(storage, ["small"], spec, here=False)
+    said = []
+    cost = recorded_cost(storage, spec, here=False, say=said.append)
     assert cost.seconds == 2.0
     assert cost.rests_on == "the median of 1 recorded trial of small"
-    assert recorded_cost(storage, ["small"], spec, here=True) is None
+    assert recorded_cost(storage, spec, here=True, say=said.append) is None
     others = {"data": "elsewhere"}, {"resources": Resources(cpus=4)}, {"base": {**spec.base, "data.crop": 64}}
     for other in others:
-        assert recorded_cost(storage, ["small"], spec.model_copy(update=other), here=False) is None
+        assert recorded_cost(storage, spec.model_copy(update=other), here=False, say=said.append) is None
+    assert said == []
+    storage.child("broken").put("sweep.json", b"{")
+    assert recorded_cost(storage, spec, here=False, say=said.append) == cost
+    (line,) = said
+    assert line.startswith("broken cannot be read and is left out of the estimate: ")
 
 
 @pytest.mark.parametrize(("gpus", "device"), [("0", "cpu"), ("0.5", "auto")])

@@ -8,8 +8,8 @@ from ray.tune.schedulers import FIFOScheduler
 
 from semprior.config.schema import resolve
 from tests.tune.small_sweep import spec_of
-from tune.search.early_stopping import EPOCH, VALUE, Halving, feed, make_scheduler
-from tune.spec.rungs import first_rung, usual_rung
+from tune.search.early_stopping import EPOCH, VALUE, SuccessiveHalving, make_scheduler, replay_curves
+from tune.spec.rungs import default_rung, first_rung
 
 NAMES = ("asha", "hyperband", "median")
 
@@ -65,13 +65,13 @@ def test_a_scheduler_that_is_fed_decides_as_one_that_never_stopped(tmp_path, nam
     while unbroken.waiting or unbroken.running:
         if step in (8, 31, 60):
             cut = scheduled(tmp_path, name)
-            feed(cut, broken.told)
+            replay_curves(cut, broken.told)
             for trial in broken.running:  # whoever goes on adds those that still run
                 cut.on_trial_add(None, SimpleNamespace(trial_id=trial))
         unbroken.step(whole)
         broken.step(cut)
         assert broken.ended == unbroken.ended
-        if isinstance(whole, Halving):
+        if isinstance(whole, SuccessiveHalving):
             assert cut.rungs == whole.rungs
         step += 1
     stopped = [epoch for epoch, stop in unbroken.ended.values() if stop]
@@ -91,9 +91,9 @@ def test_the_first_rung_is_an_evaluation_after_an_evolution_and_an_outer_pass():
 
 def test_trials_are_first_judged_in_the_second_half_and_brackets_begin_as_early_as_they_may(tmp_path):
     quick = resolve("quick", flags={"epochs": 45}).config  # evaluates at 5, 8, 11 ...
-    assert usual_rung(quick) == 23
+    assert default_rung(quick) == 23
     late = resolve("quick", flags={"epochs": 45, "labels.evolve_after": 0.8}).config
-    assert usual_rung(late) == first_rung(late) > 23
+    assert default_rung(late) == first_rung(late) > 23
     assert [sorted(rungs) for rungs in scheduled(tmp_path, "asha").rungs] == [[23]]
     assert min(epoch for rungs in scheduled(tmp_path, "hyperband").rungs for epoch in rungs) == first_rung(quick)
 
@@ -114,7 +114,7 @@ def test_the_base_is_never_stopped(tmp_path, name):
 
 def test_rungs_hold_the_value_at_the_trials_own_epochs(tmp_path):
     scheduler = make_scheduler(spec_of(tmp_path, ("asha, factor: 3", "asha, factor: 3, first: 11")))
-    feed(scheduler, {"0000": curve("0000"), "0001": curve("0001")[:20]})
+    replay_curves(scheduler, {"0000": curve("0000"), "0001": curve("0001")[:20]})
     values = {trial: dict(curve(trial)) for trial in ("0000", "0001")}
     assert scheduler.rungs == [
         {33: {"0000": values["0000"][33]}, 11: {"0000": values["0000"][11], "0001": values["0001"][11]}}
@@ -124,7 +124,7 @@ def test_rungs_hold_the_value_at_the_trials_own_epochs(tmp_path):
 def test_an_epoch_that_is_told_twice_changes_nothing(tmp_path):
     for name in NAMES:
         scheduler = scheduled(tmp_path, name)
-        feed(scheduler, {f"{number:04d}": curve(f"{number:04d}") for number in range(6)})
+        replay_curves(scheduler, {f"{number:04d}": curve(f"{number:04d}") for number in range(6)})
         scheduler.on_trial_add(None, SimpleNamespace(trial_id="0006"))
         decisions = [tell(scheduler, "0006", epoch, 2.0) for epoch in (11, 11, 12)]
         assert decisions == ["CONTINUE"] * 3
@@ -153,6 +153,6 @@ def test_brackets_begin_later_and_a_trials_bracket_follows_from_its_id(tmp_path)
     assert len(first) > 1
     again = scheduled(tmp_path, "hyperband", longer)
     for made in (scheduler, again):
-        feed(made, {f"{number:04d}": [(299, 0.5)] for number in range(30)})
+        replay_curves(made, {f"{number:04d}": [(299, 0.5)] for number in range(30)})
     assert scheduler.rungs == again.rungs
     assert all(any(passed for passed in bracket.values()) for bracket in scheduler.rungs)

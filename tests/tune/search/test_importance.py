@@ -1,4 +1,4 @@
-"""Which dimensions mattered."""
+"""The importance of the dimensions of a sweep."""
 
 import random
 
@@ -38,7 +38,7 @@ def test_the_dimension_that_matters_comes_first_though_it_is_conditional(tmp_pat
     assert next(iter(found.shares)) == "scam.scale"
     assert set(found.shares) == set(spec.search)
     assert abs(sum(found.shares.values()) - 1) < 1e-9
-    assert "over 40 trials at epoch 12: scam.scale" in found.said
+    assert "over 40 trials at epoch 12: scam.scale" in found.summary
     assert told(spec, store) == found
 
 
@@ -68,7 +68,7 @@ def test_detectors_of_different_depth_are_held_against_each_other(tmp_path):
 def test_too_few_trials_and_equal_ones_are_said_in_a_line(tmp_path):
     spec = spec_of(tmp_path, ("name: tpe", "name: random"), ("trials: 12", "trials: 40"))
     few = told(spec, store_of(tmp_path / "few", spec, 7, lambda p: p["clusters.count"]))
-    assert few.said == "which dimensions mattered cannot be told from 7 trials; it takes 8"
+    assert few.summary == "importance of the dimensions: unknown until 8 trials are evaluated; there are 7"
     assert few.shares == {}
     alike = told(spec, store_of(tmp_path / "alike", spec, 10, lambda p: 0.5))
-    assert "all trials are alike" in alike.said
+    assert "all trials are equal" in alike.summary

@@ -8,7 +8,7 @@ from semprior.errors import UserError
 from semprior.io.storage import open_storage
 from tests.tune.made_up import made_up_sweep
 from tune.cli.app import main
-from tune.search.promotion import final, interval, promotion, standings
+from tune.search.promotion import confidence_half_width, final, promotion, rank_promotion
 from tune.search.search import Search
 from tune.store.records import Record
 from tune.store.results_store import ResultsStore
@@ -39,13 +39,13 @@ def test_the_best_are_trained_in_full_without_search_or_early_stopping(sweep, be
 
 
 def test_what_the_search_chose_cannot_be_set_again(sweep, best):
-    with pytest.raises(UserError, match=r"--set clusters.count: is what the search has chosen"):
+    with pytest.raises(UserError, match=r"--set clusters.count: is chosen by the search"):
         promotion(sweep.spec, best, 3, {"clusters.count": 9})
     with pytest.raises(UserError, match=r"unknown key 'epoch'; did you mean 'epochs'"):
         promotion(sweep.spec, best, 3, {"epoch": 9})
 
 
-def test_standings_are_means_over_seeds_with_a_confidence_interval(sweep, tmp_path):
+def test_a_promotion_is_ranked_by_means_over_seeds_with_a_confidence_interval(sweep, tmp_path):
     store = ResultsStore(tmp_path / "store")
     values = {0: (0.5, 0.6, 0.7), 1: (0.9, 0.8), 2: (0.1,), 3: (None, 0.95, None), 4: (None,)}
     for number, found in values.items():
@@ -56,13 +56,15 @@ def test_standings_are_means_over_seeds_with_a_confidence_interval(sweep, tmp_pa
                 continue
             metrics = {"holdout/point_score": value}
             store.append([Record(kind="report", epoch=0, metrics=metrics, values=(value,), best=True, **of)])
-    ranked = standings(store.trials(), maximize=True)
+    ranked = rank_promotion(store.trials(), maximize=True)
     assert [standing.configuration for standing in ranked] == [1, 0, 2, 3]  # the last lacks runs
     assert [standing.missing for standing in ranked] == [0, 0, 0, 2]
     assert ranked[1].mean == pytest.approx(0.6)
-    assert ranked[1].interval == pytest.approx(4.302653 * 0.1 / math.sqrt(3))  # Student's t, 2 degrees of freedom
-    assert ranked[2].interval is None
-    assert interval((0.9, 0.8)) == pytest.approx(12.7062 * math.sqrt(0.005) / math.sqrt(2), rel=1e-4)
+    assert ranked[1].confidence_half_width == pytest.approx(
+        4.302653 * 0.1 / math.sqrt(3)
+    )  # Student's t, 2 degrees of freedom
+    assert ranked[2].confidence_half_width is None
+    assert confidence_half_width((0.9, 0.8)) == pytest.approx(12.7062 * math.sqrt(0.005) / math.sqrt(2), rel=1e-4)
     winner = final(sweep.spec, ranked[0])
     assert winner.base["data.holdout"] == 0.0
     assert (winner.seeds, winner.budget.trials) == (1, 1)
@@ -73,7 +75,7 @@ def test_standings_are_means_over_seeds_with_a_confidence_interval(sweep, tmp_pa
 def test_faults_are_told_before_anything_runs(sweep, capsys):
     home = str(sweep.storage.local.parent)
     assert main(["promote", "small", "--storage", home, "--set", "scam.stages=[1]"]) == 2
-    assert "--set scam.stages: is what the search has chosen" in capsys.readouterr().err
+    assert "--set scam.stages: is chosen by the search" in capsys.readouterr().err
     assert main(["promote", "nothing", "--storage", home]) == 2
     assert not (sweep.storage.local.parent / "small-promoted").exists()
 

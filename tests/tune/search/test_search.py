@@ -7,8 +7,8 @@ import pytest
 from optuna.trial import TrialState
 
 from tests.tune.small_sweep import spec_of
-from tune.search.dashboard_journal import StudyFile
-from tune.search.search import Search, make_sampler, run_of, trial_ids
+from tune.search.dashboard_journal import DashboardJournal
+from tune.search.search import Search, make_sampler, seed_index, trial_ids
 from tune.store.records import Record
 from tune.store.results_store import ResultsStore
 
@@ -160,7 +160,7 @@ def test_a_configuration_with_several_seeds_counts_once_by_its_mean(tmp_path):
     told = search.history.frozen(number)
     assert (told.state, told.value, told.intermediate_values) == (TrialState.COMPLETE, 0.4, {5: 0.4})
     assert trial_ids(7, 3) == ["0007.0", "0007.1", "0007.2"]
-    assert [run_of(trial) for trial in ("0007", "0007.2")] == [0, 2]
+    assert [seed_index(trial) for trial in ("0007", "0007.2")] == [0, 2]
 
 
 @pytest.mark.parametrize("sampler", ["grid", "tpe", "random"])
@@ -201,7 +201,7 @@ def test_children_come_from_the_best_of_the_generation_before(tmp_path):
 def test_the_study_can_be_opened_while_the_search_goes_on(tmp_path):
     path = tmp_path / "study.journal"
     spec, store = spec_for(tmp_path), ResultsStore(tmp_path / "store")
-    search = Search(spec, StudyFile(path, "small"))
+    search = Search(spec, DashboardJournal(path, "small"))
 
     def opened():
         storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
@@ -213,7 +213,7 @@ def test_the_study_can_be_opened_while_the_search_goes_on(tmp_path):
     assert [trial.state.name for trial in before] == ["COMPLETE", "PRUNED", "RUNNING"]
     assert before[0].params == search.history.frozen(0).params
     assert before[2].intermediate_values == search.history.frozen(2).intermediate_values
-    again = Search(spec, StudyFile(path, "small"))
+    again = Search(spec, DashboardJournal(path, "small"))
     again.rebuild(store.trials(), store.curves())
     assert [(t.state, t.params, t.intermediate_values) for t in opened()] == [
         (t.state, t.params, t.intermediate_values) for t in before
@@ -224,7 +224,7 @@ def test_the_study_can_be_opened_while_the_search_goes_on(tmp_path):
 
 
 def test_a_study_that_cannot_be_written_does_not_stop_the_search(tmp_path, caplog):
-    search = Search(spec_for(tmp_path), StudyFile(tmp_path / "nowhere" / "study.journal", "small"))
+    search = Search(spec_for(tmp_path), DashboardJournal(tmp_path / "nowhere" / "study.journal", "small"))
     assert run_one(search).number == 0
     assert run_one(search).number == 1
-    assert caplog.text.count("no longer written") == 1
+    assert caplog.text.count("not written any more") == 1

@@ -10,7 +10,7 @@ from ray.train.v2._internal.exceptions import UserExceptionWithTraceback, Worker
 from semprior.errors import SettingError, StorageError, UserError
 from tune.session.failures import BrokenError, CannotGoOnError, fault_of
 from tune.store.checkpoints import SupersededError
-from tune.store.faults import Fault, Kind, may_try_again
+from tune.store.faults import Fault, FaultKind, may_try_again
 
 
 def group(*errors):
@@ -28,7 +28,7 @@ def own(error):
         (group(own(ValueError("odd")), RayActorError()), "worker", "a worker died: "),
         (group(own(RuntimeError("connection closed by peer"))), "worker", "RuntimeError: connection closed"),
         (group(own(RuntimeError("connection closed by peer")), own(ValueError("odd"))), "error", "ValueError: odd"),
-        (group(own(BrokenError(Fault(Kind.ERROR, "told by the worker")))), "error", "told by the worker"),
+        (group(own(BrokenError(Fault(FaultKind.ERROR, "told by the worker")))), "error", "told by the worker"),
         (group(own(UserError("a.png: is damaged"))), "shared", "a.png: is damaged"),
         (group(own(RuntimeError("gloo: reset")), own(UserError("no such folder"))), "shared", "no such folder"),
         (group(own(SettingError("vfm.weights: no such file", "vfm.weights"))), "own", "vfm.weights: no such file"),
@@ -58,13 +58,13 @@ def own(error):
 )
 def test_the_most_telling_worker_gives_the_reason(error, kind, told):
     fault = fault_of(error, searched={"vfm.weights", "optim.rate"})
-    assert fault.kind is Kind(kind)
+    assert fault.kind is FaultKind(kind)
     assert fault.reason.startswith(told)
     assert "\n" not in fault.reason
 
 
 def faults(*kinds):
-    return [Fault(Kind(kind), kind) for kind in kinds]
+    return [Fault(FaultKind(kind), kind) for kind in kinds]
 
 
 @pytest.mark.parametrize(
@@ -98,5 +98,5 @@ def test_another_attempt_is_made_where_it_may_help(kinds, tried, again):
     ],
 )
 def test_an_exception_that_came_again_before_an_epoch_is_not_tried_again(marks, epochs, again):
-    told = [Fault(Kind.ERROR, "", mark, count) for mark, count in zip(marks, epochs, strict=True)]
+    told = [Fault(FaultKind.ERROR, "", mark, count) for mark, count in zip(marks, epochs, strict=True)]
     assert may_try_again(told, len(told), retries=9) is again

@@ -19,7 +19,7 @@ def test_the_file_says_what_the_sweep_does(tmp_path, monkeypatch):
     assert (spec.name, spec.budget.trials, spec.budget.hours, spec.concurrent) == ("small", 12, 2, "auto")
     assert spec.data == str(tmp_path / "scenes")  # relative paths count from the current folder
     assert spec.storage == str(tmp_path / "runs")
-    assert spec.search["clusters.count"].ends == (1, 128)
+    assert spec.search["clusters.count"].bounds == (1, 128)
     assert spec.base_config().detector == "alclnet"
     assert spec.base_config().scam.scale == 0.05  # of the preset
 
@@ -30,7 +30,7 @@ def test_what_is_left_out_has_a_default(tmp_path):
     assert spec.name == "sweep"  # of the file
     assert (spec.sampler.name, spec.scheduler.name, spec.failures.retries) == ("tpe", "asha", 2)
     assert spec.base_config().select.by == "holdout/iou"  # a trial chooses its epoch by what is optimised
-    assert spec.search["scam.scale"].ends == (0.01, 1)
+    assert spec.search["scam.scale"].bounds == (0.01, 1)
 
 
 def test_the_first_objective_chooses_and_several_are_not_stopped_early(tmp_path):
@@ -96,7 +96,7 @@ REFUSED = [
     ("concurrent: auto", "concurrent: many", r":15: concurrent: expected auto or a whole number, not \"many\""),
     ("factor: 3", "factor: 1", r":11: scheduler: factor: expected a number above 1, not 1"),
     ("factor: 3", "first: 2", r":11: scheduler: first: expected auto or an epoch from 11.* to 44, not 2"),
-    ("name: small", "data: x", r":2: the key 'data' stands twice; it was on line 1"),
+    ("name: small", "data: x", r":2: the key 'data' occurs twice; it is also on line 1"),
     ("name: small", "name: [a", r": is not valid YAML"),
     ("workers: 1, cpus: 1, gpus: 0", "workers: 2, gpus: 1", r":14: resources: gpus: expected 0 .* like 2, not 1: each"),
     ("workers: 1, cpus: 1, gpus: 0", "workers: 2, gpus: 3", r":14: resources: gpus: expected 0 .* like 4, not 3: each"),
@@ -109,7 +109,7 @@ REFUSED = [
     ("detector: alclnet", "scam: {scael: 2}", r":3: base: unknown key 'scam.scael'; did you mean 'scam.scale'"),
     ("detector: alclnet", "data.holdout: 0", r":3: base: data.holdout: expected more than 0: trials are compared on"),
     ("detector: alclnet", "scam.scale: 20", r":3: base: scam.scale must be between 0 and 10"),
-    ("  clusters.count", "  seed", r":5: search: seed is not searched: `seeds` sets"),
+    ("  clusters.count", "  seed", r":5: search: seed cannot be searched: `seeds` sets"),
     # dimensions
     (COUNT, "{int: [0, 128]}", r":5: search: clusters.count must be at least 1, not 0"),
     (COUNT, "{float: [1, 128]}", r":5: search: clusters.count: expected int: or values:, not float:"),
@@ -128,7 +128,11 @@ REFUSED = [
     (SCALE_WHEN, "{float: [0, 1], when: {scam.stags: empty}}", r":7: search: scam.scale: when: unknown key"),
     (SCALE_WHEN, "{float: [0, 1], when: {detector: 3}}", r":7: search: scam.scale: when: detector must be text"),
     (SCALE_WHEN, "{float: [0, 1], when: {clusters.count: 999}}", r":7: .* expected a value that the sweep tries"),
-    ("{subset: all}", "{subset: all, when: {scam.scale: 0.3}}", r":6: .* do not wait in a circle: scam.stages and"),
+    (
+        "{subset: all}",
+        "{subset: all, when: {scam.scale: 0.3}}",
+        r":6: .* do not depend on each other in a circle: scam.stages and",
+    ),
     # objectives
     (
         "point_score: max",
@@ -169,7 +173,7 @@ def test_a_file_that_is_not_there_is_refused(tmp_path):
 
 @pytest.mark.parametrize("value", ["!!python/object/apply:os.getcwd []", "!!python/name:os.getcwd", "&a [*a]"])
 def test_yaml_gives_plain_values_and_no_objects(tmp_path, value):
-    with pytest.raises(UserError, match=r"sweep.yaml:1: (is not valid YAML|expected plain values|an alias names)"):
+    with pytest.raises(UserError, match=r"sweep.yaml:1: (is not valid YAML|expected plain values|an alias refers)"):
         spec_of(tmp_path, ("name: small", f"name: {value}"))
 
 
@@ -192,7 +196,7 @@ def test_configurations_can_be_listed_instead_of_searched(tmp_path):
     [
         ("clusters.count: 8", "clusters.cuont: 8", r":2: configurations: unknown key 'clusters.cuont'"),
         ("clusters.count: 8", "clusters.count: 0", r":2: configurations: clusters.count must be at least 1, not 0"),
-        ("clusters.count: 8", "epochs: 8", r":2: configurations: epochs is not a configuration's own"),
+        ("clusters.count: 8", "epochs: 8", r":2: configurations: epochs cannot be set for a single configuration"),
         ("trials: 2", "trials: 3", r":4: budget: trials: expected 2, as many as configurations"),
         ("data: d", "data: d\nsearch: {scam.scale: {float: [0, 1]}}", r":2: search: expected either this or config"),
     ],

@@ -54,13 +54,13 @@ class Attempt:
             if e.name.endswith("manifest.json")
         )
 
-    def told(self):
+    def recorded(self):
         return sorted(
             {r.checkpoint.removeprefix("checkpoints/0000/") for r in self.store.history("0000") if r.checkpoint}
         )
 
 
-def test_a_checkpoint_comes_back_as_it_was(place):
+def test_a_checkpoint_is_read_as_it_was_written(place):
     storage = ResultsStore(place).storage
     kept = put_checkpoint(storage, "0003", 2, snapshot(7))
     assert kept.address == "checkpoints/0003/2/epoch-0007"
@@ -69,17 +69,17 @@ def test_a_checkpoint_comes_back_as_it_was(place):
     assert back.values == {"epoch": 7}
 
 
-def test_last_previous_and_best_are_kept_and_in_the_end_the_best(place, make_report):
+def test_the_last_two_and_the_best_are_kept_and_after_the_end_only_the_best(place, make_report):
     trial = Attempt(place, make_report, 1)
     for epoch in range(6):
         trial.train(epoch, best=epoch in (0, 2))
-        assert trial.folders() == trial.told()
+        assert trial.folders() == trial.recorded()
     assert trial.folders() == ["1/epoch-0003", "1/epoch-0005", "1/epoch-0006"]
     trial.end()
-    assert trial.folders() == trial.told() == ["1/epoch-0003"]
+    assert trial.folders() == trial.recorded() == ["1/epoch-0003"]
 
 
-def test_an_attempt_that_was_cut_off_removes_and_overwrites_nothing(tmp_path, make_report):
+def test_a_superseded_attempt_removes_and_overwrites_nothing(tmp_path, make_report):
     gone, back = Attempt(tmp_path, make_report, 1), Attempt(tmp_path, make_report, 2)
     for epoch in range(4):
         gone.train(epoch, best=epoch == 1)
@@ -87,18 +87,18 @@ def test_an_attempt_that_was_cut_off_removes_and_overwrites_nothing(tmp_path, ma
     for epoch in range(4, 7):
         with pytest.raises(SupersededError):
             gone.train(epoch, best=True)
-    assert back.told() == ["1/epoch-0002", "1/epoch-0003"]
-    assert set(back.told()) < set(back.folders())
+    assert back.recorded() == ["1/epoch-0002", "1/epoch-0003"]
+    assert set(back.recorded()) < set(back.folders())
     back.train(3)
     back.train(4)
-    assert back.told() == back.folders() == ["1/epoch-0002", "2/epoch-0004", "2/epoch-0005"]
+    assert back.recorded() == back.folders() == ["1/epoch-0002", "2/epoch-0004", "2/epoch-0005"]
     with pytest.raises(SupersededError):
         gone.train(9)
     back.end()
-    assert back.told() == back.folders() == ["1/epoch-0002"]
+    assert back.recorded() == back.folders() == ["1/epoch-0002"]
 
 
-def test_a_checkpoint_that_is_not_recorded_yet_is_left_alone(tmp_path, make_report):
+def test_a_checkpoint_without_a_record_is_not_removed(tmp_path, make_report):
     trial = Attempt(tmp_path, make_report, 1)
     for epoch in range(4):
         trial.train(epoch)
@@ -107,31 +107,31 @@ def test_a_checkpoint_that_is_not_recorded_yet_is_left_alone(tmp_path, make_repo
     assert prune(trial.store, "0000", 2) == ["checkpoints/0000/1/epoch-0005"]
 
 
-def test_what_is_damaged_or_gone_is_refused(tmp_path):
+def test_damaged_and_missing_checkpoints_are_refused(tmp_path):
     storage = ResultsStore(tmp_path).storage
     kept = put_checkpoint(storage, "0000", 1, snapshot(1))
-    with pytest.raises(DamagedCheckpointError, match="is not there"):
+    with pytest.raises(DamagedCheckpointError, match="is missing or incomplete"):
         get_checkpoint(storage, StoredCheckpoint("checkpoints/0000/1/epoch-0002", kept.sha256))
-    with pytest.raises(DamagedCheckpointError, match="not the one recorded"):
+    with pytest.raises(DamagedCheckpointError, match="differs from the recorded one"):
         get_checkpoint(storage, StoredCheckpoint(kept.address, "0" * 64))
     weights = tmp_path / kept.address / "student.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     with pytest.raises(DamagedCheckpointError, match="does not match the manifest"):
         get_checkpoint(storage, kept)
     weights.unlink()
-    with pytest.raises(DamagedCheckpointError, match="not whole"):
+    with pytest.raises(DamagedCheckpointError, match="is missing or incomplete"):
         get_checkpoint(storage, kept)
 
 
 @pytest.mark.parametrize("name", ["../outside", "/tmp/outside", "a/b", "manifest.json", "", ".hidden"])
-def test_the_store_does_not_choose_where_files_are_written(tmp_path, name):
+def test_a_manifest_cannot_write_outside_of_the_target(tmp_path, name):
     import hashlib
 
     storage = ResultsStore(tmp_path).storage
     manifest = json.dumps({"format": 1, "sha256": {name: hashlib.sha256(b"x").hexdigest()}}).encode()
     storage.put("checkpoints/0000/1/epoch-0001/manifest.json", manifest)
     stored = StoredCheckpoint("checkpoints/0000/1/epoch-0001", hashlib.sha256(manifest).hexdigest())
-    with pytest.raises(DamagedCheckpointError, match="not the name of a checkpoint's file"):
+    with pytest.raises(DamagedCheckpointError, match="not an allowed file name"):
         get_checkpoint(storage, stored)
     with pytest.raises(Exception, match="is not a name"):
         get_checkpoint(storage, StoredCheckpoint("../../etc", stored.sha256))

@@ -6,10 +6,10 @@ import threading
 import pytest
 
 from tune.store import compaction
-from tune.store.compaction import compact, compacting
-from tune.store.records import Record
+from tune.store.compaction import compact, compact_in_background
+from tune.store.records import SCHEMA_VERSION, Record
 from tune.store.results_store import ResultsStore
-from tune.store.snapshot import MERGED, NEW, take_view
+from tune.store.snapshot import MERGED, NEW, take_snapshot
 
 
 def filled(place, make_report, trials=3, epochs=8):
@@ -22,31 +22,31 @@ def filled(place, make_report, trials=3, epochs=8):
     return store
 
 
-def told(store):
+def contents(store):
     """All that the store tells."""
     return store.records(), store.trials(), store.curves(), store.rank({"holdout/point_score": "max"})
 
 
-def test_what_the_store_tells_stays_the_same(place, make_report):
+def test_compaction_does_not_change_what_is_read(place, make_report):
     store = filled(place, make_report)
-    before = told(store)
+    before = contents(store)
     assert store.compact() == 24
-    assert (len(take_view(store.storage).appended), len(take_view(store.storage).merged)) == (0, 1)
-    assert told(store) == before
+    assert (len(take_snapshot(store.storage).appended), len(take_snapshot(store.storage).merged)) == (0, 1)
+    assert contents(store) == before
     assert compact(store.storage, grace=0) == 0
     assert store.storage.list(NEW) == []
-    assert told(store) == before
+    assert contents(store) == before
     store.append([make_report("0001", 8, score=0.9)])
     assert store.rank({"holdout/point_score": "max"})[0].trial == "0001"
     assert store.curve("0000") == before[2]["0000"]
 
 
-def test_it_goes_on_over_many_rounds(tmp_path, make_report):
+def test_repeated_compactions_keep_all_records(tmp_path, make_report):
     store = ResultsStore(tmp_path)
     for epoch in range(60):
         store.append([make_report("0000", epoch, score=epoch / 100), make_report("0001", epoch)])
         compact(store.storage, least=3, full=40, grace=0)
-    view = take_view(store.storage)
+    view = take_snapshot(store.storage)
     assert len(view.heads) == 1
     assert len(view.merged) < 8
     assert all(file.rows <= 60 for file in view.merged)
@@ -54,10 +54,10 @@ def test_it_goes_on_over_many_rounds(tmp_path, make_report):
     assert [record.epoch for record in store.curve("0001")] == list(range(60))
 
 
-def test_two_at_once_double_nothing(tmp_path, make_report, monkeypatch):
+def test_concurrent_compactions_duplicate_nothing(tmp_path, make_report, monkeypatch):
     """The second one starts, reads and commits while the first is about to commit, on the same files."""
     store = filled(tmp_path, make_report)
-    before = told(store)
+    before = contents(store)
     put = type(store.storage).put
     inside = []
 
@@ -70,22 +70,22 @@ def test_two_at_once_double_nothing(tmp_path, make_report, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(type(store.storage), "put", put_late)
         assert store.compact() == inside[0] == 24
-    assert len(take_view(store.storage).heads) == 2
-    assert told(store)[1:] == before[1:]
+    assert len(take_snapshot(store.storage).heads) == 2
+    assert contents(store)[1:] == before[1:]
     store.append([make_report("0000", epoch, score=0.1) for epoch in (8, 9)])
     compact(store.storage, least=1, grace=0)
-    assert len(take_view(store.storage).heads) == 1
+    assert len(take_snapshot(store.storage).heads) == 1
     compact(store.storage, least=1, grace=0)
     for trial in ("0001", "0002"):
         assert store.records([trial])[trial] == before[0][trial]
 
 
-def test_one_that_started_long_ago_loses_nothing(tmp_path, make_report, monkeypatch):
+def test_a_slow_compaction_loses_nothing(tmp_path, make_report, monkeypatch):
     """Others compact, twice, and remove what they absorbed, while it is about to commit what it saw before."""
     store = filled(tmp_path, make_report)
     store.compact()
     filled(tmp_path, make_report, trials=1, epochs=20)
-    before = told(store)
+    before = contents(store)
     put = type(store.storage).put
 
     def put_late(self, name, content):
@@ -109,9 +109,9 @@ def test_one_that_started_long_ago_loses_nothing(tmp_path, make_report, monkeypa
 
 
 @pytest.mark.parametrize("at", ["the merged file", "the generation", "the first removal"])
-def test_a_crash_loses_and_doubles_nothing(tmp_path, make_report, monkeypatch, at):
+def test_a_crash_loses_and_duplicates_nothing(tmp_path, make_report, monkeypatch, at):
     store = filled(tmp_path, make_report)
-    before = told(store)
+    before = contents(store)
     kind = type(store.storage)
     put, delete = kind.put, kind.delete
 
@@ -132,25 +132,25 @@ def test_a_crash_loses_and_doubles_nothing(tmp_path, make_report, monkeypatch, a
         with pytest.raises(KeyboardInterrupt):
             for _ in range(2):
                 compact(store.storage, grace=0)
-    assert told(store) == before
+    assert contents(store) == before
     compact(store.storage, grace=0)
     compact(store.storage, grace=0)
-    assert told(store) == before
+    assert contents(store) == before
     assert store.storage.list(NEW) == []
 
 
-def test_what_a_crash_left_is_removed_after_a_day(tmp_path, make_report, monkeypatch):
+def test_orphaned_files_are_removed_after_a_day(tmp_path, make_report, monkeypatch):
     store = filled(tmp_path, make_report)
-    store.storage.put(f"{MERGED}/0-lost.v1.parquet", b"half a file")
+    store.storage.put(f"{MERGED}/0-orphan.v{SCHEMA_VERSION}.parquet", b"half a file")
     store.compact()
-    assert store.storage.exists(f"{MERGED}/0-lost.v1.parquet")
-    monkeypatch.setattr(compaction, "LEFTOVER", -1.0)
+    assert store.storage.exists(f"{MERGED}/0-orphan.v{SCHEMA_VERSION}.parquet")
+    monkeypatch.setattr(compaction, "ORPHAN_AGE_S", -1.0)
     store.compact()
-    assert not store.storage.exists(f"{MERGED}/0-lost.v1.parquet")
+    assert not store.storage.exists(f"{MERGED}/0-orphan.v{SCHEMA_VERSION}.parquet")
     assert len(store.curve("0000")) == 8
 
 
-def test_a_reader_takes_a_new_view_where_a_file_has_gone(tmp_path, make_report, monkeypatch):
+def test_a_reader_takes_a_new_snapshot_if_a_file_was_removed(tmp_path, make_report, monkeypatch):
     from tune.store import snapshot as view
 
     store = filled(tmp_path, make_report)
@@ -169,21 +169,22 @@ def test_a_reader_takes_a_new_view_where_a_file_has_gone(tmp_path, make_report, 
     assert calls
 
 
-def test_a_failure_in_the_background_is_told_and_tried_again(tmp_path, make_report):
+def test_a_failed_background_compaction_is_reported_and_retried(tmp_path, make_report):
     store = filled(tmp_path, make_report)
-    (tmp_path / NEW / "0.v1.parquet").write_bytes(b"damaged")
-    complaints, heard = [], threading.Event()
+    damaged = tmp_path / NEW / f"0.v{SCHEMA_VERSION}.parquet"
+    damaged.write_bytes(b"damaged")
+    complaints, failed_twice = [], threading.Event()
 
     def complain(text):
         complaints.append(text)
         if len(complaints) > 1:
-            heard.set()
+            failed_twice.set()
 
-    with compacting(store.storage, complain, every=0.01):
-        assert heard.wait(60)
-        (tmp_path / NEW / "0.v1.parquet").unlink()
-    assert "0.v1.parquet: cannot be read" in complaints[0]
-    assert take_view(store.storage).appended == ()
+    with compact_in_background(store.storage, complain, every=0.01):
+        assert failed_twice.wait(60)
+        damaged.unlink()
+    assert f"{damaged.name}: cannot be read" in complaints[0]
+    assert take_snapshot(store.storage).appended == ()
 
 
 def write(place, number, appends):
@@ -194,15 +195,15 @@ def write(place, number, appends):
 
 
 @pytest.mark.slow
-def test_what_64_processes_write_at_once_is_all_there(tmp_path):
+def test_the_records_of_64_concurrent_writers_are_all_read(tmp_path):
     """While two others compact, and one reads."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tune.store.results_store"])  # so that it is imported once
     writers = [context.Process(target=write, args=(str(tmp_path), number, 12)) for number in range(64)]
     store = ResultsStore(tmp_path)
     with (
-        compacting(store.storage, pytest.fail, every=0.1),
-        compacting(ResultsStore(tmp_path).storage, pytest.fail, every=0.1),
+        compact_in_background(store.storage, pytest.fail, every=0.1),
+        compact_in_background(ResultsStore(tmp_path).storage, pytest.fail, every=0.1),
     ):
         for writer in writers:
             writer.start()

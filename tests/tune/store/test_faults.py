@@ -4,7 +4,7 @@ import pytest
 
 from tune.monitor.exception_text import mark, told, without_what_changes
 from tune.session.end_trial import begin_again
-from tune.store.faults import Fault, Kind, ending_in_words
+from tune.store.faults import Fault, FaultKind, ending_in_words
 from tune.store.records import Record
 from tune.store.results_store import ResultsStore
 
@@ -14,7 +14,7 @@ def store(tmp_path):
     return ResultsStore(tmp_path / "small")
 
 
-def tell(store, trial, kind, attempt, epoch=0, mark="a", what=Kind.ERROR, epochs=0, **more):
+def tell(store, trial, kind, attempt, epoch=0, mark="a", what=FaultKind.ERROR, epochs=0, **more):
     """One record of a trial; ``epochs`` are those of the attempt that broke off."""
     fault = Fault(what, f"RuntimeError: {mark}", mark, epochs).to_json() if kind == "fault" else {}
     number = int(trial.partition(".")[0])
@@ -67,7 +67,7 @@ def test_a_fault_that_did_not_come_again_is_over(store):
     assert ending(store) == []
 
 
-@pytest.mark.parametrize("kind", [Kind.MEMORY, Kind.WORKER, Kind.OWN, Kind.PREEMPTED])
+@pytest.mark.parametrize("kind", [FaultKind.MEMORY, FaultKind.WORKER, FaultKind.OWN, FaultKind.PREEMPTED])
 def test_faults_of_single_trials_end_no_sweep(store, kind):
     for trial in ("0000", "0001", "0002"):
         tell(store, trial, "fault", 1, what=kind, mark="")
@@ -87,7 +87,7 @@ def test_an_exception_after_epochs_is_the_trials_own_unless_others_meet_it_at_on
 
 def test_a_fault_of_the_data_ends_the_sweep_also_after_epochs(store):
     tell(store, "0000", "report", 1)
-    tell(store, "0000", "fault", 1, epoch=1, epochs=1, what=Kind.SHARED, mark="x.png: is damaged")
+    tell(store, "0000", "fault", 1, epoch=1, epochs=1, what=FaultKind.SHARED, mark="x.png: is damaged")
     assert ending(store) == [("0000", 1)]
     assert ending_in_words(store.faults().ending(), "runs/small") == "RuntimeError: x.png: is damaged"
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tune.store.ranking import pareto_fronts
 from tune.store.records import Record, to_table, visible
 from tune.store.results_store import ResultsStore
-from tune.store.visible_records import arrange
+from tune.store.visible_records import find_visible_records
 
 SCORE, ALARMS = "holdout/point_score", "holdout/fa"
 
@@ -23,11 +23,11 @@ def store(tmp_path):
 
 def trial(name, scores, cost=1.0, error=None, **fields):
     """Reports of a trial that was evaluated every epoch."""
-    told = {} if error is None else {f"{SCORE}_se": error}
+    spread = {} if error is None else {f"{SCORE}_se": error}
     number, _, seed = name.partition(".")
     given = {"kind": "report", "trial": name, "configuration": int(number), "seed": int(seed or 0), "attempt": 1}
     return [
-        Record(epoch=epoch, **(given | {"metrics": {SCORE: score} | told, "device_s": cost} | fields))
+        Record(epoch=epoch, **(given | {"metrics": {SCORE: score} | spread, "device_s": cost} | fields))
         for epoch, score in enumerate(scores)
     ]
 
@@ -53,12 +53,12 @@ def test_ranked_by_best_last_or_robust(store):
     assert [e.trial for e in store.rank({SCORE: "min"})] == ["0000", "0002", "0001"]
 
 
-def test_of_equal_evaluations_the_latest_is_the_best_as_in_training(store):
+def test_the_latest_of_equal_evaluations_is_the_best_as_in_training(store):
     store.append(trial("0000", [0.5, 0.7, 0.7, 0.1]))
     assert store.rank({SCORE: "max"})[0].epoch == 2
 
 
-def test_within_the_standard_error_the_cheaper_goes_first(store):
+def test_within_the_standard_error_the_cheaper_comes_first(store):
     store.append(trial("0000", [0.80], cost=9, error=0.05) + trial("0001", [0.76], cost=5, error=0.05))
     store.append(trial("0002", [0.77], cost=7, error=0.01) + trial("0003", [0.74], cost=1, error=0.05))
     store.append([end(f"000{number}") for number in range(4)])
@@ -66,14 +66,14 @@ def test_within_the_standard_error_the_cheaper_goes_first(store):
     assert [entry.errors for entry in store.rank({SCORE: "max"}, limit=2)] == [(0.05,), (0.01,)]
 
 
-def test_seconds_that_differ_by_less_than_a_tenth_make_none_cheaper(store):
+def test_costs_within_ten_percent_count_as_equal(store):
     for number, (score, cost) in enumerate([(0.85, 1273), (0.83, 1259), (0.84, 1268), (0.82, 1000)]):
         store.append([*trial(f"000{number}", [score], cost=cost, error=0.04), end(f"000{number}")])
     assert order(store) == ["0003", "0000", "0002", "0001"]
 
 
 @pytest.mark.parametrize("state", ["stopped", "failed", "diverged", None])
-def test_one_that_was_cut_short_passes_no_better_one_by_being_cheaper(store, state):
+def test_an_incomplete_configuration_does_not_precede_a_better_one_by_being_cheaper(store, state):
     """The second is cut short; the third may pass the first, and the fourth, dearer, nobody."""
     for number, (score, cost) in enumerate([(0.80, 9), (0.79, 1), (0.78, 7), (0.77, 10)]):
         store.append(trial(f"000{number}", [score], cost=cost, error=0.05))
@@ -82,13 +82,13 @@ def test_one_that_was_cut_short_passes_no_better_one_by_being_cheaper(store, sta
     assert order(store) == ["0002", "0000", "0001", "0003"]
 
 
-def test_one_that_is_best_is_first_though_it_was_cut_short(store):
+def test_the_best_configuration_is_first_even_if_it_is_incomplete(store):
     store.append([*trial("0000", [0.8], cost=1, error=0.05), end("0000", "stopped")])
     store.append([*trial("0001", [0.79], cost=9, error=0.05), end("0001")])
     assert order(store) == ["0000", "0001"]
 
 
-def test_of_equal_values_the_one_that_was_cut_short_comes_last(store):
+def test_of_equal_values_an_incomplete_configuration_comes_last(store):
     store.append([*trial("0000", [0.8], cost=1), end("0000", "stopped"), *trial("0001", [0.8], cost=9)])
     store.append([end("0001")])
     assert order(store) == ["0001", "0000"]
@@ -131,13 +131,13 @@ def test_several_objectives_put_the_pareto_front_first(store):
     ]
 
 
-def test_a_trial_without_an_evaluation_has_no_place(store):
+def test_a_trial_without_an_evaluation_is_not_ranked(store):
     store.append(trial("0000", [0.5], metrics={"inner_loss": 1.0}) + trial("0001", [math.nan]) + trial("0002", [0.1]))
     assert order(store) == ["0002"]
     assert store.rank({"holdout/nothing": "max"}) == []
 
 
-def test_params_and_state_of_who_speaks_for_a_configuration(store):
+def test_params_and_state_are_those_of_the_best_trial(store):
     store.append(trial("0000.0", [0.5, 0.1], params={"a": 1}, checkpoint="c", sha256="s", best=True))
     end = {"trial": "0000.0", "configuration": 0, "seed": 0, "attempt": 1, "epoch": 2}
     store.append([Record(kind="end", state="diverged", reason="loss was nan", **end)])
@@ -173,8 +173,8 @@ def histories(draw):
                         records.append(Record(kind=kind, epoch=first, **common))
                 for epoch in range(first, first + draw(st.integers(0, 4))):
                     score, alarms = draw(SCORES), draw(st.sampled_from([1.0, 2.0, 3.0]))
-                    told = {} if score is None else {SCORE: score, ALARMS: alarms, f"{SCORE}_se": ERROR}
-                    records.append(Record(kind="report", epoch=epoch, metrics=told, **common))
+                    metrics = {} if score is None else {SCORE: score, ALARMS: alarms, f"{SCORE}_se": ERROR}
+                    records.append(Record(kind="report", epoch=epoch, metrics=metrics, **common))
                 if draw(st.booleans()):
                     state = draw(st.sampled_from(["completed", "stopped"]))
                     records.append(Record(kind="end", epoch=first, state=state, **common))
@@ -191,17 +191,17 @@ def of_trials(records):
 
 @settings(max_examples=150, deadline=None)
 @given(histories(), st.randoms(use_true_random=False))
-def test_the_records_that_count_are_those_of_the_plain_form(records, random):
+def test_visible_records_equal_those_of_the_plain_implementation(records, random):
     """In any order, and with doubles."""
     shuffled = records + random.choices(records, k=3) if records else []
     random.shuffle(shuffled)
     table = to_table(shuffled)
     columns = dict(zip(table.column_names, table.columns, strict=True))
-    found = arrange(columns, lambda positions: np.array([shuffled[row].time for row in positions]))
+    found = find_visible_records(columns, lambda positions: np.array([shuffled[row].time for row in positions]))
     plain = of_trials(records)
     assert found.trials == list(plain)
     for index, history in enumerate(plain.values()):
-        reports = [shuffled[row] for row in found.reports[found.owners == index]]
+        reports = [shuffled[row] for row in found.reports[found.report_trials == index]]
         assert reports == [record for record in history if record.kind == "report"]
         ends = [record for record in history if record.kind == "end"]
         assert [shuffled[row] for row in found.ends[index : index + 1] if row >= 0] == ends
@@ -209,7 +209,7 @@ def test_the_records_that_count_are_those_of_the_plain_form(records, random):
 
 @settings(max_examples=150, deadline=None)
 @given(histories())
-def test_no_epoch_counts_twice_and_none_of_a_lower_attempt_after_a_higher_one_began(records):
+def test_each_epoch_is_visible_once_and_higher_attempts_hide_lower_ones(records):
     for history in of_trials(records).values():
         reports = [record for record in history if record.kind == "report"]
         epochs = [record.epoch for record in reports]
@@ -238,12 +238,12 @@ def plain_rank(records, objectives, by, last):
             continue
         values = []
         for name in names:
-            told = [r.metrics[name] for r in evaluations]
-            spread = statistics.stdev(told) if by == "robust" else 0
-            values.append(statistics.mean(told) - sign[name] * spread)
+            recent = [r.metrics[name] for r in evaluations]
+            spread = statistics.stdev(recent) if by == "robust" else 0
+            values.append(statistics.mean(recent) - sign[name] * spread)
         own = sorted((r for r in records if r.trial == history[0].trial), key=lambda r: r.time)
-        told_once = {(r.attempt, r.writer, r.epoch, r.kind): r for r in own}
-        cost = sum(record.device_s for record in told_once.values())
+        distinct = {(r.attempt, r.writer, r.epoch, r.kind): r for r in own}
+        cost = sum(record.device_s for record in distinct.values())
         found.setdefault(history[0].configuration, []).append((values, cost))
     places = []
     for configuration, runs in found.items():
@@ -282,7 +282,7 @@ def dominates(one, other, sign, names):
     by=st.sampled_from(["best", "last", "robust"]),
     last=st.integers(2, 4),
 )
-def test_the_ranking_is_that_of_the_plain_form(tmp_path_factory, records, objectives, by, last):
+def test_the_ranking_equals_that_of_the_plain_implementation(tmp_path_factory, records, objectives, by, last):
     store = ResultsStore(tmp_path_factory.mktemp("ranking"))
     store.append(records)
     ranked = store.rank(objectives, by, last=last)
@@ -300,7 +300,7 @@ def test_the_ranking_is_that_of_the_plain_form(tmp_path_factory, records, object
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(*[st.integers(0, 4)] * 3), min_size=1, max_size=12))
-def test_fronts_are_what_is_left_when_the_fronts_before_are_taken_away(points):
+def test_each_front_is_the_pareto_front_of_the_rest(points):
     values = np.array(points, float)
     fronts = pareto_fronts(values)
     left = list(range(len(values)))

@@ -1,23 +1,20 @@
-"""The results store, as its users see it: what is appended is told, ranked and kept true."""
+"""The results store as its users see it: what is appended can be read, summarised and ranked."""
 
 import pytest
 
 from semprior.errors import UserError
-from tune.store.compaction import compact
-from tune.store.record_files import write_file
-from tune.store.records import ADDED, Record, to_table
+from tune.store.records import Record
 from tune.store.results_store import ResultsStore
-from tune.store.snapshot import NEW
 
 LEAVES = {"detector": "mlclnet", "scam.stages": [1, 3], "optim.rate": None, "clusters.count": 64}
 
 
-def test_an_empty_store_knows_nothing(place):
+def test_an_empty_store_has_no_results(place):
     store = ResultsStore(place)
     assert (store.trials(), store.curve("0000"), store.curves(), store.rank({"holdout/iou": "max"})) == ([], [], {}, [])
 
 
-def test_a_record_comes_back_as_it_was(place):
+def test_a_record_is_read_as_it_was_written(place):
     written = Record(
         kind="report",
         trial="0007.2",
@@ -47,7 +44,7 @@ def test_a_record_comes_back_as_it_was(place):
     assert ResultsStore(place).curve("0007.2") == [written]
 
 
-def test_trials_stand_where_their_records_say(place, make_report):
+def test_summaries_follow_from_the_records(place, make_report):
     store = ResultsStore(place)
     store.append([Record(kind="start", trial="0000", configuration=0, seed=0, attempt=1, epoch=0, config=LEAVES)])
     for epoch, score in enumerate([None, 0.2, None, 0.5, None, 0.4]):
@@ -67,18 +64,18 @@ def test_trials_stand_where_their_records_say(place, make_report):
     assert (first.state, first.reason, first.epochs) == ("stopped", "stopped by asha at epoch 5", 6)
 
 
-def test_only_addresses_that_are_true_are_told(place, make_report):
+def test_only_checkpoints_that_are_kept_have_an_address(place, make_report):
     store = ResultsStore(place)
     for epoch, best in enumerate([True, False, True, False, False, False]):
         store.append([make_report("0000", epoch, score=0.5, best=best, checkpoint=f"epoch-{epoch:04d}")])
-    told = [record.checkpoint for record in store.curve("0000")]
-    assert told == [None, None, "epoch-0002", None, "epoch-0004", "epoch-0005"]
+    addresses = [record.checkpoint for record in store.curve("0000")]
+    assert addresses == [None, None, "epoch-0002", None, "epoch-0004", "epoch-0005"]
     store.append([Record(kind="end", trial="0000", configuration=0, seed=0, attempt=1, epoch=6, state="completed")])
     assert [record.checkpoint for record in store.curve("0000")] == [None, None, "epoch-0002", None, None, None]
     assert store.rank({"holdout/point_score": "max"})[0].checkpoint == "epoch-0002"
 
 
-def test_a_worker_that_was_cut_off_cannot_spoil_the_trial_that_went_on(place, make_report):
+def test_a_superseded_worker_does_not_affect_the_trial(place, make_report):
     gone, back = ResultsStore(place), ResultsStore(place)
     for epoch in range(5):
         gone.append([make_report("0000", epoch, attempt=1, score=0.1)])
@@ -94,24 +91,7 @@ def test_a_worker_that_was_cut_off_cannot_spoil_the_trial_that_went_on(place, ma
     assert (trial.attempt, trial.epochs, trial.state, trial.best_epoch) == (2, 5, "running", None)
 
 
-def test_files_of_an_older_version_are_read_and_compacted_with_newer_ones(tmp_path, make_report):
-    store = ResultsStore(tmp_path)
-    old = [make_report("0000", epoch, score=epoch / 10, config=LEAVES) for epoch in range(3)]
-    (tmp_path / NEW).mkdir(parents=True)
-    table = to_table(old).drop_columns(list(ADDED))  # version 1 did not have them
-    (tmp_path / NEW / "0-someone-1.v1.parquet").write_bytes(write_file(table))
-    new = [make_report("0000", epoch, score=epoch / 10, config=LEAVES, data="cd", precision="fp32") for epoch in (3, 4)]
-    store.append(new)
-    for _ in range(2):
-        assert [record.data for record in store.curve("0000")] == ["", "", "", "cd", "cd"]
-        assert [record.precision for record in store.curve("0000")] == ["", "", "", "fp32", "fp32"]
-        assert [record.config for record in store.curve("0000")] == [LEAVES] * 5
-        assert store.rank({"holdout/point_score": "max"})[0].epoch == 4
-        assert store.trials()[0].epochs == 5
-        compact(store.storage, least=1)
-
-
-def test_a_damaged_file_and_a_newer_version_are_told_in_a_line(tmp_path, make_report):
+def test_a_damaged_file_and_another_version_are_refused_in_one_line(tmp_path, make_report):
     store = ResultsStore(tmp_path)
     store.append([make_report("0000", 0)])
     (path,) = (tmp_path / "records" / "new").iterdir()
@@ -122,4 +102,7 @@ def test_a_damaged_file_and_a_newer_version_are_told_in_a_line(tmp_path, make_re
     path.unlink()
     path.with_name("x.v99.parquet").write_bytes(content)
     with pytest.raises(UserError, match=r"newer version \(schema 99\); upgrade semprior"):
+        store.trials()
+    path.with_name("x.v99.parquet").rename(path.with_name("x.v1.parquet"))
+    with pytest.raises(UserError, match=r"x\.v1\.parquet: was written before the first release \(schema 1\)"):
         store.trials()
