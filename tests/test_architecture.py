@@ -146,7 +146,7 @@ def test_a_room_holds_at_most_twelve_modules_and_says_what_it_is_for(folder):
     documentation = ast.get_docstring(tree(module_name(folder / "__init__.py"))) or ""
     assert documentation
     if folder.parent.name in ("semprior", "tune"):
-        assert "mports" in documentation  # what it may import
+        assert "mport" in documentation  # what it may import
 
 
 def test_tests_mirror_the_rooms():

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import yaml
 from rich.console import Console
 
+from semprior.config.schema import flatten, resolve
 from semprior.errors import UserError
 from semprior.reporting.terminal import clock, say
 from tune.cli.lookup import sweep_of
-from tune.cli.repro_command import repeat_command
 from tune.launch.next_command import command
 from tune.monitor.tables import check_format, number, print_rows, print_table, short_names, text
-from tune.spec.sweep_file import OBJECTIVE_METRICS
+from tune.spec.sweep_file import OBJECTIVE_METRICS, Resources
 from tune.store.faults import log_of
 from tune.store.ranking import Direction, Ranked, RankedBy
 from tune.store.records import Record
@@ -222,3 +224,32 @@ def _curve(reports: Sequence[Record], objectives: Mapping[str, str], console: Co
         rows.append([str(report.epoch + 1), loss, *values, "best so far" if report.best else ""])
     if rows:
         print_table(console, columns, rows)
+
+
+def repeat_command(config: Mapping[str, Any], data: str, out: str, resources: Resources) -> str:
+    """The command that trains with these settings.
+
+    Only what differs from the preset is written out. A trial of one worker comes out the same to the last bit on a CPU
+    with the same instruction set, with as many threads; several workers are repeated by one, whose sums are rounded
+    otherwise.
+
+    Args:
+        config: every leaf of the run, flat.
+        data: of the sweep.
+        out: folder to write.
+        resources: of the trial.
+    """
+    preset = str(config["preset"])
+    usual = flatten(resolve(preset, environment={}).config)
+    changed = {key: value for key, value in config.items() if key in usual and usual[key] != value and key != "preset"}
+    words = ["semprior", "train", "--data", data, "--out", out, "--preset", preset]
+    for key, value in changed.items():
+        words += ["--set", f"{key}={_as_yaml(value)}"]
+    if resources.gpus:
+        return shlex.join(words)
+    threads = max(1, int(resources.cpus / resources.workers))
+    return f"OMP_NUM_THREADS={threads} " + shlex.join([*words, "--device", "cpu"])
+
+
+def _as_yaml(value: Any) -> str:  # noqa: ANN401
+    return yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("...\n").strip()

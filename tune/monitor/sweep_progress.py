@@ -1,4 +1,4 @@
-"""How far a sweep is, at one look: what `tune.monitor.sweep_progress` reads of its storage and `tune.monitor.live_view` shows."""
+"""How far a sweep is, read from its storage."""
 
 from __future__ import annotations
 

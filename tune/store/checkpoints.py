@@ -16,9 +16,8 @@ from pathlib import Path
 from semprior.errors import UserError
 from semprior.io.checkpoint import MANIFEST, Snapshot, load_checkpoint, save_checkpoint
 from semprior.io.storage import CHUNK, Storage
-from tune.store.records import visible
+from tune.store.records import kept_checkpoints, visible
 from tune.store.results_store import ResultsStore
-from tune.store.retention import kept_checkpoints
 
 CHECKPOINTS = "checkpoints"
 _FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")

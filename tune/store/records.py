@@ -39,7 +39,7 @@ class Record:
         seed: seed of the run.
         attempt: number of the attempt, from 1.
         epoch: in a report, the epoch, from 0. In a start, the first epoch that the attempt trains; it hides the reports
-            of lower attempts of this epoch and later ones. So does a retry, which has an attempt number of its own. In a
+            of lower attempts of this epoch and later ones. So does a retry, which has its own attempt number. In a
             fault and in an end, the number of trained epochs.
         config: all leaves of the resolved configuration, by flat keys.
         params: the leaves that the search chose, by flat keys.
@@ -216,3 +216,35 @@ def visible(records: Iterable[Record]) -> list[Record]:
         if record is end if record.kind == "end" else not hidden:
             counting.append(record)
     return counting
+
+
+def kept_checkpoints(history: Sequence[Record]) -> set[str]:
+    """The addresses of a trial's checkpoints that are kept.
+
+    While the trial runs, those are the last two and the best; after its end, the best alone. Of a trial that failed the
+    last is kept, too, because `retry` continues from it. They depend on the visible records alone, so that every reader
+    of the store knows which addresses are still valid.
+
+    Args:
+        history: the visible records of the trial, in order (`records.visible`).
+    """
+    reports = [record for record in history if record.kind == "report" and record.checkpoint]
+    best = [record for record in reports if record.best][-1:]
+    states = [record.state for record in history if record.kind == "end"]
+    if states:
+        last = reports[-1:] if not best or states[-1] == "failed" else []
+        return {str(record.checkpoint) for record in [*best, *last]}
+    again = max((record.attempt for record in history if record.kind == "retry"), default=0)
+    removed = [record for record in reports if record.attempt < again][:-1]  # when the trial had failed
+    return {str(record.checkpoint) for record in [*best, *(r for r in reports[-2:] if r not in removed)]}
+
+
+def with_kept_checkpoints(history: Sequence[Record]) -> list[Record]:
+    """The history of a trial, without the addresses of checkpoints that are not kept."""
+    kept = kept_checkpoints(history)
+    return [
+        record
+        if record.checkpoint is None or record.checkpoint in kept
+        else dataclasses.replace(record, checkpoint=None)
+        for record in history
+    ]

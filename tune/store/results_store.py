@@ -20,8 +20,7 @@ from tune.store.compaction import compact, sort_records
 from tune.store.faults import Faults, read_faults
 from tune.store.ranking import Direction, Ranked, RankedBy, rank
 from tune.store.record_files import file_name, write_file
-from tune.store.records import Record, from_table, new_writer_id, to_table, visible
-from tune.store.retention import with_kept_checkpoints
+from tune.store.records import Record, from_table, new_writer_id, to_table, visible, with_kept_checkpoints
 from tune.store.snapshot import NEW, read_snapshot, scan
 from tune.store.trial_summary import TrialSummary, summarise_trials
 

@@ -5,12 +5,12 @@ import shutil
 
 import pytest
 import torch
-from other_processor import require_both_kinds, semprior_there
 
 from semprior.cli.app import main
 from semprior.io.checkpoint import load_checkpoint
 from semprior.runtime.device import used_precision
 from semprior.training.run_folder import RunFolder
+from tests.other_processor import require_both_kinds, semprior_there
 from tests.tiny import SETTINGS, optional, write_dataset
 
 pytestmark = pytest.mark.avx2

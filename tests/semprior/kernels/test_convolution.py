@@ -5,12 +5,12 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from other_processor import needs_bf16
 from torch import nn
 
 from semprior.kernels import build
 from semprior.kernels.convolution import conv_relu
 from semprior.models.detector import create_detector
+from tests.other_processor import needs_bf16
 
 pytestmark = pytest.mark.avx2
 needs_compiler = pytest.mark.skipif(build.library() is None, reason="there is no C++ compiler")

@@ -8,7 +8,6 @@ import sys
 
 import pytest
 import torch
-from other_processor import AVX2
 from torch import nn
 
 from semprior.errors import UserError
@@ -23,6 +22,7 @@ from semprior.runtime.device import (
 )
 from semprior.training.bilevel import apply_gradients
 from semprior.training.optimizer_state import restore_optimizer, stored_optimizer
+from tests.other_processor import AVX2
 
 pytestmark = pytest.mark.avx2
 
@@ -81,7 +81,7 @@ def test_a_device_without_bfloat16_runs_in_fp32_and_says_so(monkeypatch, device,
 
 @pytest.mark.skipif(sys.platform != "linux" or platform.machine() != "x86_64", reason="of oneDNN on x86")
 def test_onednn_is_asked_so_that_its_variable_counts():
-    program = "from semprior.runtime.device import instruction_set, processor_has_bf16 as has; print(has(), instruction_set())"
+    program = "from semprior.runtime import device; print(device.processor_has_bf16(), device.instruction_set())"
     found = []
     for limit in ({"ONEDNN_MAX_CPU_ISA": "AVX2"}, AVX2):
         done = subprocess.run(
