@@ -11,7 +11,7 @@ import numpy as np
 from semprior.data.annotations import POINT_FOLDER, POINT_TABLE
 from semprior.data.images import encode_png, fail, range_of
 from semprior.data.layout import find_layout, read_scenes
-from semprior.io.atomic_files import appearing
+from semprior.io.atomic_files import atomic_folder
 
 
 def centroid_points(mask: np.ndarray) -> np.ndarray:
@@ -79,7 +79,7 @@ def write_points(root: Path | str, coarse: bool = False, seed: int = 0) -> int:
     intensity = range_of(paths[0] for paths in layout.images.values())
     scenes = [s for split in layout.splits for s in read_scenes(layout, split, intensity, masks="required")]
     count = 0
-    with appearing(root / POINT_FOLDER) as folder:
+    with atomic_folder(root / POINT_FOLDER) as folder:
         for scene in scenes:
             assert scene.mask is not None  # required above
             points = coarse_points(scene.mask, image_seed(seed, scene.name)) if coarse else centroid_points(scene.mask)

@@ -28,7 +28,7 @@ import cv2
 import numpy as np
 
 from semprior.errors import UserError
-from semprior.io.atomic_files import appearing, locked
+from semprior.io.atomic_files import atomic_folder, locked
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -85,7 +85,7 @@ def key_of(parts: Iterable[object]) -> str:
 
 def _kept(folder: Path, make: Callable[[], Iterable[Arrays]]) -> Arrays:
     """Make the arrays in a new folder, and map them."""
-    with appearing(folder) as partial:
+    with atomic_folder(folder) as partial:
         _write(partial, make())
     found = _mapped(folder)
     if found is None:

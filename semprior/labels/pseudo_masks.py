@@ -91,11 +91,8 @@ class PseudoMasks:
         return {**self.soft.stored("soft"), "members": np.asarray(self.members, np.int64)}
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Put back what `stored` gave, or a version before it, which stored each mask as it is."""
-        if "soft.packed" in arrays:
-            self.soft = SparseMasks.restore(arrays, "soft", self.soft.shapes)
-        else:
-            self.soft = SparseMasks.pack(arrays[f"soft.{index}"] for index in range(len(self.soft)))
+        """Restore the state that `stored` returned."""
+        self.soft = SparseMasks.restore(arrays, "soft", self.soft.shapes)
         self.members = [int(index) for index in arrays["members"]]
 
 

@@ -15,6 +15,7 @@ from semprior.config.schema import Resolved, flatten, unflatten
 from semprior.data.layout import find_layout
 from semprior.data.remote_data import local_data
 from semprior.io.cache_folder import cache_folder
+from semprior.io.manifest import DamagedError
 from semprior.io.storage import open_storage
 from semprior.runtime.device import precision_remark
 from semprior.runtime.distributed import rank, workers
@@ -24,7 +25,6 @@ from semprior.training.trainer import DivergedError, Report, Trainer
 from tune.session.attempt_spec import Order
 from tune.session.trial_log import TrialFiles
 from tune.store.checkpoints import (
-    DamagedCheckpointError,
     StoredCheckpoint,
     SupersededError,
     get_checkpoint,
@@ -82,7 +82,7 @@ class Attempt:
 
     def _prepared(self) -> Trainer:
         config = unflatten(self.order.leaves, "sweep")
-        root = self.store.storage.patiently(lambda: local_data(self.order.data))
+        root = self.store.storage.retry(lambda: local_data(self.order.data))
         layout, resolved = find_layout(root), Resolved(config, frozenset())
         training_set = read_training_set(layout, resolved, self._say, cache_folder())
         config = as_used(config, training_set)
@@ -108,7 +108,7 @@ class Attempt:
             try:
                 snapshot = get_checkpoint(self.store.storage, checkpoint)
                 fault = None
-            except DamagedCheckpointError as error:
+            except DamagedError as error:
                 fault = f"{error}; going on from the checkpoint before it"
             if _agreed(fault is None):
                 trainer.restore(snapshot)

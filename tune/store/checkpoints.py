@@ -7,26 +7,18 @@ Every attempt writes under its own number, so that none can overwrite what anoth
 from __future__ import annotations
 
 import hashlib
-import json
-import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from semprior.errors import UserError
-from semprior.io.checkpoint import MANIFEST, Snapshot, load_checkpoint, save_checkpoint
-from semprior.io.storage import CHUNK, Storage
+from semprior.io.checkpoint import Snapshot, load_checkpoint, save_checkpoint
+from semprior.io.manifest import MANIFEST, DamagedError, download, file_digests, parse_manifest, sha256_of
+from semprior.io.storage import Storage
 from tune.store.records import visible
 from tune.store.results_store import ResultsStore
 from tune.store.retention import kept_checkpoints
 
 FOLDER = "checkpoints"
-FILE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
-"""What a file of a checkpoint may be called; whoever wrote the store does not choose where a pull writes."""
-
-
-class DamagedCheckpointError(UserError):
-    """A checkpoint is not there, or not what its record says."""
 
 
 @dataclass(frozen=True)
@@ -57,20 +49,20 @@ def put_checkpoint(storage: Storage, trial: str, attempt: int, snapshot: Snapsho
     address = f"{FOLDER}/{trial}/{attempt}/epoch-{snapshot.values['epoch']:04d}"
     if storage.local is not None:
         folder = Path(storage.path(address))
-        storage.patiently(lambda: save_checkpoint(folder, snapshot))
-        return StoredCheckpoint(address, _digest(folder / MANIFEST))
+        storage.retry(lambda: save_checkpoint(folder, snapshot))
+        return StoredCheckpoint(address, sha256_of(folder / MANIFEST))
     with tempfile.TemporaryDirectory(prefix="semprior-checkpoint-") as scratch:
         folder = Path(scratch) / "checkpoint"
-        storage.patiently(lambda: save_checkpoint(folder, snapshot))
+        storage.retry(lambda: save_checkpoint(folder, snapshot))
         storage.upload(folder, address, last=(MANIFEST,))
-        return StoredCheckpoint(address, _digest(folder / MANIFEST))
+        return StoredCheckpoint(address, sha256_of(folder / MANIFEST))
 
 
 def get_checkpoint(storage: Storage, checkpoint: StoredCheckpoint) -> Snapshot:
     """Read a checkpoint, every byte of it checked.
 
     Raises:
-        DamagedCheckpointError: it is not there, or damaged; the one before may do.
+        DamagedError: it is not there, or damaged; the one before may do.
         StorageError: the storage cannot be read.
     """
 
@@ -80,28 +72,28 @@ def get_checkpoint(storage: Storage, checkpoint: StoredCheckpoint) -> Snapshot:
             fetch_checkpoint(storage, checkpoint, folder)
             return load_checkpoint(folder)
 
-    return storage.patiently(fetched)
+    return storage.retry(fetched)
 
 
 def fetch_checkpoint(storage: Storage, checkpoint: StoredCheckpoint, target: Path) -> None:
     """Copy a checkpoint into the new folder `target`, every byte of it checked; nothing is written outside.
 
     Raises:
-        DamagedCheckpointError: it is not there, or damaged.
+        DamagedError: it is not there, or damaged.
         StorageError: the storage cannot be read.
     """
     place = f"{storage.uri.partition('?')[0]}/{checkpoint.address}"
+    where = f"{place}/{MANIFEST}"
     try:
         manifest = storage.read(f"{checkpoint.address}/{MANIFEST}")
         if hashlib.sha256(manifest).hexdigest() != checkpoint.sha256:
-            raise DamagedCheckpointError(f"{place}/{MANIFEST}: its digest is not the one recorded")
+            raise DamagedError(f"{where}: its digest is not the one recorded")
         target.mkdir(parents=True)
-        for name, digest in _files(manifest, place).items():
-            if _copy(storage, f"{checkpoint.address}/{name}", target / name) != digest:
-                raise DamagedCheckpointError(f"{place}/{name}: its digest does not match the manifest")
+        for name, digest in file_digests(parse_manifest(manifest, where), where).items():
+            download(storage, f"{checkpoint.address}/{name}", target / name, digest)
         (target / MANIFEST).write_bytes(manifest)
     except FileNotFoundError as error:
-        raise DamagedCheckpointError(f"{place}: is not there, or not whole") from error
+        raise DamagedError(f"{place}: is not there, or not whole") from error
 
 
 def remove_checkpoint(storage: Storage, address: str) -> None:
@@ -112,30 +104,6 @@ def remove_checkpoint(storage: Storage, address: str) -> None:
     """
     storage.delete(f"{address}/{MANIFEST}")
     storage.delete_folder(address)
-
-
-def _files(manifest: bytes, place: str) -> dict[str, str]:
-    try:
-        digests = {str(name): str(digest) for name, digest in json.loads(manifest)["sha256"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedCheckpointError(f"{place}/{MANIFEST}: is damaged") from error
-    for name in digests:
-        if not FILE.fullmatch(name) or name == MANIFEST:
-            raise DamagedCheckpointError(f"{place}/{MANIFEST}: {name!r} is not the name of a checkpoint's file")
-    return digests
-
-
-def _copy(storage: Storage, name: str, target: Path) -> str:
-    digest = hashlib.sha256()
-    with target.open("xb") as file:
-        for piece in storage.pieces(name, CHUNK):
-            digest.update(piece)
-            file.write(piece)
-    return digest.hexdigest()
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 class SupersededError(Exception):
@@ -179,6 +147,6 @@ def _stored(store: ResultsStore, trial: str, attempt: int) -> dict[str, int]:
     found = {}
     for entry in store.storage.list(f"{FOLDER}/{trial}"):
         number = entry.name.rpartition("/")[2]
-        if entry.folder and number.isdecimal() and int(number) <= attempt:
-            found |= {inner.name: int(number) for inner in store.storage.list(entry.name) if inner.folder}
+        if entry.is_folder and number.isdecimal() and int(number) <= attempt:
+            found |= {inner.name: int(number) for inner in store.storage.list(entry.name) if inner.is_folder}
     return found

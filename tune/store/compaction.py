@@ -124,7 +124,7 @@ def sweep_up(view: View, grace: float = GRACE) -> None:
         if absorbed is not None and now - absorbed >= grace:
             storage.delete(entry.name)
         lost = entry.name.startswith(MERGED) and entry.name not in named and absorbed is None
-        if lost and entry.changed and (datetime.now(UTC) - entry.changed).total_seconds() > LEFTOVER:
+        if lost and entry.modified and (datetime.now(UTC) - entry.modified).total_seconds() > LEFTOVER:
             storage.delete(entry.name)
     for name in view.older:
         storage.delete(name)

@@ -14,7 +14,7 @@ from semprior.data.points import centroid_points, point_image
 from semprior.data.splits import SPLITS, seeded_splits
 from semprior.data.synthetic.backgrounds import BACKGROUNDS, Shape
 from semprior.data.synthetic.targets import KINDS, add_target
-from semprior.io.atomic_files import appearing
+from semprior.io.atomic_files import atomic_folder
 
 BACKGROUND_SHARES = {"sky": 0.25, "clouds": 0.3, "sea": 0.15, "ground": 0.15, "treetops": 0.15}
 TARGET_COUNTS = (0.06, 0.66, 0.2, 0.08)  # shares of images with 0, 1, 2 and 3 targets
@@ -101,7 +101,7 @@ def write_scenes(folder: Path | str, count: int, seed: int = 0) -> None:
     """
     if count < 3:
         fail(f"--count {count}: at least 3 scenes are needed, one for each split")
-    with appearing(Path(folder)) as root:
+    with atomic_folder(Path(folder)) as root:
         _write_files(root, [scene_at(index, seed) for index in range(count)])
 
 

@@ -1,5 +1,6 @@
 """Checkpoints: a round trip, damage found, a kill at any moment survived, nothing unpickled."""
 
+import json
 import os
 import re
 import signal
@@ -51,6 +52,15 @@ def test_a_missing_file_and_a_missing_manifest_are_said(tmp_path):
         load_checkpoint(tmp_path / "c")
     with pytest.raises(UserError, match="neither a run's folder nor a checkpoint"):
         find_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(("version", "refusal"), [(1, "older version"), (99, "newer version"), ("two", "is damaged")])
+def test_another_format_is_refused(tmp_path, version, refusal):
+    save_checkpoint(tmp_path / "c", snapshot())
+    path = tmp_path / "c" / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": version}))
+    with pytest.raises(UserError, match=rf"manifest\.json: .*{refusal}"):
+        load_checkpoint(tmp_path / "c")
 
 
 def test_the_folder_keeps_last_previous_and_best(tmp_path):

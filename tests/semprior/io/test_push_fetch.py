@@ -53,7 +53,7 @@ def test_a_pushed_data_set_arrives_as_it_was(place, tiny_dataset, fresh_cache, c
     assert "/runs -> this machine: 0.0 MB in " in capsys.readouterr().err
     assert local_data(place) == fetched
     assert capsys.readouterr().err == ""  # nothing was fetched again
-    assert remote.look(place, "data").about == {"masks": True}
+    assert remote.read_manifest(place, "data").about == {"masks": True}
 
 
 @pytest.mark.parametrize(("change", "known"), [("_pixels0", True), ("one mask fewer", False), ("no train", False)])
@@ -67,17 +67,17 @@ def test_a_manifest_says_whether_every_training_image_has_a_mask(tiny_dataset, t
         for path in list((folder / "labels").iterdir()):
             path.rename(path.with_name(f"{path.stem}{change}.png"))
     assert main(["data", "push", str(folder), address]) == 0
-    assert remote.look(address, "data").about == {"masks": known}
+    assert remote.read_manifest(address, "data").about == {"masks": known}
 
 
 def test_pushing_again_sends_nothing_and_other_data_is_refused(place, tiny_dataset, capsys, refused):
     folder = tiny_dataset()
     assert main(["data", "push", str(folder), place]) == 0
     capsys.readouterr()
-    changed = {entry.name: entry.changed for entry in open_storage(place).list(recursive=True)}
+    changed = {entry.name: entry.modified for entry in open_storage(place).list(recursive=True)}
     assert main(["data", "push", str(folder), place]) == 0
     assert "is there already" in capsys.readouterr().out
-    assert {entry.name: entry.changed for entry in open_storage(place).list(recursive=True)} == changed
+    assert {entry.name: entry.modified for entry in open_storage(place).list(recursive=True)} == changed
     (folder / "points.csv").write_text("name,x,y\n")
     assert "something else is there already" in refused("data", "push", folder, place)
 
@@ -98,7 +98,7 @@ def test_a_push_that_was_cut_off_goes_on(place, tiny_dataset, monkeypatch):
     with pytest.raises(UserError, match="cannot be reached"):
         remote.push(folder, place, "data", transfer())
     with pytest.raises(UserError, match="nothing is there"):
-        remote.look(place, "data")  # half of it is not taken for all
+        remote.read_manifest(place, "data")  # half of it is not taken for all
     first = list(sent)
     sent.clear()
     monkeypatch.setattr(remote.Storage, "put_file", lambda *args: (sent.append(args[1]), put_file(*args)))
@@ -149,7 +149,7 @@ def test_processes_that_need_the_same_data_fetch_it_once(place, tiny_dataset, fr
 def test_a_file_that_is_not_what_the_manifest_says_is_refused(place, tiny_dataset, fresh_cache):
     remote.push(tiny_dataset(), place, "data", transfer())
     storage = open_storage(place)
-    size = remote.look(place, "data").files["mode/train.txt"].size
+    size = remote.read_manifest(place, "data").files["mode/train.txt"].size
     storage.put("mode/train.txt", b"x" * size)
     with pytest.raises(UserError, match=r"mode/train.txt: is damaged"):
         remote.fetch(place, "data", transfer())

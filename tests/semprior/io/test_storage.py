@@ -17,7 +17,7 @@ def test_files_are_written_read_listed_and_removed(place):
     storage.put("a/c.json", b"three")
     storage.put("a/b.json", b"two")
     assert storage.read("a/b.json") == b"two"
-    assert [(entry.name, entry.size, entry.folder) for entry in storage.list("a")] == [
+    assert [(entry.name, entry.size, entry.is_folder) for entry in storage.list("a")] == [
         ("a/b.json", 3, False),
         ("a/c.json", 5, False),
     ]
