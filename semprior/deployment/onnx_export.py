@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semprior.data.batches import Normalisation
-from semprior.data.layout import IntensityRange
+from semprior.data.images import IntensityRange
 from semprior.deployment.load_model import Student
 from semprior.errors import UserError
 from semprior.evaluation.inference import MULTIPLE

@@ -33,7 +33,7 @@ def test_the_weights_are_those_of_the_method():
         "shift": [0.5],
         "scale": [0.5],
         "noise": [0.2],
-        "nothing": [0.5, 0.5],
+        "identity": [0.5, 0.5],
     }
 
 
@@ -51,7 +51,7 @@ def test_shape_and_type_stay_and_image_and_mask_move_together(transform):
         assert np.median(inside) > np.median(outside) + 50
 
 
-@pytest.mark.parametrize("name", ["_vertical_flip", "_horizontal_flip", "_transpose", "_rot90", "_nothing"])
+@pytest.mark.parametrize("name", ["_vertical_flip", "_horizontal_flip", "_transpose", "_rot90", "_identity"])
 def test_symmetries_keep_every_grey_level(name):
     image, mask = crop()
     moved, marked = getattr(module, name)(image, mask, np.random.default_rng(1))

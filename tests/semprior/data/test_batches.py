@@ -5,7 +5,7 @@ import torch
 
 from semprior.config.schema import DataConfig
 from semprior.data import batches
-from semprior.data.batches import Normalisation, Pool, crop_corner, cut, draw_batch, epoch_batches
+from semprior.data.batches import Normalisation, Pool, crop, crop_corner, draw_batch, epoch_batches
 from semprior.data.layout import Scene
 
 PLAIN = Normalisation(0.0, 1.0)
@@ -60,7 +60,7 @@ def test_features_see_the_crop_before_augmentation():
         rng = np.random.default_rng(seed)
         batch = draw_batch(pool(), [1], config, PLAIN, no_features, torch.device("cpu"), rng)
         (_, row, column), grey = batch.maps[0][0].tolist(), batch.maps[1]
-        plain = cut(pool().scenes[1].image, row, column, 64)
+        plain = crop(pool().scenes[1].image, row, column, 64)
         assert np.array_equal(grey[0, 0].numpy(), plain)
         seen.append(np.allclose(batch.images[0, 0].numpy() * 255, plain, atol=1e-3))
     assert not all(seen)

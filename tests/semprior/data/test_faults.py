@@ -225,5 +225,5 @@ def test_a_changed_byte_and_a_hollow_picture_are_found(tmp_path):
     header = content[:33]
     for body in (packed[:-6], packed[:8], b"", b"rubbish"):
         path.write_bytes(header + part(b"IDAT", body) + part(b"IEND", b""))
-        with pytest.raises(UserError, match="do not unpack"):
+        with pytest.raises(UserError, match="do not decompress"):
             decode(path)

@@ -8,15 +8,13 @@ import cv2
 import numpy as np
 import pytest
 
-from semprior.data.images import bit_depth
+from semprior.data.images import IntensityRange, bit_depth, read_image
 from semprior.data.layout import (
-    IntensityRange,
     all_masked,
     check_dataset,
     find_layout,
     intensity_range,
     normalisation,
-    read_image,
     read_scenes,
 )
 from semprior.errors import UserError

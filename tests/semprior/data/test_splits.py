@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semprior.data.images import IntensityRange
-from semprior.data.layout import find_layout, read_scenes, split_holdout
+from semprior.data.layout import find_layout, read_scenes
+from semprior.data.splits import split_holdout
 from semprior.errors import UserError
 
 

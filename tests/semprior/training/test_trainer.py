@@ -10,7 +10,8 @@ import torch.nn.functional as F
 
 from semprior.config.schema import unflatten
 from semprior.data.batches import Normalisation
-from semprior.data.layout import IntensityRange, Scene
+from semprior.data.images import IntensityRange
+from semprior.data.layout import Scene
 from semprior.data.training_set import TrainingSet
 from semprior.errors import UserError
 from semprior.foundation.feature_source import Features
