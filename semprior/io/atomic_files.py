@@ -1,7 +1,7 @@
 """Files and folders that appear whole or not at all, and locks that processes wait for.
 
-Not every file system can do all that Linux can: those of networks, of containers and of memory cards lack locks, hard
-links or rights. Each has its replacement here, which every machine that uses the same folder comes to.
+Some file systems (of networks, containers, memory cards) lack locks, hard links or permissions. Each of these has a
+replacement here, which all machines that use the same folder agree on.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from semprior.errors import StorageError, UserError
 _NOT_SUPPORTED = frozenset(
     {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM, errno.EINVAL, errno.ENOLCK, errno.EMLINK, errno.EXDEV}
 )
-"""What file systems answer to what they cannot do."""
+"""The errors by which a file system refuses an operation that it lacks."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -46,7 +46,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Within the context an error of the disk names `path`; that of a write to an open file names none."""
+    """An `OSError` of the block names `path`; that of a write to an open file names no file."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Augmentation: what moves, moves together; what is drawn, is drawn with its weight."""
+"""Augmentation: image and mask move together, and transforms are drawn with their weights."""
 
 import numpy as np
 import pytest
@@ -64,7 +64,7 @@ def test_never_augmented_at_zero_and_three_draws_otherwise():
     same, _ = augment(image, mask, 0.0, np.random.default_rng(0))
     assert np.array_equal(same, image)
     changed = sum(not np.array_equal(augment(image, mask, 1.0, np.random.default_rng(s))[0], image) for s in range(200))
-    # three draws of "nothing" leave it; and symmetries drawn twice undo each other
+    # three identities leave it unchanged, and a symmetry drawn twice undoes itself
     assert 180 < changed < 200
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints: a round trip, damage found, a kill at any moment survived, nothing unpickled."""
+"""Checkpoints survive a round trip and a kill at any moment; damage and other formats are refused."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def test_a_changed_byte_is_found(tmp_path, name):
         load_checkpoint(tmp_path / "c")
 
 
-def test_a_missing_file_and_a_missing_manifest_are_said(tmp_path):
+def test_a_missing_file_and_a_missing_manifest_are_named(tmp_path):
     save_checkpoint(tmp_path / "c", snapshot())
     (tmp_path / "c" / "arrays.npz").unlink()
     with pytest.raises(UserError, match=r"arrays\.npz"):

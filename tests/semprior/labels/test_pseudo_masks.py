@@ -1,4 +1,4 @@
-"""Pseudo-masks of a run: evolved and admitted image by image, whatever the order, in little memory."""
+"""The pseudo-masks of a run are evolved and admitted image by image, in any order, in little memory."""
 
 import tracemalloc
 from dataclasses import replace
@@ -17,7 +17,7 @@ SIDE = 256
 
 
 def training_set(count, failed=()):
-    """Images with one point; the seeds of `failed` are that point alone."""
+    """Images with one point; the seeds of the images `failed` consist of that point only."""
     image = np.zeros((SIDE, SIDE), np.uint8)
     scenes, seeds = [], []
     for number in range(count):
@@ -68,7 +68,7 @@ def test_without_evolution_hard_images_are_admitted_all_the_same():
     assert masks.members == [0, 1, 2, 3, 4, 5]
     before[3] = np.where(teacher(data, 3) > 0.5, 255, 0)
     assert all(np.array_equal(a, b) for a, b in zip(masks.soft, before, strict=True))
-    assert masks.predicted_by_teacher(2) == []  # nothing waits any more
+    assert masks.predicted_by_teacher(2) == []  # the reserve is empty
 
 
 def test_an_image_that_still_waits_at_the_end_is_not_predicted():
