@@ -26,10 +26,10 @@ _NOT_SUPPORTED = frozenset(
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file beside its place and rename it into it, so that a kill at any moment leaves the old one whole.
+    """Write a file beside its place and rename it, so that a kill at any moment leaves the old or the new one whole.
 
     Raises:
-        OSError: the disk is full, or the folder cannot be written; names the file.
+        OSError: the disk is full, or the folder cannot be written; the error names the file.
     """
     with naming(path):
         handle, scratch = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
@@ -54,33 +54,33 @@ def naming(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def locked(path: Path, waiting: Callable[[str], None] = lambda holder: None) -> Iterator[None]:
-    """Within the context this process alone holds the lock that a file stands for; it is made, and stays.
+def locked(path: Path, on_wait: Callable[[str], None] = lambda holder: None) -> Iterator[None]:
+    """Hold an exclusive lock on a file during the block; the file is created and stays.
 
-    Where the file system has no locks, a second file beside it, ``.NAME.held``, is there for as long as the lock is
-    held. It names its process; if that one died on the same machine, the lock is free.
+    If the file system has no locks, a second file beside it, ``.NAME.held``, exists while the lock is held. It names
+    its process; if that process died on the same machine, the lock is free.
 
     Args:
         path: of the file.
-        waiting: called if another process holds the lock, with its name as far as that is known (else nothing), before
-            it is waited for.
+        on_wait: called before waiting for another process that holds the lock, with a description of the process, or
+            an empty text if it is unknown.
 
     Raises:
-        OSError: the file cannot be made; names it.
+        OSError: the file cannot be created; the error names it.
     """
-    with ExitStack() as held:
+    with ExitStack() as stack:
         with naming(path):
-            handle = held.enter_context(path.open("ab"))
-        if not _flock(handle.fileno(), path, waiting):
-            held.enter_context(_marked(path.with_name(f".{path.name}.held"), waiting))
+            handle = stack.enter_context(path.open("ab"))
+        if not _flock(handle.fileno(), path, on_wait):
+            stack.enter_context(_soft_lock(path.with_name(f".{path.name}.held"), on_wait))
         yield
 
 
-def _flock(handle: int, path: Path, waiting: Callable[[str], None]) -> bool:
-    """Lock an open file; whether the file system can."""
-    for how in (fcntl.LOCK_EX | fcntl.LOCK_NB, fcntl.LOCK_EX):
+def _flock(handle: int, path: Path, on_wait: Callable[[str], None]) -> bool:
+    """Lock an open file; return False if the file system has no locks."""
+    for operation in (fcntl.LOCK_EX | fcntl.LOCK_NB, fcntl.LOCK_EX):
         try:
-            fcntl.flock(handle, how)
+            fcntl.flock(handle, operation)
             return True
         except BlockingIOError:
             pass
@@ -88,18 +88,18 @@ def _flock(handle: int, path: Path, waiting: Callable[[str], None]) -> bool:
             if error.errno in _NOT_SUPPORTED:
                 return False
             raise OSError(error.errno, error.strerror, str(path)) from error
-        waiting("")
-    raise AssertionError("the second call waits")
+        on_wait("")
+    raise AssertionError("the second call blocks until it succeeds")
 
 
 @contextmanager
-def _marked(path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
+def _soft_lock(path: Path, on_wait: Callable[[str], None]) -> Iterator[None]:
     lock = filelock.SoftFileLock(path)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        waiting(
-            f"process {lock.pid or 'of an unknown number'}, see {path}, which can be deleted if that process is gone"
+        on_wait(
+            f"process {lock.pid or 'of an unknown number'}, see {path}, which may be deleted if that process is gone"
         )
         lock.acquire(poll_interval=0.2)
     try:
@@ -109,17 +109,17 @@ def _marked(path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
 
 
 def put_if_absent(path: Path, content: bytes) -> None:
-    """Write a file that must not be there yet, whole; of several processes only one succeeds.
+    """Write a file that must not exist yet, whole or not at all; of several processes only one succeeds.
 
     Raises:
-        FileExistsError: it is there.
-        OSError: the disk is full, or the folder cannot be written; names the file.
+        FileExistsError: the file exists.
+        OSError: the disk is full, or the folder cannot be written; the error names the file.
     """
     with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
         scratch = Path(folder) / path.name
         write_atomically(scratch, content)
         try:
-            os.link(scratch, path)  # unlike a rename, it fails where something is
+            os.link(scratch, path)  # unlike a rename, it fails if the file exists
         except FileExistsError:
             raise
         except OSError as error:
@@ -132,11 +132,11 @@ def put_if_absent(path: Path, content: bytes) -> None:
 
 
 def usual_rights(path: str | Path, mode: int) -> None:
-    """Give a file or folder that was made for its owner alone the rights of any other, if the file system has rights.
+    """Give a temporary file or folder the usual permissions, if the file system has permissions.
 
     Args:
-        path: of it.
-        mode: before the process's mask is taken off.
+        path: of the file or folder.
+        mode: the permissions before the process's umask is applied.
     """
     try:
         os.chmod(path, mode & ~umask())
@@ -146,7 +146,7 @@ def usual_rights(path: str | Path, mode: int) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk, where the file system knows of such."""
+    """Flush the names in a folder to the disk, if the file system supports it."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -158,7 +158,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def umask() -> int:
-    """The process's file mode mask."""
+    """The umask of this process."""
     current = os.umask(0)
     os.umask(current)
     return current
@@ -166,9 +166,9 @@ def umask() -> int:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yields a path beside `path` for others to write to; what lies there at the end of the block replaces `path`.
+    """Yields a path to write to; the file written there replaces `path` at the end of the block.
 
-    If the block raises, `path` stays as it was. For content that is in memory, use `write_atomically`.
+    If the block raises, `path` is unchanged. For content that is in memory, use `write_atomically`.
     """
     with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
         scratch = Path(folder) / path.name

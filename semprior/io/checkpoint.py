@@ -1,4 +1,4 @@
-"""Checkpoints: what a run needs to continue and a detector needs to be deployed; loading one runs no code.
+"""Checkpoints, from which a run continues and a detector is deployed; loading one runs no code.
 
 A checkpoint is a folder: weights in safetensors, arrays in npz, values in JSON, and a manifest with the SHA-256 of
 each file. It is written beside its place and renamed into it, so that a kill at any moment leaves the previous one
@@ -37,7 +37,7 @@ class Snapshot:
     """A checkpoint in memory.
 
     Attributes:
-        tensors: by file: ``student`` and ``modulator`` (what is evaluated), ``training`` (what is trained).
+        tensors: by file: ``student`` and ``modulator`` (evaluated weights), ``training`` (weights in training).
         arrays: by name, such as the pseudo-masks.
         values: everything that JSON can hold: the config, the position in the run, random states.
     """

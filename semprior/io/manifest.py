@@ -1,7 +1,7 @@
 """Folders of files with a manifest, ``manifest.json``, that names the SHA-256 of every file.
 
 The manifest is written last and removed first, so that a folder with a manifest is whole. Checkpoints and pushed data
-sets are such folders; what else their manifests say stands in `semprior.io.checkpoint` and `semprior.io.push_fetch`.
+sets are such folders; `semprior.io.checkpoint` and `semprior.io.push_fetch` add further entries to their manifests.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Progress = Callable[[int], None]
 
 
 class DamagedError(UserError):
-    """A manifest or a file that it lists is missing, or is not what was written."""
+    """A manifest or a file that it lists is missing or was changed."""
 
 
 def parse_manifest(content: bytes, place: str) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def require_version(manifest: Mapping[str, Any], key: str, supported: int, place
     """Refuse a manifest of another version than the one that this code writes.
 
     Raises:
-        DamagedError: it does not tell its version.
+        DamagedError: it has no version.
         UserError: it was written by another version of semprior.
     """
     version = manifest.get(key)
@@ -65,7 +65,7 @@ def file_digests(manifest: Mapping[str, Any], place: str) -> dict[str, str]:
     """The SHA-256 of each file of a flat folder, by name.
 
     Raises:
-        DamagedError: there are none, or a name could lead out of the folder.
+        DamagedError: the manifest has no digests, or a name could lead out of the folder.
     """
     try:
         digests = {str(name): str(digest) for name, digest in manifest["sha256"].items()}
