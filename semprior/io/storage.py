@@ -40,6 +40,7 @@ from semprior.io.atomic_files import atomic_folder, put_if_absent, write_atomica
 P = ParamSpec("P")
 T = TypeVar("T")
 CHUNK = 8 << 20  # bytes of a file that a transfer holds in memory
+TIMEOUT = 10.0  # seconds to connect to S3; three times as long for a response
 PAUSE, LONGEST_PAUSE = 0.5, 10.0  # seconds between two attempts of an operation
 OBJECT_STORES = ("s3", "gcs", "abfs")  # an upload becomes visible when it is complete, so that no rename is needed
 
@@ -285,7 +286,7 @@ class Storage:
         except (FileNotFoundError, FileExistsError):
             raise
         except (OSError, pa.ArrowException) as error:
-            place = f"{self.uri.partition('?')[0]}/{name}" if name else self.uri.partition("?")[0]
+            place = "/".join([self.uri.partition("?")[0], *([name] if name else [])])
             raise StorageError(f"{place}: {explain(error)}") from error
 
 
@@ -313,9 +314,8 @@ def open_storage(uri: str | Path, patience: float = 0.0) -> Storage:
                 f"{parts.scheme}://: keys do not belong in an address; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
             )
         if parts.scheme == "s3":
-            return Storage(
-                text, s3_filesystem(text), f"{parts.netloc}/{unquote(parts.path).strip('/')}".rstrip("/"), patience
-            )
+            root = f"{parts.netloc}/{unquote(parts.path).strip('/')}".rstrip("/")
+            return Storage(text, s3_filesystem(text), root, patience)
         filesystem, root = FileSystem.from_uri(text)
         return Storage(text, filesystem, root.rstrip("/"), patience)
     except (OSError, ValueError, pa.ArrowException) as error:
@@ -363,9 +363,6 @@ REASONS = (
     ),
     (r"No space left|Disk quota", "the disk is full"),
 )
-
-
-TIMEOUT = 10.0  # seconds to connect; three times as long for a response
 
 
 def s3_filesystem(uri: str) -> FileSystem:

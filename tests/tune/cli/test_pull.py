@@ -139,7 +139,7 @@ def test_a_trial_that_finds_a_better_epoch_meanwhile_is_pulled_there(tmp_path, m
 
     def late(storage, wanted, target):
         monkeypatch.undo()
-        monkeypatch.setattr(tune.pull, "fetch_checkpoint", fetch)
+        monkeypatch.setattr(tune.cli.pull, "fetch_checkpoint", fetch)
         better = put_checkpoint(storage, "0001", 1, replace_epoch(storage, checkpoint, 9))
         best = next(record for record in ResultsStore(storage).curve("0001") if record.epoch == 2)
         told = {"epoch": 8, "checkpoint": better.address, "sha256": better.sha256, "writer": ""}
@@ -147,7 +147,7 @@ def test_a_trial_that_finds_a_better_epoch_meanwhile_is_pulled_there(tmp_path, m
         remove_checkpoint(storage, checkpoint.address)
         fetch(storage, wanted, target)
 
-    monkeypatch.setattr(tune.pull, "fetch_checkpoint", late)
+    monkeypatch.setattr(tune.cli.pull, "fetch_checkpoint", late)
     assert main(["pull", "small:0001", "--out", str(tmp_path / "out"), "--storage", str(tmp_path / "place")]) == 0
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["epoch"] == 9
 
