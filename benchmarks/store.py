@@ -183,7 +183,7 @@ def _s3_server() -> Iterator[str]:
 def _copy_to(storage: Storage, address: str) -> None:
     target = open_storage(address)
     for entry in storage.list("records", recursive=True):
-        if not entry.folder:
+        if not entry.is_folder:
             target.put(entry.name, storage.read(entry.name))
 
 

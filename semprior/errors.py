@@ -1,4 +1,4 @@
-"""The errors that a user can mend."""
+"""The errors that a user can correct."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class UserError(Exception):
 
 
 class StorageError(UserError):
-    """A storage, or a disk, that cannot be read or written now: no connection, no room, no rights.
+    """A storage or disk that cannot be read or written now: no connection, no space, no rights.
 
-    Unlike other faults of the user it may pass without anybody's doing, so that whoever has time may try again.
+    Unlike other faults of the user it may be temporary, so that the caller may retry.
     """
 
 

@@ -11,18 +11,8 @@ import pytest
 from tests.repository import ROOT
 
 NEEDED = {
-    *(
-        "cv2",
-        "filelock",
-        "huggingface_hub",
-        "matplotlib",
-        "numpy",
-        "pyarrow",
-        "rich",
-        "safetensors",
-        "scipy",
-        "sklearn",
-    ),
+    *("cv2", "filelock", "huggingface_hub", "matplotlib", "numpy", "platformdirs", "pyarrow", "rich"),
+    *("safetensors", "scipy", "sklearn"),
     *("timm", "torch", "typer", "threadpoolctl", "yaml"),
 }  # huggingface_hub and yaml come with timm, threadpoolctl with scikit-learn
 OPTIONAL = {"onnx", "onnxruntime", "onnxscript", "tensorboardX"}  # imported where they are used, never at the top

@@ -12,7 +12,7 @@ from torch import nn
 
 from semprior.config.schema import Config, flatten, unflatten
 from semprior.data.batches import Normalisation
-from semprior.data.layout import IntensityRange
+from semprior.data.images import IntensityRange
 from semprior.deployment.load_model import Origin, Student
 from semprior.io.checkpoint import Snapshot, save_checkpoint
 from semprior.models.detector import create_detector, detector_spec

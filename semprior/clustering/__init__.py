@@ -1,4 +1,4 @@
-"""Statistics of whole images and the clusters made of them (method, section 8).
+"""Statistics of whole images and the clusters of images by them (method, section 8).
 
 Imports `errors`.
 """

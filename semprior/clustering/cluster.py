@@ -7,27 +7,27 @@ from threadpoolctl import threadpool_limits
 
 from semprior.errors import UserError
 
-CLUSTERS_VERSION = 1  # raise it when clusters of the same statistics change: cached clusters are keyed by it
-LEAST_VARIANCE = 1e-10  # columns at or below it say nothing
-CORRELATED = 0.95  # of two columns with at least this |r| one goes
-EXPLAINED = 0.90  # share of the variance that the principal components keep
+CLUSTERS_VERSION = 1  # increase it when clusters of the same statistics change: it keys cached clusters
+LEAST_VARIANCE = 1e-10  # columns at or below it are dropped
+CORRELATED = 0.95  # of two columns with at least this |r|, one is dropped
+EXPLAINED = 0.90  # share of the variance that the principal components explain
 FEWEST_COMPONENTS, MOST_COMPONENTS = 2, 20
-KEPT_FEATURES = 32  # that tell most about the first clusters
+SELECTED_FEATURES = 32  # those with the highest mutual information with the first clusters
 
 
 def capped_count(requested: int, images: int, *, explicit: bool) -> tuple[int, str | None]:
-    """The number of clusters to make of so many images.
+    """The number of clusters, which cannot exceed the number of images.
 
     Args:
-        requested: the configured count, at least 1.
-        images: how many images there are to cluster, at least 1.
-        explicit: whether the user chose the count, rather than a preset.
+        requested: the configured number, at least 1.
+        images: number of images to cluster, at least 1.
+        explicit: whether the user chose the number, rather than a preset.
 
     Returns:
-        The count, and a sentence to show if it is not the requested one, else None.
+        The number, and a sentence for the user if it is not the requested one, else None.
 
     Raises:
-        UserError: if the user's own count exceeds the number of images.
+        UserError: the user's own number exceeds the number of images.
     """
     if requested <= images:
         return requested, None
@@ -39,24 +39,24 @@ def capped_count(requested: int, images: int, *, explicit: bool) -> tuple[int, s
 def cluster(statistics: np.ndarray, count: int, seed: int = 1) -> np.ndarray:
     """Cluster images by their statistics, in two rounds (method, section 8).
 
-    Missing values become their column's median. Then, twice: drop columns without variance and the weaker of every two
-    correlated ones (`uncorrelated_columns`), standardise, keep the fewest principal components that explain 90 % (2
-    to 20), and run k-means once. The second round starts from the 32 columns whose mutual information with the labels
-    of the first is highest; its labels count.
+    Missing values become the median of their column. Each round drops columns without variance and the weaker one of
+    every two correlated columns (`uncorrelated_columns`), standardises, takes the fewest principal components that
+    explain 90% of the variance (2 to 20), and runs k-means once. The second round starts from the 32 columns whose
+    mutual information with the labels of the first is highest; its labels are the result.
 
-    Images of equal statistics always share a cluster, so that there may be fewer clusters than asked for.
-    The result depends on the arguments alone, not on the number of threads.
+    Images with equal statistics always share a cluster, so that there may be fewer clusters than requested. The result
+    depends on the arguments alone, not on the number of threads.
 
     Args:
-        statistics: (n, features) float, NaN (or infinite) where missing; rows are images.
-        count: clusters to make, 1 to n. With 1 all images are in cluster 0 and nothing is computed.
+        statistics: (n, features) float, a row per image; missing values are NaN or infinite.
+        count: number of clusters, 1 to n; with 1, all images are in cluster 0 and nothing is computed.
         seed: of k-means and of the tie-breaking noise of the mutual information.
 
     Returns:
-        (n,) int64, from 0 to the number of clusters less 1, none empty, numbered as they first appear.
+        (n,) int64 cluster indices from 0, without gaps, in the order of their first appearance.
 
     Raises:
-        ValueError: for another shape, or a count below 1 or above n.
+        ValueError: the shape is another one, or the count is below 1 or above n.
     """
     if statistics.ndim != 2:
         raise ValueError(f"expected (images, features) statistics, got shape {statistics.shape}")
@@ -77,7 +77,7 @@ def cluster(statistics: np.ndarray, count: int, seed: int = 1) -> np.ndarray:
 
 
 def fill_missing(statistics: np.ndarray) -> np.ndarray:
-    """A (n, features) float64 copy in which what is not finite is its column's median, 0 in a column with no value."""
+    """A (n, features) float64 copy in which non-finite values are the median of their column (0 if it has no value)."""
     filled = np.where(np.isfinite(statistics), statistics, np.nan).astype(np.float64)
     known = ~np.isnan(filled).all(axis=0)
     medians = np.zeros(filled.shape[1])
@@ -86,16 +86,16 @@ def fill_missing(statistics: np.ndarray) -> np.ndarray:
 
 
 def uncorrelated_columns(features: np.ndarray) -> np.ndarray:
-    """Columns that vary and are not nearly a multiple of another.
+    """Columns that vary and are not strongly correlated with another.
 
-    Going through the pairs of columns with |r| >= 0.95 in descending order of |r|, drop the one with the smaller raw
-    variance of every pair of which both are still there; of equals, the later column.
+    Of every pair of columns with |r| >= 0.95, in descending order of |r|, the one with the smaller variance is dropped
+    unless one of them has been dropped before; of equal variances, the later column.
 
     Args:
         features: (n, features) float64, finite.
 
     Returns:
-        (kept,) int64 column indices, ascending; the columns with a variance of at most 1e-10 are not among them.
+        (selected,) int64 column indices, ascending, without the columns of a variance of at most 1e-10.
     """
     variance = features.var(axis=0)
     varied = np.flatnonzero(variance > LEAST_VARIANCE)
@@ -105,45 +105,46 @@ def uncorrelated_columns(features: np.ndarray) -> np.ndarray:
     first, second = np.triu_indices(len(varied), 1)
     strength = correlation[first, second]
     order = np.argsort(-strength, kind="stable")
-    kept = np.ones(len(varied), bool)
+    selected = np.ones(len(varied), bool)
     for pair in order[strength[order] >= CORRELATED]:
         one, other = first[pair], second[pair]
-        if kept[one] and kept[other]:
-            kept[other if variance[varied[one]] >= variance[varied[other]] else one] = False
-    return varied[kept]
+        if selected[one] and selected[other]:
+            selected[other if variance[varied[one]] >= variance[varied[other]] else one] = False
+    return varied[selected]
 
 
 def principal_components(features: np.ndarray) -> np.ndarray:
-    """Standardised features on the fewest principal components that explain 90 % of their variance.
+    """Project standardised features on the fewest principal components that explain 90% of their variance.
 
     Args:
-        features: (n, features) float64, finite, every column of some variance.
+        features: (n, features) float64, finite; every column varies.
 
     Returns:
-        (n, components) float64; 2 to 20 components, or as many as the data has where that is fewer.
+        (n, components) float64 with 2 to 20 components, or fewer if the data has fewer.
     """
-    from sklearn.decomposition import PCA  # seconds, like the others: only where images are clustered
+    from sklearn.decomposition import PCA  # importing sklearn takes seconds: only where images are clustered
 
     standardised = (features - features.mean(axis=0)) / features.std(axis=0)
     pca = PCA(svd_solver="full").fit(standardised)
     reached = np.cumsum(pca.explained_variance_ratio_)
-    fewest = int(np.searchsorted(reached, EXPLAINED - 1e-12)) + 1  # 90 % but for rounding is 90 %
-    return pca.transform(standardised)[:, : min(max(fewest, FEWEST_COMPONENTS), MOST_COMPONENTS)]
+    fewest = int(np.searchsorted(reached, EXPLAINED - 1e-12)) + 1  # tolerates rounding
+    components: np.ndarray = pca.transform(standardised)
+    return components[:, : min(max(fewest, FEWEST_COMPONENTS), MOST_COMPONENTS)]
 
 
 def _partition(features: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """(n,) labels of k-means on the principal components of (n, features) columns."""
+    """Labels (n,) by k-means on the principal components of features (n, features)."""
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
     distinct, first, member = np.unique(features, axis=0, return_index=True, return_inverse=True)
     if not features.shape[1] or len(distinct) == 1:
         return np.zeros(len(features), np.int64)
-    # Equal images get the same point to the last bit, whatever the blocking of the matrix product.
+    # Equal images get bitwise equal points, however the matrix product is blocked.
     points = principal_components(features)[first][member.reshape(-1)]
     kmeans = KMeans(n_clusters=min(count, len(distinct)), n_init=1, random_state=seed)
     with warnings.catch_warnings():
-        # It warns where points that differ by less than rounding leave clusters empty: fewer clusters, as documented.
+        # It warns if points that differ by less than rounding leave clusters empty: fewer clusters, as documented.
         warnings.simplefilter("ignore", ConvergenceWarning)
         labels = kmeans.fit_predict(points)
     _, appearance, number = np.unique(labels, return_index=True, return_inverse=True)
@@ -151,15 +152,15 @@ def _partition(features: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 
 def _informative_columns(features: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray | None:
-    """Ascending indices of the columns that tell most about the labels; None where there is nothing to choose.
+    """Ascending indices of the columns with the highest mutual information with the labels; None if all are used.
 
-    The estimate of the mutual information rests on neighbours of the same label and leaves out images that are alone in
-    theirs. Where all are, no column is better than another.
+    The estimate compares neighbours with the same label and omits images that are alone in their cluster. If all are,
+    no column is better than another.
     """
     from sklearn.feature_selection import mutual_info_classif
 
     together = np.bincount(labels)[labels] > 1
-    if features.shape[1] <= KEPT_FEATURES or not together.any():
+    if features.shape[1] <= SELECTED_FEATURES or not together.any():
         return None
     information = mutual_info_classif(features[together], labels[together], random_state=seed)
-    return np.sort(np.argsort(-information, kind="stable")[:KEPT_FEATURES])
+    return np.sort(np.argsort(-information, kind="stable")[:SELECTED_FEATURES])

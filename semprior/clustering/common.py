@@ -1,4 +1,4 @@
-"""What several families of statistics share: the gradient, the edges, and quotients that may not exist."""
+"""Functions that several families of statistics share: gradient, edges, entropy, histograms, quotients."""
 
 from dataclasses import dataclass
 from math import nan
@@ -7,12 +7,12 @@ import cv2
 import numpy as np
 
 EDGE_LOW, EDGE_HIGH = 5.0, 10.0  # hysteresis of the edges, grey levels per pixel
-SOBEL_GAIN = 8.0  # what the plain 3x3 Sobel kernels make of a slope of one grey level per pixel
+SOBEL_GAIN = 8.0  # response of the plain 3x3 Sobel kernels to a slope of one grey level per pixel
 
 
 @dataclass(frozen=True, eq=False)
 class Gradient:
-    """The 3x3 Sobel gradient of a picture and its Canny edges, computed once for all who need them.
+    """The 3x3 Sobel gradient of a picture and its Canny edges.
 
     Attributes:
         across, down: (H, W) float32, grey levels per pixel along columns and along rows.
@@ -27,23 +27,23 @@ class Gradient:
 
 
 def gradient(image: np.ndarray) -> Gradient:
-    """Sobel gradient and Canny edges of a (H, W) uint8 picture; beyond the border the picture is mirrored."""
+    """Sobel gradient and Canny edges of a (H, W) uint8 picture, which is mirrored beyond its border."""
     across = cv2.Sobel(image, cv2.CV_16S, 1, 0, borderType=cv2.BORDER_REFLECT_101)
     down = cv2.Sobel(image, cv2.CV_16S, 0, 1, borderType=cv2.BORDER_REFLECT_101)
     edges = cv2.Canny(across, down, EDGE_LOW * SOBEL_GAIN, EDGE_HIGH * SOBEL_GAIN, L2gradient=True) > 0
     across = across.astype(np.float32) / np.float32(SOBEL_GAIN)
     down = down.astype(np.float32) / np.float32(SOBEL_GAIN)
-    # Not cv2.magnitude: its last bit depends on where in memory an array happens to lie.
+    # Not cv2.magnitude, whose last bit depends on the memory alignment of the arrays.
     return Gradient(across, down, np.sqrt(across * across + down * down), edges)
 
 
 def quotient(numerator: float, denominator: float) -> float:
-    """The quotient as a float, NaN where the denominator is 0: the statistic has no value for this picture."""
+    """The quotient as a float; NaN if the denominator is 0 and the statistic thus has no value for this picture."""
     return float(numerator) / float(denominator) if denominator else nan
 
 
 def entropy_bits(weights: np.ndarray) -> float:
-    """Shannon entropy, in bits, of non-negative weights of any shape and sum; NaN if they are all 0."""
+    """Shannon entropy in bits of non-negative weights of any shape and sum; NaN if all are 0."""
     positive = weights[weights > 0].astype(np.float64)
     if not positive.size:
         return nan
@@ -52,13 +52,13 @@ def entropy_bits(weights: np.ndarray) -> float:
 
 
 def slope(x: np.ndarray, y: np.ndarray) -> float:
-    """Slope of the straight line of least squares through the points of two (N,) arrays, N at least 2."""
+    """Slope of the least-squares line through the points of two (N,) arrays, N at least 2."""
     centred = x - x.mean()
     return float(centred @ y) / float(centred @ centred)
 
 
 def blur(picture: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian blur of a (H, W) float32 picture, kernel cut at 3 `sigma` (pixels), mirrored beyond the border."""
+    """Gaussian blur of a (H, W) float32 picture; the kernel ends at 3 `sigma` (pixels), the border is mirrored."""
     side = 2 * round(3 * sigma) + 1
     return cv2.GaussianBlur(picture, (side, side), sigma, borderType=cv2.BORDER_REFLECT)
 
@@ -69,7 +69,7 @@ def histogram(picture: np.ndarray, bins: int, top: float) -> np.ndarray:
 
 
 def grouped_median(counts: np.ndarray) -> float:
-    """Median in units of bins of values counted in (bins,) bins, taken as spread evenly over each bin."""
+    """Median, in units of bins, of values counted in (bins,) bins and assumed uniform within each bin."""
     reached = np.cumsum(counts)
     half = reached[-1] / 2
     middle = int(np.searchsorted(reached, half))

@@ -1,4 +1,4 @@
-"""Sharpness, gradient orientation, edges and corners: everything that reads the gradient."""
+"""Statistics of the gradient: sharpness, orientation, edges and corners."""
 
 from math import hypot, log2, nan, pi
 
@@ -18,14 +18,15 @@ def edge_statistics(image: np.ndarray, gradient: Gradient) -> dict[str, float]:
 
     Args:
         image: (H, W) uint8.
-        gradient: of that picture, from `common.gradient`.
+        gradient: of the same picture, from `common.gradient`.
 
     Returns:
         - ``laplacian_variance``: variance of the 4-neighbour Laplacian, grey levels squared.
         - ``tenengrad``: mean squared gradient magnitude, (grey levels per pixel) squared.
         - ``orientation_entropy``: entropy of the gradient orientations (without sign) in 8 bins over half a turn, the
           first centred on horizontal gradients, weighted by magnitude; 0 to 1 (even); NaN without any gradient.
-        - ``orientation_coherence``: ``|sum m^2 exp(2 i angle)| / sum m^2``, 0 (all ways) to 1 (one way); NaN likewise.
+        - ``orientation_coherence``: ``|sum m^2 exp(2 i angle)| / sum m^2``, 0 (all directions) to 1 (one);
+          NaN without any gradient.
         - ``edge_density``, ``corner_density``: edge pixels and corners as shares of all pixels. A corner is a
           3x3 maximum of the smaller eigenvalue of the structure tensor (mean over 5x5), its root above 2 grey levels
           per pixel.
@@ -37,8 +38,10 @@ def edge_statistics(image: np.ndarray, gradient: Gradient) -> dict[str, float]:
     mean_xx, mean_yy = (cv2.norm(part, cv2.NORM_L2SQR) / edges.size for part in (gradient.across, gradient.down))
     mean_xy = cv2.mean(gradient.across * gradient.down)[0]
     laplacian = cv2.Laplacian(image, cv2.CV_16S, borderType=cv2.BORDER_REFLECT_101)
-    places = np.flatnonzero(edges)
-    across, down, strength = (field.ravel()[places] for field in (gradient.across, gradient.down, gradient.magnitude))
+    positions = np.flatnonzero(edges)
+    across, down, strength = (
+        field.ravel()[positions] for field in (gradient.across, gradient.down, gradient.magnitude)
+    )
     # exp(2 i angle) = (across + i down)^2 / magnitude^2; an edge pixel has a magnitude above 5.
     turned = ((across + 1j * down) / strength) ** 2
     return {
@@ -58,7 +61,7 @@ def box_dimension(mask: np.ndarray) -> float:
     """Box-counting dimension of a (H, W) bool mask: the slope of log(boxes hit) against log(1 / side).
 
     Boxes have sides of 1, 2, 4 .. 32 pixels from the upper left corner, up to half the picture's shorter side.
-    NaN for an empty mask or where fewer than three sides fit.
+    NaN for an empty mask or if fewer than three sides fit.
     """
     sides = [side for side in BOX_SIDES if 2 * side <= min(mask.shape)]
     if len(sides) < 3 or not mask.any():
@@ -75,10 +78,10 @@ def box_dimension(mask: np.ndarray) -> float:
 
 
 def _orientation_entropy(gradient: Gradient) -> float:
-    bins = cv2.phase(gradient.across, gradient.down)
-    bins *= np.float32(ORIENTATIONS / pi)
-    bins += np.float32(0.5)
-    bins = bins.astype(np.uint8) % np.uint8(ORIENTATIONS)
+    angles: np.ndarray = cv2.phase(gradient.across, gradient.down)
+    angles *= np.float32(ORIENTATIONS / pi)
+    angles += np.float32(0.5)
+    bins = angles.astype(np.uint8) % np.uint8(ORIENTATIONS)
     weights = np.bincount(bins.ravel(), gradient.magnitude.ravel(), minlength=ORIENTATIONS)
     return entropy_bits(weights) / log2(ORIENTATIONS)
 

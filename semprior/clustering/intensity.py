@@ -1,4 +1,4 @@
-"""Grey values without their places: moments, percentiles, contrast, entropy, Gini, Otsu. All from one histogram."""
+"""Statistics of the histogram of grey values: moments, percentiles, contrast, entropy, Gini coefficient, Otsu."""
 
 from math import nan, sqrt
 
@@ -15,9 +15,9 @@ def intensity_statistics(image: np.ndarray) -> dict[str, float]:
 
     Returns:
         - ``mean``, ``std``: grey levels (population standard deviation).
-        - ``skewness``, ``kurtosis``: standardised third and fourth moments, the latter less 3; NaN if constant.
-        - ``percentile_P`` for P in 1, 10, 50, 90, 99: the smallest grey value that P % of the pixels do not exceed.
-        - ``dynamic_range``: largest less smallest grey value.
+        - ``skewness``, ``kurtosis``: standardised third and fourth moments, the latter minus 3; NaN if constant.
+        - ``percentile_P`` for P in 1, 10, 50, 90, 99: the smallest grey value that P% of the pixels do not exceed.
+        - ``dynamic_range``: largest minus smallest grey value.
         - ``rms_contrast``: standard deviation / mean; NaN if black.
         - ``entropy``: of the 256-bin histogram, bits.
         - ``gini``: Gini coefficient of the grey values, 0 (all equal) to 1; NaN if black.
@@ -49,7 +49,7 @@ def intensity_statistics(image: np.ndarray) -> dict[str, float]:
 
 
 def _gini(counts: np.ndarray) -> float:
-    """Gini coefficient: with values sorted and ranked from 1, ``sum (2 rank - n - 1) value / (n sum value)``."""
+    """Gini coefficient: ``sum (2 rank - n - 1) value / (n sum value)`` of sorted values ranked from 1."""
     pixels = float(counts.sum())
     before = np.cumsum(counts) - counts
     # Pixels of equal grey value have consecutive ranks; their sum is that of an arithmetic series.

@@ -1,4 +1,4 @@
-"""Coarse against fine: blobs, noise, illumination and how much of the variance each scale holds."""
+"""Statistics over scales: blobs, noise, illumination and the share of the variance at each scale."""
 
 from math import nan, sqrt
 
@@ -9,12 +9,12 @@ from semprior.clustering.common import blur, grouped_median, histogram, mean_and
 
 DOG_SIGMAS = (1.5, 7.0)  # pixels
 PEAK_SIDE = 5  # pixels
-PEAK_HEIGHT, PEAK_RISE = 4.0, 1.0  # a peak's least height, in mean absolute responses and in grey levels
+PEAK_HEIGHT, PEAK_RISE = 4.0, 1.0  # least height of a peak, in mean absolute responses and in grey levels
 GAUSSIAN_MAD = 1.4826  # standard deviation of Gaussian noise in units of its median absolute deviation
 ILLUMINATION_CELLS = 8  # along each side
 
 _SECOND_DIFFERENCE = np.array([1, -2, 1], np.float32)
-_NOISE_GAIN = 6.0  # of second differences along both axes: what they make of white noise of deviation 1
+_NOISE_GAIN = 6.0  # standard deviation of second differences along both axes of white noise of deviation 1
 
 
 def scale_statistics(image: np.ndarray) -> dict[str, float]:
@@ -26,9 +26,9 @@ def scale_statistics(image: np.ndarray) -> dict[str, float]:
         - ``peak_density``: peaks as a share of all pixels. A peak is a 5x5 maximum of that difference above both
           4 times the mean of its absolute value and 1 grey level.
         - ``noise_sigma``: 1.4826 times the median absolute response to the mask (1 -2 1; -2 4 -2; 1 -2 1) / 6, grey
-          levels: blind to slopes and to straight edges along rows and columns, of gain 1 for white noise. Responses
-          are taken as spread evenly over their rounding, so that a constant picture has 0.06. NaN for a picture of
-          fewer than 3 rows or columns.
+          levels. The mask ignores slopes and straight edges along rows and columns and has gain 1 for white noise.
+          Responses are assumed uniform within their rounding, so that a constant picture has 0.06. NaN for a
+          picture of fewer than 3 rows or columns.
         - ``scale_variance_2``, ``scale_variance_8``: variance of the picture averaged over cells of 2x2, and those over
           cells to 8x8 pixels (a little more where they do not divide the sides), as a share of its variance; NaN if
           constant or if fewer than 2 cells fit along a side.
@@ -64,9 +64,9 @@ def _share(averaged: np.ndarray, whole: float) -> float:
 
 
 def _peaks(response: np.ndarray) -> int:
-    usual = cv2.norm(response, cv2.NORM_L1) / response.size
+    mean = cv2.norm(response, cv2.NORM_L1) / response.size
     peaks = response == cv2.dilate(response, np.ones((PEAK_SIDE, PEAK_SIDE), np.uint8))
-    peaks &= response > max(PEAK_HEIGHT * usual, PEAK_RISE)
+    peaks &= response > max(PEAK_HEIGHT * mean, PEAK_RISE)
     return int(np.count_nonzero(peaks))
 
 
@@ -74,7 +74,7 @@ def _noise(image: np.ndarray) -> float:
     if min(image.shape) < 3:
         return nan
     response = cv2.sepFilter2D(image, cv2.CV_16S, _SECOND_DIFFERENCE, _SECOND_DIFFERENCE)[1:-1, 1:-1]
-    # A response of k stands for k - 1/2 to k + 1/2, since grey values are rounded; 0 for 0 to 1/2, half a bin.
+    # Grey values are rounded: a response k covers k - 1/2 to k + 1/2, and 0 covers 0 to 1/2, half a bin.
     counts = np.repeat(histogram(np.abs(response).view(np.uint16), 2048, 2048) / 2, 2)[1:]
     counts[0] *= 2
     return GAUSSIAN_MAD * grouped_median(counts) / 2 / _NOISE_GAIN

@@ -11,7 +11,7 @@ RING_WIDTH = 1 / 64  # cycles per pixel
 RINGS = 32  # up to 0.5 cycles per pixel
 HIGH_FREQUENCY = 0.25  # cycles per pixel
 GABOR_WAVELENGTHS = (4, 8)  # pixels
-GABOR_ANGLES = (0, 45, 90, 135)  # degrees, of the direction across the stripes
+GABOR_ANGLES = (0, 45, 90, 135)  # degrees, across the stripes
 GABOR_ENVELOPE = 0.56  # standard deviation of the round envelope in wavelengths: a bandwidth of one octave
 
 _RADIAL = ("slope", "centroid", "bandwidth", "flatness", "high_share")
@@ -20,11 +20,11 @@ _RADIAL = ("slope", "centroid", "bandwidth", "flatness", "high_share")
 def spectrum_statistics(image: np.ndarray) -> dict[str, float]:
     """Statistics of the power spectrum of a (H, W) uint8 picture (method, section 8); all NaN if it is constant.
 
-    The picture, less its mean under the window, is multiplied by a ``sin^2`` window so that its borders do not show as
-    frequencies. Powers are scaled so that they sum to the variance of white noise.
+    The picture minus its mean under the window is multiplied by a ``sin^2`` window, which hides its borders. Powers
+    are scaled so that they sum to the variance of white noise.
 
     Returns:
-        Over rings 1/64 cycles per pixel wide up to 0.5, the middle one of the transform left out:
+        Over rings 1/64 cycles per pixel wide, from above 0 to 0.5 cycles per pixel:
 
         - ``spectrum_slope``: slope of log(mean power of a ring) against log(frequency); NaN below three rings.
         - ``spectrum_centroid``, ``spectrum_bandwidth``: mean and standard deviation of the frequency weighted by
@@ -34,7 +34,7 @@ def spectrum_statistics(image: np.ndarray) -> dict[str, float]:
 
         And ``gabor_L_A`` for wavelengths L of 4 and 8 pixels and angles A of 0, 45, 90, 135 degrees: mean squared
         response, in grey levels squared, to a complex Gabor filter with a round envelope of standard deviation
-        0.56 L and a gain of 1 at its own frequency. By Parseval's theorem that is a sum over the spectrum.
+        0.56 L and a gain of 1 at its own frequency. By Parseval's theorem it is a sum over the spectrum.
     """
     if int(image.min()) == int(image.max()):
         return dict.fromkeys((*(f"spectrum_{name}" for name in _RADIAL), *_gabor_names()), nan)
@@ -43,14 +43,14 @@ def spectrum_statistics(image: np.ndarray) -> dict[str, float]:
 
 
 def power_spectrum(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Power on the half plane of frequencies that determines a real picture.
+    """Power spectrum of a picture, on half of the frequency plane.
 
     Args:
         image: (H, W) uint8.
 
     Returns:
-        power: (rows, columns) float32, grey levels squared. A frequency that stands for itself and its opposite has
-            the power of both, so that the sum is that over the whole plane.
+        power: (rows, columns) float32, grey levels squared. A frequency that represents itself and its opposite has
+            the power of both, so that the sum equals that over the whole plane.
         rows: (rows, 1), columns: (1, columns) float32: frequencies along rows and columns, cycles per pixel.
     """
     height, width = image.shape
@@ -60,7 +60,7 @@ def power_spectrum(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
     picture -= np.float32(mean)
     picture *= down[:, None]
     picture *= across
-    height, width = (next_fast_len(length, real=True) for length in image.shape)  # with zeros, at a finer spacing
+    height, width = (next_fast_len(length, real=True) for length in image.shape)  # padded with zeros to a fast length
     transform = rfft2(picture, (height, width))
     power = transform.real**2 + transform.imag**2
     power *= np.float32(2 / (height * width * float((down**2).sum()) * float((across**2).sum())))
@@ -71,15 +71,16 @@ def power_spectrum(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def _window(length: int) -> np.ndarray:
-    return np.sin(pi * (np.arange(length, dtype=np.float32) + 0.5) / length) ** 2
+    window: np.ndarray = np.sin(pi * (np.arange(length, dtype=np.float32) + 0.5) / length) ** 2
+    return window
 
 
 def _radial(power: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> dict[str, float]:
     radius = np.sqrt(rows**2 + columns**2)
-    ring = np.ceil(radius / RING_WIDTH).astype(np.int64).ravel()  # ring r holds (r - 1, r] widths; 0 the mean
+    ring = np.ceil(radius / RING_WIDTH).astype(np.int64).ravel()  # ring r covers (r - 1, r] widths, ring 0 the mean
     ring = np.minimum(ring, RINGS + 1)  # the corners of the plane beyond 0.5
     total = np.bincount(ring, power.ravel(), minlength=RINGS + 2)[1:-1]
-    alone = ring.reshape(power.shape)[:, (columns[0] == 0) | (columns[0] == 0.5)]  # both signs are in the half plane
+    alone = ring.reshape(power.shape)[:, (columns[0] == 0) | (columns[0] == 0.5)]  # the half plane contains both signs
     count = 2 * np.bincount(ring, minlength=RINGS + 2) - np.bincount(alone.ravel(), minlength=RINGS + 2)
     count = count[1:-1]
     frequency = (np.arange(RINGS) + 0.5) * RING_WIDTH
@@ -88,7 +89,7 @@ def _radial(power: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> dict[st
     if total.sum() <= 0:
         return dict.fromkeys((f"spectrum_{name}" for name in _RADIAL), nan)
     level = total / count
-    level = np.maximum(level, 1e-12 * level.max())  # a ring without any power has no logarithm
+    level = np.maximum(level, 1e-12 * level.max())  # the power of a ring may be 0
     share = total / total.sum()
     centroid = float(share @ frequency)
     return {
@@ -114,8 +115,9 @@ def _gabor(power: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> dict[str
         # The gain is exp(-d^2 / (2 spread^2)) at a distance d from the filter's frequency; power goes by its square.
         along_rows = np.exp(-(((rows.T - sign * down) / spread) ** 2))
         along_columns = np.exp(-(((columns - sign * across) / spread) ** 2))
-        return ((along_rows @ power) * along_columns).sum(axis=1)
+        energies: np.ndarray = ((along_rows @ power) * along_columns).sum(axis=1)
+        return energies
 
-    # A frequency of the half plane holds its opposite's power too, and the filter passes the two differently.
+    # A frequency of the half plane includes the power of its opposite, for which the filter has another gain.
     energies = (passed(1) + passed(-1)) / 2
     return dict(zip(_gabor_names(), energies.tolist(), strict=True))

@@ -1,7 +1,7 @@
-"""55 statistics of a whole picture, by which images are clustered (method, section 8).
+"""The 55 statistics of a whole picture by which images are clustered (method, section 8).
 
-The families are one file each; what a statistic is exactly, its unit and when it has no value stands in the docstring
-of its family's function. A statistic without a value for a picture (no edges, a constant or a tiny picture) is NaN.
+Each family has a module of its own, whose docstrings define its statistics and give their units. A statistic that has
+no value for a picture (without edges, constant or tiny) is NaN.
 
 >>> import numpy as np
 >>> picture = np.random.default_rng(0).integers(0, 256, (64, 96)).astype(np.uint8)
@@ -19,9 +19,7 @@ from semprior.clustering.scales import scale_statistics
 from semprior.clustering.spectrum import spectrum_statistics
 from semprior.clustering.texture import texture_statistics
 
-__all__ = ["STATISTICS", "STATISTICS_VERSION", "image_statistics"]
-
-STATISTICS_VERSION = 1  # raise it when a statistic of any image changes: cached statistics are keyed by it
+STATISTICS_VERSION = 1  # increase it when a statistic of any image changes: it keys cached statistics
 
 STATISTICS: tuple[str, ...] = (
     # Size, pixels.
@@ -57,7 +55,7 @@ def image_statistics(image: np.ndarray) -> np.ndarray:
         (55,) float64; NaN where a statistic has no value for this picture.
 
     Raises:
-        ValueError: for another dtype or shape, or no pixels.
+        ValueError: the dtype or shape is another one, or there are no pixels.
     """
     if image.dtype != np.uint8 or image.ndim != 2 or not image.size:
         raise ValueError(f"expected a (H, W) uint8 picture, got {image.dtype} of shape {image.shape}")

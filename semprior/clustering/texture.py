@@ -1,4 +1,4 @@
-"""Neighbouring grey values: co-occurrence, local binary patterns, contrast-normalised pixels."""
+"""Statistics of neighbouring grey values: co-occurrence, local binary patterns, contrast-normalised pixels."""
 
 from math import nan
 
@@ -13,7 +13,7 @@ _GLCM = ("contrast", "homogeneity", "energy", "correlation", "entropy")
 _LEVEL = np.arange(LEVELS, dtype=np.float64)
 _DIFFERENCE = np.square(_LEVEL[:, None] - _LEVEL).ravel()
 _STEPS = ((0, 1), (1, 1), (1, 0), (1, -1))  # rows and columns to the neighbour at 0, 45, 90 and 135 degrees
-_RING = ((0, 0), (0, 1), (0, 2), (1, 2), (2, 2), (2, 1), (2, 0), (1, 0))  # the 8 neighbours in turn
+_RING = ((0, 0), (0, 1), (0, 2), (1, 2), (2, 2), (2, 1), (2, 0), (1, 0))  # the 8 neighbours, clockwise
 MSCN_SIDE, MSCN_SIGMA = 7, 7 / 6  # pixels
 
 
@@ -34,9 +34,9 @@ def texture_statistics(image: np.ndarray) -> dict[str, float]:
 def cooccurrence_statistics(image: np.ndarray) -> dict[str, float]:
     """Haralick's measures of the symmetric co-occurrence matrices of a (H, W) uint8 picture in 32 grey levels.
 
-    One matrix for each distance 1, 2, 4 and each of 4 angles; on a diagonal the neighbour is that many rows and that
-    many columns away. With p_ij a matrix that sums to 1, the statistics are means over all matrices that have
-    pixels of ``sum p (i - j)^2``, ``sum p / (1 + (i - j)^2)``, ``sqrt(sum p^2)``,
+    There is one matrix per distance (1, 2, 4) and angle (4); on a diagonal, the distance counts rows and columns. With
+    p_ij a matrix that sums to 1, the statistics are the means over all non-empty matrices of
+    ``sum p (i - j)^2``, ``sum p / (1 + (i - j)^2)``, ``sqrt(sum p^2)``,
     ``sum p (i - mean)(j - mean) / variance`` (over the matrices whose variance is not 0) and ``-sum p log2 p``; NaN
     if there are none.
     """
@@ -71,17 +71,17 @@ def _cooccurrences(image: np.ndarray) -> np.ndarray:
         down, right = rows * distance, columns * distance
         if down >= height or abs(right) >= width:
             continue
-        here = level[: height - down, max(0, -right) : width - max(0, right)]
-        there = level[down:, max(0, right) : width - max(0, -right)]
-        counts[index] = cv2.calcHist([here, there], [0, 1], None, [LEVELS] * 2, [0, LEVELS] * 2)
+        first = level[: height - down, max(0, -right) : width - max(0, right)]
+        second = level[down:, max(0, right) : width - max(0, -right)]
+        counts[index] = cv2.calcHist([first, second], [0, 1], None, [LEVELS] * 2, [0, LEVELS] * 2)
     return counts + counts.transpose(0, 2, 1)
 
 
 def pattern_statistics(image: np.ndarray) -> dict[str, float]:
     """Rotation-invariant uniform local binary patterns (8 neighbours at distance 1) of a (H, W) uint8 picture.
 
-    Every pixel but those of the border is of class 0 to 8, the number of its neighbours that are not darker, if
-    these are side by side on the ring (at most two changes around it), else of class 9.
+    The class of a pixel inside the border is the number of neighbours that are not darker, 0 to 8, if these are
+    contiguous on the ring (at most two changes around it), else 9.
 
     Returns:
         ``lbp_entropy`` of the ten classes (bits), and the shares of ``lbp_edge`` (classes 3 to 5: a straight edge or
@@ -115,7 +115,7 @@ _PATTERN_CLASSES = _pattern_classes()
 
 def _mscn_statistics(image: np.ndarray) -> dict[str, float]:
     picture = image.astype(np.float32)
-    picture -= round(cv2.mean(image)[0])  # any level does; a near one keeps the difference of squares exact
+    picture -= round(cv2.mean(image)[0])  # a level near the mean keeps the difference of squares exact
     window = (MSCN_SIDE, MSCN_SIDE)
     mean = cv2.GaussianBlur(picture, window, MSCN_SIGMA, borderType=cv2.BORDER_REFLECT_101)
     square = cv2.GaussianBlur(picture * picture, window, MSCN_SIGMA, borderType=cv2.BORDER_REFLECT_101)

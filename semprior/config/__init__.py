@@ -1,4 +1,4 @@
-"""Every setting of a run, its range and its source.
+"""The settings of a run: their types, ranges and sources.
 
 Imports `errors`.
 """

@@ -1,4 +1,4 @@
-"""Epochs at which things happen, and shares of a run as epochs."""
+"""Schedules: shares of a run as epochs, and recurring events."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import math
 
 
 def share_of(share: float, epochs: int) -> int:
-    """The epoch at which a share of a run is done, to the nearest (of 300 epochs, a fifth is 60)."""
+    """The number of epochs in a share of a run, rounded (a fifth of 300 epochs is 60)."""
     return math.floor(share * epochs + 0.5)
 
 
 def is_due(epoch: int, first: int, every: int) -> bool:
-    """Whether something that begins at `first` and recurs `every` so many epochs happens at `epoch`."""
+    """Whether an event that first happens at epoch `first` and then every `every` epochs happens at `epoch`."""
     return epoch >= first and (epoch - first) % every == 0
 
 

@@ -1,7 +1,8 @@
-"""What a leaf of the configuration accepts: its type and its limits."""
+"""The type and the limits of a leaf of the configuration, against which values are checked."""
 
 from __future__ import annotations
 
+import math
 import types
 import typing
 from dataclasses import dataclass
@@ -9,17 +10,17 @@ from typing import Any, Literal
 
 from semprior.errors import UserError
 
-_WORDS: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+_TYPE_NAMES: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
 @dataclass(frozen=True)
 class Leaf:
-    """One leaf.
+    """A leaf of the configuration.
 
     Attributes:
-        hint: its type as annotated, such as ``float | None``.
-        low: smallest value of a number; none: no limit.
-        high: largest value of a number; none: no limit.
+        hint: its annotated type, such as ``float | None``.
+        low: smallest value of a number; None for no limit.
+        high: largest value of a number; None for no limit.
     """
 
     hint: Any
@@ -28,13 +29,13 @@ class Leaf:
 
     @property
     def options(self) -> tuple[Any, ...]:
-        """The types that the leaf may have: those of a union, else the one."""
+        """The types of its values: the members of a union, else the one type."""
         union = typing.get_origin(self.hint) in (typing.Union, types.UnionType)
         return typing.get_args(self.hint) if union else (self.hint,)
 
     @property
-    def words(self) -> str:
-        """What the leaf accepts, for an error message."""
+    def description(self) -> str:
+        """The values that the leaf accepts, for an error message."""
         words: list[str] = []
         for option in self.options:
             if typing.get_origin(option) is Literal:
@@ -42,28 +43,32 @@ class Leaf:
             elif typing.get_origin(option) is tuple:
                 words.append("a list like [1, 2]")
             else:
-                words.append("null" if option is type(None) else _WORDS[option])
+                words.append("null" if option is type(None) else _TYPE_NAMES[option])
         return " or ".join(words)
 
-    def check(self, value: Any, where: str) -> Any:  # noqa: ANN401
-        """`value` as the leaf's type, where that loses nothing.
+    def check(self, value: object, where: str) -> Any:  # noqa: ANN401 - of whichever type the leaf has
+        """Convert a value to the leaf's type if the conversion is lossless.
 
         Args:
-            value: as a file, a variable or a flag gave it.
-            where: names source and key in the error message.
+            value: from a file, a variable or a flag.
+            where: source and key, for the error message.
 
         Raises:
-            UserError: another type, or outside the limits.
+            UserError: the value has another type or is outside the limits.
         """
-        fitted = self._fit(value, where)
-        if isinstance(fitted, int | float) and not isinstance(fitted, bool):
+        converted = self._convert(value, where)
+        if isinstance(converted, int | float) and not isinstance(converted, bool):
             low, high = self.low, self.high
-            if fitted != fitted or (low is not None and fitted < low) or (high is not None and fitted > high):
+            if (
+                math.isnan(converted)
+                or (low is not None and converted < low)
+                or (high is not None and converted > high)
+            ):
                 bounds = f"at least {low}" if high is None else f"between {low} and {high}"
-                raise UserError(f"{where} must be {bounds}, not {fitted}")
-        return fitted
+                raise UserError(f"{where} must be {bounds}, not {converted}")
+        return converted
 
-    def _fit(self, value: Any, where: str) -> Any:  # noqa: ANN401
+    def _convert(self, value: object, where: str) -> Any:  # noqa: ANN401 - of whichever type the leaf has
         for option in self.options:
             if option is type(None) and value is None:
                 return None
@@ -86,4 +91,4 @@ class Leaf:
                     continue
             if option is str and isinstance(value, str):
                 return value
-        raise UserError(f"{where} must be {self.words}, not {value!r}")
+        raise UserError(f"{where} must be {self.description}, not {value!r}")

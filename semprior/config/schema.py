@@ -1,10 +1,11 @@
 """Every setting of a run: one frozen tree of dataclasses whose leaves flat dotted keys address.
 
 ``Config().scam.stages`` and the key ``scam.stages`` are the same leaf. A run is described in full by `flatten(config)`;
-`resolve` builds a config from its sources, the later ones giving way to the earlier: flags, environment, file, preset.
+`resolve` builds a config from its sources. Flags override the environment, which overrides a file, which overrides the
+preset.
 
-The defaults are the preset ``standard``; the presets in ``semprior/presets/`` list what they change, and ``paper``
-lists every constant of the published protocol.
+The defaults are the preset ``standard``. The presets in ``semprior/presets/`` list what they change; ``paper`` lists
+every constant of the published protocol.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ from semprior.config.leaf import Leaf
 from semprior.errors import UserError
 
 ENVIRONMENT_PREFIX = "SEMPRIOR__"
-LARGEST_SEED = 2**32 - 1  # of k-means
+LARGEST_SEED = 2**32 - 1  # that k-means takes
 
 
-def _leaf(default: Any, low: float | None = None, high: float | None = None) -> Any:  # noqa: ANN401
+def _leaf(default: Any, low: float | None = None, high: float | None = None) -> Any:  # noqa: ANN401 - like `field`
     return field(default=default, metadata={"low": low, "high": high})
 
 
@@ -38,12 +39,12 @@ def _leaf(default: Any, low: float | None = None, high: float | None = None) -> 
 class DataConfig:
     """Images, crops and the holdout (method, section 7)."""
 
-    holdout: float = _leaf(0.15, 0, 0.9)  # share of the training images held out to choose the epoch on
+    holdout: float = _leaf(0.15, 0, 0.9)  # share of the training images held out to select the epoch on
     holdout_seed: int = 0
     crop: int = _leaf(192, 32, 1024)  # pixels, a multiple of 32
     batch: int = _leaf(16, 1)  # over all workers
-    target_crops: float = _leaf(0.5, 0, 1)  # share of crops placed to hold a target, where the image has one
-    pad_crops: bool = True  # draw crops from the image as inference pads it, so that its seams are seen in training
+    target_crops: float = _leaf(0.5, 0, 1)  # share of crops that are placed on a target, if the image has one
+    pad_crops: bool = True  # draw crops from the image padded as in inference, so that training sees the seams
     augment: float = _leaf(0.8, 0, 1)  # probability that a crop is augmented
 
 
@@ -55,7 +56,7 @@ class VFMConfig:
     weights: str = "auto"  # auto | hub | offline | random | a file | an address of `semprior vfm push`
     features: Literal["bank", "exact"] = "bank"
     bank_gb: float = _leaf(8.0, 0)
-    width: int = _leaf(128, 1)  # channels that a CNN's maps are projected to
+    width: int = _leaf(128, 1)  # channels that the maps of a CNN are projected to
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,10 @@ class SCAMConfig:
     """Placement and strength of the semantic-conditioned affine modulation (method, section 3)."""
 
     stages: tuple[int, ...] | Literal["all", "none"] = "all"  # stages counted from 1
-    scale: float | None = _leaf(None, 0, 10)  # none: the detector's published scale
+    scale: float | None = _leaf(None, 0, 10)  # null: the detector's published scale
     gate_penalty: float = _leaf(0.005, 0)
-    own_statistics: bool = True  # the teacher's decoder keeps BatchNorm statistics of its own
-    drop: float = _leaf(0.5, 0, 1)  # share of an inner batch that trains the bare path, without modulation
+    own_statistics: bool = True  # whether the teacher's decoder has its own BatchNorm statistics
+    drop: float = _leaf(0.5, 0, 1)  # share of an inner batch that trains the student without modulation
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class DistillConfig:
 
 @dataclass(frozen=True)
 class ClustersConfig:
-    """Clusters of images that the outer objective reweights (method, section 8); 1 switches reweighting off."""
+    """Clusters of images, which the outer objective reweights (method, section 8); count 1 switches reweighting off."""
 
     count: int = _leaf(256, 1)
     seed: int = _leaf(1, 0, LARGEST_SEED)
@@ -91,8 +92,8 @@ class LabelsConfig:
     """First pseudo-masks, their evolution and the admission of hard images (method, section 6)."""
 
     seed: Literal["contrast", "edges"] = "contrast"
-    pool: Literal["all", "reliable"] = "all"  # which images train from the start; the rest waits for admission
-    evolve: bool = True  # admission goes on without, on the same epochs
+    pool: Literal["all", "reliable"] = "all"  # images that train from the start; the others wait for admission
+    evolve: bool = True  # without evolution, admission still follows its schedule
     evolve_after: float = _leaf(0.2, 0, 1)  # share of the epochs before the first evolution and admission
     evolve_every: int = _leaf(5, 1)
     admit_until: float = _leaf(0.8, 0, 1)  # share of the epochs after which no image is admitted
@@ -104,24 +105,26 @@ class LossConfig:
 
     task: Literal["bce", "iou_bce"] = "iou_bce"
     bce_weight: float = _leaf(10.0, 0)  # factor of the cross-entropy in iou_bce
-    background_weight: float = _leaf(3.0, 0)  # in iou_bce, what a pixel away from every target counts
-    output_bias: float | None = -4.0  # of the last layer; none: published initialisation
+    background_weight: float = _leaf(3.0, 0)  # in iou_bce, of pixels away from every target
+    output_bias: float | None = -4.0  # initial bias of the last layer; null: the published initialisation
 
 
 @dataclass(frozen=True)
 class OptimConfig:
     """Both optimisers (method, section 5)."""
 
-    rate: float | None = _leaf(None, 0)  # none: the detector's published rate
+    rate: float | None = _leaf(None, 0)  # null: the detector's published rate
     schedule: Literal["constant", "one_cycle"] = "one_cycle"
     weight_decay: float = _leaf(0.01, 0)
-    clip: float | None = _leaf(1.0, 0)  # norm of the gradient; none: no clipping
-    average: float = _leaf(0.99, 0, 0.99999)  # decay of the moving average of weights that is evaluated; 0: none
+    clip: float | None = _leaf(1.0, 0)  # largest norm of the gradient; null: no clipping
+    average: float = _leaf(
+        0.99, 0, 0.99999
+    )  # decay of the moving average of the weights, which is evaluated; 0: no averaging
 
 
 @dataclass(frozen=True)
 class OuterConfig:
-    """When the outer problem is stepped (method, section 5)."""
+    """Schedule of the outer problem (method, section 5)."""
 
     every: int = _leaf(5, 0)  # epochs; 0: never
     steps: int = _leaf(4, 1)
@@ -129,7 +132,7 @@ class OuterConfig:
 
 @dataclass(frozen=True)
 class SelectConfig:
-    """How the best epoch is chosen."""
+    """Selection of the best epoch."""
 
     by: Literal["point_score", "holdout/iou", "test/iou"] = "point_score"
     after: float = _leaf(0.3, 0, 1)  # share of the epochs before the first evaluation
@@ -138,7 +141,7 @@ class SelectConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """One run."""
+    """The configuration of a run."""
 
     preset: str = "standard"
     detector: str = "alclnet"
@@ -160,7 +163,7 @@ class Config:
 
 @functools.cache
 def leaves(cls: type = Config, prefix: str = "") -> Mapping[str, Leaf]:
-    """Every leaf under its dotted key, in the order of the tree."""
+    """The leaves by their dotted keys, in the order of the tree."""
     hints = typing.get_type_hints(cls)
     found: dict[str, Leaf] = {}
     for entry in dataclasses.fields(cls):
@@ -173,7 +176,7 @@ def leaves(cls: type = Config, prefix: str = "") -> Mapping[str, Leaf]:
 
 
 def flatten(config: Config) -> dict[str, Any]:
-    """Every leaf of `config` under its dotted key, in the order of the tree; tuples become lists (as YAML has them)."""
+    """The values of `config` by dotted keys, in the order of the tree; tuples become lists, as in YAML."""
     flat: dict[str, Any] = {}
     for key in leaves():
         value: Any = config
@@ -184,10 +187,10 @@ def flatten(config: Config) -> dict[str, Any]:
 
 
 def unflatten(flat: Mapping[str, Any], source: str = "configuration") -> Config:
-    """The config whose leaves are `flat`; keys that are not given keep their default.
+    """The config with the leaves `flat`; the other leaves have their defaults.
 
     Raises:
-        UserError: an unknown key or a value that does not fit, naming `source`, the key and the way out.
+        UserError: a key is unknown or a value does not fit; the message names `source` and the key.
     """
     tree: dict[str, Any] = {}
     for key, value in flat.items():
@@ -197,21 +200,21 @@ def unflatten(flat: Mapping[str, Any], source: str = "configuration") -> Config:
         for parent in parents:
             node = node.setdefault(parent, {})
         node[name] = value
-    config = _build(Config, tree)
+    config: Config = _build(Config, tree)
     _cross_check(config, source)
     return config
 
 
-def _build(cls: type, tree: Mapping[str, Any]) -> Any:  # noqa: ANN401
+def _build(cls: type, tree: Mapping[str, Any]) -> Any:  # noqa: ANN401 - an instance of `cls`
     hints = typing.get_type_hints(cls)
     return cls(**{k: _build(hints[k], v) if dataclasses.is_dataclass(hints[k]) else v for k, v in tree.items()})
 
 
-def check_leaf(key: str, value: Any, source: str) -> Any:  # noqa: ANN401
-    """`value` as the leaf `key` has it.
+def check_leaf(key: str, value: object, source: str) -> Any:  # noqa: ANN401 - of the leaf's type
+    """Convert a value to the type of the leaf `key`.
 
     Raises:
-        UserError: an unknown key (with the nearest known one), or a value that does not fit; names `source` and key.
+        UserError: the key is unknown (the message suggests the nearest one), or the value does not fit.
     """
     if key not in leaves():
         raise UserError(f"{source}: unknown key '{key}'{_nearest(key)}")
@@ -233,13 +236,13 @@ def _cross_check(config: Config, source: str) -> None:
 
 
 def preset_names() -> list[str]:
-    """Names of the presets that ship with the package."""
+    """Names of the presets in the package."""
     folder = resources.files("semprior") / "presets"
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
 def preset_leaves(name: str) -> dict[str, Any]:
-    """The leaves that the preset `name` sets, flat.
+    """The leaves that a preset sets, by dotted keys.
 
     Raises:
         UserError: there is no such preset.
@@ -251,7 +254,7 @@ def preset_leaves(name: str) -> dict[str, Any]:
 
 
 def read_leaves(path: Path) -> dict[str, Any]:
-    """The leaves that a YAML file sets; nested and dotted keys are both understood.
+    """The leaves that a YAML file sets, by nested or dotted keys.
 
     Raises:
         UserError: the file cannot be read or is not a mapping.
@@ -280,10 +283,10 @@ def _flat_keys(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def parse_settings(settings: typing.Sequence[str]) -> dict[str, Any]:
-    """``key=value`` texts as leaves; the value is read as YAML (``scam.stages=[1, 3]``, ``optim.clip=null``).
+    """Parse ``key=value`` texts, whose values are YAML (``scam.stages=[1, 3]``, ``optim.clip=null``).
 
     Raises:
-        UserError: a text without ``=`` or with a value that is not YAML.
+        UserError: a text has no ``=`` or its value is not YAML.
     """
     leaves: dict[str, Any] = {}
     for text in settings:
@@ -324,7 +327,7 @@ def variable_of(key: str) -> str:
 
 @dataclass(frozen=True)
 class Resolved:
-    """A config and the keys that the user set, as against those that a preset or a default set."""
+    """A config, and the keys that the user has set rather than a preset or a default."""
 
     config: Config
     chosen: frozenset[str]
@@ -336,16 +339,16 @@ def resolve(
     flags: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] = os.environ,
 ) -> Resolved:
-    """The config of a run from its sources. Precedence: flag, environment, file, preset.
+    """Build the config of a run from its sources. Precedence: flags, environment, file, preset.
 
     Args:
-        preset: name of a preset; none: the one that flags, environment or file name, else ``standard``.
+        preset: name of a preset; None takes the one that flags, environment or file name, else ``standard``.
         file: YAML file of leaves.
         flags: leaves set on the command line.
-        environment: the process's variables.
+        environment: variables of the process.
 
     Raises:
-        UserError: an unknown key (with the nearest known one), a value that does not fit, an unreadable file.
+        UserError: a key is unknown, a value does not fit, or the file cannot be read.
     """
     sources: list[tuple[str, Mapping[str, Any]]] = []
     if file is not None:
@@ -354,7 +357,7 @@ def resolve(
     sources.append(("--set", flags or {}))
     chosen: dict[str, Any] = {}
     for source, given in sources:
-        # each on its own first, for an error that names its source; rules between leaves wait for the whole
+        # Leaves are checked here for errors that name their source; rules between leaves are checked at the end.
         for key, value in given.items():
             check_leaf(key, value, source)
         chosen |= given

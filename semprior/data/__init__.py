@@ -1,4 +1,4 @@
-"""A data folder -> checked scenes, splits, crops and batches (method, section 7).
+"""From a data folder to checked scenes, splits, crops and batches (method, section 7).
 
 Imports `io`, `config`, `runtime` and `clustering`.
 """

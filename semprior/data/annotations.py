@@ -1,4 +1,4 @@
-"""Point labels on disk: one PNG an image in ``masks_centroid/``, or one table ``points.csv`` of name, x, y."""
+"""Point labels on disk: one PNG per image in ``masks_centroid/``, or one table ``points.csv`` of name, x, y."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Protocol
 
 import numpy as np
 
-from semprior.data.images import Report, fail, image_files, read_mask, stem
+from semprior.data.images import FaultHandler, image_files, raise_fault, read_mask, stem
 
 POINT_FOLDER = "masks_centroid"
 POINT_TABLE = "points.csv"
 
 
 class PointSource(Protocol):
-    """Where the points of images come from."""
+    """A source of the points of images."""
 
-    def read(self, name: str, shape: tuple[int, int], report: Report) -> np.ndarray | None:
-        """The points of the image of this name and shape (H,W): (P,2) int64 rows of (row, column), row-major."""
+    def read(self, name: str, shape: tuple[int, int], on_fault: FaultHandler) -> np.ndarray | None:
+        """The points of an image of shape (H,W): (P,2) int64, rows of (row, column) in row-major order."""
         ...
 
     def file_of(self, name: str) -> Path:
@@ -30,31 +30,33 @@ class PointSource(Protocol):
 
 @dataclass(frozen=True)
 class PointImages:
-    """A PNG or BMP an image: every pixel that is not 0 is a point."""
+    """One PNG or BMP per image, in which every non-zero pixel is a point."""
 
     folder: Path
     files: dict[str, list[Path]]
 
     def file_of(self, name: str) -> Path:
-        """The image's file of points."""
+        """The file with the image's points."""
         return self.files[name][0] if name in self.files else self.folder / f"{name}.png"
 
-    def read(self, name: str, shape: tuple[int, int], report: Report) -> np.ndarray | None:
+    def read(self, name: str, shape: tuple[int, int], on_fault: FaultHandler) -> np.ndarray | None:
         """See `PointSource.read`."""
         if name not in self.files:
-            return report(f"{self.folder}: no points for the image {name} (an all-black {name}.png means no target)")
+            on_fault(f"{self.folder}: no points for the image {name} (an all-black {name}.png means no target)")
+            return None
         path = self.file_of(name)
-        marks = read_mask(path, report)
+        marks = read_mask(path, on_fault)
         if marks is None:
             return None
         if marks.shape != shape:
-            return report(f"{path}: {size(marks.shape)}, but its image is {size(shape)} (width x height)")
+            on_fault(f"{path}: {size(marks.shape)}, but its image is {size(shape)} (width x height)")
+            return None
         return np.argwhere(marks).astype(np.int64)
 
 
 @dataclass(frozen=True)
 class PointTable:
-    """Rows of a CSV by image: (row, column, line number). An image without rows has no target."""
+    """The rows of a CSV by image: (row, column, line number). An image without rows has no target."""
 
     path: Path
     rows: dict[str, list[tuple[int, int, int]]]
@@ -63,44 +65,44 @@ class PointTable:
         """The table."""
         return self.path
 
-    def read(self, name: str, shape: tuple[int, int], report: Report) -> np.ndarray | None:
+    def read(self, name: str, shape: tuple[int, int], on_fault: FaultHandler) -> np.ndarray | None:
         """See `PointSource.read`."""
         points, sound = set(), True
         for row, column, line in self.rows.get(name, []):
             if not (0 <= row < shape[0] and 0 <= column < shape[1]):
-                report(f"{self.path}: line {line}: x={column}, y={row} is outside the image {name}, {size(shape)}")
+                on_fault(f"{self.path}: line {line}: x={column}, y={row} is outside the image {name}, {size(shape)}")
                 sound = False
             points.add((row, column))
         return np.array(sorted(points), np.int64).reshape(-1, 2) if sound else None
 
 
-def find_points(root: Path, images: Collection[str], report: Report = fail) -> PointSource | None:
-    """The points of a data set, or None where it has none.
+def find_points(root: Path, images: Collection[str], on_fault: FaultHandler = raise_fault) -> PointSource | None:
+    """The points of a data set, or None if it has none.
 
     Args:
-        root: of the data set.
-        images: names of its images; a table may name no other.
-        report: takes each fault of the table, with its line.
+        root: folder of the data set.
+        images: names of its images; a table may name no others.
+        on_fault: receives each fault of the table, with its line.
     """
     folder, table = root / POINT_FOLDER, root / POINT_TABLE
     if folder.is_dir() and table.exists():
-        report(f"{root}: both {POINT_FOLDER}/ and {POINT_TABLE} hold points; keep one")
+        on_fault(f"{root}: both {POINT_FOLDER}/ and {POINT_TABLE} hold points; keep one")
     if folder.is_dir():
         return PointImages(folder, image_files(folder))
-    return PointTable(table, _read_table(table, images, report)) if table.exists() else None
+    return PointTable(table, _read_table(table, images, on_fault)) if table.exists() else None
 
 
-def _read_table(path: Path, images: Collection[str], report: Report) -> dict[str, list[tuple[int, int, int]]]:
+def _read_table(path: Path, images: Collection[str], on_fault: FaultHandler) -> dict[str, list[tuple[int, int, int]]]:
     rows: dict[str, list[tuple[int, int, int]]] = {}
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        report(f"{path}: cannot be read as text ({error})")
+        on_fault(f"{path}: cannot be read as text ({error})")
         return rows
     reader = csv.reader(text.splitlines())
     header = [cell.strip().lower() for cell in next(reader, [])]
     if not {"name", "x", "y"} <= set(header):
-        report(f"{path}: line 1: the header must be name,x,y (x = column, y = row)")
+        on_fault(f"{path}: line 1: the header must be name,x,y (x = column, y = row)")
         return rows
     seen: dict[tuple[str, int, int], int] = {}
     for cells in reader:
@@ -108,19 +110,19 @@ def _read_table(path: Path, images: Collection[str], report: Report) -> dict[str
             continue
         where = f"{path}: line {reader.line_num}"
         if len(cells) != len(header):
-            report(f"{where}: {len(cells)} values instead of {len(header)}")
+            on_fault(f"{where}: {len(cells)} values instead of {len(header)}")
             continue
         values = dict(zip(header, (cell.strip() for cell in cells), strict=True))
         name = stem(values["name"])
         try:
             column, row = int(values["x"]), int(values["y"])
         except ValueError:
-            report(f"{where}: x={values['x']}, y={values['y']} are not whole numbers of pixels")
+            on_fault(f"{where}: x={values['x']}, y={values['y']} are not whole numbers of pixels")
             continue
         if name not in images:
-            report(f"{where}: no image is named {name!r}")
+            on_fault(f"{where}: no image is named {name!r}")
         elif (name, row, column) in seen:
-            report(f"{where}: the same point as on line {seen[name, row, column]}")
+            on_fault(f"{where}: the same point as on line {seen[name, row, column]}")
         else:
             seen[name, row, column] = reader.line_num
             rows.setdefault(name, []).append((row, column, reader.line_num))
@@ -128,5 +130,5 @@ def _read_table(path: Path, images: Collection[str], report: Report) -> dict[str
 
 
 def size(shape: tuple[int, ...]) -> str:
-    """Width x height of an array (H,W), as messages say it."""
+    """Width x height of an array (H,W), for messages."""
     return f"{shape[1]}x{shape[0]}"

@@ -15,12 +15,12 @@ from semprior.data.layout import Scene
 from semprior.runtime.distributed import shard
 
 FeatureCrops = Callable[[np.ndarray, np.ndarray, np.ndarray, int, Tensor], list[Tensor]]
-"""Features of crops: (image indices, rows, columns, side in pixels, grey crops (B,1,S,S) uint8) -> K maps."""
+"""Computes features of crops: (image indices, rows, columns, side in pixels, grey crops (B,1,S,S) uint8) -> K maps."""
 
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Mean and standard deviation of grey levels, both / 255 (method, notation)."""
+    """Mean and standard deviation of the grey levels, both / 255 (method, notation)."""
 
     mean: float
     std: float
@@ -28,14 +28,14 @@ class Normalisation:
 
 @dataclass(frozen=True)
 class Batch:
-    """Crops as a step takes them.
+    """The crops of one training step.
 
     Attributes:
         images: (B,3,H,W) float32, normalised.
         masks: (B,1,H,W) float32 of 0 and 1, pseudo-masks.
         maps: K feature maps of the VFM, (B,C_k,H/16,W/16) each.
         clusters: (B,) int64.
-        bare: (B,) bool, the samples that an inner step trains without modulation; none: no sample.
+        bare: (B,) bool, the samples that an inner step trains without modulation; None stands for no sample.
     """
 
     images: Tensor
@@ -47,11 +47,11 @@ class Batch:
 
 @dataclass
 class Pool:
-    """Images that are trained on, with the state of their labels.
+    """Images that crops are drawn from, with the state of their labels.
 
     Attributes:
-        scenes: all images that may ever be drawn, validation and training alike; the order is the images' index.
-        soft: a stored soft pseudo-mask for each, (H,W) uint8; a pixel belongs to a target from 128 on.
+        scenes: all images, of training and validation; indices of images refer to this sequence.
+        soft: the soft pseudo-mask of each image, (H,W) uint8; target pixels have a value of at least 128.
         clusters: (n,) int64, the cluster of each image.
     """
 
@@ -61,7 +61,7 @@ class Pool:
 
 
 def epoch_batches(members: Sequence[int], size: int, rng: np.random.Generator) -> list[list[int]]:
-    """A fresh shuffle of `members` cut into full batches; an incomplete last one is dropped."""
+    """Shuffle `members` and cut them into full batches; an incomplete last batch is dropped."""
     order = [members[i] for i in rng.permutation(len(members))]
     return [order[start : start + size] for start in range(0, len(order) - size + 1, size)]
 
@@ -76,45 +76,45 @@ def draw_batch(
     rng: np.random.Generator,
     drop: float = 0.0,
 ) -> Batch:
-    """One augmented crop of each image in `indices`: this worker's share of them.
+    """Draw one augmented crop of each image in this worker's share of `indices`.
 
-    Each sample draws from a generator of its own, seeded in the order of the global batch, so that W workers see the
-    very crops that one would.
+    Each sample has its own generator, seeded in the order of the global batch, so that W workers see the same crops as
+    one worker.
 
     Args:
         pool: the images and their pseudo-masks.
         indices: of the images in the global batch.
         config: crop side, share of crops placed on a target, probability of augmentation.
         normalisation: of grey levels.
-        features: the VFM's maps of the crops before augmentation.
+        features: computes the VFM's maps of the crops before augmentation.
         device: of the returned tensors.
-        rng: draws one seed a sample.
-        drop: probability that a sample is to be trained without modulation (`scam.drop`).
+        rng: draws one seed per sample.
+        drop: probability that a sample is trained without modulation (`scam.drop`).
     """
     seeds = rng.integers(np.iinfo(np.int64).max, size=len(indices))
-    mine = shard(range(len(indices)))
+    positions = shard(range(len(indices)))
     side = config.crop
-    greys = np.empty((len(mine), 1, side, side), np.uint8)
-    coloured: dict[int, np.ndarray] = {}  # by slot: the few whose channels differ
-    plain = np.zeros((len(mine), 1, side, side), np.uint8)
-    masks = np.empty((len(mine), 1, side, side), np.uint8)
-    rows, columns = np.empty(len(mine), np.int64), np.empty(len(mine), np.int64)
-    bare = np.zeros(len(mine), bool)
-    for slot, position in enumerate(mine):
-        index, own = indices[position], np.random.default_rng(seeds[position])
+    greys = np.empty((len(positions), 1, side, side), np.uint8)
+    coloured: dict[int, np.ndarray] = {}  # by slot, the few images whose channels differ
+    plain = np.zeros((len(positions), 1, side, side), np.uint8)
+    masks = np.empty((len(positions), 1, side, side), np.uint8)
+    rows, columns = np.empty(len(positions), np.int64), np.empty(len(positions), np.int64)
+    bare = np.zeros(len(positions), bool)
+    for slot, position in enumerate(positions):
+        index, sample_rng = indices[position], np.random.default_rng(seeds[position])
         image, mask = pool.scenes[index].image, pool.soft[index]
-        row, column = crop_corner(mask, side, config.target_crops, own, 32 if config.pad_crops else 1)
+        row, column = crop_corner(mask, side, config.target_crops, sample_rng, 32 if config.pad_crops else 1)
         rows[slot], columns[slot] = row, column
-        plain[slot, 0] = cut(image, row, column, side)
-        target = (cut(mask, row, column, side) >= 128).astype(np.uint8)
-        image, target = augment(plain[slot, 0], target, config.augment, own)
+        plain[slot, 0] = crop(image, row, column, side)
+        target = (crop(mask, row, column, side) >= 128).astype(np.uint8)
+        image, target = augment(plain[slot, 0], target, config.augment, sample_rng)
         if image.ndim == 2:
             greys[slot, 0] = image
         else:
             coloured[slot] = image
         masks[slot, 0] = target
-        bare[slot] = drop > 0 and own.random() < drop
-    chosen = np.asarray([indices[position] for position in mine])
+        bare[slot] = drop > 0 and sample_rng.random() < drop
+    chosen = np.asarray([indices[position] for position in positions])
     images = normalise(torch.from_numpy(greys).to(device), normalisation).expand(-1, 3, -1, -1).contiguous()
     for slot, image in coloured.items():
         images[slot] = normalise(torch.from_numpy(image.transpose(2, 0, 1).copy()).to(device), normalisation)
@@ -131,16 +131,15 @@ def draw_batch(
 def crop_corner(
     mask: np.ndarray, side: int, target_share: float, rng: np.random.Generator, multiple: int = 1
 ) -> tuple[int, int]:
-    """Upper left corner of a crop.
+    """Draw the upper left corner (row, column) of a crop.
 
     Args:
-        mask: (H,W) uint8; a target from 128 on.
-        side: of the crop, pixels.
-        target_share: probability that the corner is drawn among those whose crop holds a random pixel of a target;
-            otherwise it is uniform.
-        rng: draws.
-        multiple: the image counts as padded, right and bottom, to a multiple of this. Inference pads to one of 32; a
-            detector that never saw the seam takes it for targets.
+        mask: (H,W) uint8; target pixels have a value of at least 128.
+        side: of the crop, in pixels.
+        target_share: probability of a corner whose crop contains a random target pixel; otherwise it is uniform.
+        rng: the source of randomness.
+        multiple: the image counts as padded, right and bottom, to a multiple of this. Inference pads to a multiple of
+            32; a detector that has never seen the seam takes it for targets.
     """
     limits = [max(-(-extent // multiple) * multiple - side, 0) for extent in mask.shape]
     on_target = rng.random() < target_share
@@ -154,8 +153,8 @@ def crop_corner(
     return int(rng.integers(low[0], high[0] + 1)), int(rng.integers(low[1], high[1] + 1))
 
 
-def cut(image: np.ndarray, row: int, column: int, side: int) -> np.ndarray:
-    """The crop (side,side) at a corner; beyond the image it is 0 (grey level 0 before normalisation)."""
+def crop(image: np.ndarray, row: int, column: int, side: int) -> np.ndarray:
+    """The crop (side,side) at a corner; pixels beyond the image are 0."""
     part = image[row : row + side, column : column + side]
     if part.shape == (side, side):
         return part
@@ -165,5 +164,5 @@ def cut(image: np.ndarray, row: int, column: int, side: int) -> np.ndarray:
 
 
 def normalise(images: Tensor, normalisation: Normalisation) -> Tensor:
-    """uint8 grey levels as the detector takes them, float32 of the same shape."""
+    """Normalise grey levels, uint8 -> float32 of the same shape."""
     return images.float().div_(255).sub_(normalisation.mean).div_(normalisation.std)

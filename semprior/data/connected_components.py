@@ -1,7 +1,7 @@
-"""The connected regions of a sparse mask, without a pass over the whole image for each.
+"""Connected components of sparse masks.
 
-The masks here are nearly empty: a few targets of some ten pixels. So labelling runs only on the bands of rows that hold
-anything, cut to the columns that do, which is several times as fast as labelling the image.
+Masks are nearly empty: they have a few targets of some ten pixels. Labelling only the bands of rows that are not empty,
+cut to the columns that are not, is several times as fast as labelling the whole image.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Regions:
-    """8-connected regions, in the order of their first pixels, row by row.
+    """8-connected regions, sorted by their first pixels in row-major order.
 
     Attributes:
-        areas: (N,) int64, pixels.
+        areas: (N,) int64, in pixels.
         centroids: (N,2) float64, the mean (row, column) of the pixels.
     """
 
@@ -42,9 +42,9 @@ def find_regions(mask: np.ndarray) -> Regions:
 
 
 def bands(mask: np.ndarray) -> Iterator[tuple[slice, slice]]:
-    """Rows and columns of the rectangles that hold the mask (H,W) bool, top to bottom, empty rows between them.
+    """Rectangles (rows, columns) that cover a mask (H,W) bool, from top to bottom, separated by empty rows.
 
-    No region reaches from one into another.
+    No region extends over two of them.
     """
     occupied = np.zeros(mask.shape[0] + 2, bool)
     mask.any(axis=1, out=occupied[1:-1])
@@ -55,6 +55,6 @@ def bands(mask: np.ndarray) -> Iterator[tuple[slice, slice]]:
 
 
 def _by_first_pixel(labels: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """OpenCV numbers components by blocks of 2x2; here, their numbers in the order of first pixels."""
-    held, first = np.unique(labels[mask], return_index=True)
-    return held[first.argsort()]
+    """Labels of the components in the order of their first pixels; OpenCV numbers them by blocks of 2x2 pixels."""
+    present, first = np.unique(labels[mask], return_index=True)
+    return present[first.argsort()]

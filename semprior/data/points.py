@@ -1,4 +1,4 @@
-"""Full masks -> point labels: one pixel a target (8-connected component), at its centroid or anywhere on it."""
+"""Full masks -> point labels: one pixel per target (8-connected component), at its centroid or anywhere on it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import cv2
 import numpy as np
 
 from semprior.data.annotations import POINT_FOLDER, POINT_TABLE
-from semprior.data.images import encode_png, fail, range_of
+from semprior.data.images import encode_png, intensity_range_of, raise_fault
 from semprior.data.layout import find_layout, read_scenes
-from semprior.io.atomic_files import appearing
+from semprior.io.atomic_files import atomic_folder
 
 
 def centroid_points(mask: np.ndarray) -> np.ndarray:
-    """The target pixel nearest to the centroid of each component; of several, the first in row-major order.
+    """The target pixel nearest to the centroid of each component; among several, the first in row-major order.
 
     Args:
         mask: (H,W) bool.
@@ -28,7 +28,7 @@ def centroid_points(mask: np.ndarray) -> np.ndarray:
 
 
 def coarse_points(mask: np.ndarray, seed: int | np.random.Generator) -> np.ndarray:
-    """A random pixel of each component, as an annotator in a hurry would click.
+    """A random pixel of each component, like the click of a hurried annotator.
 
     Args:
         mask: (H,W) bool.
@@ -49,38 +49,39 @@ def _components(mask: np.ndarray) -> list[np.ndarray]:
 
 
 def _nearest(pixels: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    return pixels[np.argmin(((pixels - centre) ** 2).sum(axis=1))]
+    nearest: np.ndarray = pixels[np.argmin(((pixels - centre) ** 2).sum(axis=1))]
+    return nearest
 
 
 def image_seed(seed: int, name: str) -> int:
-    """A seed of an image's own, so that its points depend on no other image."""
+    """The seed of one image, whose points thus depend on no other image."""
     digest = hashlib.sha256(f"points:{seed}:{name}".encode(errors="surrogateescape"))
     return int.from_bytes(digest.digest()[:8], "big")
 
 
 def write_points(root: Path | str, coarse: bool = False, seed: int = 0) -> int:
-    """Make ``masks_centroid/`` from the masks of a data set, for every image that its splits list.
+    """Write ``masks_centroid/`` from the masks of a data set, for every image that its splits list.
 
     Args:
-        root: of the data set.
-        coarse: random target pixels instead of centroids.
-        seed: of coarse points; with the image's name it decides them.
+        root: folder of the data set.
+        coarse: whether to choose random target pixels instead of centroids.
+        seed: of coarse points.
 
     Returns:
-        Number of points written.
+        The number of points written.
 
     Raises:
-        UserError: there are points already, or an image or mask has a fault; then nothing is written.
+        UserError: there are points already, or an image or mask has a fault; nothing is written.
     """
     root = Path(root)
-    for there in (root / POINT_FOLDER, root / POINT_TABLE):
-        if there.exists():
-            fail(f"{there}: exists already; move it away to make points anew")
+    for path in (root / POINT_FOLDER, root / POINT_TABLE):
+        if path.exists():
+            raise_fault(f"{path}: exists already; move it away to make new points")
     layout = find_layout(root)
-    intensity = range_of(paths[0] for paths in layout.images.values())
+    intensity = intensity_range_of(paths[0] for paths in layout.images.values())
     scenes = [s for split in layout.splits for s in read_scenes(layout, split, intensity, masks="required")]
     count = 0
-    with appearing(root / POINT_FOLDER) as folder:
+    with atomic_folder(root / POINT_FOLDER) as folder:
         for scene in scenes:
             assert scene.mask is not None  # required above
             points = coarse_points(scene.mask, image_seed(seed, scene.name)) if coarse else centroid_points(scene.mask)

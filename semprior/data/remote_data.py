@@ -1,4 +1,4 @@
-"""Data sets at an address: pushed once, fetched once by each machine."""
+"""Data sets that are pushed to an address and fetched by each machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from semprior.io.transfer_progress import Transfer
 
 
 def local_data(place: str | Path, console: Console | None = None) -> Path:
-    """The folder of a data set: the place itself, or what was fetched from an address.
+    """The folder of a data set: `place` itself, or, if it is an address, the folder that was fetched from it.
 
     Raises:
         UserError: as `fetch`.
@@ -23,11 +23,13 @@ def local_data(place: str | Path, console: Console | None = None) -> Path:
 
 
 def push_data(folder: Path, uri: str, console: Console) -> bool:
-    """Put a data set at an address; whether anything was sent.
+    """Push a data set to an address and return whether anything was sent.
 
     Raises:
-        UserError: it is no data set, or as `push`.
+        UserError: the folder is not a data set, or as `push`.
     """
     layout = find_layout(folder)
-    masks = "train" in layout.splits and all_masked(layout, "train")  # one to evaluate on may have a test split alone
+    masks = "train" in layout.splits and all_masked(
+        layout, "train"
+    )  # a data set for evaluation may have only a test split
     return push(folder, uri, "data", Transfer(console), masks=masks)

@@ -1,4 +1,4 @@
-"""What a run trains on: scenes, first pseudo-masks and clusters, in one order."""
+"""The training set of a run: scenes, first pseudo-masks and clusters."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ from dataclasses import dataclass
 import numpy as np
 
 from semprior.data.batches import Normalisation
-from semprior.data.layout import IntensityRange, Scene
+from semprior.data.images import IntensityRange
+from semprior.data.layout import Scene
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """The images of a run in one order, that of their indices: training, validation, holdout.
+    """The images of a run; an image's index is its position in `scenes`.
 
     Attributes:
-        scenes: all of them.
-        train: number of training images; they come first.
-        validation: number of validation images; they come next.
+        scenes: the training, validation and holdout images, in this order.
+        train: number of training images.
+        validation: number of validation images.
         seeds: the first pseudo-mask of each image.
         clusters: (n,) int64, the cluster of each image.
         normalisation: of grey levels.
-        intensity: how source grey values became 0..255.
-        test: scenes with masks; read only where the preset `paper` chooses by them.
+        intensity: the map of source grey values to 0..255.
+        test: test scenes with masks; read only for the preset `paper`, which selects the epoch on them.
     """
 
     scenes: list[Scene]
@@ -46,7 +47,7 @@ class TrainingSet:
 
     @property
     def holdout_indices(self) -> range:
-        """Indices of the images held out to choose the epoch on."""
+        """Indices of the images held out to select the epoch on."""
         return range(self.train + self.validation, len(self.scenes))
 
 
@@ -55,8 +56,8 @@ class Seed:
     """The first pseudo-mask of an image.
 
     Attributes:
-        mask: (H,W) bool; holds every point.
-        succeeded: (P,) bool, whether a region was found around the point. A failed point gives its own pixel.
+        mask: (H,W) bool; every point is in it.
+        succeeded: (P,) bool, whether a region was found around the point; otherwise the mask has only its pixel.
     """
 
     mask: np.ndarray

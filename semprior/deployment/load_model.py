@@ -11,7 +11,7 @@ import torch
 
 from semprior.config.schema import Config, environment_leaves, unflatten
 from semprior.data.batches import Normalisation
-from semprior.data.layout import IntensityRange
+from semprior.data.images import IntensityRange
 from semprior.errors import UserError
 from semprior.evaluation.inference import student_probabilities, teacher_probabilities
 from semprior.foundation.feature_source import Features

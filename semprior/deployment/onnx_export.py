@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,11 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semprior.data.batches import Normalisation
-from semprior.data.layout import IntensityRange
+from semprior.data.images import IntensityRange
 from semprior.deployment.load_model import Student
 from semprior.errors import UserError
 from semprior.evaluation.inference import MULTIPLE
-from semprior.io.atomic_files import naming
+from semprior.io.atomic_files import atomic_file, naming
 from semprior.models.detector import Detector
 
 INPUT, OUTPUT = "image", "probability"
@@ -105,12 +104,9 @@ def export(student: Student, path: Path) -> float:
             "semprior.intensity": f"{low:g} {high:g}",
         },
     )
-    with naming(path), tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as scratch:
-        written = Path(scratch) / path.name
-        onnx.save(model, written)
-        gap = _check(deployed, written)
-        written.replace(path)
-    return gap
+    with naming(path), atomic_file(path) as scratch:
+        onnx.save(model, scratch)
+        return _check(deployed, scratch)
 
 
 def _require_extra() -> None:

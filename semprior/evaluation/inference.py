@@ -1,4 +1,4 @@
-"""Whole images through a detector or a teacher (method, section 7, inference)."""
+"""Inference on whole images, by a detector or a teacher (method, section 7)."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from semprior.models.teacher import Teacher
 MULTIPLE, TILE, _PIXELS_AT_ONCE = 32, 1024, 1 << 20
 
 WholeFeatures = Callable[[Sequence[int] | None, Tensor], list[Tensor]]
-"""Features of whole padded images: (their indices, or none for a tile; grey (B,1,H,W) in 0..1) -> K maps."""
+"""Computes features of padded images: (their indices, or None for a tile; grey (B,1,H,W) in 0..1) -> K maps."""
 
-Run = Callable[[Sequence[int] | None, Tensor], Tensor]
+Network = Callable[[Sequence[int] | None, Tensor], Tensor]
+"""Computes logits: (indices of images, or None for a tile; padded grey levels (B,1,H,W) uint8) -> (B,1,H,W)."""
 
-Each = Iterator[tuple[int, np.ndarray]]
-"""Indices of images and their probabilities (H,W) float32, image by image: those of one size after each other."""
+Probabilities = Iterator[tuple[int, np.ndarray]]
+"""Yields the index of an image and its probabilities (H,W) float32; images of one padded size follow each other."""
 
 
 def student_probabilities(
@@ -30,19 +31,19 @@ def student_probabilities(
     device: torch.device,
     bf16: bool,
 ) -> list[np.ndarray]:
-    """Probability of a target at every pixel, by the bare detector.
+    """The probability of a target at every pixel, by the student without modulation.
 
     Args:
         detector: in eval mode; called as ``detector(x) -> logits (B,1,H,W)``.
         images: (H,W) uint8 each, of any size.
         normalisation: of grey levels.
-        device: where the detector is.
+        device: of the detector.
         bf16: whether to run the network in bfloat16.
 
     Returns:
         (H,W) float32 for each image.
     """
-    return _in_order(each_by_student(detector, images, normalisation, device, bf16))
+    return _in_order(iter_student_probabilities(detector, images, normalisation, device, bf16))
 
 
 def teacher_probabilities(
@@ -53,39 +54,40 @@ def teacher_probabilities(
     device: torch.device,
     bf16: bool,
 ) -> list[np.ndarray]:
-    """As `student_probabilities`, by the teacher; `features` gives the VFM's maps of the padded images."""
-    return _in_order(each_by_teacher(teacher, images, features, normalisation, device, bf16))
+    """Like `student_probabilities`, by the teacher; `features` computes the VFM's maps of the padded images."""
+    return _in_order(iter_teacher_probabilities(teacher, images, features, normalisation, device, bf16))
 
 
-def each_by_student(
+def iter_student_probabilities(
     detector: nn.Module,
     images: Sequence[np.ndarray],
     normalisation: Normalisation,
     device: torch.device,
     bf16: bool,
-) -> Each:
-    """As `student_probabilities`, a batch at a time in memory."""
-    return _each(lambda _, grey: detector(_normal(grey, normalisation)), images, device, bf16)
+) -> Probabilities:
+    """Like `student_probabilities`, with one batch at a time in memory."""
+    return _iter_probabilities(lambda _, grey: detector(_normal(grey, normalisation)), images, device, bf16)
 
 
-def each_by_teacher(
+def iter_teacher_probabilities(
     teacher: Teacher,
     images: Sequence[np.ndarray],
     features: WholeFeatures,
     normalisation: Normalisation,
     device: torch.device,
     bf16: bool,
-) -> Each:
-    """As `teacher_probabilities`, a batch at a time in memory."""
+) -> Probabilities:
+    """Like `teacher_probabilities`, with one batch at a time in memory."""
 
-    def run(indices: Sequence[int] | None, grey: Tensor) -> Tensor:
-        return teacher(_normal(grey, normalisation), features(indices, grey.float() / 255))
+    def network(indices: Sequence[int] | None, grey: Tensor) -> Tensor:
+        logits: Tensor = teacher(_normal(grey, normalisation), features(indices, grey.float() / 255))
+        return logits
 
-    return _each(run, images, device, bf16)
+    return _iter_probabilities(network, images, device, bf16)
 
 
-def _in_order(each: Each) -> list[np.ndarray]:
-    return [probability for _, probability in sorted(each, key=lambda pair: pair[0])]
+def _in_order(probabilities: Probabilities) -> list[np.ndarray]:
+    return [probability for _, probability in sorted(probabilities, key=lambda pair: pair[0])]
 
 
 def _normal(grey: Tensor, normalisation: Normalisation) -> Tensor:
@@ -93,11 +95,13 @@ def _normal(grey: Tensor, normalisation: Normalisation) -> Tensor:
 
 
 @torch.no_grad()
-def _each(run: Run, images: Sequence[np.ndarray], device: torch.device, bf16: bool) -> Each:
+def _iter_probabilities(
+    network: Network, images: Sequence[np.ndarray], device: torch.device, bf16: bool
+) -> Probabilities:
     for indices, grey in _same_size_batches(images):
         grey = grey.to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-            logits = _tiled(run, grey) if min(grey.shape[-2:]) > TILE else run(indices, grey)
+            logits = _tiled(network, grey) if min(grey.shape[-2:]) > TILE else network(indices, grey)
         probability = torch.sigmoid(logits.float())[:, 0].cpu().numpy()
         for index, whole in zip(indices, probability, strict=True):
             height, width = images[index].shape
@@ -105,7 +109,7 @@ def _each(run: Run, images: Sequence[np.ndarray], device: torch.device, bf16: bo
 
 
 def _same_size_batches(images: Sequence[np.ndarray]) -> Iterator[tuple[list[int], Tensor]]:
-    """Images that share a padded size, together: their indices and (B,1,H,W) uint8, padded with 0."""
+    """Batches of images with the same padded size: their indices and (B,1,H,W) uint8, padded with 0."""
     groups: dict[tuple[int, int], list[int]] = defaultdict(list)
     for index, image in enumerate(images):
         groups[_padded(image.shape[0]), _padded(image.shape[1])].append(index)
@@ -124,12 +128,12 @@ def _padded(extent: int) -> int:
     return -(-extent // MULTIPLE) * MULTIPLE
 
 
-def _tiled(run: Run, grey: Tensor) -> Tensor:
-    """Logits of images both of whose sides exceed a tile, tile by tile, each through the network on its own."""
+def _tiled(network: Network, grey: Tensor) -> Tensor:
+    """Logits of images whose sides both exceed a tile; the network runs on each tile separately."""
     logits = torch.zeros(grey.shape, dtype=torch.float32, device=grey.device)
     height, width = grey.shape[-2:]
     for row in range(0, height, TILE):
         for column in range(0, width, TILE):
-            place = (..., slice(row, min(row + TILE, height)), slice(column, min(column + TILE, width)))
-            logits[place] = run(None, grey[place]).float()
+            tile = (..., slice(row, min(row + TILE, height)), slice(column, min(column + TILE, width)))
+            logits[tile] = network(None, grey[tile]).float()
     return logits

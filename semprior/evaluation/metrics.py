@@ -1,4 +1,4 @@
-"""How well predicted masks agree with true ones, by pixel and by target (method, section 9)."""
+"""Agreement of predicted masks with true ones, by pixel (IoU, nIoU) and by target (Pd, Fa) (method, section 9)."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import numpy as np
 
 from semprior.data.connected_components import find_regions
 
-THRESHOLD = 0.5  # of a probability: a pixel strictly above it is predicted
+THRESHOLD = 0.5  # a pixel of a strictly higher probability is predicted
 MATCH_DISTANCE = 3.0  # pixels between centroids; a match is strictly closer
-ROUNDING = 1e-9  # of a squared distance, so that centroids exactly that far apart never match
+ROUNDING = 1e-9  # of a squared distance, so that centroids exactly `MATCH_DISTANCE` apart never match
 EmptyUnion = Literal["skip", "zero"]
-"""What an image where nothing is predicted and nothing true is to nIoU: left out, or 0 (published)."""
+"""How nIoU counts an image without predicted and true pixels: it omits the image, or counts it as 0 (published)."""
 
 
 @dataclass(frozen=True)
 class ImageCounts:
-    """What one image adds to the metrics.
+    """The counts of one image, from which metrics are computed.
 
     Attributes:
         intersection: pixels both predicted and true.
         union: pixels predicted or true.
         targets: true components, 8-connected.
-        matched: true components that took a predicted one.
-        false_pixels: pixels of the predicted components that none took.
+        matched: true components with a matching predicted one.
+        false_pixels: pixels of the predicted components without a match.
         pixels: of the image.
     """
 
@@ -40,15 +40,15 @@ class ImageCounts:
 
 @dataclass(frozen=True)
 class Metrics:
-    """Metrics over images. What is not defined, as the Pd of images without targets, is not a number.
+    """Metrics over images. An undefined metric, such as the Pd of images without targets, is NaN.
 
     Attributes:
         iou: sum of intersections over sum of unions, in 0..1.
         niou: mean over images of the image's IoU, in 0..1.
         pd: matched over true components, in 0..1.
         fa: pixels of unmatched predicted components, in 1e-6 of all pixels.
-        images: how many were counted.
-        targets: true components in them.
+        images: number of images.
+        targets: number of true components.
     """
 
     iou: float
@@ -62,8 +62,8 @@ class Metrics:
 def count_image(predicted: np.ndarray, truth: np.ndarray) -> ImageCounts:
     """Compare one predicted mask with the true one.
 
-    True components are gone through in the order of their first pixels, row by row; each takes the first predicted
-    component, in the same order, that is still free and whose centroid is closer than `MATCH_DISTANCE`.
+    Components are ordered by their first pixels in row-major order. Each true component is matched with the first
+    predicted component that is not matched yet and whose centroid is closer than `MATCH_DISTANCE`.
 
     Args:
         predicted: (H,W) bool.
@@ -89,7 +89,7 @@ def count_image(predicted: np.ndarray, truth: np.ndarray) -> ImageCounts:
 
 
 def empty_union_of(preset: str) -> EmptyUnion:
-    """How runs of a preset count images with an empty union: as published under ``paper`` alone."""
+    """How runs of a preset count images with an empty union: as published only under ``paper``."""
     return "zero" if preset == "paper" else "skip"
 
 
@@ -97,11 +97,11 @@ def summarise(counts: Sequence[ImageCounts], *, empty_union: EmptyUnion = "skip"
     """Metrics over the images of a split.
 
     Args:
-        counts: one for each image, at least one.
-        empty_union: of nIoU, see `EmptyUnion`.
+        counts: of each image; at least one.
+        empty_union: see `EmptyUnion`.
 
     Raises:
-        ValueError: no image.
+        ValueError: there are no images.
     """
     table = _table(counts, empty_union)
     iou, niou, pd, fa = _rates(table.sum(axis=0)).tolist()
@@ -111,16 +111,16 @@ def summarise(counts: Sequence[ImageCounts], *, empty_union: EmptyUnion = "skip"
 def bootstrap_errors(
     counts: Sequence[ImageCounts], *, rounds: int = 200, seed: int = 0, empty_union: EmptyUnion = "skip"
 ) -> dict[str, float]:
-    """Standard errors of ``iou``, ``niou``, ``pd`` and ``fa`` (1e-6), by drawing images with replacement.
+    """Bootstrap standard errors of ``iou``, ``niou``, ``pd`` and ``fa`` (1e-6), over images.
 
     Args:
-        counts: one for each image, at least one.
-        rounds: draws of as many images as there are, at least 2.
-        seed: of the draws; the same seed gives the same errors.
-        empty_union: as in `summarise`.
+        counts: of each image; at least one.
+        rounds: number of bootstrap samples, at least 2.
+        seed: of the samples.
+        empty_union: see `EmptyUnion`.
 
     Raises:
-        ValueError: no image.
+        ValueError: there are no images.
     """
     table, number = _table(counts, empty_union), len(counts)
     drawn = np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), size=rounds)
@@ -136,7 +136,7 @@ INTERSECTION, UNION, TARGETS, MATCHED, FALSE_PIXELS, PIXELS, IMAGE_IOU, IMAGE_WE
 
 
 def _table(counts: Sequence[ImageCounts], empty_union: EmptyUnion) -> np.ndarray:
-    """(images, 8) float64: the counts, the image's IoU and whether it enters the mean of nIoU."""
+    """(images, 8) float64: the counts, the IoU of the image and its weight in the mean of nIoU."""
     if not counts:
         raise ValueError("metrics of no image")
     table = np.array([astuple(count) for count in counts], np.float64)
@@ -147,8 +147,9 @@ def _table(counts: Sequence[ImageCounts], empty_union: EmptyUnion) -> np.ndarray
 
 
 def _rates(sums: np.ndarray) -> np.ndarray:
-    """Column sums of the table, (..., 8), to (4, ...): IoU, nIoU, Pd, Fa."""
+    """IoU, nIoU, Pd and Fa, (4, ...), of column sums of the table, (..., 8)."""
     pairs = ((INTERSECTION, UNION), (IMAGE_IOU, IMAGE_WEIGHT), (MATCHED, TARGETS), (FALSE_PIXELS, PIXELS))
     with np.errstate(invalid="ignore"):
-        rates = np.stack([sums[..., above] / sums[..., below] for above, below in pairs])
-    return rates * np.array([1, 1, 1, 1e6]).reshape(4, *[1] * (sums.ndim - 1))
+        rates: np.ndarray = np.stack([sums[..., above] / sums[..., below] for above, below in pairs])
+    rates[3] *= 1e6
+    return rates

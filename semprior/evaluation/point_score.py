@@ -1,20 +1,20 @@
-"""How good predictions are, judged by points alone: the score that chooses the best epoch where there are no masks.
+"""Point score: the quality of predictions by points alone, which selects the best epoch when there are no masks.
 
-Masks would give the IoU. Points give, for each target, where it is; and with the image, what area is plausible there:
-that of the contrast seed around the point. So the score is an IoU of areas. Over all targets of all images::
+A point gives the position of a target and, together with the image, a plausible area: that of the contrast seed around
+the point. The score is an IoU of areas. Over all targets of all images::
 
                      sum of min(a, b) over the found targets
     area_iou = ---------------------------------------------------------
                sum of max(a, b) over all targets + area away from points
 
-with ``b`` the plausible area of a target in pixels and ``a`` the area predicted for it, 0 where it is missed. Missed
-targets, false alarms, blown-up and shrunken masks all lower it, each in pixels, as they lower the IoU. The score is ::
+with ``b`` the plausible area of a target in pixels and ``a`` the area predicted for it, 0 if it is missed. Missed
+targets, false alarms, masks that are too large or too small all lower it as they lower the IoU. The score is ::
 
     point_score = area_iou * (1 + agreement) / 2
 
-where ``agreement`` is the IoU, over all images, of the predicted masks with those of the evaluation before (0 at the
-first): a detector whose masks still jump about is not done. Its standard error tells how much another draw of images
-would change it: the score of images drawn with replacement, many times over, as for the metrics (`bootstrap_errors`).
+where ``agreement`` is the IoU, over all images, of the predicted masks with those of the previous evaluation (0 at the
+first): a detector whose masks still change much has not converged. The standard error is a bootstrap over images, like
+that of the metrics (`bootstrap_errors`).
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ import cv2
 import numpy as np
 
 MATCH_DISTANCE = 3.0  # pixels between a component's centroid and a point, as in the metrics
-ROUNDS, SEED = 200, 0  # of the drawing of images
+ROUNDS, SEED = 200, 0  # of the bootstrap
 
 
 @dataclass(frozen=True)
 class PointScore:
-    """What points say of a set of predictions.
+    """The quality of a set of predictions by points.
 
     Attributes:
         score: in 0..1, higher is better.
-        pd: share of the points that were found.
+        pd: share of the points that were detected.
         fa: area away from any point, in 1e-6 of all pixels.
         size: the mean over found targets of ``min(a, b) / max(a, b)``.
-        agreement: IoU with the masks of the evaluation before, over all images.
-        score_se: standard error of the score; 0 where there are fewer than two images.
+        agreement: IoU with the masks of the previous evaluation, over all images.
+        score_se: standard error of the score; 0 for fewer than two images.
     """
 
     score: float
@@ -56,15 +56,15 @@ def point_score(
     points: Sequence[np.ndarray],
     plausible: Sequence[np.ndarray],
 ) -> PointScore:
-    """The formula at the head of this file.
+    """Compute the point score, see the docstring of this module.
 
     Args:
         predicted: (H,W) bool for each image.
-        previous: the masks of the evaluation before; none at the first.
+        previous: the masks of the previous evaluation; None at the first.
         points: (P,2) int for each image, rows of (row, column).
-        plausible: (P,) areas in pixels for each image, of the seeds around its points.
+        plausible: (P,) for each image, the areas in pixels of the seeds around its points.
     """
-    table = np.zeros((len(predicted), 4))  # of each image: common area, area of either, pixels agreed on, of either
+    table = np.zeros((len(predicted), 4))  # per image: common area, joint area, common pixels, joint pixels
     ratios: list[float] = []
     false = 0.0
     for row, mask, own, areas in zip(table, predicted, points, plausible, strict=True):
@@ -88,10 +88,10 @@ def point_score(
 
 
 def _assign(mask: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, float]:
-    """Area predicted for each point, (P,), and the area of components that belong to no point.
+    """The area predicted for each point, (P,), and the area of components that belong to no point.
 
-    A component belongs to the points inside it, in equal shares, or else to the nearest point, if its centroid is
-    closer than `MATCH_DISTANCE` and nothing else was found for that point.
+    A component belongs to the points inside it, in equal shares; else to the nearest point without a component, if its
+    centroid is closer than `MATCH_DISTANCE`.
     """
     count, labels, stats, centroids = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     areas = stats[:, cv2.CC_STAT_AREA].astype(float)
@@ -100,8 +100,8 @@ def _assign(mask: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, float]:
     if len(points):
         inside = labels[points[:, 0], points[:, 1]]
         for component in np.unique(inside[inside > 0]):
-            holders = inside == component
-            found[holders], taken[component] = areas[component] / holders.sum(), True
+            inside_component = inside == component
+            found[inside_component], taken[component] = areas[component] / inside_component.sum(), True
     for component in np.flatnonzero(~taken):
         free = np.flatnonzero(found == 0)
         if not free.size:
@@ -113,13 +113,13 @@ def _assign(mask: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _rates(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Score and agreement of summed rows of the table, (..., 4)."""
+    """Score and agreement of sums of the table's rows, (..., 4)."""
     area_iou, agreement = (sums[..., i] / np.maximum(sums[..., i + 1], 1e-12) for i in (0, 2))
     return area_iou * (1 + agreement) / 2, agreement
 
 
 def _standard_error(table: np.ndarray) -> float:
-    """Of the score, by drawing the images' rows (N,4) with replacement."""
+    """Bootstrap standard error of the score, of the images' rows (N,4)."""
     number = len(table)
     if number < 2:
         return 0.0

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, folders and buckets, caches, checkpoints.
+"""Files, storages and caches: atomic writes, locks, manifests, checkpoints, transfers between machines.
 
 Imports `errors`.
 """

@@ -1,16 +1,16 @@
-"""Arrays that are made once on a machine and mapped by every process that needs them.
+"""Arrays that are computed once per machine and memory-mapped by every process that needs them.
 
-What depends on the data and a few settings alone (decoded images, seeds, statistics) is the same for every run of a
-sweep. The first run that needs it makes it, under a lock; the others wait and then map the same pages of memory::
+Arrays that depend only on the data and a few settings (decoded images, seeds, statistics) are the same for all runs of
+a sweep. The first run that needs them computes them, under a lock; the others wait and then map the same pages::
 
     CACHE/arrays/KEY/NAME.npy
 
-They are written as they are made and mapped from where they lie, also by the run that made them and where nothing is
-shared: however many images there are, none of them has to fit into memory.
+Arrays are written part by part and always mapped from their files, also without a shared cache: they need not fit into
+memory, however many images there are.
 
-A key names everything that the arrays depend on, so nothing is ever out of date: the data, the settings, a version
-constant beside the code that computes (whoever changes what is computed raises it), and the versions of the libraries
-that compute. What is no longer used may be deleted at any time.
+A key covers everything that the arrays depend on, so that they never become stale: the data, the settings, a version
+constant beside the code that computes them (a change of the results must increase it), and the versions of the
+libraries. The files may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import cv2
 import numpy as np
 
 from semprior.errors import UserError
-from semprior.io.atomic_files import appearing, locked
+from semprior.io.atomic_files import atomic_folder, locked
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -37,34 +37,34 @@ COMPUTED_BY = (
     f"OpenCV {cv2.__version__}",
     *(f"{name} {version(name)}" for name in ("scikit-learn", "scipy")),
 )
-"""The libraries whose results are cached, with their versions."""
+"""The libraries that compute cached arrays, with their versions."""
 
 
-def cached_arrays(cache: Path | None, key: str, make: Callable[[], Iterable[Arrays]]) -> Arrays:
+def cached_arrays(cache: Path | None, key: str, compute: Callable[[], Iterable[Arrays]]) -> Arrays:
     """The arrays of a key, mapped read-only.
 
     Args:
-        cache: folder of what may be shared; none: make them, and keep them for as long as they are used.
-        key: from `key_of`.
-        make: gives them in parts; those of one name are laid end to end, along their first axis.
+        cache: folder that runs share; with None, temporary files hold the arrays for as long as they are used.
+        key: the result of `key_of`.
+        compute: yields parts of the arrays; parts of one name are concatenated along their first axis.
 
     Raises:
         UserError: the folder cannot be written, or the disk is full.
     """
     if cache is None:
         with tempfile.TemporaryDirectory(prefix="semprior-") as scratch:
-            return _kept(Path(scratch) / "arrays", make)  # what is mapped stays after its name is gone
+            return _store(Path(scratch) / "arrays", compute)  # a mapped file outlives its name
     folder = cache / "arrays" / key
-    found = _mapped(folder)
+    found = _load(folder)
     if found is not None:
         return found
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder.parent / f".{key}.lock"):
-        found = _mapped(folder)
+        found = _load(folder)
         if found is not None:
             return found
         shutil.rmtree(folder, ignore_errors=True)  # damaged
-        return _kept(folder, make)
+        return _store(folder, compute)
 
 
 def key_of(parts: Iterable[object]) -> str:
@@ -83,33 +83,33 @@ def key_of(parts: Iterable[object]) -> str:
     return digest.hexdigest()[:40]
 
 
-def _kept(folder: Path, make: Callable[[], Iterable[Arrays]]) -> Arrays:
-    """Make the arrays in a new folder, and map them."""
-    with appearing(folder) as partial:
-        _write(partial, make())
-    found = _mapped(folder)
+def _store(folder: Path, compute: Callable[[], Iterable[Arrays]]) -> Arrays:
+    """Compute the arrays into a new folder and map them."""
+    with atomic_folder(folder) as partial:
+        _write(partial, compute())
+    found = _load(folder)
     if found is None:
-        raise UserError(f"{folder}: what was just written there cannot be read")
+        raise UserError(f"{folder}: the arrays just written there cannot be read")
     return found
 
 
 def _write(folder: Path, parts: Iterable[Arrays]) -> None:
-    """Write parts as they come, ``NAME.npy`` for each name."""
+    """Write parts as they are computed, to ``NAME.npy`` for each name."""
     files: dict[str, BinaryIO] = {}
     lengths: dict[str, int] = {}
-    shapes: dict[str, np.ndarray] = {}  # an array of each name, for its type and its other axes
+    templates: dict[str, np.ndarray] = {}  # an empty array of each name, for its dtype and its other axes
     with ExitStack() as opened:
         for part in parts:
             for name, array in part.items():
                 if name not in files:
                     files[name] = opened.enter_context((folder / f"{name}.npy").open("wb"))
-                    lengths[name], shapes[name] = 0, array[:0]
-                    _write_header(files[name], shapes[name], 0)
-                files[name].write(np.ascontiguousarray(array, shapes[name].dtype).data)
+                    lengths[name], templates[name] = 0, array[:0]
+                    _write_header(files[name], templates[name], 0)
+                files[name].write(np.ascontiguousarray(array, templates[name].dtype).data)
                 lengths[name] += len(array)
         for name, file in files.items():
             file.seek(0)
-            _write_header(file, shapes[name], lengths[name])  # numpy leaves room for the length to grow
+            _write_header(file, templates[name], lengths[name])  # numpy leaves space in the header for a longer length
 
 
 def _write_header(file: BinaryIO, like: np.ndarray, length: int) -> None:
@@ -117,8 +117,8 @@ def _write_header(file: BinaryIO, like: np.ndarray, length: int) -> None:
     np.lib.format.write_array_header_1_0(file, header | {"shape": (length, *like.shape[1:]), "fortran_order": False})
 
 
-def _mapped(folder: Path) -> Arrays | None:
-    """What lies in a folder; none if there is none, or a file of it is not what was written."""
+def _load(folder: Path) -> Arrays | None:
+    """The arrays of a folder, mapped; None if there is no such folder or a file in it is damaged."""
     if not folder.is_dir():
         return None
     try:
@@ -131,10 +131,10 @@ def _mapped(folder: Path) -> Arrays | None:
 
 
 def unpack(flat: np.ndarray, shapes: Iterable[tuple[int, ...]]) -> list[np.ndarray]:
-    """Arrays of these shapes that lie end to end, as views."""
-    found, start = [], 0
+    """Split an array (N,) into consecutive views of the given shapes."""
+    views, start = [], 0
     for shape in shapes:
         size = int(np.prod(shape))
-        found.append(flat[start : start + size].reshape(shape))
+        views.append(flat[start : start + size].reshape(shape))
         start += size
-    return found
+    return views

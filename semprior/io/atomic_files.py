@@ -1,7 +1,7 @@
-"""Files that appear whole or not at all, and locks that processes wait for.
+"""Files and folders that appear whole or not at all, and locks that processes wait for.
 
-Not every file system can do all that Linux can: those of networks, of containers and of memory cards lack locks, hard
-links or rights. Each has its replacement here, which every machine that uses the same folder comes to.
+Some file systems (of networks, containers, memory cards) lack locks, hard links or permissions. Each of these has a
+replacement here, which all machines that use the same folder agree on.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from semprior.errors import StorageError, UserError
 _NOT_SUPPORTED = frozenset(
     {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM, errno.EINVAL, errno.ENOLCK, errno.EMLINK, errno.EXDEV}
 )
-"""What file systems answer to what they cannot do."""
+"""The errors by which a file system refuses an operation that it lacks."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file beside its place and rename it into it, so that a kill at any moment leaves the old one whole.
+    """Write a file beside its place and rename it, so that a kill at any moment leaves the old or the new one whole.
 
     Raises:
-        OSError: the disk is full, or the folder cannot be written; names the file.
+        OSError: the disk is full, or the folder cannot be written; the error names the file.
     """
     with naming(path):
         handle, scratch = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
@@ -46,7 +46,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Within the context an error of the disk names `path`; that of a write to an open file names none."""
+    """An `OSError` of the block names `path`; that of a write to an open file names no file."""
     try:
         yield
     except OSError as error:
@@ -54,33 +54,33 @@ def naming(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def locked(path: Path, waiting: Callable[[str], None] = lambda holder: None) -> Iterator[None]:
-    """Within the context this process alone holds the lock that a file stands for; it is made, and stays.
+def locked(path: Path, on_wait: Callable[[str], None] = lambda holder: None) -> Iterator[None]:
+    """Hold an exclusive lock on a file during the block; the file is created and stays.
 
-    Where the file system has no locks, a second file beside it, ``.NAME.held``, is there for as long as the lock is
-    held. It names its process; if that one died on the same machine, the lock is free.
+    If the file system has no locks, a second file beside it, ``.NAME.held``, exists while the lock is held. It names
+    its process; if that process died on the same machine, the lock is free.
 
     Args:
         path: of the file.
-        waiting: called if another process holds the lock, with its name as far as that is known (else nothing), before
-            it is waited for.
+        on_wait: called before waiting for another process that holds the lock, with a description of the process, or
+            an empty text if it is unknown.
 
     Raises:
-        OSError: the file cannot be made; names it.
+        OSError: the file cannot be created; the error names it.
     """
-    with ExitStack() as held:
+    with ExitStack() as stack:
         with naming(path):
-            handle = held.enter_context(path.open("ab"))
-        if not _flock(handle.fileno(), path, waiting):
-            held.enter_context(_marked(path.with_name(f".{path.name}.held"), waiting))
+            handle = stack.enter_context(path.open("ab"))
+        if not _flock(handle.fileno(), path, on_wait):
+            stack.enter_context(_soft_lock(path.with_name(f".{path.name}.held"), on_wait))
         yield
 
 
-def _flock(handle: int, path: Path, waiting: Callable[[str], None]) -> bool:
-    """Lock an open file; whether the file system can."""
-    for how in (fcntl.LOCK_EX | fcntl.LOCK_NB, fcntl.LOCK_EX):
+def _flock(handle: int, path: Path, on_wait: Callable[[str], None]) -> bool:
+    """Lock an open file; return False if the file system has no locks."""
+    for operation in (fcntl.LOCK_EX | fcntl.LOCK_NB, fcntl.LOCK_EX):
         try:
-            fcntl.flock(handle, how)
+            fcntl.flock(handle, operation)
             return True
         except BlockingIOError:
             pass
@@ -88,18 +88,18 @@ def _flock(handle: int, path: Path, waiting: Callable[[str], None]) -> bool:
             if error.errno in _NOT_SUPPORTED:
                 return False
             raise OSError(error.errno, error.strerror, str(path)) from error
-        waiting("")
-    raise AssertionError("the second call waits")
+        on_wait("")
+    raise AssertionError("the second call blocks until it succeeds")
 
 
 @contextmanager
-def _marked(path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
+def _soft_lock(path: Path, on_wait: Callable[[str], None]) -> Iterator[None]:
     lock = filelock.SoftFileLock(path)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        waiting(
-            f"process {lock.pid or 'of an unknown number'}, see {path}, which can be deleted if that process is gone"
+        on_wait(
+            f"process {lock.pid or 'of an unknown number'}, see {path}, which may be deleted if that process is gone"
         )
         lock.acquire(poll_interval=0.2)
     try:
@@ -109,17 +109,17 @@ def _marked(path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
 
 
 def put_if_absent(path: Path, content: bytes) -> None:
-    """Write a file that must not be there yet, whole; of several processes only one succeeds.
+    """Write a file that must not exist yet, whole or not at all; of several processes only one succeeds.
 
     Raises:
-        FileExistsError: it is there.
-        OSError: the disk is full, or the folder cannot be written; names the file.
+        FileExistsError: the file exists.
+        OSError: the disk is full, or the folder cannot be written; the error names the file.
     """
     with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
         scratch = Path(folder) / path.name
         write_atomically(scratch, content)
         try:
-            os.link(scratch, path)  # unlike a rename, it fails where something is
+            os.link(scratch, path)  # unlike a rename, it fails if the file exists
         except FileExistsError:
             raise
         except OSError as error:
@@ -132,11 +132,11 @@ def put_if_absent(path: Path, content: bytes) -> None:
 
 
 def usual_rights(path: str | Path, mode: int) -> None:
-    """Give a file or folder that was made for its owner alone the rights of any other, if the file system has rights.
+    """Give a temporary file or folder the usual permissions, if the file system has permissions.
 
     Args:
-        path: of it.
-        mode: before the process's mask is taken off.
+        path: of the file or folder.
+        mode: the permissions before the process's umask is applied.
     """
     try:
         os.chmod(path, mode & ~umask())
@@ -146,7 +146,7 @@ def usual_rights(path: str | Path, mode: int) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk, where the file system knows of such."""
+    """Flush the names in a folder to the disk, if the file system supports it."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -158,34 +158,53 @@ def sync_folder(folder: Path) -> None:
 
 
 def umask() -> int:
-    """The process's file mode mask."""
+    """The umask of this process."""
     current = os.umask(0)
     os.umask(current)
     return current
 
 
 @contextmanager
-def appearing(folder: Path) -> Iterator[Path]:
-    """Fill a hidden folder beside a new one; at the end it takes its name, on any exception it goes.
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yields a path to write to; the file written there replaces `path` at the end of the block.
+
+    If the block raises, `path` is unchanged. For content that is in memory, use `write_atomically`.
+    """
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
+        scratch = Path(folder) / path.name
+        yield scratch
+        os.replace(scratch, path)
+
+
+@contextmanager
+def atomic_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Yields a hidden folder beside `folder` to fill; it takes that name at the end of the block.
+
+    If the block raises, the hidden folder is removed. Folders above it are created. The names in the folder are on the
+    disk when this returns; their contents are if the block has flushed them.
 
     Args:
-        folder: that does not exist; folders above it are made.
+        folder: to create.
+        replace: whether a folder of this name is removed first.
 
     Raises:
-        UserError: it exists.
-        StorageError: it cannot be made, or the disk is full.
+        UserError: the folder exists and may not be replaced.
+        StorageError: the folder cannot be written, or the disk is full.
     """
-    if folder.exists():
+    if not replace and folder.exists():
         raise UserError(f"{folder}: exists already; move it away or choose another place")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
-            yield partial
-            usual_rights(partial, 0o777)
-            partial.rename(folder)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
+            yield scratch
+            usual_rights(scratch, 0o777)
+            sync_folder(scratch)
+            if replace and folder.exists():
+                shutil.rmtree(folder)
+            os.replace(scratch, folder)
+            sync_folder(folder.parent)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:
-        raise StorageError(f"{folder}: cannot be written ({error.strerror})") from error
+        raise StorageError(f"{folder}: cannot be written ({error.strerror or error})") from error

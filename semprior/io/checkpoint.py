@@ -1,8 +1,8 @@
-"""What a run needs to go on and a detector to be deployed, stored so that loading it runs no code.
+"""Checkpoints, from which a run continues and a detector is deployed; loading one runs no code.
 
 A checkpoint is a folder: weights in safetensors, arrays in npz, values in JSON, and a manifest with the SHA-256 of
-each. It is written beside its place and renamed into it, so that a kill at any moment leaves the previous one whole.
-`CheckpointFolder` keeps the last, the one before and the best of a run.
+each file. It is written beside its place and renamed into it, so that a kill at any moment leaves the previous one
+whole. `CheckpointFolder` retains the last, the previous and the best checkpoint of a run.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -21,15 +20,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from safetensors import SafetensorError
 
-from semprior.errors import StorageError, UserError
-from semprior.io.atomic_files import sync_folder, usual_rights, write_atomically
+from semprior.errors import UserError
+from semprior.io.atomic_files import atomic_folder, sync_folder, write_atomically
+from semprior.io.manifest import MANIFEST, file_digests, parse_manifest, require_version
 
-if TYPE_CHECKING:  # it is imported where weights are read or written: who names checkpoints does without
+if TYPE_CHECKING:  # torch is imported where weights are read or written: code that only names checkpoints does without
     from torch import Tensor
 
-FORMAT = 2  # 1 stored every pseudo-mask as an array of its own; it is still read
-MANIFEST, INDEX = "manifest.json", "index.json"
-KEPT = ("last", "previous", "best")
+FORMAT = 2
+INDEX = "index.json"
+RETAINED = ("last", "previous", "best")
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class Snapshot:
     """A checkpoint in memory.
 
     Attributes:
-        tensors: by file: ``student`` and ``modulator`` (what is evaluated), ``training`` (what is trained).
-        arrays: pseudo-masks and the like.
-        values: everything that JSON can hold: the config, the position, random states.
+        tensors: by file: ``student`` and ``modulator`` (evaluated weights), ``training`` (weights in training).
+        arrays: by name, such as the pseudo-masks.
+        values: everything that JSON can hold: the config, the position in the run, random states.
     """
 
     tensors: dict[str, dict[str, Tensor]]
@@ -48,40 +48,30 @@ class Snapshot:
 
 
 def save_checkpoint(folder: Path, snapshot: Snapshot) -> None:
-    """Write a checkpoint to `folder`, which appears whole or not at all.
+    """Write a checkpoint to `folder`, which appears whole or not at all; one that is there is replaced.
 
     Raises:
         StorageError: the disk is full or not writable.
     """
-    scratch = None
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    with atomic_folder(folder, replace=True) as scratch:
         digests = {name: _write(scratch / name, content) for name, content in _files(snapshot)}
         manifest = {"format": FORMAT, "sha256": digests}
         _write(scratch / MANIFEST, json.dumps(manifest, indent=1).encode())
-        usual_rights(scratch, 0o777)
-        sync_folder(scratch)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(scratch, folder)
-        sync_folder(folder.parent)
-    except OSError as error:
-        raise StorageError(f"{folder}: the checkpoint could not be written: {error.strerror or error}") from error
-    finally:
-        if scratch is not None:
-            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def load_checkpoint(folder: Path, files: Sequence[str] | None = None) -> Snapshot:
-    """Read a checkpoint, or only some of its tensor files (`student` is enough to deploy); the digests are checked.
+    """Read a checkpoint and check its digests.
+
+    Args:
+        folder: of the checkpoint.
+        files: the tensor files to read (``student`` is enough to deploy); None reads all, and the arrays.
 
     Raises:
-        UserError: not a checkpoint, damaged, or written by a newer version.
+        UserError: the folder is not a checkpoint, is damaged, or was written by another version.
     """
     import safetensors.torch
 
-    digests = _manifest(folder)
+    digests = _read_manifest(folder)
     values = json.loads(_read(folder, "state.json", digests))
     names = [name.removesuffix(".safetensors") for name in digests if name.endswith(".safetensors")]
     tensors = {}
@@ -98,21 +88,29 @@ def load_checkpoint(folder: Path, files: Sequence[str] | None = None) -> Snapsho
 
 
 class CheckpointFolder:
-    """The checkpoints of a run: the last, the one before, and the best.
+    """The checkpoints of a run: the last, the previous and the best one.
 
     Args:
-        root: the folder that holds them, each under the name of its epoch, and an index that names the three.
+        root: the folder that holds them, each named for its epoch, and an index that names the three.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def save(self, snapshot: Snapshot, best: bool) -> Path:
-        """Write a snapshot as the last one and, if so, as the best; drop what is no longer named."""
+        """Write a snapshot as the last checkpoint; delete those that the index no longer names.
+
+        Args:
+            snapshot: after ``snapshot.values["epoch"]`` epochs.
+            best: whether it is the best one so far.
+
+        Returns:
+            The folder of the checkpoint.
+        """
         index = self.index()
         name = f"epoch-{snapshot.values['epoch']:04d}"
         if name in index.values():
-            # a run that was restored from here wrote it already, to the last bit
+            # A run that was restored from here has written this epoch before, to the last bit.
             name += "-again" if f"{name}-again" not in index.values() else "-once-more"
         save_checkpoint(self.root / name, snapshot)
         index = {"last": name, "previous": index.get("last", name), "best": index.get("best", name)}
@@ -124,7 +122,7 @@ class CheckpointFolder:
         return self.root / name
 
     def index(self) -> dict[str, str]:
-        """Folder names of ``last``, ``previous`` and ``best``; empty before the first.
+        """The folder names of ``last``, ``previous`` and ``best``; empty before the first checkpoint.
 
         Raises:
             UserError: the index is damaged.
@@ -134,7 +132,7 @@ class CheckpointFolder:
             return {}
         try:
             index = json.loads(path.read_text(encoding="utf-8"))
-            return {which: str(index[which]) for which in KEPT}
+            return {which: str(index[which]) for which in RETAINED}
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: is damaged; name a checkpoint beside it instead") from error
 
@@ -142,7 +140,7 @@ class CheckpointFolder:
         """The folder of ``last``, ``previous`` or ``best``.
 
         Raises:
-            UserError: there is none yet.
+            UserError: the run has no checkpoint yet.
         """
         name = self.index().get(which)
         if name is None:
@@ -156,10 +154,10 @@ class CheckpointFolder:
 
 
 def find_checkpoint(path: Path) -> Path:
-    """The checkpoint that a user means by a run's folder, its ``checkpoints/best``, or a checkpoint's own folder.
+    """The checkpoint that a path names: a run's folder, its ``checkpoints/best``, or a checkpoint's own folder.
 
     Raises:
-        UserError: there is none.
+        UserError: the path leads to no checkpoint.
     """
     if (path / MANIFEST).is_file():
         return path
@@ -167,7 +165,7 @@ def find_checkpoint(path: Path) -> Path:
         return CheckpointFolder(path / "checkpoints").path("best")
     if (path / INDEX).is_file():
         return CheckpointFolder(path).path("best")
-    if path.name in KEPT and (path.parent / INDEX).is_file():
+    if path.name in RETAINED and (path.parent / INDEX).is_file():
         return CheckpointFolder(path.parent).path(path.name)
     raise UserError(f"{path}: is neither a run's folder nor a checkpoint")
 
@@ -176,26 +174,30 @@ def _files(snapshot: Snapshot) -> list[tuple[str, bytes]]:
     import safetensors.torch
 
     files = [
-        (f"{name}.safetensors", safetensors.torch.save({k: t.detach().cpu().contiguous() for k, t in held.items()}))
-        for name, held in snapshot.tensors.items()
+        (f"{name}.safetensors", safetensors.torch.save({k: t.detach().cpu().contiguous() for k, t in tensors.items()}))
+        for name, tensors in snapshot.tensors.items()
     ]
+    return [
+        *files,
+        ("arrays.npz", _npz(snapshot.arrays)),
+        ("state.json", json.dumps(snapshot.values, indent=1).encode()),
+    ]
+
+
+def _npz(arrays: Mapping[str, Any]) -> bytes:
     packed = BytesIO()
-    np.savez(packed, **snapshot.arrays)
-    return [*files, ("arrays.npz", packed.getvalue()), ("state.json", json.dumps(snapshot.values, indent=1).encode())]
+    np.savez(packed, **arrays)
+    return packed.getvalue()
 
 
-def _manifest(folder: Path) -> dict[str, str]:
+def _read_manifest(folder: Path) -> dict[str, str]:
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_bytes())
-        digests, version = dict(manifest["sha256"]), int(manifest["format"])
+        manifest = parse_manifest(path.read_bytes(), str(path))
     except FileNotFoundError as error:
         raise UserError(f"{folder}: is not a checkpoint (no {MANIFEST})") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: is damaged") from error
-    if version > FORMAT:
-        raise UserError(f"{path}: was written by a newer version (format {version}); upgrade semprior")
-    return digests
+    require_version(manifest, "format", FORMAT, str(path))
+    return file_digests(manifest, str(path))
 
 
 def _read(folder: Path, name: str, digests: dict[str, str]) -> bytes:
@@ -205,11 +207,12 @@ def _read(folder: Path, name: str, digests: dict[str, str]) -> bytes:
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     if hashlib.sha256(content).hexdigest() != digests.get(name):
-        raise UserError(f"{path}: its digest does not match the manifest; use the checkpoint before it")
+        raise UserError(f"{path}: its digest does not match the manifest; use the previous checkpoint")
     return content
 
 
 def _write(path: Path, content: bytes) -> str:
+    """Write a new file to the disk and return its SHA-256."""
     with path.open("xb") as file:
         file.write(content)
         file.flush()

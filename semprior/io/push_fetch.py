@@ -1,17 +1,17 @@
-"""Folders of files that are put somewhere once, and fetched once by each machine that needs them.
+"""Data sets and weights at an address: pushed there once, fetched once by each machine that needs them.
 
-A data set, or the weights of a foundation model, is pushed to an address (a shared folder, ``s3://``, ``gs://``) with a
-manifest: every file's size and SHA-256. The manifest goes last, so that what is there is complete, and never changes:
-another content needs another address. A machine fetches into its cache, under a lock, checks every digest and goes by
-the manifest's own digest from then on; the next one who asks, or the next run, finds it there.
+A folder is pushed to an address (a shared folder, ``s3://``, ``gs://``) together with a manifest of every file's size
+and SHA-256. The manifest is sent last, so that an address with a manifest is complete, and it never changes: other
+content needs another address. A machine fetches the files into its cache, under a lock, and checks every digest. The
+cached folder is named for the manifest's own digest, under which later runs find it.
 
 ::
 
     URI/manifest.json            {"schema": 1, "kind": "data", "files": {NAME: {"size": 1, "sha256": "..."}}, ...}
-    URI/NAME                     the files as they were
-    CACHE/fetched/DIGEST/NAME    on a machine that has them
+    URI/NAME                     the files
+    CACHE/fetched/DIGEST/NAME    the files on a machine that has fetched them
 
-Both sides go on where they were cut off: a file that is there whole is not sent again.
+A push or fetch that was cut off continues where it stopped: a file that has arrived whole is not sent again.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from semprior.errors import StorageError, UserError
 from semprior.io.atomic_files import locked
 from semprior.io.cache_folder import cache_folder
-from semprior.io.storage import CHUNK, Storage, checked_name, open_storage
+from semprior.io.manifest import MANIFEST, download, parse_manifest, require_version, sha256_of
+from semprior.io.storage import Storage, checked_name, open_storage
 from semprior.io.transfer_progress import Transfer
 
-MANIFEST = "manifest.json"
 SCHEMA = 1
-_AT_ONCE = 8  # files on their way: many are small, and each waits for an answer
-Kind = Literal["data", "vfm"]
-_WHAT = {"data": "a data set", "vfm": "weights of a foundation model"}
-_HOW = {"data": "`semprior data push DIR {}`", "vfm": "`semprior vfm push NAME {}`"}
+_AT_ONCE = 8  # files in transfer: many are small, and each waits for a response
+ContentKind = Literal["data", "vfm"]
+_CONTENTS = {"data": "a data set", "vfm": "weights of a foundation model"}
+_PUSH_COMMANDS = {"data": "`semprior data push DIR {}`", "vfm": "`semprior vfm push NAME {}`"}
 
 
 @dataclass(frozen=True)
-class Part:
-    """What a manifest says of a file.
+class ManifestEntry:
+    """A file in a manifest.
 
     Attributes:
         size: in bytes.
@@ -54,161 +54,156 @@ class Part:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What lies at an address.
+    """The content of an address.
 
     Attributes:
         kind: ``data`` or ``vfm``.
         files: by their names relative to the address.
-        about: what else is known, like whether every training image of a data set has a mask.
+        about: further facts, such as whether every training image of a data set has a mask.
     """
 
     kind: str
-    files: Mapping[str, Part]
-    about: Mapping[str, Any]
+    files: Mapping[str, ManifestEntry]
+    about: Mapping[str, object]
 
     @property
     def size(self) -> int:
         """Bytes of all files."""
-        return sum(part.size for part in self.files.values())
+        return sum(entry.size for entry in self.files.values())
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the content; two addresses with the same files have the same."""
+        """SHA-256 of the manifest; addresses with the same files have the same digest."""
         return hashlib.sha256(self.to_json()).hexdigest()
 
     def to_json(self) -> bytes:
-        """The file, byte for byte the same for the same content."""
-        files = {name: {"size": part.size, "sha256": part.sha256} for name, part in sorted(self.files.items())}
+        """The content of the manifest's file; equal manifests give equal bytes."""
+        files = {name: {"size": entry.size, "sha256": entry.sha256} for name, entry in sorted(self.files.items())}
         content = {"schema": SCHEMA, "kind": self.kind, "about": dict(self.about), "files": files}
         return json.dumps(content, indent=1, sort_keys=True).encode()
 
 
 def is_address(place: str) -> bool:
-    """Whether a place is one to fetch from, rather than a folder of this machine."""
+    """Whether a place is an address to fetch from, rather than a folder of this machine."""
     return "://" in place
 
 
-def push(folder: Path, uri: str, kind: Kind, transfer: Transfer, **about: Any) -> bool:  # noqa: ANN401
-    """Put a folder at an address.
+def push(folder: Path, uri: str, kind: ContentKind, transfer: Transfer, **about: object) -> bool:
+    """Copy a folder to an address.
 
     Args:
-        folder: whose files go, hidden ones left out.
+        folder: to copy, without its hidden files.
         uri: the address.
-        kind: what it is.
-        transfer: shows how far it is.
-        about: goes into the manifest.
+        kind: what the folder holds.
+        transfer: shows the progress.
+        about: further entries of the manifest.
 
     Returns:
-        Whether anything was sent; what is there already is not sent again.
+        Whether anything was sent; the same content is not sent again.
 
     Raises:
-        UserError: something else is there, or it cannot be written.
+        UserError: the address holds other content, or cannot be written.
     """
     storage = open_storage(uri)
     paths = _files(folder)
     transfer.begin(f"reading {folder}", sum(path.stat().st_size for path in paths.values()))
-    parts = {name: Part(path.stat().st_size, _digest(path, transfer)) for name, path in paths.items()}
-    manifest = Manifest(kind, parts, about)
+    entries = {name: ManifestEntry(path.stat().st_size, sha256_of(path, transfer.add)) for name, path in paths.items()}
+    manifest = Manifest(kind, entries, about)
     transfer.end()
-    there = _read_manifest(storage)
-    if there is not None:
-        if there.digest != manifest.digest:
+    present = _read_manifest(storage)
+    if present is not None:
+        if present.digest != manifest.digest:
             raise UserError(f"{uri}: something else is there already; choose another address")
         return False
     # The name of this mark says which content an earlier, unfinished push was sending: its files need not go again.
     mark = f"incomplete-{manifest.digest[:16]}"
     sent = {entry.name: entry.size for entry in storage.list(recursive=True)} if storage.exists(mark) else {}
     storage.put(mark, b"")
-    left = [name for name, part in parts.items() if sent.get(name) != part.size]
-    transfer.begin(f"{folder} -> {uri}", manifest.size, done=manifest.size - sum(parts[name].size for name in left))
+    missing = [name for name, entry in entries.items() if sent.get(name) != entry.size]
+    missing_size = sum(entries[name].size for name in missing)
+    transfer.begin(f"{folder} -> {uri}", manifest.size, done=manifest.size - missing_size)
     with ThreadPoolExecutor(_AT_ONCE) as threads:
-        list(threads.map(lambda name: storage.put_file(name, paths[name], transfer.add), left))
+        list(threads.map(lambda name: storage.put_file(name, paths[name], transfer.add), missing))
     storage.put(MANIFEST, manifest.to_json())
     storage.delete(mark)
     transfer.end()
     return True
 
 
-def look(uri: str, kind: Kind) -> Manifest:
-    """What lies at an address; nothing is fetched.
+def read_manifest(uri: str, kind: ContentKind) -> Manifest:
+    """The manifest at an address; nothing else is fetched.
 
     Raises:
-        UserError: nothing does, or something else; or it cannot be reached.
+        UserError: the address holds nothing, or content of another kind, or cannot be reached.
     """
     manifest = _read_manifest(open_storage(uri))
     if manifest is None:
-        raise UserError(f"{uri}: nothing is there; put it there with {_HOW[kind].format(uri)}")
+        raise UserError(f"{uri}: nothing is there; put it there with {_PUSH_COMMANDS[kind].format(uri)}")
     if manifest.kind != kind:
-        raise UserError(f"{uri}: holds {_WHAT.get(manifest.kind, manifest.kind)}, not {_WHAT[kind]}")
+        raise UserError(f"{uri}: holds {_CONTENTS.get(manifest.kind, manifest.kind)}, not {_CONTENTS[kind]}")
     return manifest
 
 
-def fetch(uri: str, kind: Kind, transfer: Transfer) -> Path:
-    """The files of an address on this machine; fetched by one process, once, while others wait for it.
+def fetch(uri: str, kind: ContentKind, transfer: Transfer) -> Path:
+    """The folder of this machine that has the files of an address; one process fetches them while others wait.
 
     Raises:
-        UserError: as `look`; or a file is not what the manifest says, or the disk is full.
+        UserError: as `read_manifest`; or a file does not match the manifest, or the disk is full.
     """
-    manifest = look(uri, kind)
+    manifest = read_manifest(uri, kind)
     folder = cache_folder() / "fetched" / manifest.digest[:32]
     if folder.is_dir():
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
 
-        def saying(holder: str) -> None:
+        def on_wait(holder: str) -> None:
             transfer.say(f"{uri}: another process fetches{holder and f' ({holder})'}")
 
-        with locked(folder.with_name(f".{folder.name}.lock"), saying):
+        with locked(folder.with_name(f".{folder.name}.lock"), on_wait):
             if not folder.is_dir():
-                partial = folder.with_name(f".{folder.name}")
-                _fetch(open_storage(uri), manifest, partial, transfer)
+                partial = folder.with_name(f".{folder.name}")  # a fixed name: the next fetch continues in it
+                _fetch_missing(open_storage(uri), manifest, partial, transfer)
                 partial.rename(folder)
     except OSError as error:
         raise StorageError(f"{error.filename or folder}: {error.strerror or error}") from error
     return folder
 
 
-def _fetch(storage: Storage, manifest: Manifest, folder: Path, transfer: Transfer) -> None:
-    have = {name for name, part in manifest.files.items() if _whole(folder / checked_name(name), part)}
-    done = sum(manifest.files[name].size for name in have)
+def _fetch_missing(storage: Storage, manifest: Manifest, folder: Path, transfer: Transfer) -> None:
+    present = {name for name, entry in manifest.files.items() if _matches(folder / checked_name(name), entry)}
+    done = sum(manifest.files[name].size for name in present)
     if shutil.disk_usage(folder.parent).free < manifest.size - done:
         raise StorageError(f"{folder.parent}: too little space for {storage.uri} ({manifest.size / 1e9:.1f} GB)")
     transfer.begin(f"{storage.uri} -> this machine", manifest.size, done=done)
-    left = [name for name in manifest.files if name not in have]
+    missing = [name for name in manifest.files if name not in present]
     with ThreadPoolExecutor(_AT_ONCE) as threads:
-        list(threads.map(lambda name: _fetch_file(storage, name, manifest.files[name], folder / name, transfer), left))
+        list(threads.map(lambda name: _fetch_file(storage, name, manifest, folder / name, transfer), missing))
     transfer.end()
 
 
-def _fetch_file(storage: Storage, name: str, part: Part, path: Path, transfer: Transfer) -> None:
+def _fetch_file(storage: Storage, name: str, manifest: Manifest, path: Path, transfer: Transfer) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256()
     try:
-        with path.open("wb") as file:
-            for piece in storage.pieces(name):
-                digest.update(piece)
-                file.write(piece)
-                transfer.add(len(piece))
+        download(storage, name, path, manifest.files[name].sha256, transfer.add)
     except FileNotFoundError as error:
-        raise UserError(f"{storage.uri}/{name}: is gone") from error
-    if digest.hexdigest() != part.sha256:
-        path.unlink()
-        raise UserError(f"{storage.uri}/{name}: is damaged (its SHA-256 is not the manifest's)")
+        raise UserError(f"{storage.uri}/{name}: is missing") from error
 
 
 def _read_manifest(storage: Storage) -> Manifest | None:
-    where = f"{storage.uri}/{MANIFEST}"
+    place = f"{storage.uri}/{MANIFEST}"
     try:
-        content = json.loads(storage.read(MANIFEST))
-        if content["schema"] > SCHEMA:
-            raise UserError(f"{where}: was written by a newer version (schema {content['schema']}); update semprior")
-        files = {checked_name(name): Part(int(part["size"]), part["sha256"]) for name, part in content["files"].items()}
+        content = parse_manifest(storage.read(MANIFEST), place)
+        require_version(content, "schema", SCHEMA, place)
+        files = {
+            checked_name(name): ManifestEntry(int(entry["size"]), entry["sha256"])
+            for name, entry in content["files"].items()
+        }
         return Manifest(content["kind"], files, content["about"])
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{where}: is damaged, or not of `semprior data push`") from error
+        raise UserError(f"{place}: is damaged, or was not written by `semprior data push`") from error
 
 
 def _files(folder: Path) -> dict[str, Path]:
@@ -218,17 +213,5 @@ def _files(folder: Path) -> dict[str, Path]:
     return {name: path for name, path in found.items() if not any(part.startswith(".") for part in name.split("/"))}
 
 
-def _digest(path: Path, transfer: Transfer) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(CHUNK):
-            digest.update(piece)
-            transfer.add(len(piece))
-    return digest.hexdigest()
-
-
-def _whole(path: Path, part: Part) -> bool:
-    if not path.is_file() or path.stat().st_size != part.size:
-        return False
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == part.sha256
+def _matches(path: Path, entry: ManifestEntry) -> bool:
+    return path.is_file() and path.stat().st_size == entry.size and sha256_of(path) == entry.sha256

@@ -1,12 +1,12 @@
-"""Where data sets, weights and sweeps are kept: a folder, or a bucket, behind one small set of operations.
+"""Storage of data sets, weights and sweeps: a folder or a bucket, behind one small set of operations.
 
 An address is a path (``./runs``, ``file:///data/runs``), ``s3://BUCKET/PATH``, ``gs://BUCKET/PATH``, or any other that
-pyarrow knows. Files appear whole or not at all: written beside their place and renamed into it, or, in a bucket, by
-one upload. Nothing here changes a file that is there.
+pyarrow knows. Files appear whole or not at all: they are written beside their place and renamed into it, or, in a
+bucket, sent by one upload.
 
-S3 takes its keys from where AWS tools take them, never from the address. A server other than Amazon's is named by the
-variable ``AWS_ENDPOINT_URL_S3`` or ``AWS_ENDPOINT_URL``, or by ``s3://BUCKET/PATH?endpoint_override=http://HOST:PORT``;
-for ``gs://``, by ``?endpoint_override=``.
+The keys of S3 come from where AWS tools take them, never from the address. The variable ``AWS_ENDPOINT_URL_S3`` or
+``AWS_ENDPOINT_URL`` names a server other than Amazon's, and so does
+``s3://BUCKET/PATH?endpoint_override=http://HOST:PORT``; for ``gs://``, only ``?endpoint_override=`` does.
 
 Example::
 
@@ -21,7 +21,6 @@ import functools
 import os
 import re
 import shutil
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -36,48 +35,50 @@ import pyarrow as pa
 from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
 
 from semprior.errors import StorageError, UserError
-from semprior.io.atomic_files import put_if_absent, usual_rights, write_atomically
+from semprior.io.atomic_files import atomic_folder, put_if_absent, write_atomically
 
-P, T = ParamSpec("P"), TypeVar("T")
-CHUNK = 8 << 20  # bytes that a transfer holds
-PAUSE, LONGEST_PAUSE = 0.5, 10.0  # seconds between two tries of a patient storage
-OBJECT_STORES = ("s3", "gcs", "abfs")  # an upload there is seen when it is complete, so that nothing need be renamed
+P = ParamSpec("P")
+T = TypeVar("T")
+CHUNK = 8 << 20  # bytes of a file that a transfer holds in memory
+TIMEOUT = 10.0  # seconds to connect to S3; three times as long for a response
+PAUSE, LONGEST_PAUSE = 0.5, 10.0  # seconds between two attempts of an operation
+OBJECT_STORES = ("s3", "gcs", "abfs")  # an upload becomes visible when it is complete, so that no rename is needed
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What a listing says of a file or folder.
+    """A file or folder in a listing.
 
     Attributes:
         name: relative to the storage.
         size: in bytes; 0 for a folder.
-        changed: when it was last written; none where the storage does not say.
-        folder: whether it is one.
+        modified: when it was last written; None if the storage does not tell.
+        is_folder: whether it is a folder.
     """
 
     name: str
     size: int
-    changed: datetime | None
-    folder: bool
+    modified: datetime | None
+    is_folder: bool
 
 
-def _patient(operation: Callable[Concatenate[Storage, P], T]) -> Callable[Concatenate[Storage, P], T]:
+def _retried(operation: Callable[Concatenate[Storage, P], T]) -> Callable[Concatenate[Storage, P], T]:
     @functools.wraps(operation)
-    def tried(self: Storage, *given: P.args, **named: P.kwargs) -> T:
-        return self.patiently(lambda: operation(self, *given, **named))
+    def with_retries(self: Storage, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.retry(lambda: operation(self, *args, **kwargs))
 
-    return tried
+    return with_retries
 
 
 @dataclass(frozen=True)
 class Storage:
-    """A folder on some filesystem.
+    """A folder on a filesystem.
 
     Attributes:
         uri: its address.
         filesystem: that holds it.
-        root: its path there.
-        patience: seconds for which an operation that fails is tried again, before it raises.
+        root: its path on the filesystem.
+        patience: seconds for which an operation that fails is retried before it raises.
     """
 
     uri: str
@@ -87,11 +88,11 @@ class Storage:
 
     @property
     def local(self) -> Path | None:
-        """The folder, where it is one of this machine's."""
+        """The folder, if it is on this machine; else None."""
         return Path(self.root) if isinstance(self.filesystem, LocalFileSystem) else None
 
     def path(self, name: str) -> str:
-        """A name's path on the filesystem.
+        """The path of a name on the filesystem.
 
         Raises:
             UserError: the name leads out of the storage.
@@ -99,42 +100,44 @@ class Storage:
         return f"{self.root}/{checked_name(name)}" if name else self.root
 
     def child(self, name: str) -> Storage:
-        """A folder in this one."""
+        """The storage of a folder inside this one."""
         return replace(self, uri=join_uri(self.uri, name), root=self.path(name))
 
-    @_patient
+    @_retried
     def put(self, name: str, content: bytes) -> None:
-        """Write a file, whole or not at all; folders above it are made.
+        """Write a file, whole or not at all; folders above it are created.
 
         Raises:
-            StorageError: no rights, no bucket, no connection, a full disk.
+            StorageError: access is denied, the bucket does not exist, there is no connection, or the disk is full.
         """
-        path = self.path(name)
+        if self.local is None:
+            with self._new_file(name) as stream:
+                stream.write(content)
+            return
+        path = Path(self.path(name))
         with self._explained(name):
-            if self.local is not None:
-                Path(path).parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(Path(path), content)
-            elif self.filesystem.type_name in OBJECT_STORES:
-                with self.filesystem.open_output_stream(path) as stream:
-                    stream.write(content)
-            else:
-                self.filesystem.create_dir(path.rpartition("/")[0], recursive=True)
-                scratch = f"{path.rpartition('/')[0]}/.{uuid.uuid4().hex}"
-                with self.filesystem.open_output_stream(scratch) as stream:
-                    stream.write(content)
-                self.filesystem.move(scratch, path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, content)
 
-    def put_file(self, name: str, source: Path, sent: Callable[[int], None]) -> None:
-        """Copy a file of this machine, whole or not at all, piece after piece; folders above it are made.
+    def put_file(self, name: str, source: Path, progress: Callable[[int], None] = lambda count: None) -> None:
+        """Copy a file of this machine in chunks, whole or not at all; folders above it are created.
 
         Args:
-            name: it gets.
+            name: of the copy.
             source: the file.
-            sent: is told the bytes of each piece.
+            progress: called with the number of bytes of each chunk.
 
         Raises:
             StorageError: as `put`.
         """
+        with source.open("rb") as file, self._new_file(name) as stream:
+            while chunk := file.read(CHUNK):
+                stream.write(chunk)
+                progress(len(chunk))
+
+    @contextmanager
+    def _new_file(self, name: str) -> Iterator[pa.NativeFile]:
+        """Yields a stream; what was written to it is the file's content when the block ends without an exception."""
         path = self.path(name)
         folder, _, last = path.rpartition("/")
         direct = self.filesystem.type_name in OBJECT_STORES
@@ -142,21 +145,19 @@ class Storage:
         with self._explained(name):
             if not direct:
                 self.filesystem.create_dir(folder, recursive=True)
-            with source.open("rb") as file, self.filesystem.open_output_stream(target) as stream:
-                while piece := file.read(CHUNK):
-                    stream.write(piece)
-                    sent(len(piece))
+            with self.filesystem.open_output_stream(target) as stream:
+                yield stream
             if not direct:
                 self.filesystem.move(target, path)
 
     def create(self, name: str, content: bytes) -> None:
-        """Write a file that must not be there yet.
+        """Write a file that must not exist yet.
 
-        In a folder of this machine only one of several processes can succeed. In a bucket that is looked up before:
-        two that ask within the same moment may both succeed, and the later one's content stays.
+        In a folder of this machine only one of several processes can succeed. In a bucket a lookup precedes the upload:
+        two processes that look at the same moment may both succeed, and the later one's content stays.
 
         Raises:
-            FileExistsError: it is there.
+            FileExistsError: the file exists.
             StorageError: as `put`.
         """
         if self.exists(name):
@@ -169,41 +170,41 @@ class Storage:
             path.parent.mkdir(parents=True, exist_ok=True)
             put_if_absent(path, content)
 
-    @_patient
+    @_retried
     def read(self, name: str) -> bytes:
-        """A file's content.
+        """The content of a file.
 
         Raises:
-            FileNotFoundError: it is not there.
-            StorageError: no rights, no bucket, no connection.
+            FileNotFoundError: there is no such file.
+            StorageError: access is denied, the bucket does not exist, or there is no connection.
         """
         with self._explained(name), self.filesystem.open_input_file(self.path(name)) as file:
-            return file.read()
+            return bytes(file.read())
 
-    def pieces(self, name: str, size: int = CHUNK) -> Iterator[bytes]:
-        """A file's content, piece after piece.
+    def chunks(self, name: str) -> Iterator[bytes]:
+        """The content of a file, at most `CHUNK` bytes at a time.
 
         Raises:
-            FileNotFoundError: it is not there.
+            FileNotFoundError: there is no such file.
             StorageError: as `read`.
         """
         with self._explained(name), self.filesystem.open_input_stream(self.path(name)) as stream:
-            while piece := stream.read(size):
-                yield piece
+            while chunk := stream.read(CHUNK):
+                yield chunk
 
-    @_patient
+    @_retried
     def exists(self, name: str = "") -> bool:
-        """Whether a file or folder of this name is there.
+        """Whether there is a file or folder of this name.
 
         Raises:
             StorageError: as `read`.
         """
         with self._explained(name):
-            return self.filesystem.get_file_info(self.path(name)).type != FileType.NotFound
+            return bool(self.filesystem.get_file_info(self.path(name)).type != FileType.NotFound)
 
-    @_patient
+    @_retried
     def list(self, folder: str = "", *, recursive: bool = False) -> list[Entry]:
-        """What is in a folder, in the order of the names; nothing where there is none. Hidden files are left out.
+        """The content of a folder without hidden files, sorted by name; empty if there is no such folder.
 
         Raises:
             StorageError: as `read`.
@@ -219,9 +220,9 @@ class Storage:
         ]
         return sorted(entries, key=lambda entry: entry.name)
 
-    @_patient
+    @_retried
     def delete(self, name: str) -> None:
-        """Remove a file, if it is there.
+        """Delete a file, if it exists.
 
         Raises:
             StorageError: as `put`.
@@ -232,9 +233,9 @@ class Storage:
         except FileNotFoundError:
             return
 
-    @_patient
+    @_retried
     def delete_folder(self, name: str) -> None:
-        """Remove a folder and all in it, if it is there.
+        """Delete a folder with its content, if it exists.
 
         Raises:
             StorageError: as `put`.
@@ -245,46 +246,33 @@ class Storage:
         except FileNotFoundError:
             return
 
-    @_patient
+    @_retried
     def upload(self, source: Path, name: str, *, last: Sequence[str] = ()) -> None:
         """Copy a folder of this machine to a new folder of the storage.
 
-        In a folder of this machine it appears whole. In a bucket its files appear one by one, those named in `last`
-        at the end, so that a reader who looks for these first finds all or nothing.
+        On this machine the copy appears whole. In a bucket its files appear one by one, those named in `last` at the
+        end: a reader who looks for these first finds a complete folder or none.
 
         Raises:
             StorageError: as `put`.
         """
-        target = self.path(name)
         if self.local is not None:
-            with self._explained(name):
-                Path(target).parent.mkdir(parents=True, exist_ok=True)
-                scratch = Path(tempfile.mkdtemp(prefix=f".{Path(target).name}-", dir=Path(target).parent))
-                try:
-                    shutil.copytree(source, scratch, dirs_exist_ok=True)
-                    usual_rights(scratch, 0o777)
-                    scratch.rename(target)
-                finally:
-                    shutil.rmtree(scratch, ignore_errors=True)
+            with atomic_folder(Path(self.path(name))) as scratch:
+                shutil.copytree(source, scratch, dirs_exist_ok=True)
             return
-        files = [path for path in sorted(source.rglob("*")) if path.is_file()]
-        for path in sorted(files, key=lambda path: path.relative_to(source).as_posix() in last):
-            with self._explained(name), path.open("rb") as file:
-                inside = f"{target}/{path.relative_to(source).as_posix()}"
-                if self.filesystem.type_name not in OBJECT_STORES:
-                    self.filesystem.create_dir(inside.rpartition("/")[0], recursive=True)
-                with self.filesystem.open_output_stream(inside) as stream:
-                    shutil.copyfileobj(file, stream, CHUNK)
+        files = {path.relative_to(source).as_posix(): path for path in sorted(source.rglob("*")) if path.is_file()}
+        for inside in sorted(files, key=lambda inside: inside in last):
+            self.put_file(f"{name}/{inside}", files[inside])
 
-    def patiently(self, do: Callable[[], T]) -> T:
-        """What `do` returns; while it raises a `StorageError` it is done again, as long as the patience lasts.
+    def retry(self, operation: Callable[[], T]) -> T:
+        """The result of `operation`, which is repeated while it raises a `StorageError` and the patience lasts.
 
-        For work that may be done twice, as all operations of a storage but `create`, `put_file` and `pieces` are.
+        The operation must be one that may run twice, as all of a storage but `create`, `put_file` and `chunks` are.
         """
         until, pause = time.monotonic() + self.patience, PAUSE
         while True:
             try:
-                return do()
+                return operation()
             except StorageError:
                 if time.monotonic() >= until:
                     raise
@@ -298,35 +286,36 @@ class Storage:
         except (FileNotFoundError, FileExistsError):
             raise
         except (OSError, pa.ArrowException) as error:
-            place = f"{self.uri.partition('?')[0]}/{name}" if name else self.uri.partition("?")[0]
+            place = "/".join([self.uri.partition("?")[0], *([name] if name else [])])
             raise StorageError(f"{place}: {explain(error)}") from error
 
 
 def open_storage(uri: str | Path, patience: float = 0.0) -> Storage:
-    """The storage at an address; nothing is read or made yet.
+    """The storage at an address; nothing is read or created yet.
 
     Args:
-        uri: its address.
-        patience: of the storage, in seconds.
+        uri: the address.
+        patience: seconds for which an operation that fails is retried.
 
     Raises:
         UserError: the address is not understood.
     """
     text = str(uri)
     if "://" not in text:
-        path = Path(text).expanduser().absolute()
-        return Storage(str(path), LocalFileSystem(), os.path.normpath(path), patience)
+        folder = Path(text).expanduser().absolute()
+        return Storage(str(folder), LocalFileSystem(), os.path.normpath(folder), patience)
     parts = urlsplit(text)
     try:
         if parts.scheme == "file":
             path = os.path.normpath(unquote(parts.path))
             return Storage(path, LocalFileSystem(), path, patience)
         if parts.username or parts.password:
-            raise UserError(f"{parts.scheme}://: keys do not belong into an address; AWS_ACCESS_KEY_ID and the like do")
-        if parts.scheme == "s3":
-            return Storage(
-                text, s3_filesystem(text), f"{parts.netloc}/{unquote(parts.path).strip('/')}".rstrip("/"), patience
+            raise UserError(
+                f"{parts.scheme}://: keys do not belong in an address; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
             )
+        if parts.scheme == "s3":
+            root = f"{parts.netloc}/{unquote(parts.path).strip('/')}".rstrip("/")
+            return Storage(text, s3_filesystem(text), root, patience)
         filesystem, root = FileSystem.from_uri(text)
         return Storage(text, filesystem, root.rstrip("/"), patience)
     except (OSError, ValueError, pa.ArrowException) as error:
@@ -334,16 +323,16 @@ def open_storage(uri: str | Path, patience: float = 0.0) -> Storage:
 
 
 def join_uri(uri: str | Path, *names: str) -> str:
-    """The address of something inside a storage: ``s3://bucket/runs?region=x`` and ``demo``."""
+    """The address of a name inside a storage: ``s3://bucket/runs/demo?region=x`` of ``demo``."""
     head, mark, query = str(uri).partition("?") if "://" in str(uri) else (str(uri), "", "")
     return "/".join([head.rstrip("/"), *names]) + mark + query
 
 
 def checked_name(name: str) -> str:
-    """A relative name that stays inside; ``a/b``.
+    """`name`, if it is a relative path that stays inside a storage, such as ``a/b``.
 
     Raises:
-        UserError: it is absolute, empty, climbs, or holds what no name of ours has.
+        UserError: it is empty or absolute, has ``..`` in it, or characters that none of our names have.
     """
     parts = name.split("/")
     if any(part in ("", ".", "..") for part in parts) or re.search(r"[\x00-\x1f\x7f\\]", name):
@@ -352,7 +341,7 @@ def checked_name(name: str) -> str:
 
 
 def explain(error: Exception) -> str:
-    """What went wrong with a storage, in one line and in words that help."""
+    """The fault of a storage in one line, with the way out where it is known."""
     text = " ".join(str(error).split())
     for pattern, words in REASONS:
         if re.search(pattern, text, re.IGNORECASE):
@@ -376,15 +365,12 @@ REASONS = (
 )
 
 
-TIMEOUT = 10.0  # seconds for a connection, and for a silence on it
-
-
 def s3_filesystem(uri: str) -> FileSystem:
-    """The filesystem that ``s3://BUCKET/PATH?QUERY`` is on; nothing is asked of it but, of Amazon's, the region.
+    """The filesystem of ``s3://BUCKET/PATH?QUERY``. Only the region of a bucket at Amazon takes a request.
 
     Raises:
-        UserError: no bucket is named, or the query is not understood.
-        OSError: the region cannot be found out.
+        UserError: the address names no bucket, or its query has an unknown key.
+        OSError: the region cannot be looked up.
     """
     from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem, resolve_s3_region
 

@@ -1,4 +1,4 @@
-"""How far a copy of files is: a bar on a terminal, a line now and then where there is none."""
+"""The progress of a transfer of files: a bar on a terminal, elsewhere a line every ten seconds."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
-_SAY_EVERY = 10.0  # seconds between two lines
+_LINE_EVERY = 10.0  # seconds between two lines
 
 
 class Transfer:
-    """Shows how far a copy of files is: a bar on a terminal, elsewhere a line now and then. Threads may share one.
+    """Shows the progress of a transfer. Threads may share it.
 
     Args:
-        console: to write on.
+        console: to write to.
     """
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self._bar: Progress | None = None
         self._lock = threading.Lock()
-        self._title, self._total, self._done, self._began, self._said = "", 0, 0, 0.0, 0.0
+        self._title, self._total, self._done, self._began, self._printed = "", 0, 0, 0.0, 0.0
 
     def begin(self, title: str, total: int, done: int = 0) -> None:
-        """Start to show a copy of `total` bytes, of which `done` are there already."""
+        """Start a transfer of `total` bytes, of which `done` have arrived before."""
         self._title, self._total, self._done = title, total, done
-        self._began = self._said = time.monotonic()
+        self._began = self._printed = time.monotonic()
         if self.console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
             self._bar = Progress(*columns, console=self.console, transient=True)
@@ -35,27 +35,27 @@ class Transfer:
             self._bar.add_task(title, total=total, completed=done)
 
     def add(self, count: int) -> None:
-        """Tell of more bytes."""
+        """Count more bytes as transferred."""
         with self._lock:
             self._done += count
             if self._bar is not None:
                 self._bar.update(TaskID(0), completed=self._done)
-            elif time.monotonic() - self._said > _SAY_EVERY:
-                self._said = time.monotonic()
+            elif time.monotonic() - self._printed > _LINE_EVERY:
+                self._printed = time.monotonic()
                 self.say(f"{self._title}: {megabytes(self._done)} of {megabytes(self._total)}")
 
     def end(self) -> None:
-        """Tell that it is done."""
+        """End the transfer."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
         self.say(f"{self._title}: {megabytes(self._total)} in {time.monotonic() - self._began:.1f} s")
 
     def say(self, text: str) -> None:
-        """A line."""
+        """Print a line."""
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def megabytes(count: int) -> str:
-    """``12.3 MB``."""
+    """A number of bytes in megabytes, such as ``12.3 MB``."""
     return f"{count / 1e6:.1f} MB"

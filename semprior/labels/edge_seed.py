@@ -1,11 +1,11 @@
-"""The published region around a point: what closed Canny edges enclose (method, section 6)."""
+"""Edge seed, as published: the region around a point that closed Canny edges enclose (method, section 6)."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 
-REACH = 10  # rows r-10..r+9 around a point at row r, and columns likewise
+REACH = 10  # rows r-10..r+9 and columns c-10..c+9 around a point at (r, c)
 WEAK, STRONG = 20, 40  # thresholds of Canny
 LARGEST = 50  # area of the polygon through pixel centres
 _SQUARE = np.ones((3, 3), np.uint8)
@@ -14,8 +14,8 @@ _SQUARE = np.ones((3, 3), np.uint8)
 def edge_region(image: np.ndarray, points: np.ndarray, index: int) -> tuple[tuple[slice, slice], np.ndarray] | None:
     """The region around one point of an image.
 
-    A 20x20 window, cut at the image, less its own 3x3 blur; Canny edges of that, closed; of their outer contours the
-    one whose filled polygon holds the point, unless its area is above 50.
+    A window of 20x20 pixels, clipped at the image, minus its own 3x3 blur gives Canny edges, which are closed
+    morphologically. The region is the filled outer contour that contains the point, unless its area is above 50.
 
     Args:
         image: (H,W) uint8, grey.
@@ -23,12 +23,12 @@ def edge_region(image: np.ndarray, points: np.ndarray, index: int) -> tuple[tupl
         index: of the point among them.
 
     Returns:
-        where the window lies in the image and the region in it, bool; or none.
+        The window as slices of the image, and the region in it, bool; or None.
     """
     row, column = points[index].tolist()
     top, left = max(row - REACH, 0), max(column - REACH, 0)
-    place = (slice(top, row + REACH), slice(left, column + REACH))
-    window = image[place].copy()  # apart from the image, or the blur would look beyond it
+    window_slices = (slice(top, row + REACH), slice(left, column + REACH))
+    window = image[window_slices].copy()  # a copy, as the blur reads beyond the borders of a view
     detail = cv2.subtract(window, cv2.GaussianBlur(window, (3, 3), 0, borderType=cv2.BORDER_REFLECT_101))
     edges = cv2.Canny(detail, WEAK, STRONG, apertureSize=3, L2gradient=False)
     closed = cv2.erode(cv2.dilate(edges, _SQUARE), _SQUARE)
@@ -38,5 +38,5 @@ def edge_region(image: np.ndarray, points: np.ndarray, index: int) -> tuple[tupl
             if cv2.contourArea(contour) > LARGEST:
                 return None
             filled = cv2.drawContours(np.zeros(window.shape, np.uint8), [contour], -1, 1, cv2.FILLED)
-            return place, filled.astype(bool)
+            return window_slices, filled.astype(bool)
     return None

@@ -1,12 +1,12 @@
 """Evolution of pseudo-masks towards the teacher (method, section 6).
 
-Every few epochs the teacher looks at every image that trains. Around each region of the image's soft mask, what the
-teacher sees there is mixed in; all else fades::
+Every few epochs the teacher predicts every training image. Around each region of an image's soft mask, the prediction
+is averaged with the mask; all other pixels decay::
 
     if evolution_due(epoch, start=60, every=5):
         soft = evolve(soft, probability)
 
-Masks are stored in 8 bit: 255 is permanent, 128 and above is target.
+Masks are stored in 8 bit: values of at least 128 are target, and 255 is permanent.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from semprior.data.connected_components import find_regions
 
 REACH = 16  # pixels from a region's centroid to the sides of its square
 PEAK_SHARE = 0.5  # of the highest probability in the square: the threshold of a region without area
-LARGE_REGION = 0.0015  # of the image: a region this large has its threshold
-RISE = 0.5  # of the way up to the peak; one twice as large takes nothing in
+LARGE_REGION = 0.0015  # share of the image: the threshold of a region this large lies
+RISE = 0.5  # of the way up to the peak; a region twice as large does not grow
 DECAY = 0.97
 _FADED = np.rint(255 * (DECAY * (np.arange(256) / 255))).astype(np.uint8)
 _FADED[255] = 255
 
 
 def evolve(soft: np.ndarray, probability: np.ndarray) -> np.ndarray:
-    """One evolution of a soft pseudo-mask.
+    """Evolve a soft pseudo-mask once.
 
     Args:
         soft: (H,W) uint8, 255 times the soft mask.
-        probability: (H,W) float32, the teacher's, in eval mode and at the image's own size.
+        probability: (H,W) float32, of the teacher in eval mode at the image's own size.
 
     Returns:
         (H,W) uint8, a new array.
@@ -52,9 +52,10 @@ def evolve(soft: np.ndarray, probability: np.ndarray) -> np.ndarray:
 
 
 def _touching(mask: np.ndarray, row: int, column: int) -> np.ndarray:
-    """The 8-connected components of a mask that share a pixel with the 3x3 square at a position."""
+    """The 8-connected components of a mask that overlap the 3x3 square around a position."""
     count, labels = cv2.connectedComponents(mask.view(np.uint8), connectivity=8)
     touched = np.zeros(count, bool)
     touched[labels[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2]] = True
     touched[0] = False
-    return touched[labels]
+    touching: np.ndarray = touched[labels]
+    return touching

@@ -14,14 +14,14 @@ from semprior.labels.admit import admission_threshold, admit
 from semprior.labels.evolve import evolve
 from semprior.runtime.distributed import gather
 
-RELIABLE_SHARE = 0.8  # of an image's points whose seed succeeds, for it to train from the start (method, section 6)
+RELIABLE_SHARE = 0.8  # of points with a successful seed that an image needs to train from the start (section 6)
 
 
 class PseudoMasks:
-    """Soft pseudo-masks, the pool of images that train, and the reserve that waits.
+    """Soft pseudo-masks, the pool of images that train, and the reserve of images that wait for admission.
 
     Attributes:
-        soft: (H,W) uint8 for each image of the training set; 255 is permanent, a target from 128 on.
+        soft: (H,W) uint8 for each image of the training set; values of at least 128 are target, 255 is permanent.
         members: indices of the training images that are in the pool, in ascending order.
     """
 
@@ -33,7 +33,7 @@ class PseudoMasks:
 
     @classmethod
     def start(cls, config: Config, training_set: TrainingSet) -> PseudoMasks:
-        """The seeds as first pseudo-masks, and the pool they make."""
+        """The state before the first epoch: the seeds are the pseudo-masks."""
         soft = SparseMasks.pack(np.where(seed.mask, np.uint8(255), np.uint8(0)) for seed in training_set.seeds)
         members = [i for i in training_set.train_indices if config.labels.pool == "all" or _reliable(training_set, i)]
         return cls(config, training_set, soft, members)
@@ -43,10 +43,10 @@ class PseudoMasks:
         """Indices of the training images that are in the reserve."""
         return set(self.training_set.train_indices) - set(self.members)
 
-    def looked_at(self, epoch: int) -> list[int]:
-        """The images that the teacher is to look at before an epoch's inner pass; in most epochs none.
+    def predicted_by_teacher(self, epoch: int) -> list[int]:
+        """Indices of the images that the teacher must predict before an epoch's inner pass; empty in most epochs.
 
-        Where `labels.evolve` is off, those of the reserve alone: admission keeps the calendar of evolution.
+        If `labels.evolve` is off, only images of the reserve: admission follows the schedule of evolution.
         """
         labels, epochs, waiting = self.config.labels, self.config.epochs, self.waiting
         if not evolution_due(epoch, start=share_of(labels.evolve_after, epochs), every=labels.evolve_every):
@@ -58,12 +58,12 @@ class PseudoMasks:
     def update(self, epoch: int, probabilities: Iterable[tuple[int, np.ndarray]]) -> int:
         """Evolve the masks of pool and validation images, and admit images of the reserve.
 
-        Each worker does so for its own images, and all exchange the results.
+        Each worker processes its share of the images, and all workers exchange the results.
 
         Args:
             epoch: counted from 0.
-            probabilities: an index and the teacher's (H,W) float32 for each of this worker's share, by `deal`, of
-                `looked_at`, in any order; one is held at a time.
+            probabilities: an index and the teacher's (H,W) float32 for each image of this worker's share, by `deal`,
+                of `predicted_by_teacher`, in any order.
 
         Returns:
             The number of images admitted.
@@ -87,15 +87,12 @@ class PseudoMasks:
         return len(admitted)
 
     def stored(self) -> dict[str, np.ndarray]:
-        """Arrays for a snapshot."""
+        """The state as arrays, for a snapshot."""
         return {**self.soft.stored("soft"), "members": np.asarray(self.members, np.int64)}
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Put back what `stored` gave, or a version before it, which stored each mask as it is."""
-        if "soft.packed" in arrays:
-            self.soft = SparseMasks.restore(arrays, "soft", self.soft.shapes)
-        else:
-            self.soft = SparseMasks.pack(arrays[f"soft.{index}"] for index in range(len(self.soft)))
+        """Restore the state that `stored` returned."""
+        self.soft = SparseMasks.restore(arrays, "soft", self.soft.shapes)
         self.members = [int(index) for index in arrays["members"]]
 
 

@@ -1,4 +1,4 @@
-"""First pseudo-masks from points.
+"""Seeds, the first pseudo-masks, from points.
 
     seed = SEEDS["contrast"](image, points)
     seed.mask, seed.succeeded
@@ -17,13 +17,13 @@ from semprior.data.training_set import Seed
 from semprior.labels.contrast_seed import contrast_region
 from semprior.labels.edge_seed import edge_region
 
-SEEDS_VERSION = 1  # raise it when a seed of any image changes: cached seeds are keyed by it
+SEEDS_VERSION = 1  # increase it when a seed of any image changes: it keys cached seeds
 
-Find = Callable[[np.ndarray, np.ndarray, int], tuple[tuple[slice, slice], np.ndarray] | None]
+RegionFinder = Callable[[np.ndarray, np.ndarray, int], tuple[tuple[slice, slice], np.ndarray] | None]
 
 
 def contrast_seed(image: np.ndarray, points: np.ndarray) -> Seed:
-    """Regions that stand out against their surroundings, one around each point; see `semprior.labels.contrast_seed`.
+    """The seed of regions that stand out from the background, one around each point; see `contrast_region`.
 
     Args:
         image: (H,W) uint8, grey.
@@ -33,7 +33,7 @@ def contrast_seed(image: np.ndarray, points: np.ndarray) -> Seed:
 
 
 def edge_seed(image: np.ndarray, points: np.ndarray) -> Seed:
-    """The published seeds, what closed edges enclose around each point; see `semprior.labels.edge_seed`.
+    """The published seed of regions that closed edges enclose, one around each point; see `edge_region`.
 
     Args:
         image: (H,W) uint8, grey.
@@ -42,17 +42,17 @@ def edge_seed(image: np.ndarray, points: np.ndarray) -> Seed:
     return _seed(edge_region, image, points)
 
 
-def _seed(find: Find, image: np.ndarray, points: np.ndarray) -> Seed:
+def _seed(find_region: RegionFinder, image: np.ndarray, points: np.ndarray) -> Seed:
     mask, succeeded = np.zeros(image.shape, bool), np.zeros(len(points), bool)
     for index in range(len(points)):
-        found = find(image, points, index)
+        found = find_region(image, points, index)
         succeeded[index] = found is not None
         if found is not None:
-            place, region = found
-            mask[place] |= region
+            window, region = found
+            mask[window] |= region
     mask[points[:, 0], points[:, 1]] = True
     return Seed(mask, succeeded)
 
 
 SEEDS: dict[str, Callable[[np.ndarray, np.ndarray], Seed]] = {"contrast": contrast_seed, "edges": edge_seed}
-"""By the name that ``labels.seed`` gives them."""
+"""The seeds by their names in ``labels.seed``."""

@@ -97,21 +97,13 @@ class Selector:
         return {name: array for arrays in held for name, array in arrays.items()}
 
     def restore(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
-        """Put back what `stored` and `values` gave, or a version before them, which stored each mask by its bits."""
+        """Restore the state that `stored` and `values` returned."""
         self.best_value, self.best_epoch = values["best_value"], values["best_epoch"]
         shapes = [scene.image.shape for scene in self.scenes]
         for who in ("student", "teacher"):
             name = f"previous.{who}"
             if f"{name}.packed" in arrays:
                 self.previous[who] = SparseMasks.restore(arrays, name, shapes, bool)
-            elif f"{name}.0" in arrays:
-                self.previous[who] = SparseMasks.pack(
-                    (
-                        np.unpackbits(arrays[f"{name}.{index}"], axis=1, count=width).view(bool)
-                        for index, (_, width) in enumerate(shapes)
-                    ),
-                    bool,
-                )
 
 
 def plausible_areas(scene: Scene) -> np.ndarray:

@@ -12,15 +12,15 @@ import numpy as np
 from semprior.clustering.cluster import CLUSTERS_VERSION, cluster
 from semprior.clustering.statistics import STATISTICS, STATISTICS_VERSION, image_statistics
 from semprior.data.annotations import POINT_FOLDER, POINT_TABLE
+from semprior.data.images import IntensityRange
 from semprior.data.layout import (
     MASK_FOLDERS,
     SCENES_VERSION,
-    IntensityRange,
     Layout,
     Masks,
     Scene,
-    each_scene,
     intensity_range,
+    iter_scenes,
 )
 from semprior.data.training_set import Seed
 from semprior.errors import UserError
@@ -56,7 +56,7 @@ class CachedImages:
         """
 
         def make() -> Iterator[Arrays]:
-            return map(_parts, each_scene(self._layout, "test", self.intensity, masks="required"))
+            return map(_parts, iter_scenes(self._layout, "test", self.intensity, masks="required"))
 
         held = cached_arrays(self._cache, key_of([self._key, "test"]), make)
         return _scenes(self._layout.splits["test"], held)
@@ -98,8 +98,8 @@ class CachedImages:
     def _read(self) -> Iterator[Arrays]:
         intensity = intensity_range(self._layout)
         yield {"intensity": np.array([intensity.low, intensity.high])}
-        yield from map(_parts, each_scene(self._layout, "train", intensity, masks=self._masks))
-        yield from map(_parts, each_scene(self._layout, "val", intensity))
+        yield from map(_parts, iter_scenes(self._layout, "train", intensity, masks=self._masks))
+        yield from map(_parts, iter_scenes(self._layout, "val", intensity))
 
 
 def _parts(scene: Scene) -> Arrays:

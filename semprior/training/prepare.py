@@ -12,7 +12,8 @@ import torch
 from semprior.clustering.cluster import capped_count
 from semprior.config.schema import Config, Resolved
 from semprior.data.batches import Normalisation
-from semprior.data.layout import Layout, normalisation, split_holdout
+from semprior.data.layout import Layout, normalisation
+from semprior.data.splits import split_holdout
 from semprior.data.training_set import TrainingSet
 from semprior.errors import UserError
 from semprior.foundation.feature_bank import FeatureBank

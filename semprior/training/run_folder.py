@@ -31,7 +31,7 @@ import yaml
 from semprior import __version__
 from semprior.config.schema import Config, flatten, read_leaves, unflatten
 from semprior.errors import UserError
-from semprior.io.atomic_files import appearing, locked, naming, write_atomically
+from semprior.io.atomic_files import atomic_folder, locked, naming, write_atomically
 from semprior.io.checkpoint import CheckpointFolder
 
 CONFIG, RECORD, METRICS, LOG = "config.yaml", "run.json", "metrics.jsonl", "log.txt"
@@ -55,7 +55,7 @@ class RunFolder:
             UserError: something is there already, or the folder cannot be made.
         """
         refuse_existing(root)
-        with appearing(root) as folder:
+        with atomic_folder(root) as folder:
             (folder / CONFIG).write_text(_yaml(config), encoding="utf-8")
             (folder / RECORD).write_text(
                 _json({"data": str(data.resolve()), "versions": _versions()}), encoding="utf-8"

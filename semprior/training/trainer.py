@@ -18,7 +18,12 @@ from semprior.data.batches import Batch, Pool, draw_batch, epoch_batches
 from semprior.data.sparse_masks import Packer, SparseMasks
 from semprior.data.training_set import TrainingSet
 from semprior.errors import UserError, depends_on
-from semprior.evaluation.inference import Each, WholeFeatures, each_by_student, each_by_teacher
+from semprior.evaluation.inference import (
+    Probabilities,
+    WholeFeatures,
+    iter_student_probabilities,
+    iter_teacher_probabilities,
+)
 from semprior.evaluation.metrics import THRESHOLD
 from semprior.foundation.feature_source import Features
 from semprior.io.checkpoint import Snapshot
@@ -252,7 +257,7 @@ class Trainer:
 
     def _update_labels(self) -> tuple[bool, int]:
         """Whether pseudo-masks evolved, and how many images were admitted."""
-        looked_at = self.pseudo_masks.looked_at(self.epoch)
+        looked_at = self.pseudo_masks.predicted_by_teacher(self.epoch)
         if not looked_at:
             return False, 0
         mine = [looked_at[place] for place in deal(len(looked_at))]
@@ -335,7 +340,7 @@ class Trainer:
         held = self.training_set.holdout_indices
         scenes = self.training_set.test if of_test else [self.training_set.scenes[i] for i in held]
         mine, shapes = deal(len(scenes)), [scene.image.shape for scene in scenes]
-        student = each_by_student(
+        student = iter_student_probabilities(
             self.evaluated.detector,
             [scenes[i].image for i in mine],
             self.training_set.normalisation,
@@ -354,7 +359,7 @@ class Trainer:
             predicted.append(SparseMasks(shapes, [masks[i] for i in range(len(scenes))], bool))
         return self.selector.score(self.epoch, *predicted)
 
-    def _each_by_teacher(self, indices: Sequence[int]) -> Each:
+    def _each_by_teacher(self, indices: Sequence[int]) -> Probabilities:
         """The teacher's probabilities for images of the run, whose features the bank may hold."""
 
         def features(places: Sequence[int] | None, grey: Tensor) -> list[Tensor]:
@@ -362,9 +367,9 @@ class Trainer:
 
         return self._each_by(features, [self.training_set.scenes[i].image for i in indices])
 
-    def _each_by(self, features: WholeFeatures, images: Sequence[np.ndarray]) -> Each:
+    def _each_by(self, features: WholeFeatures, images: Sequence[np.ndarray]) -> Probabilities:
         normalisation, bf16 = self.training_set.normalisation, uses_bf16(self.config.precision, self.device)
-        return each_by_teacher(self.evaluated, images, features, normalisation, self.device, bf16)
+        return iter_teacher_probabilities(self.evaluated, images, features, normalisation, self.device, bf16)
 
 
 def data_digest(training_set: TrainingSet) -> str:

@@ -12,11 +12,12 @@ import yaml
 from rich.console import Console
 
 from semprior.errors import UserError
-from semprior.io.atomic_files import appearing
+from semprior.io.atomic_files import atomic_folder
+from semprior.io.manifest import DamagedError
 from semprior.reporting.terminal import say
 from tune.cli.lookup import sweep_of
 from tune.monitor.tables import number
-from tune.store.checkpoints import DamagedCheckpointError, StoredCheckpoint, fetch_checkpoint
+from tune.store.checkpoints import StoredCheckpoint, fetch_checkpoint
 from tune.store.results_store import ResultsStore
 from tune.store.sweeps import Sweep
 from tune.store.trial_summary import TrialSummary
@@ -43,7 +44,7 @@ def pull(which: str, out: Path, storage: str | None, console: Console) -> None:
     trial = trial_of(sweep, store, chosen)
     try:
         pull_checkpoint(sweep, trial, out)
-    except DamagedCheckpointError:
+    except DamagedError:
         now = trial_of(sweep, store, chosen)
         if now.checkpoint == trial.checkpoint:
             raise
@@ -110,7 +111,7 @@ def pull_checkpoint(sweep: Sweep, trial: TrialSummary, out: Path) -> None:
         raise UserError(f"{sweep.id}: trial {trial.trial} has no checkpoint yet")
     if not out.parent.is_dir():
         raise UserError(f"{out.parent}: no such folder")
-    with appearing(out) as folder:
+    with atomic_folder(out) as folder:
         inside = folder / "checkpoint"
         fetch_checkpoint(sweep.storage, StoredCheckpoint(trial.checkpoint, trial.sha256), inside)
         for file in list(inside.iterdir()):

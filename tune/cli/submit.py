@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from semprior.errors import UserError
-from semprior.io.push_fetch import is_address, look
+from semprior.io.push_fetch import is_address, read_manifest
 from semprior.io.storage import open_storage
 from semprior.reporting.terminal import complain, say
 from tune.cli.lookup import jobs_of, sweep_of
@@ -231,7 +231,7 @@ def check_data(spec: SweepSpec) -> None:
 
     check_weights(spec)
     if is_address(spec.data):
-        spec.require_masks(bool(look(spec.data, "data").about.get("masks")))
+        spec.require_masks(bool(read_manifest(spec.data, "data").about.get("masks")))
         return
     spec.require_masks(all_masked(find_layout(spec.data), "train"))
 

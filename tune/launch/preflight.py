@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from semprior.errors import UserError
-from semprior.io.push_fetch import is_address, look
+from semprior.io.push_fetch import is_address, read_manifest
 from tune.launch.autoscaler import launcher_config, wait_for_workers
 from tune.launch.resources import cluster_nodes, concurrency
 from tune.launch.shared_storage import marked, unseen
@@ -79,7 +79,7 @@ def probe(spec: SweepSpec, client: Mapping[str, str], mark: str) -> None:
             f" `semprior data push {shlex.quote(spec.data)} URI`, and write data: URI"
         )
     if is_address(spec.data):
-        spec.require_masks(bool(look(spec.data, "data").about.get("masks")))
+        spec.require_masks(bool(read_manifest(spec.data, "data").about.get("masks")))
     check_weights(spec)
     reason = unseen(spec.storage, mark)
     if reason:

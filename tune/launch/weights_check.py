@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from semprior.errors import UserError
-from semprior.io.push_fetch import is_address, look
+from semprior.io.push_fetch import is_address, read_manifest
 from tune.spec.sweep_file import SweepSpec
 
 KEY = "vfm.weights"
@@ -30,7 +30,7 @@ def check_weights(spec: SweepSpec) -> None:
     for place in places(spec):
         if is_address(place):
             try:
-                look(place, "vfm")
+                read_manifest(place, "vfm")
             except UserError as error:
                 raise UserError(f"{KEY}: {error}") from error
         elif not Path(place).expanduser().is_file():

@@ -9,7 +9,6 @@ logged and the sweep continues without it.
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
+from semprior.io.atomic_files import atomic_file
 from tune.search.history import History
 
 _log = logging.getLogger(__name__)
@@ -84,11 +84,9 @@ class DashboardJournal:
     def _create(self, history: History) -> None:
         self._trials.clear()
         self._reported.clear()
-        scratch = self.path.with_name(f".{self.path.name}-new")
-        for stale in (scratch, Path(f"{self.path}.lock"), Path(f"{scratch}.lock")):
-            stale.unlink(missing_ok=True)
-        self._open(scratch, history).add_trials(self._finished(history))
-        os.replace(scratch, self.path)
+        Path(f"{self.path}.lock").unlink(missing_ok=True)  # left behind by a process that was killed
+        with atomic_file(self.path) as scratch:
+            self._open(scratch, history).add_trials(self._finished(history))
         self._study = self._open(self.path, history)
         for number in sorted(history.configurations):
             if not history.configurations[number].ended:

@@ -17,6 +17,7 @@ from semprior.data.remote_data import local_data
 from semprior.errors import UserError
 from semprior.io.cache_folder import cache_folder
 from semprior.io.checkpoint import Snapshot
+from semprior.io.manifest import DamagedError
 from semprior.io.storage import open_storage
 from semprior.runtime.device import (
     Precision,
@@ -34,7 +35,6 @@ from tune.session.attempt_spec import Order
 from tune.session.failures import CannotGoOnError
 from tune.session.trial_log import TrialFiles
 from tune.store.checkpoints import (
-    DamagedCheckpointError,
     StoredCheckpoint,
     SupersededError,
     get_checkpoint,
@@ -93,7 +93,7 @@ class Attempt:
 
     def _prepared(self) -> Trainer:
         config = unflatten(self.order.leaves, "sweep")
-        root = self.store.storage.patiently(lambda: local_data(self.order.data))
+        root = self.store.storage.retry(lambda: local_data(self.order.data))
         layout, resolved = find_layout(root), Resolved(config, frozenset())
         vfm = load_frozen(config, self.device, self._say)
         training_set = read_training_set(layout, resolved, self._say, cache_folder())
@@ -120,7 +120,7 @@ class Attempt:
             try:
                 snapshot = get_checkpoint(self.store.storage, checkpoint)
                 fault = None
-            except DamagedCheckpointError as error:
+            except DamagedError as error:
                 fault = f"{error}; going on from the checkpoint before it"
             if _agreed(fault is None):
                 self._go_on(trainer, snapshot)

@@ -7,25 +7,17 @@ file. Each attempt writes into a folder of its own, so that attempts cannot over
 from __future__ import annotations
 
 import hashlib
-import json
-import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from semprior.errors import UserError
-from semprior.io.checkpoint import MANIFEST, Snapshot, load_checkpoint, save_checkpoint
-from semprior.io.storage import CHUNK, Storage
+from semprior.io.checkpoint import Snapshot, load_checkpoint, save_checkpoint
+from semprior.io.manifest import MANIFEST, DamagedError, download, file_digests, parse_manifest, sha256_of
+from semprior.io.storage import Storage
 from tune.store.records import kept_checkpoints, visible
 from tune.store.results_store import ResultsStore
 
 CHECKPOINTS = "checkpoints"
-_FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
-"""Allowed names of a checkpoint's files, so that a manifest cannot make a pull write outside its folder."""
-
-
-class DamagedCheckpointError(UserError):
-    """A checkpoint is missing, or its content does not match its record."""
 
 
 @dataclass(frozen=True)
@@ -56,20 +48,20 @@ def put_checkpoint(storage: Storage, trial: str, attempt: int, snapshot: Snapsho
     address = f"{CHECKPOINTS}/{trial}/{attempt}/epoch-{snapshot.values['epoch']:04d}"
     if storage.local is not None:
         folder = Path(storage.path(address))
-        storage.patiently(lambda: save_checkpoint(folder, snapshot))
-        return StoredCheckpoint(address, _digest(folder / MANIFEST))
+        storage.retry(lambda: save_checkpoint(folder, snapshot))
+        return StoredCheckpoint(address, sha256_of(folder / MANIFEST))
     with tempfile.TemporaryDirectory(prefix="semprior-checkpoint-") as scratch:
         folder = Path(scratch) / "checkpoint"
-        storage.patiently(lambda: save_checkpoint(folder, snapshot))
+        storage.retry(lambda: save_checkpoint(folder, snapshot))
         storage.upload(folder, address, last=(MANIFEST,))
-        return StoredCheckpoint(address, _digest(folder / MANIFEST))
+        return StoredCheckpoint(address, sha256_of(folder / MANIFEST))
 
 
 def get_checkpoint(storage: Storage, checkpoint: StoredCheckpoint) -> Snapshot:
     """Read a checkpoint and verify all of its files.
 
     Raises:
-        DamagedCheckpointError: the checkpoint is missing or damaged; the previous one may be intact.
+        DamagedError: the checkpoint is missing or damaged; the previous one may be intact.
         StorageError: the storage cannot be read.
     """
 
@@ -79,28 +71,28 @@ def get_checkpoint(storage: Storage, checkpoint: StoredCheckpoint) -> Snapshot:
             fetch_checkpoint(storage, checkpoint, folder)
             return load_checkpoint(folder)
 
-    return storage.patiently(read)
+    return storage.retry(read)
 
 
 def fetch_checkpoint(storage: Storage, checkpoint: StoredCheckpoint, target: Path) -> None:
     """Copy a checkpoint into the new folder `target` and verify all of its files. Writes nothing outside of `target`.
 
     Raises:
-        DamagedCheckpointError: the checkpoint is missing or damaged.
+        DamagedError: it is not there, or damaged.
         StorageError: the storage cannot be read.
     """
-    location = f"{storage.uri.partition('?')[0]}/{checkpoint.address}"
+    place = f"{storage.uri.partition('?')[0]}/{checkpoint.address}"
+    where = f"{place}/{MANIFEST}"
     try:
         manifest = storage.read(f"{checkpoint.address}/{MANIFEST}")
         if hashlib.sha256(manifest).hexdigest() != checkpoint.sha256:
-            raise DamagedCheckpointError(f"{location}/{MANIFEST}: its digest differs from the recorded one")
+            raise DamagedError(f"{where}: its digest is not the one recorded")
         target.mkdir(parents=True)
-        for name, digest in _file_digests(manifest, location).items():
-            if _copy(storage, f"{checkpoint.address}/{name}", target / name) != digest:
-                raise DamagedCheckpointError(f"{location}/{name}: its digest does not match the manifest")
+        for name, digest in file_digests(parse_manifest(manifest, where), where).items():
+            download(storage, f"{checkpoint.address}/{name}", target / name, digest)
         (target / MANIFEST).write_bytes(manifest)
     except FileNotFoundError as error:
-        raise DamagedCheckpointError(f"{location}: is missing or incomplete") from error
+        raise DamagedError(f"{place}: is not there, or not whole") from error
 
 
 def remove_checkpoint(storage: Storage, address: str) -> None:
@@ -111,30 +103,6 @@ def remove_checkpoint(storage: Storage, address: str) -> None:
     """
     storage.delete(f"{address}/{MANIFEST}")
     storage.delete_folder(address)
-
-
-def _file_digests(manifest: bytes, location: str) -> dict[str, str]:
-    try:
-        digests = {str(name): str(digest) for name, digest in json.loads(manifest)["sha256"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedCheckpointError(f"{location}/{MANIFEST}: is damaged") from error
-    for name in digests:
-        if not _FILE_NAME.fullmatch(name) or name == MANIFEST:
-            raise DamagedCheckpointError(f"{location}/{MANIFEST}: {name!r} is not an allowed file name")
-    return digests
-
-
-def _copy(storage: Storage, name: str, target: Path) -> str:
-    digest = hashlib.sha256()
-    with target.open("xb") as file:
-        for piece in storage.pieces(name, CHUNK):
-            digest.update(piece)
-            file.write(piece)
-    return digest.hexdigest()
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 class SupersededError(Exception):
@@ -178,6 +146,6 @@ def _stored(store: ResultsStore, trial: str, attempt: int) -> dict[str, int]:
     found: dict[str, int] = {}
     for entry in store.storage.list(f"{CHECKPOINTS}/{trial}"):
         number = entry.name.rpartition("/")[2]
-        if entry.folder and number.isdecimal() and int(number) <= attempt:
-            found |= {inner.name: int(number) for inner in store.storage.list(entry.name) if inner.folder}
+        if entry.is_folder and number.isdecimal() and int(number) <= attempt:
+            found |= {inner.name: int(number) for inner in store.storage.list(entry.name) if inner.is_folder}
     return found

@@ -126,7 +126,7 @@ def remove_obsolete_files(snapshot: StoreSnapshot, grace: float = GRACE_S) -> No
         if absorbed is not None and now - absorbed >= grace:
             storage.delete(entry.name)
         orphaned = entry.name.startswith(MERGED) and entry.name not in named and absorbed is None
-        if orphaned and entry.changed and (datetime.now(UTC) - entry.changed).total_seconds() > ORPHAN_AGE_S:
+        if orphaned and entry.modified and (datetime.now(UTC) - entry.modified).total_seconds() > ORPHAN_AGE_S:
             storage.delete(entry.name)
     for name in snapshot.older:
         storage.delete(name)

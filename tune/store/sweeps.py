@@ -122,7 +122,7 @@ def find_sweep(storage: Storage, name: str) -> Sweep:
 
 def sweep_ids(storage: Storage) -> list[str]:
     """The ids of the sweeps of a storage, sorted."""
-    folders = [entry.name for entry in storage.list() if entry.folder]
+    folders = [entry.name for entry in storage.list() if entry.is_folder]
     return [name for name in folders if storage.exists(f"{name}/{SWEEP_FILE}")]
 
 

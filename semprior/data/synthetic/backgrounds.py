@@ -22,8 +22,8 @@ def power_law(
         rng: the source of randomness.
         shape: (H,W).
         slope: 0 is white noise, 2 is rough ground, 3 to 4 is cloud.
-        stretch: structures are this much wider than high.
-        tile: let the field wrap around at its borders; otherwise it is cut from a larger one.
+        stretch: ratio of the width of structures to their height.
+        tile: whether the field wraps around at its borders; otherwise it is cut from a larger one.
 
     Returns:
         (H,W) float32 of mean 0 and standard deviation 1.
@@ -36,17 +36,18 @@ def power_law(
     spectrum = np.fft.rfft2(rng.standard_normal((height, width))) * frequency ** (-slope / 2)
     spectrum[0, 0] = 0
     field = np.fft.irfft2(spectrum, (height, width))[: shape[0], : shape[1]]
-    return ((field - field.mean()) / field.std()).astype(np.float32)
+    standardised: np.ndarray = ((field - field.mean()) / field.std()).astype(np.float32)
+    return standardised
 
 
 def smoothstep(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """0 below `low`, 1 above `high`, smooth between."""
+    """0 below `low`, 1 above `high`, smooth in between."""
     t = np.clip((values - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
 
 def warp(rng: np.random.Generator, image: np.ndarray, reach: float, slope: float = 3.5) -> np.ndarray:
-    """Drag an image about by a smooth random flow of `reach` pixels (standard deviation): billows and wisps."""
+    """Displace pixels by a smooth random flow of `reach` pixels (standard deviation), into billows and wisps."""
     rows, columns = np.mgrid[: image.shape[0], : image.shape[1]].astype(np.float32)
     rows += reach * power_law(rng, image.shape, slope)
     columns += reach * power_law(rng, image.shape, slope)
@@ -54,22 +55,23 @@ def warp(rng: np.random.Generator, image: np.ndarray, reach: float, slope: float
 
 
 def clear_sky(rng: np.random.Generator, shape: Shape) -> np.ndarray:
-    """A calm sky that brightens towards some direction, with the faintest of structure; sometimes the sun's glow."""
+    """A calm sky that brightens in some direction, with faint structure and sometimes the glow of the sun."""
     rows, columns = np.mgrid[: shape[0], : shape[1]] / np.array(shape)[:, None, None] - 0.5
     angle = rng.normal(np.pi / 2, 0.5)
     ramp = rows * np.sin(angle) + columns * np.cos(angle)
-    sky = rng.uniform(30, 140) + rng.uniform(0, 60) * ramp
+    sky: np.ndarray = rng.uniform(30, 140) + rng.uniform(0, 60) * ramp
     sky += rng.uniform(0.3, 3.5) * power_law(rng, shape, rng.uniform(3, 4), rng.uniform(1, 2.5))
     if rng.random() < 0.2:
         centre = rng.uniform(-0.7, 0.7, 2)
         centre[np.abs(centre).argmax()] = rng.choice([-0.6, 0.6])
         distance = np.hypot(rows - centre[0], columns - centre[1])
         sky += rng.uniform(60, 150) * np.exp(-((distance / rng.uniform(0.15, 0.4)) ** 1.5))
-    return sky.astype(np.float32)
+    sky = sky.astype(np.float32)
+    return sky
 
 
 def clouds(rng: np.random.Generator, shape: Shape) -> np.ndarray:
-    """A sky with one kind of cloud: heaps with hard edges, veils, or combed wisps."""
+    """A sky with one kind of cloud: heaps with hard edges, veils or wisps."""
     sky = clear_sky(rng, shape)
     kind = rng.choice(["heaps", "veils", "wisps"])
     stretch = {"heaps": rng.uniform(1, 1.8), "veils": rng.uniform(1.5, 3), "wisps": rng.uniform(2, 4)}[kind]
@@ -88,7 +90,7 @@ def clouds(rng: np.random.Generator, shape: Shape) -> np.ndarray:
 
 
 def perspective(rng: np.random.Generator, shape: Shape, horizon: int, slope: float, stretch: float) -> np.ndarray:
-    """A rough plane that runs off to a horizon: its structures shrink and calm down with distance.
+    """A rough plane up to a horizon: its structures become smaller and fainter with distance.
 
     Returns:
         (H - horizon, W) float32, of standard deviation about 1 in the foreground.
@@ -106,7 +108,8 @@ def perspective(rng: np.random.Generator, shape: Shape, horizon: int, slope: flo
         texture, np.mod(across + offset[0], side), np.mod(away + offset[1], side), cv2.INTER_LINEAR, None,
         cv2.BORDER_WRAP,
     )  # fmt: skip
-    return plane * nearness**0.7
+    fading: np.ndarray = plane * nearness**0.7
+    return fading
 
 
 def sea(rng: np.random.Generator, shape: Shape) -> np.ndarray:
@@ -174,9 +177,10 @@ def _from_above(rng: np.random.Generator, shape: Shape) -> np.ndarray:
 
 
 def _ridge(rng: np.random.Generator, shape: Shape, base: int, height: float, slope: float) -> np.ndarray:
-    """Rows (W,) of a fractal skyline that rises above row `base` by about `height` of the image."""
+    """Rows (W,) of a fractal skyline that rises above row `base` by about a share `height` of the image."""
     line = power_law(rng, (2, shape[1]), slope)[0]
-    return base - shape[0] * height * (1 + 0.6 * line)
+    rows: np.ndarray = base - shape[0] * height * (1 + 0.6 * line)
+    return rows
 
 
 def _roofs(rng: np.random.Generator, shape: Shape) -> np.ndarray:
@@ -195,7 +199,8 @@ def _roofs(rng: np.random.Generator, shape: Shape) -> np.ndarray:
 def _in_front(scene: np.ndarray, skyline: np.ndarray, front: np.ndarray | float) -> np.ndarray:
     """Cover a scene with `front` from its skyline downwards, with an edge one pixel wide."""
     cover = np.clip(np.arange(len(scene))[:, None] - skyline[None] + 0.5, 0, 1)
-    return (scene + cover * (front - scene)).astype(np.float32)
+    covered: np.ndarray = (scene + cover * (front - scene)).astype(np.float32)
+    return covered
 
 
 BACKGROUNDS: dict[str, Callable[[np.random.Generator, Shape], np.ndarray]] = {

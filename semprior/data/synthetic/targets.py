@@ -1,6 +1,6 @@
 """Synthetic point-spread targets of the four kinds that the paper names, placed on a background.
 
-Each is a sum of Gaussian spots at sub-pixel positions: what optics make of a source too small to resolve.
+Each is a sum of Gaussian spots at sub-pixel positions: the image of a source too small to resolve.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import cv2
 import numpy as np
 
 KINDS = {"salient": 0.4, "filamentary": 0.2, "faint": 0.2, "camouflaged": 0.2}
-"""The kinds and their shares."""
+"""The kinds of targets and their shares."""
 
 MASK_FRACTION = 0.35
 """A pixel belongs to a target where its contribution exceeds this share of the target's peak."""
 
-SMALLEST, LARGEST = 4, 80  # pixels of a mask
-GAP = 4  # pixels kept free between the masks of two targets
+SMALLEST, LARGEST = 4, 80  # area of a mask, pixels
+GAP = 4  # least distance between the masks of two targets, pixels
 MARGIN = 8  # pixels between a target's centre and the border
 REACH = 16  # half the side of the patch that a target is drawn in
 
@@ -56,11 +56,12 @@ def _spot(centre: np.ndarray, sigmas: tuple[float, float], angle: float) -> np.n
     rows, columns = rows - centre[0], columns - centre[1]
     along = columns * np.cos(angle) + rows * np.sin(angle)
     across = rows * np.cos(angle) - columns * np.sin(angle)
-    return np.exp(-0.5 * ((along / sigmas[0]) ** 2 + (across / sigmas[1]) ** 2)).astype(np.float32)
+    spot: np.ndarray = np.exp(-0.5 * ((along / sigmas[0]) ** 2 + (across / sigmas[1]) ** 2)).astype(np.float32)
+    return spot
 
 
 def _blob(rng: np.random.Generator, kind: str) -> np.ndarray:
-    """A spot; a salient one may show some shape, as near aircraft do."""
+    """A spot; a salient one may have some shape, like a near aircraft."""
     sigma = rng.uniform(1.0, 2.4) if kind == "salient" else rng.uniform(0.9, 1.7)
     centre = rng.uniform(-0.5, 0.5, 2)
     light = _spot(centre, (sigma * rng.uniform(1, 1.5), sigma), rng.uniform(0, np.pi))
@@ -89,10 +90,10 @@ def _filament(rng: np.random.Generator) -> np.ndarray:
 def add_target(
     rng: np.random.Generator, radiance: np.ndarray, mask: np.ndarray, kind: str, noise: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Put one target on a background where its kind belongs; leave both as they are where there is no room.
+    """Place one target on a background where its kind belongs; without room for it, return both arguments unchanged.
 
-    Faint targets lie where the background is calm, at a few times the noise; camouflaged ones on clutter, hardly
-    brighter than the structures around them.
+    Faint targets lie on calm background, at a few times the noise; camouflaged ones lie on clutter, hardly brighter
+    than the structures around them.
 
     Args:
         rng: the source of randomness.
@@ -114,7 +115,7 @@ def add_target(
         inside = _paste(np.zeros(mask.shape, bool), target.mask, row, column)
         if inside.sum() < target.mask.sum() or (inside & taken).any():
             continue
-        if mean[row, column] + 2 * spread[row, column] + amplitude > 250:  # would drown in white
+        if mean[row, column] + 2 * spread[row, column] + amplitude > 250:  # would saturate
             continue
         cost = {"faint": spread[row, column], "camouflaged": -spread[row, column]}.get(kind, 0.0)
         if best is None or cost < best[0]:
@@ -127,7 +128,7 @@ def add_target(
 
 
 def _amplitude(rng: np.random.Generator, kind: str, spread: float, noise: float) -> float:
-    """Peak in grey levels over a background of this local standard deviation."""
+    """The peak of a target, in grey levels, over a background of the local standard deviation `spread`."""
     clutter = float(np.hypot(spread, noise))
     if kind == "faint":
         return max(9.0, rng.uniform(4, 7) * clutter)
@@ -137,7 +138,7 @@ def _amplitude(rng: np.random.Generator, kind: str, spread: float, noise: float)
 
 
 def _surroundings(radiance: np.ndarray, side: int = 21) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation (H,W) over windows of `side` pixels."""
+    """Local mean and standard deviation, (H,W) each, over windows of `side` pixels."""
     image = radiance.astype(np.float64)
     mean = cv2.blur(image, (side, side))
     variance = cv2.blur(image * image, (side, side)) - mean * mean

@@ -188,7 +188,7 @@ def test_a_full_disk_is_one_line(data, tmp_path, monkeypatch, refused, where):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     if where == "checkpoint":
-        monkeypatch.setattr("semprior.io.checkpoint.os.replace", full)
+        monkeypatch.setattr("semprior.io.checkpoint._write", full)
     else:
         monkeypatch.setattr(RunFolder, "append", full)
     assert "No space left on device" in refused("train", "--data", data, "--out", tmp_path / "run", *FLAGS)

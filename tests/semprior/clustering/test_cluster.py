@@ -1,4 +1,4 @@
-"""Clusters of images: planted ones are found, every count works, and the filter against a plain version."""
+"""Clusters of images: planted clusters are found, every count works, and columns are filtered as by a plain version."""
 
 import warnings
 
@@ -19,7 +19,7 @@ def planted(groups: int, members: int, features: int = 55, spread: float = 0.05,
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(groups, features))
     group = rng.permutation(np.repeat(np.arange(groups), members))
-    scale = 10.0 ** rng.uniform(-3, 3, features)  # the units of statistics have nothing in common
+    scale = 10.0 ** rng.uniform(-3, 3, features)  # statistics have different units
     return (centres[group] + spread * rng.normal(size=(len(group), features))) * scale, group
 
 
@@ -41,20 +41,20 @@ def test_planted_clusters_are_found(groups):
     assert adjusted_rand_score(group, labels) == 1
 
 
-def test_the_second_round_keeps_the_columns_that_tell_most():
+def test_the_second_round_selects_the_most_informative_columns():
     rng = np.random.default_rng(1)
     labels = rng.permutation(np.repeat(np.arange(3), 20))
     features = rng.normal(size=(60, 52))
     telling = rng.permutation(52)[:12]
     for column in telling:
         features[:, column] += 4 * rng.permutation(3)[labels]
-    kept = clusters._informative_columns(features, labels, seed=1)
-    assert len(kept) == 32
-    assert (np.diff(kept) > 0).all()
-    assert set(telling) <= set(kept)
+    selected = clusters._informative_columns(features, labels, seed=1)
+    assert len(selected) == 32
+    assert (np.diff(selected) > 0).all()
+    assert set(telling) <= set(selected)
 
 
-def test_nothing_is_chosen_among_few_columns_or_for_images_that_are_all_alone():
+def test_no_columns_are_selected_of_few_or_if_every_image_is_alone():
     features = np.random.default_rng(2).normal(size=(40, 50))
     assert clusters._informative_columns(features[:, :32], np.arange(40) % 4, seed=1) is None
     assert clusters._informative_columns(features, np.arange(40), seed=1) is None
@@ -153,18 +153,18 @@ def test_missing_values_do_not_change_planted_clusters():
 
 
 def plain_filter(features):
-    """The rule as it is written: drop constant columns, then go through all pairs from the strongest down."""
-    kept = [column for column in range(features.shape[1]) if features[:, column].var() > 1e-10]
+    """Plain version: drop constant columns, then examine all pairs in descending order of correlation."""
+    selected = [column for column in range(features.shape[1]) if features[:, column].var() > 1e-10]
     pairs = []
-    for position, one in enumerate(kept):
-        for other in kept[position + 1 :]:
+    for position, one in enumerate(selected):
+        for other in selected[position + 1 :]:
             strength = abs(np.corrcoef(features[:, one], features[:, other])[0, 1])
             if strength >= 0.95:
                 pairs.append((strength, one, other))
     for _, one, other in sorted(pairs, key=lambda pair: -pair[0]):
-        if one in kept and other in kept:
-            kept.remove(other if features[:, one].var() >= features[:, other].var() else one)
-    return kept
+        if one in selected and other in selected:
+            selected.remove(other if features[:, one].var() >= features[:, other].var() else one)
+    return selected
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -176,11 +176,11 @@ def test_correlated_columns_against_a_plain_version(seed):
     )
     mixed *= 10.0 ** rng.uniform(-2, 2, 25)
     mixed[:, 3] = 5
-    kept = uncorrelated_columns(mixed)
-    assert kept.tolist() == plain_filter(mixed)
-    assert 6 <= len(kept) < 24
-    left = np.abs(np.corrcoef(mixed[:, kept], rowvar=False))
-    assert (left[~np.eye(len(kept), dtype=bool)] < 0.95).all()
+    selected = uncorrelated_columns(mixed)
+    assert selected.tolist() == plain_filter(mixed)
+    assert 6 <= len(selected) < 24
+    left = np.abs(np.corrcoef(mixed[:, selected], rowvar=False))
+    assert (left[~np.eye(len(selected), dtype=bool)] < 0.95).all()
 
 
 def test_of_two_correlated_columns_the_one_of_larger_raw_variance_stays():
@@ -191,8 +191,8 @@ def test_of_two_correlated_columns_the_one_of_larger_raw_variance_stays():
     assert uncorrelated_columns(np.ones((30, 4))).tolist() == []
 
 
-def test_the_strongest_pair_goes_first():
-    """The middle column is near the left and nearer the right, which takes its place; then no pair is left."""
+def test_the_strongest_pair_is_filtered_first():
+    """The middle column correlates with the left one and more with the right one, which replaces it."""
     rng = np.random.default_rng(0)
     a, b, c = np.linalg.qr(rng.normal(size=(200, 3)))[0].T
     columns = np.stack([a + 0.27 * b, a, 2 * (a - 0.2 * c)], axis=1)
@@ -209,13 +209,13 @@ def test_principal_components_reach_ninety_percent_in_2_to_20(ranks, expected):
     points = principal_components(features)
     assert points.shape == (300, expected)
     standardised = (features - features.mean(axis=0)) / features.std(axis=0)
-    held = points.var(axis=0).sum() / standardised.var(axis=0).sum()
-    assert ranks == 40 or held >= 0.9
+    explained = points.var(axis=0).sum() / standardised.var(axis=0).sum()
+    assert ranks == 40 or explained >= 0.9
     assert ranks != 5 or points[:, :-1].var(axis=0).sum() / standardised.var(axis=0).sum() < 0.9
 
 
-def test_deterministic_whatever_the_threads_and_the_state_of_the_generator():
-    statistics, _ = planted(6, 50, features=10, spread=1.0)  # more than the 256 that k-means takes at a time
+def test_independent_of_threads_and_of_the_global_generator():
+    statistics, _ = planted(6, 50, features=10, spread=1.0)  # more than the 256 rows of a chunk of k-means
     expected = cluster(statistics, 8)
     for threads in (1, 2):
         np.random.seed(threads)
@@ -224,7 +224,7 @@ def test_deterministic_whatever_the_threads_and_the_state_of_the_generator():
     assert not np.array_equal(cluster(statistics, 8, seed=2), expected)
 
 
-def test_the_given_statistics_stay_as_they_are():
+def test_the_argument_is_not_changed():
     statistics, _ = planted(3, 5)
     statistics[0, 0] = np.nan
     given = statistics.copy()

@@ -1,4 +1,4 @@
-"""The 55 statistics of a picture: pixel by pixel, under flips, and where they have no value.
+"""The 55 statistics of a picture: against plain versions, under flips, and without a value.
 
 All against a plain version of each: benchmarks/test_plain_statistics.py.
 """
@@ -66,7 +66,7 @@ def test_all_are_finite_on_real_images(sirst):
     ],
     ids=lambda image: f"{image.shape}-{image.max()}",
 )
-def test_what_has_no_value_is_nan_and_never_infinite_or_a_warning(image):
+def test_a_missing_value_is_nan_without_a_warning(image):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         values = image_statistics(image)
@@ -131,9 +131,9 @@ def slow_cooccurrence(image):
             for row in range(height):
                 for column in range(width):
                     if 0 <= row + rows < height and 0 <= column + columns < width:
-                        here, there = int(image[row, column]) // 8, int(image[row + rows, column + columns]) // 8
-                        matrix[here, there] += 1
-                        matrix[there, here] += 1
+                        first, second = int(image[row, column]) // 8, int(image[row + rows, column + columns]) // 8
+                        matrix[first, second] += 1
+                        matrix[second, first] += 1
             matrix /= matrix.sum()
             i, j = np.indices(matrix.shape)
             mean = (matrix * i).sum()
@@ -194,10 +194,10 @@ def test_any_picture_has_finite_or_missing_values_within_bounds(seed, shape, lev
 
 
 def mirrored_names(name: str) -> str:
-    """The statistic of a picture that one of its mirror image has to equal: the diagonals change places."""
-    for here, there in (("_45", "_135"), ("_135", "_45")):
-        if name.startswith("gabor_") and name.endswith(here):
-            return name.removesuffix(here) + there
+    """The statistic of a picture that equals statistic `name` of its mirror image: diagonals are exchanged."""
+    for suffix, mirrored in (("_45", "_135"), ("_135", "_45")):
+        if name.startswith("gabor_") and name.endswith(suffix):
+            return name.removesuffix(suffix) + mirrored
     return name
 
 
@@ -223,7 +223,7 @@ def test_a_picture_on_its_side_exchanges_what_has_a_direction():
         assert turned[exchanged.get(name, name)] == pytest.approx(straight[name], rel=0.15 if rough else 2e-3), name
 
 
-def test_same_numbers_whatever_the_memory_layout_and_the_threads():
+def test_independent_of_memory_layout_and_threads():
     image = cloudy(5, (113, 127))
     expected = image_statistics(image)
     threads = cv2.getNumThreads()
@@ -239,7 +239,7 @@ def test_same_numbers_whatever_the_memory_layout_and_the_threads():
 
 
 @pytest.mark.parametrize("sigma", [2.0, 6.0, 15.0])
-def test_noise_is_read_off_whatever_lies_under_it(sigma):
+def test_noise_is_measured_over_any_background(sigma):
     rng = np.random.default_rng(1)
     rows, columns = np.indices((200, 200))
     ground = 100 + 0.3 * rows + 0.2 * columns + 20 * (columns > 90)
@@ -273,11 +273,11 @@ def test_steeper_spectra_have_steeper_slopes():
 
 @pytest.mark.parametrize("wavelength", [4, 8])
 @pytest.mark.parametrize("degrees", [0, 45, 90, 135])
-def test_stripes_answer_to_their_own_gabor_filter(wavelength, degrees):
+def test_stripes_respond_to_their_gabor_filter(wavelength, degrees):
     values = measured(stripes(wavelength, degrees))
     gabor = {name: value for name, value in values.items() if name.startswith("gabor_")}
     own = f"gabor_{wavelength}_{degrees}"
-    # Half of a cosine's power, amplitude^2 / 2, is on the side of the frequency plane that a complex filter passes.
+    # A complex filter passes one side of the frequency plane, with half of the power of a cosine, amplitude^2 / 2.
     assert gabor.pop(own) == pytest.approx(100**2 / 4, rel=0.05)
     assert max(gabor.values()) < 100**2 / 4 / 5
 

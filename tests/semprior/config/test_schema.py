@@ -1,4 +1,4 @@
-"""One tree of settings: every leaf has a key, every source its place, every mistake a line that helps."""
+"""The tree of settings: every leaf has a key, sources have a precedence, mistakes are named in one line."""
 
 import dataclasses
 
@@ -23,7 +23,7 @@ from semprior.errors import UserError
 from semprior.models.detector import detector_spec
 from semprior.training.learning_rate import learning_rate
 
-PAPER = {  # every leaf of the preset `paper`, with the section of the method that says so
+PAPER = {  # every leaf of the preset `paper`, with the section of the method that gives it
     "preset": "paper",
     "detector": "alclnet",  # any of section 1; the preset does not choose between them
     "epochs": 300,  # 7
@@ -59,7 +59,7 @@ PAPER = {  # every leaf of the preset `paper`, with the section of the method th
     "labels.evolve_every": 5,  # 6
     "labels.admit_until": 0.8,  # 6
     "loss.task": "bce",  # 4
-    "loss.bce_weight": 10.0,  # of iou_bce alone, like the next
+    "loss.bce_weight": 10.0,  # of iou_bce only, as is the next leaf
     "loss.background_weight": 1.0,
     "loss.output_bias": None,  # 1
     "optim.rate": None,  # 1: the detector's
@@ -88,7 +88,7 @@ def test_paper_is_the_published_protocol_leaf_by_leaf():
     assert flatten(resolved(preset="paper")) == PAPER
 
 
-def test_paper_keeps_the_published_calendar():
+def test_paper_has_the_published_schedule():
     config = resolved(preset="paper")
     epochs = range(config.epochs)
     start = share_of(config.labels.evolve_after, config.epochs)
@@ -248,7 +248,7 @@ def test_a_mistaken_file_is_named(tmp_path, content, words):
         assert word in str(caught.value)
 
 
-def test_a_mistaken_variable_is_told_as_such():
+def test_a_mistaken_variable_is_named():
     with pytest.raises(UserError, match=r"environment: unknown key 'scam.scal'; did you mean 'scam.scale'"):
         resolve(environment={"SEMPRIOR__SCAM__SCAL": "1"})
     assert environment_leaves({"SEMPRIOR__SCAM__SCALE": "1e-1", "SEMPRIOR_CACHE": "x"}) == {"scam.scale": "1e-1"}

@@ -1,4 +1,4 @@
-"""Augmentation: what moves, moves together; what is drawn, is drawn with its weight."""
+"""Augmentation: image and mask move together, and transforms are drawn with their weights."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def test_the_weights_are_those_of_the_method():
         "shift": [0.5],
         "scale": [0.5],
         "noise": [0.2],
-        "nothing": [0.5, 0.5],
+        "identity": [0.5, 0.5],
     }
 
 
@@ -51,7 +51,7 @@ def test_shape_and_type_stay_and_image_and_mask_move_together(transform):
         assert np.median(inside) > np.median(outside) + 50
 
 
-@pytest.mark.parametrize("name", ["_vertical_flip", "_horizontal_flip", "_transpose", "_rot90", "_nothing"])
+@pytest.mark.parametrize("name", ["_vertical_flip", "_horizontal_flip", "_transpose", "_rot90", "_identity"])
 def test_symmetries_keep_every_grey_level(name):
     image, mask = crop()
     moved, marked = getattr(module, name)(image, mask, np.random.default_rng(1))
@@ -64,7 +64,7 @@ def test_never_augmented_at_zero_and_three_draws_otherwise():
     same, _ = augment(image, mask, 0.0, np.random.default_rng(0))
     assert np.array_equal(same, image)
     changed = sum(not np.array_equal(augment(image, mask, 1.0, np.random.default_rng(s))[0], image) for s in range(200))
-    # three draws of "nothing" leave it; and symmetries drawn twice undo each other
+    # three identities leave it unchanged, and a symmetry drawn twice undoes itself
     assert 180 < changed < 200
 
 

@@ -1,11 +1,11 @@
-"""Batches: crops, padding, placement on targets, full batches only, and the same crops however many workers."""
+"""Batches: crops, padding, placement on targets, full batches only, the same crops for any number of workers."""
 
 import numpy as np
 import torch
 
 from semprior.config.schema import DataConfig
 from semprior.data import batches
-from semprior.data.batches import Normalisation, Pool, crop_corner, cut, draw_batch, epoch_batches
+from semprior.data.batches import Normalisation, Pool, crop, crop_corner, draw_batch, epoch_batches
 from semprior.data.layout import Scene
 
 PLAIN = Normalisation(0.0, 1.0)
@@ -60,7 +60,7 @@ def test_features_see_the_crop_before_augmentation():
         rng = np.random.default_rng(seed)
         batch = draw_batch(pool(), [1], config, PLAIN, no_features, torch.device("cpu"), rng)
         (_, row, column), grey = batch.maps[0][0].tolist(), batch.maps[1]
-        plain = cut(pool().scenes[1].image, row, column, 64)
+        plain = crop(pool().scenes[1].image, row, column, 64)
         assert np.array_equal(grey[0, 0].numpy(), plain)
         seen.append(np.allclose(batch.images[0, 0].numpy() * 255, plain, atol=1e-3))
     assert not all(seen)
@@ -73,7 +73,7 @@ def test_uniform_corners_cover_all_offsets_and_small_images_start_at_zero():
     assert crop_corner(np.zeros((30, 64), np.uint8), 64, 1.0, rng) == (0, 0)
 
 
-def test_target_crops_hold_a_target_pixel():
+def test_target_crops_contain_a_target_pixel():
     rng = np.random.default_rng(0)
     mask = np.zeros((300, 400), np.uint8)
     mask[250, 13] = 255
@@ -84,7 +84,7 @@ def test_target_crops_hold_a_target_pixel():
     assert sum(row <= 250 < row + 64 and column <= 13 < column + 64 for row, column in plain) < 40
 
 
-def test_workers_share_the_very_crops_that_one_would_draw(monkeypatch):
+def test_workers_share_the_crops_that_one_worker_would_draw(monkeypatch):
     config = DataConfig(crop=64)
     indices = [0, 1, 2, 1]
 

@@ -1,4 +1,4 @@
-"""Every fault of a data set is one line that names the file; the check lists them all, a reader raises the first."""
+"""Every fault of a data set is one line that names the file: the check lists them all, a reader raises the first."""
 
 import zlib
 
@@ -146,7 +146,7 @@ def test_missing_folder(tmp_path):
         find_layout(tmp_path / "nowhere")
 
 
-def test_a_faulty_mask_is_nothing_to_training_from_points(tiny_dataset):
+def test_training_from_points_ignores_a_faulty_mask(tiny_dataset):
     root = tiny_dataset()
     resize(root, "labels/Tiny_1.png")
     cut(root, "labels/Tiny_2.png", 40)
@@ -178,11 +178,11 @@ def test_a_point_and_its_mask_may_both_be_wrong(tiny_dataset):
 
 
 @pytest.mark.parametrize("points", ["masks_centroid", "points.csv"])
-def test_an_image_without_targets_is_sound(tiny_dataset, points):
+def test_an_image_without_targets_has_no_fault(tiny_dataset, points):
     assert read_training(tiny_dataset(points=points))[0].points.shape == (0, 2)
 
 
-def test_a_missing_split_says_which_there_are(tiny_dataset):
+def test_a_missing_split_lists_the_others(tiny_dataset):
     root = tiny_dataset((("test", 4),))
     assert len(read_scenes(find_layout(root), "test", IntensityRange(), masks="required")) == 4
     with pytest.raises(UserError, match="no split 'train'; there is test"):
@@ -225,5 +225,5 @@ def test_a_changed_byte_and_a_hollow_picture_are_found(tmp_path):
     header = content[:33]
     for body in (packed[:-6], packed[:8], b"", b"rubbish"):
         path.write_bytes(header + part(b"IDAT", body) + part(b"IEND", b""))
-        with pytest.raises(UserError, match="do not unpack"):
+        with pytest.raises(UserError, match="do not decompress"):
             decode(path)

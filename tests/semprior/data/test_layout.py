@@ -1,4 +1,4 @@
-"""Data sets as they come: every layout gives the same scenes, and masks are opened by evaluation alone."""
+"""Data sets in every layout give the same scenes, and only evaluation opens masks."""
 
 import shutil
 import sys
@@ -8,15 +8,13 @@ import cv2
 import numpy as np
 import pytest
 
-from semprior.data.images import bit_depth
+from semprior.data.images import IntensityRange, bit_depth, read_image
 from semprior.data.layout import (
-    IntensityRange,
     all_masked,
     check_dataset,
     find_layout,
     intensity_range,
     normalisation,
-    read_image,
     read_scenes,
 )
 from semprior.errors import UserError
@@ -69,7 +67,7 @@ def test_masks_of_the_original_sirst_are_found_by_their_names(tiny_dataset):
     assert all_masked(find_layout(root), "train")
 
 
-def test_names_may_hold_dots_and_files_of_other_kinds_are_left_alone(tiny_dataset):
+def test_names_may_contain_dots_and_other_files_are_ignored(tiny_dataset):
     root = tiny_dataset()
     for folder in ("images", "labels", "masks_centroid"):
         (root / folder / "Tiny_0.png").rename(root / folder / "a.b.2.png")
@@ -105,7 +103,7 @@ class TestMasks:
         with pytest.raises(UserError, match="no masks"):
             read_scenes(layout, "test", IntensityRange(), masks="required")
 
-    def test_masks_of_the_test_split_alone_are_sound(self, tiny_dataset):
+    def test_only_the_test_split_may_have_masks(self, tiny_dataset):
         root = tiny_dataset()
         for index in range(9):
             (root / f"labels/Tiny_{index}.png").unlink()
@@ -145,7 +143,7 @@ class TestSixteenBit:
     def test_the_training_images_set_the_range(self, tiny_dataset, colour):
         root = tiny_dataset(bits=16, colour=colour)
         bright = cv2.imread(str(root / "images/Tiny_11.png"), cv2.IMREAD_UNCHANGED)
-        write_picture(root / "images/Tiny_11.png", bright * np.uint16(9))  # a test image has no say
+        write_picture(root / "images/Tiny_11.png", bright * np.uint16(9))  # test images do not count
         intensity = intensity_range(find_layout(root))
         assert intensity.bits == 16
         assert 3000 + 40 * 20 <= intensity.low <= 3000 + 45 * 20
@@ -214,7 +212,7 @@ def test_anchors_of_sirst(sirst):
     assert (round(mean, 4), round(std, 4)) == (0.4339, 0.1152)
 
 
-def test_sirst_is_sound(sirst):
+def test_sirst_has_no_faults(sirst):
     assert check_dataset(sirst) == []
 
 

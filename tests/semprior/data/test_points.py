@@ -1,4 +1,4 @@
-"""Points from masks: one on each target, at the centroid or wherever the seed says."""
+"""Points from masks: one on each target, at its centroid or at a seeded random pixel."""
 
 import numpy as np
 import pytest
@@ -88,7 +88,7 @@ def test_written_points_are_read_back(tiny_dataset, tmp_path, coarse):
         assert marked(root) == marked(tiny_dataset(root=tmp_path / "centroids"))
 
 
-def test_points_that_exist_are_kept(tiny_dataset, tmp_path):
+def test_existing_points_are_not_overwritten(tiny_dataset, tmp_path):
     for points in ("masks_centroid", "points.csv"):
         root = tiny_dataset(points=points, root=tmp_path / points)
         with pytest.raises(UserError, match=f"{points}: exists already"):
@@ -115,6 +115,6 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_behind(tiny_dataset, monkeyp
     assert sorted(path.name for path in root.iterdir()) == ["images", "labels", "mode"]
 
 
-def test_scenes_know_their_points():
+def test_synthetic_points_are_the_centroids():
     scene = scene_at(1, 0)
     np.testing.assert_array_equal(scene.points, centroid_points(scene.mask))

@@ -1,4 +1,4 @@
-"""Masks held by their pixels come back the same to the bit, whatever they are."""
+"""Packed masks are unpacked to the same bits."""
 
 import numpy as np
 import pytest
@@ -13,13 +13,13 @@ def soft(share, shape=(40, 50)):
 
 
 @pytest.mark.parametrize("share", [0, 0.001, 0.19, 0.2, 0.21, 0.9, 1])
-def test_a_mask_comes_back_and_never_takes_more_than_itself(share):
+def test_a_mask_survives_the_round_trip_and_never_grows(share):
     mask = soft(share)
     packed = pack_mask(mask)
-    back = unpack_mask(packed, mask.shape)
-    assert np.array_equal(back, mask) and back.dtype == np.uint8 and back.flags.writeable
+    restored = unpack_mask(packed, mask.shape)
+    assert np.array_equal(restored, mask) and restored.dtype == np.uint8 and restored.flags.writeable
     assert packed.size == min(5 * np.count_nonzero(mask), mask.size)
-    back[:] = 7
+    restored[:] = 7
     assert np.array_equal(unpack_mask(packed, mask.shape), mask)
 
 
@@ -38,11 +38,11 @@ def test_a_part_of_a_larger_array_is_packed():
 @pytest.mark.parametrize("dtype", [np.uint8, bool])
 def test_masks_are_read_replaced_stored_and_restored(dtype):
     masks = [soft(share, (20 + k, 30)).astype(dtype) for k, share in enumerate((0, 0.05, 0.5, 0, 0.01))]
-    held = SparseMasks.pack(iter(masks), dtype)
+    masks_packed = SparseMasks.pack(iter(masks), dtype)
     masks[1] = soft(0.02, (21, 30)).astype(dtype)
-    held.packed[1] = pack_mask(masks[1])
-    back = SparseMasks.restore(held.stored("name"), "name", held.shapes, dtype)
-    for found in (held, back):
+    masks_packed.packed[1] = pack_mask(masks[1])
+    restored = SparseMasks.restore(masks_packed.stored("name"), "name", masks_packed.shapes, dtype)
+    for found in (masks_packed, restored):
         assert len(found) == 5 and all(mask.dtype == dtype for mask in found)
         assert all(np.array_equal(a, b) for a, b in zip(found, masks, strict=True))
         assert all(np.array_equal(a, b) for a, b in zip(found[1:3], masks[1:3], strict=True))
@@ -54,7 +54,7 @@ def test_no_masks():
 
 
 def test_a_packer_puts_many_masks_into_few_blocks():
-    """Small arrays of their own, left between forward passes, would cut up the heap."""
+    """Separate small arrays, allocated between forward passes, would fragment the heap."""
     rng = np.random.default_rng(0)
     masks = [(rng.random((64, 64)) < 0.02).astype(np.uint8) * 255 for _ in range(3000)]
     pack = Packer()
@@ -63,6 +63,6 @@ def test_a_packer_puts_many_masks_into_few_blocks():
     assert all(np.array_equal(one, pack_mask(mask)) for one, mask in zip(packed, masks, strict=True))
     large = pack(np.ones((2048, 2048), np.uint8))  # larger than a block
     assert large.size == 2048 * 2048
-    held = SparseMasks.pack(masks)
-    assert len({id(one.base) for one in held.packed}) < 10
-    assert all(np.array_equal(held[i], mask) for i, mask in enumerate(masks))
+    masks_packed = SparseMasks.pack(masks)
+    assert len({id(one.base) for one in masks_packed.packed}) < 10
+    assert all(np.array_equal(masks_packed[i], mask) for i, mask in enumerate(masks))

@@ -1,11 +1,12 @@
-"""Splits and holdout by seed depend on the names and the seed, on nothing else."""
+"""Seeded splits and holdouts depend on names and seed alone."""
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semprior.data.images import IntensityRange
-from semprior.data.layout import find_layout, read_scenes, split_holdout
+from semprior.data.layout import find_layout, read_scenes
+from semprior.data.splits import split_holdout
 from semprior.errors import UserError
 
 
@@ -45,10 +46,10 @@ def named(points):
 
 
 def chosen(names, points, fraction, seed):
-    kept, held = split_holdout(names, points, fraction, seed)
-    assert kept == sorted(kept) and held == sorted(held)
-    assert sorted(kept + held) == list(range(len(names)))
-    return {names[i] for i in held}
+    training, held_out = split_holdout(names, points, fraction, seed)
+    assert training == sorted(training) and held_out == sorted(held_out)
+    assert sorted(training + held_out) == list(range(len(names)))
+    return {names[i] for i in held_out}
 
 
 @settings(deadline=None, max_examples=60)
@@ -58,38 +59,38 @@ def chosen(names, points, fraction, seed):
     seed=st.integers(0, 5),
     order=st.randoms(),
 )
-def test_holdout_is_stratified_and_blind_to_order(points, fraction, seed, order):
+def test_holdout_is_stratified_and_independent_of_order(points, fraction, seed, order):
     names = named(points)
-    held = chosen(names, points, fraction, seed)
-    assert len(held) == min(round(fraction * len(names)), len(names) - 1)
+    held_out = chosen(names, points, fraction, seed)
+    assert len(held_out) == min(round(fraction * len(names)), len(names) - 1)
     for count in set(points):
         members = {name for name, n in zip(names, points, strict=True) if n == count}
-        share = len(held) * len(members) / len(names)
-        assert share - 1 < len(held & members) < share + 1
+        share = len(held_out) * len(members) / len(names)
+        assert share - 1 < len(held_out & members) < share + 1
     shuffled = list(range(len(names)))
     order.shuffle(shuffled)
-    assert held == chosen([names[i] for i in shuffled], [points[i] for i in shuffled], fraction, seed)
+    assert held_out == chosen([names[i] for i in shuffled], [points[i] for i in shuffled], fraction, seed)
 
 
 def test_holdout_of_nothing_and_by_seed():
     points = [1] * 100
     assert split_holdout(named(points), points, 0.0, 0) == (list(range(100)), [])
     assert split_holdout([], [], 0.15, 0) == ([], [])
-    held = [chosen(named(points), points, 0.15, seed) for seed in range(4)]
-    assert all(len(names) == 15 for names in held)
-    assert len({frozenset(names) for names in held}) == 4
+    held_out = [chosen(named(points), points, 0.15, seed) for seed in range(4)]
+    assert all(len(names) == 15 for names in held_out)
+    assert len({frozenset(names) for names in held_out}) == 4
     often = sum("image 3" in chosen(named(points), points, 0.15, seed) for seed in range(200))
     assert 15 <= often <= 50  # 30 expected
 
 
-def test_a_greater_holdout_holds_the_smaller_one():
+def test_a_larger_holdout_contains_the_smaller_one():
     points = [1] * 70 + [2] * 20 + [3] * 10
     assert chosen(named(points), points, 0.1, 3) < chosen(named(points), points, 0.2, 3)
 
 
 def test_holdout_of_sirst(sirst):
     scenes = read_scenes(find_layout(sirst), "train", IntensityRange())
-    kept, held = split_holdout([s.name for s in scenes], [len(s.points) for s in scenes], 0.15, 0)
-    assert (len(kept), len(held)) == (145, 26)
+    training, held_out = split_holdout([s.name for s in scenes], [len(s.points) for s in scenes], 0.15, 0)
+    assert (len(training), len(held_out)) == (145, 26)
     with_one = sum(len(scene.points) == 1 for scene in scenes) / len(scenes)
-    assert abs(sum(len(scenes[i].points) == 1 for i in held) - with_one * 26) < 1
+    assert abs(sum(len(scenes[i].points) == 1 for i in held_out) - with_one * 26) < 1

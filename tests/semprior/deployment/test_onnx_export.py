@@ -9,7 +9,7 @@ import torch
 import semprior.deployment.onnx_export as exporting
 from semprior.cli.app import main
 from semprior.data.batches import Normalisation
-from semprior.data.layout import IntensityRange
+from semprior.data.images import IntensityRange
 from semprior.deployment.load_model import load_student
 from tests.tiny import optional, write_checkpoint
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from semprior.cli.app import main
-from semprior.data.layout import IntensityRange
+from semprior.data.images import IntensityRange
 from semprior.deployment.load_model import load_student
 from semprior.deployment.predict import Detection, detections, output_names, predict
 from semprior.errors import UserError

@@ -1,4 +1,4 @@
-"""Whole images: padding, batching of equal sizes, tiles."""
+"""Inference on whole images: padding, batches of equal sizes, tiles."""
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ NORMAL = Normalisation(0.4, 0.2)
 
 
 class Smoother(nn.Module):
-    """Logits that depend on a neighbourhood, and a record of what was asked for."""
+    """A network whose logits depend on a neighbourhood; it records its inputs."""
 
     def __init__(self):
         super().__init__()
@@ -53,7 +53,7 @@ def test_large_images_go_in_tiles_and_long_ones_whole(monkeypatch):
     assert [p.shape for p in found] == [(100, 130), (60, 300)]
     assert (1, 3, 64, 320) in net.shapes
     assert max(h for _, _, h, w in net.shapes if w <= 64) == 64
-    # away from the seams a tile sees what the whole image would
+    # away from the seams, tiles give the values of the whole image
     whole = student_probabilities(Smoother().eval(), [pictures[0][:64, :64]], NORMAL, CPU, False)[0]
     assert np.allclose(found[0][:60, :60], whole[:60, :60], atol=1e-6)
 

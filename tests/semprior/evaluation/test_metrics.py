@@ -1,4 +1,4 @@
-"""Metrics against a direct slow implementation, and at their limits."""
+"""Metrics against a slow reference implementation, and their edge cases."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from semprior.evaluation.metrics import ImageCounts, bootstrap_errors, count_ima
 
 
 def plain_regions(mask):
-    """Pixels of each 8-connected region, regions in the order of their first pixels row by row."""
+    """The pixels of each 8-connected region; regions are sorted by their first pixels in row-major order."""
     left = {tuple(pixel) for pixel in np.argwhere(mask).tolist()}
     regions = []
     for start in sorted(left):
@@ -53,7 +53,7 @@ def plain_count(predicted, truth):
 
 @pytest.mark.parametrize("density", [0.01, 0.05, 0.2, 0.5])
 @pytest.mark.parametrize("seed", range(8))
-def test_equals_the_direct_version(seed, density):
+def test_equals_the_reference(seed, density):
     rng = np.random.default_rng(seed)
     shape = tuple(rng.integers(1, 40, 2))
     truth = rng.random(shape) < density
@@ -66,7 +66,7 @@ MASKS = arrays(bool, (7, 12))
 
 @settings(max_examples=150, deadline=None)
 @given(MASKS, MASKS)
-def test_equals_the_direct_version_for_any_masks(predicted, truth):
+def test_equals_the_reference_for_any_masks(predicted, truth):
     assert count_image(predicted, truth) == plain_count(predicted, truth)
 
 
@@ -118,7 +118,7 @@ def test_an_image_with_nothing_in_it():
 
 
 def test_touching_targets_are_one():
-    truth = image_of((10, 10, 3, 3), (13, 13, 3, 3))  # corner to corner
+    truth = image_of((10, 10, 3, 3), (13, 13, 3, 3))  # touching at a corner
     apart = image_of((10, 10, 3, 3), (14, 14, 3, 3))
     assert count_image(truth, truth).targets == 1
     assert count_image(apart, apart).targets == 2

@@ -1,4 +1,4 @@
-"""The score by points: what should score low does, and it needs no mask."""
+"""The point score is low for bad predictions, without any mask."""
 
 import numpy as np
 import pytest
@@ -54,7 +54,7 @@ def _empty():
 
 
 def _frozen():
-    """The same blot on every image, whatever is in it."""
+    """The same blob on every image."""
     mask = np.zeros_like(TRUTHS[0])
     mask[30:50, 30:50] = True
     return [mask] * len(TRUTHS)
@@ -71,13 +71,13 @@ def _frozen():
     ],
     ids=["empty", "whole image", "frozen", "speckle", "frozen speckle"],
 )
-def test_what_is_no_detector_scores_below_a_trained_one(masks, before):
-    first = scored(trained()).score  # even at its first evaluation, where nothing is known of its steadiness
+def test_trivial_predictions_score_below_a_trained_detector(masks, before):
+    first = scored(trained()).score  # even at its first evaluation, without an agreement
     assert scored(masks, before).score < first / 2
     assert scored(trained(), TRUTHS).score > first
 
 
-def test_each_fault_costs():
+def test_each_kind_of_error_lowers_the_score():
     best = scored(TRUTHS, TRUTHS).score
     missed = [TRUTHS[0] & False, *TRUTHS[1:]]
     alarm = [truth.copy() for truth in TRUTHS]
@@ -111,7 +111,9 @@ def test_points_that_share_a_component_share_its_area():
 def test_the_standard_error_is_that_of_drawing_other_images():
     masks = trained()
     drawn = np.random.default_rng(1).integers(0, len(masks), (2000, len(masks)))
-    scores = [point_score(*([held[i] for i in row] for held in (masks, TRUTHS, POINTS, AREAS))).score for row in drawn]
+    scores = [
+        point_score(*([items[i] for i in row] for items in (masks, TRUTHS, POINTS, AREAS))).score for row in drawn
+    ]
     assert scored(masks, TRUTHS).score_se == pytest.approx(np.std(scores), rel=0.15)
     assert scored(masks, TRUTHS).score_se == scored(masks, TRUTHS).score_se
     assert scored(TRUTHS, TRUTHS).score_se == pytest.approx(0, abs=1e-12)

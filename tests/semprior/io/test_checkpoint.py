@@ -1,5 +1,6 @@
-"""Checkpoints: a round trip, damage found, a kill at any moment survived, nothing unpickled."""
+"""Checkpoints survive a round trip and a kill at any moment; damage and other formats are refused."""
 
+import json
 import os
 import re
 import signal
@@ -44,13 +45,22 @@ def test_a_changed_byte_is_found(tmp_path, name):
         load_checkpoint(tmp_path / "c")
 
 
-def test_a_missing_file_and_a_missing_manifest_are_said(tmp_path):
+def test_a_missing_file_and_a_missing_manifest_are_named(tmp_path):
     save_checkpoint(tmp_path / "c", snapshot())
     (tmp_path / "c" / "arrays.npz").unlink()
     with pytest.raises(UserError, match=r"arrays\.npz"):
         load_checkpoint(tmp_path / "c")
     with pytest.raises(UserError, match="neither a run's folder nor a checkpoint"):
         find_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(("version", "refusal"), [(1, "older version"), (99, "newer version"), ("two", "is damaged")])
+def test_another_format_is_refused(tmp_path, version, refusal):
+    save_checkpoint(tmp_path / "c", snapshot())
+    path = tmp_path / "c" / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": version}))
+    with pytest.raises(UserError, match=rf"manifest\.json: .*{refusal}"):
+        load_checkpoint(tmp_path / "c")
 
 
 def test_the_folder_keeps_last_previous_and_best(tmp_path):

@@ -1,4 +1,4 @@
-"""Data sets and weights at an address: put there once, fetched once by each machine, whole or not at all."""
+"""Data sets and weights are pushed to an address once and fetched whole, once per machine."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from semprior.cli.app import main
 from semprior.data.remote_data import local_data
 from semprior.errors import UserError
 from semprior.foundation.weights import find_weights
-from semprior.io import push_fetch as remote
+from semprior.io import push_fetch
 from semprior.io.storage import open_storage
 from semprior.io.transfer_progress import Transfer
 from tests.tiny import SETTINGS, write_dataset
@@ -28,7 +28,7 @@ def fresh_cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def place(place):
-    """An address to push to: folders are named by one, too."""
+    """An address to push to; that of a folder is a ``file://`` address."""
     return place if "://" in place else f"file://{place}"
 
 
@@ -53,7 +53,7 @@ def test_a_pushed_data_set_arrives_as_it_was(place, tiny_dataset, fresh_cache, c
     assert "/runs -> this machine: 0.0 MB in " in capsys.readouterr().err
     assert local_data(place) == fetched
     assert capsys.readouterr().err == ""  # nothing was fetched again
-    assert remote.look(place, "data").about == {"masks": True}
+    assert push_fetch.read_manifest(place, "data").about == {"masks": True}
 
 
 @pytest.mark.parametrize(("change", "known"), [("_pixels0", True), ("one mask fewer", False), ("no train", False)])
@@ -67,25 +67,25 @@ def test_a_manifest_says_whether_every_training_image_has_a_mask(tiny_dataset, t
         for path in list((folder / "labels").iterdir()):
             path.rename(path.with_name(f"{path.stem}{change}.png"))
     assert main(["data", "push", str(folder), address]) == 0
-    assert remote.look(address, "data").about == {"masks": known}
+    assert push_fetch.read_manifest(address, "data").about == {"masks": known}
 
 
 def test_pushing_again_sends_nothing_and_other_data_is_refused(place, tiny_dataset, capsys, refused):
     folder = tiny_dataset()
     assert main(["data", "push", str(folder), place]) == 0
     capsys.readouterr()
-    changed = {entry.name: entry.changed for entry in open_storage(place).list(recursive=True)}
+    changed = {entry.name: entry.modified for entry in open_storage(place).list(recursive=True)}
     assert main(["data", "push", str(folder), place]) == 0
     assert "is there already" in capsys.readouterr().out
-    assert {entry.name: entry.changed for entry in open_storage(place).list(recursive=True)} == changed
+    assert {entry.name: entry.modified for entry in open_storage(place).list(recursive=True)} == changed
     (folder / "points.csv").write_text("name,x,y\n")
     assert "something else is there already" in refused("data", "push", folder, place)
 
 
-def test_a_push_that_was_cut_off_goes_on(place, tiny_dataset, monkeypatch):
+def test_a_push_that_was_cut_off_continues(place, tiny_dataset, monkeypatch):
     folder = tiny_dataset()
     sent = []
-    put_file = remote.Storage.put_file
+    put_file = push_fetch.Storage.put_file
 
     def failing(self, name, source, tell):
         if len(sent) == 5:
@@ -93,26 +93,26 @@ def test_a_push_that_was_cut_off_goes_on(place, tiny_dataset, monkeypatch):
         sent.append(name)
         put_file(self, name, source, tell)
 
-    monkeypatch.setattr(remote, "_AT_ONCE", 1)
-    monkeypatch.setattr(remote.Storage, "put_file", failing)
+    monkeypatch.setattr(push_fetch, "_AT_ONCE", 1)
+    monkeypatch.setattr(push_fetch.Storage, "put_file", failing)
     with pytest.raises(UserError, match="cannot be reached"):
-        remote.push(folder, place, "data", transfer())
+        push_fetch.push(folder, place, "data", transfer())
     with pytest.raises(UserError, match="nothing is there"):
-        remote.look(place, "data")  # half of it is not taken for all
+        push_fetch.read_manifest(place, "data")  # half of it does not count as complete
     first = list(sent)
     sent.clear()
-    monkeypatch.setattr(remote.Storage, "put_file", lambda *args: (sent.append(args[1]), put_file(*args)))
-    assert remote.push(folder, place, "data", transfer())
+    monkeypatch.setattr(push_fetch.Storage, "put_file", lambda *args: (sent.append(args[1]), put_file(*args)))
+    assert push_fetch.push(folder, place, "data", transfer())
     assert not set(first) & set(sent)
     assert sorted(first + sent) == names(folder)
     assert {entry.name for entry in open_storage(place).list()} >= {"manifest.json", "images"}
     assert not [entry.name for entry in open_storage(place).list() if "incomplete" in entry.name]
 
 
-def test_a_fetch_that_was_cut_off_goes_on(place, tiny_dataset, fresh_cache, monkeypatch):
-    remote.push(tiny_dataset(), place, "data", transfer())
+def test_a_fetch_that_was_cut_off_continues(place, tiny_dataset, fresh_cache, monkeypatch):
+    push_fetch.push(tiny_dataset(), place, "data", transfer())
     fetched = []
-    fetch_file = remote._fetch_file
+    fetch_file = push_fetch._fetch_file
 
     def failing(storage, name, *rest):
         if len(fetched) == 5:
@@ -120,24 +120,26 @@ def test_a_fetch_that_was_cut_off_goes_on(place, tiny_dataset, fresh_cache, monk
         fetched.append(name)
         fetch_file(storage, name, *rest)
 
-    monkeypatch.setattr(remote, "_AT_ONCE", 1)
-    monkeypatch.setattr(remote, "_fetch_file", failing)
+    monkeypatch.setattr(push_fetch, "_AT_ONCE", 1)
+    monkeypatch.setattr(push_fetch, "_fetch_file", failing)
     with pytest.raises(UserError):
-        remote.fetch(place, "data", transfer())
+        push_fetch.fetch(place, "data", transfer())
     first = list(fetched)
     fetched.clear()
-    monkeypatch.setattr(remote, "_fetch_file", lambda *args: (fetched.append(args[1]), fetch_file(*args)))
-    folder = remote.fetch(place, "data", transfer())
+    monkeypatch.setattr(push_fetch, "_fetch_file", lambda *args: (fetched.append(args[1]), fetch_file(*args)))
+    folder = push_fetch.fetch(place, "data", transfer())
     assert not set(first) & set(fetched)
     assert sorted(first + fetched) == names(folder)
 
 
 def test_processes_that_need_the_same_data_fetch_it_once(place, tiny_dataset, fresh_cache, monkeypatch):
-    remote.push(tiny_dataset(), place, "data", transfer())
-    fetched, fetch_file = [], remote._fetch_file
-    monkeypatch.setattr(remote, "_fetch_file", lambda *args: (fetched.append(args[1]), fetch_file(*args)))
+    push_fetch.push(tiny_dataset(), place, "data", transfer())
+    fetched, fetch_file = [], push_fetch._fetch_file
+    monkeypatch.setattr(push_fetch, "_fetch_file", lambda *args: (fetched.append(args[1]), fetch_file(*args)))
     found = []
-    threads = [threading.Thread(target=lambda: found.append(remote.fetch(place, "data", transfer()))) for _ in range(4)]
+    threads = [
+        threading.Thread(target=lambda: found.append(push_fetch.fetch(place, "data", transfer()))) for _ in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -146,24 +148,24 @@ def test_processes_that_need_the_same_data_fetch_it_once(place, tiny_dataset, fr
     assert sorted(fetched) == names(found[0])
 
 
-def test_a_file_that_is_not_what_the_manifest_says_is_refused(place, tiny_dataset, fresh_cache):
-    remote.push(tiny_dataset(), place, "data", transfer())
+def test_a_file_that_does_not_match_the_manifest_is_refused(place, tiny_dataset, fresh_cache):
+    push_fetch.push(tiny_dataset(), place, "data", transfer())
     storage = open_storage(place)
-    size = remote.look(place, "data").files["mode/train.txt"].size
+    size = push_fetch.read_manifest(place, "data").files["mode/train.txt"].size
     storage.put("mode/train.txt", b"x" * size)
     with pytest.raises(UserError, match=r"mode/train.txt: is damaged"):
-        remote.fetch(place, "data", transfer())
+        push_fetch.fetch(place, "data", transfer())
     assert not [path for path in (fresh_cache / "fetched").iterdir() if not path.name.startswith(".")]
 
 
 def test_a_manifest_cannot_lead_out_of_the_cache(place, tiny_dataset, fresh_cache):
-    remote.push(tiny_dataset(), place, "data", transfer())
+    push_fetch.push(tiny_dataset(), place, "data", transfer())
     storage = open_storage(place)
     content = json.loads(storage.read("manifest.json"))
     content["files"]["../../outside"] = content["files"]["mode/train.txt"]
     storage.put("manifest.json", json.dumps(content).encode())
     with pytest.raises(UserError, match="is not a name inside"):
-        remote.fetch(place, "data", transfer())
+        push_fetch.fetch(place, "data", transfer())
 
 
 def test_faults_are_one_line(s3, tiny_dataset, tmp_path, refused, monkeypatch):
@@ -189,11 +191,11 @@ def test_weights_of_a_foundation_model_travel_without_a_hub(place, fresh_cache, 
     name = "tf_efficientnet_lite2"
     assert main(["vfm", "push", name, place, "--weights", "offline"]) == 0
     assert f"vfm.weights={place}/{name}" in capsys.readouterr().out
-    there, source = find_weights(name, f"{place}/{name}")
-    here, _ = find_weights(name, "offline")
+    fetched, source = find_weights(name, f"{place}/{name}")
+    original, _ = find_weights(name, "offline")
     assert source == f"{place}/{name}"
-    assert there.keys() == here.keys()
-    assert all((there[key] == here[key]).all() for key in here)
+    assert fetched.keys() == original.keys()
+    assert all((fetched[key] == original[key]).all() for key in original)
 
 
 def test_pushing_needs_no_ray():

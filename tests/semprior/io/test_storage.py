@@ -1,4 +1,4 @@
-"""Folders and buckets behave alike: whole files, listings, copies of folders, and faults in one line."""
+"""Folders and buckets behave alike: whole files, listings, copies of folders, and one-line faults."""
 
 import os
 import stat
@@ -17,7 +17,7 @@ def test_files_are_written_read_listed_and_removed(place):
     storage.put("a/c.json", b"three")
     storage.put("a/b.json", b"two")
     assert storage.read("a/b.json") == b"two"
-    assert [(entry.name, entry.size, entry.folder) for entry in storage.list("a")] == [
+    assert [(entry.name, entry.size, entry.is_folder) for entry in storage.list("a")] == [
         ("a/b.json", 3, False),
         ("a/c.json", 5, False),
     ]
@@ -40,7 +40,7 @@ def test_a_file_is_created_once(place):
     assert storage.read("sweep.json") == b"mine"
 
 
-def test_a_folder_goes_there_whole(place, tmp_path):
+def test_a_folder_is_uploaded_whole(place, tmp_path):
     source = tmp_path / "checkpoint"
     (source / "deep").mkdir(parents=True)
     (source / "manifest.json").write_bytes(b"{}")
@@ -77,7 +77,7 @@ def test_an_address_may_name_the_server(s3, s3_server, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("address", "told"),
+    ("address", "message"),
     [
         ("s3://", "names no bucket"),
         ("s3://bucket/runs?region=a&colour=red", "'colour' is not understood"),
@@ -85,14 +85,14 @@ def test_an_address_may_name_the_server(s3, s3_server, monkeypatch):
         ("nowhere://x", "nowhere"),
     ],
 )
-def test_a_wrong_address_is_told_in_a_line(address, told):
-    with pytest.raises(UserError, match=told) as caught:
+def test_a_wrong_address_is_one_line(address, message):
+    with pytest.raises(UserError, match=message) as caught:
         open_storage(address)
     assert "\n" not in str(caught.value)
     assert "secret" not in str(caught.value)
 
 
-def test_what_s3_refuses_is_told_in_a_line(s3, monkeypatch):
+def test_a_refusal_of_s3_is_one_line(s3, monkeypatch):
     storage = open_storage("s3://no-such-bucket-here/runs")
     with pytest.raises(UserError, match=r"^s3://no-such-bucket-here/runs/a: there is no such bucket"):
         storage.put("a", b"")
@@ -102,7 +102,7 @@ def test_what_s3_refuses_is_told_in_a_line(s3, monkeypatch):
             call(open_storage(f"{s3}/runs"))
 
 
-def test_what_the_disk_refuses_is_told_in_a_line(tmp_path):
+def test_a_refusal_of_the_disk_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="Not a directory"):
         open_storage(tmp_path / "file" / "runs").put("a", b"")

@@ -1,4 +1,4 @@
-"""Admission against a slow version written from the method, and its limits one by one."""
+"""Admission against a slow reference implementation of the method, and its limits one by one."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ EIGHT = np.ones((3, 3), bool)
 
 
 def plain_admit(probability, points, epoch):
-    """For 300 epochs. Holes: background from which no 4-connected path leads to the border's outside."""
+    """The reference, for 300 epochs. Holes are background from which no 4-connected path leads out of the image."""
     components, count = ndimage.label(probability > 0.5, EIGHT)
     filled = [ndimage.binary_fill_holes(components == number) for number in range(1, count + 1)]
     outer = [
@@ -32,7 +32,7 @@ def plain_admit(probability, points, epoch):
     return mask
 
 
-def test_equals_the_slow_version():
+def test_equals_the_reference():
     admitted = 0
     for seed in range(150):
         rng = np.random.default_rng(seed)
@@ -57,10 +57,10 @@ def blocks(corners, shape=(60, 60), side=3):
     return probability
 
 
-def test_holes_are_filled_and_what_lies_in_them_goes_under():
+def test_holes_are_filled_with_the_components_in_them():
     probability = blocks([(10, 10)], side=9)
     probability[12:17, 12:17] = 0.1
-    probability[14, 14] = 0.9  # an island, no component of its own
+    probability[14, 14] = 0.9  # an island in the hole, not a component
     mask = admit(probability, np.array([[12, 12]]), 0.0)
     assert mask[10:19, 10:19].all()
     assert np.count_nonzero(mask) == 81
@@ -74,7 +74,7 @@ def test_a_ring_of_diagonal_steps_is_closed():
     assert not fill_holes(ring)[3, 3]
 
 
-def test_a_bay_at_the_border_is_no_hole():
+def test_a_bay_at_the_border_is_not_a_hole():
     mask = np.zeros((6, 6), bool)
     mask[0:4, [0, 3]] = mask[3, 0:4] = True
     np.testing.assert_array_equal(fill_holes(mask), mask)
@@ -91,7 +91,7 @@ def test_the_share_of_missed_points(allowed, enters):
 
 
 @pytest.mark.parametrize("false, enters", [(10, True), (11, False)])
-def test_at_most_five_false_components_a_point(false, enters):
+def test_at_most_five_false_components_per_point(false, enters):
     corners = [(2 + 5 * (i % 10), 30 + 5 * (i // 10)) for i in range(false)]
     probability = blocks([(10, 10), (20, 10), *corners])
     assert (admit(probability, np.array([[11, 11], [21, 11]]), 0.0) is not None) == enters
@@ -120,7 +120,7 @@ def test_the_published_threshold():
 
 @pytest.mark.parametrize("epochs", [1, 2, 5, 10, 30, 300])
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.8, 1.0])
-def test_the_threshold_rises_whatever_the_schedule(epochs, share):
+def test_the_threshold_rises_in_every_schedule(epochs, share):
     start, end = round(share * epochs), 0.8 * epochs
     values = [admission_threshold(epoch, start, end) for epoch in range(start, epochs + 1)]
     assert np.isfinite(values).all()

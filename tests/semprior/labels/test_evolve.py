@@ -1,4 +1,4 @@
-"""Evolution against a slow whole-image version written from the method, and its promises one by one."""
+"""Evolution against a slow reference implementation on whole images, and its properties one by one."""
 
 import sys
 
@@ -49,11 +49,11 @@ def random_pair(seed):
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_equals_the_whole_image_version(seed):
+def test_equals_the_reference(seed):
     soft, probability = random_pair(seed)
-    kept = soft.copy()
+    before = soft.copy()
     np.testing.assert_array_equal(evolve(soft, probability), plain_evolve(soft, probability))
-    np.testing.assert_array_equal(soft, kept)
+    np.testing.assert_array_equal(soft, before)
 
 
 def test_equals_the_plain_path_of_the_benchmarks():
@@ -82,11 +82,11 @@ def test_grows_where_the_teacher_sees_the_target_and_fades_elsewhere():
 
 
 @pytest.mark.parametrize("distance, reached", [(15, True), (17, False)])
-def test_the_peak_is_sought_in_the_square_alone(distance, reached):
+def test_the_peak_is_that_of_the_square(distance, reached):
     soft = np.zeros((200, 200), np.uint8)
     soft[100, 100] = 255
     probability = spot(soft.shape, 100, 100, 0.4)
-    probability[100, 100 + distance] = 1.0  # raises the threshold above 0.4, if it is seen
+    probability[100, 100 + distance] = 1.0  # raises the threshold above 0.4 if it is in the square
     assert (evolve(soft, probability)[98, 98] == 0) == reached
 
 

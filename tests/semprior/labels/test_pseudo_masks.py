@@ -1,4 +1,4 @@
-"""Pseudo-masks of a run: evolved and admitted image by image, whatever the order, in little memory."""
+"""The pseudo-masks of a run are evolved and admitted image by image, in any order, in little memory."""
 
 import tracemalloc
 from dataclasses import replace
@@ -7,7 +7,8 @@ import numpy as np
 
 from semprior.config.schema import unflatten
 from semprior.data.batches import Normalisation
-from semprior.data.layout import IntensityRange, Scene
+from semprior.data.images import IntensityRange
+from semprior.data.layout import Scene
 from semprior.data.training_set import Seed, TrainingSet
 from semprior.labels.evolve import evolve
 from semprior.labels.pseudo_masks import PseudoMasks
@@ -16,7 +17,7 @@ SIDE = 256
 
 
 def training_set(count, failed=()):
-    """Images with one point; the seeds of `failed` are that point alone."""
+    """Images with one point; the seeds of the images `failed` consist of that point only."""
     image = np.zeros((SIDE, SIDE), np.uint8)
     scenes, seeds = [], []
     for number in range(count):
@@ -46,7 +47,7 @@ def test_each_mask_evolves_and_a_hard_image_is_admitted_in_any_order():
         masks = PseudoMasks.start(CONFIG, data)
         assert masks.members == [0, 1, 2, 4, 5]
         before = list(masks.soft)
-        assert masks.looked_at(1) == list(range(8))
+        assert masks.predicted_by_teacher(1) == list(range(8))
         assert masks.update(1, ((index, teacher(data, index)) for index in order)) == 1
         assert masks.members == [0, 1, 2, 3, 4, 5]
         expected = [evolve(soft, teacher(data, index)) for index, soft in enumerate(before)]
@@ -60,20 +61,20 @@ def test_without_evolution_hard_images_are_admitted_all_the_same():
     data = training_set(8, failed=(3,))
     masks = PseudoMasks.start(replace(CONFIG, labels=replace(CONFIG.labels, evolve=False)), data)
     before = list(masks.soft)
-    assert masks.looked_at(0) == []
-    assert masks.looked_at(1) == masks.looked_at(8) == [3]
-    assert masks.looked_at(9) == []  # too late to be admitted
+    assert masks.predicted_by_teacher(0) == []
+    assert masks.predicted_by_teacher(1) == masks.predicted_by_teacher(8) == [3]
+    assert masks.predicted_by_teacher(9) == []  # too late to be admitted
     assert masks.update(1, [(3, teacher(data, 3))]) == 1
     assert masks.members == [0, 1, 2, 3, 4, 5]
     before[3] = np.where(teacher(data, 3) > 0.5, 255, 0)
     assert all(np.array_equal(a, b) for a, b in zip(masks.soft, before, strict=True))
-    assert masks.looked_at(2) == []  # nothing waits any more
+    assert masks.predicted_by_teacher(2) == []  # the reserve is empty
 
 
-def test_an_image_that_still_waits_at_the_end_is_not_looked_at():
+def test_an_image_that_still_waits_at_the_end_is_not_predicted():
     masks = PseudoMasks.start(CONFIG, training_set(8, failed=(3,)))
-    assert masks.looked_at(8) == list(range(8))
-    assert masks.looked_at(9) == [0, 1, 2, 4, 5, 6, 7]
+    assert masks.predicted_by_teacher(8) == list(range(8))
+    assert masks.predicted_by_teacher(9) == [0, 1, 2, 4, 5, 6, 7]
 
 
 def test_memory_is_that_of_the_targets_and_not_of_the_images():

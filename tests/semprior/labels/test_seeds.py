@@ -1,4 +1,4 @@
-"""Seeds: the published anchors, and what contrast seeds make of targets of known shape."""
+"""Seeds: published reference values, and contrast seeds of targets of known shape."""
 
 import cv2
 import numpy as np
@@ -87,7 +87,7 @@ def test_a_point_may_miss_the_peak(offset):
     assert iou(seed.mask, mask) > 0.7
 
 
-def test_a_slope_under_the_target_is_no_target():
+def test_a_slope_under_the_target_does_not_join_it():
     slope = np.linspace(40, 200, 80)[None].repeat(64, axis=0)
     image, (mask,) = scene((30, 40, 50, 1.5), background=slope)
     assert iou(contrast_seed(image, np.array([[30, 40]])).mask, mask) > 0.6
@@ -99,7 +99,7 @@ def test_a_target_on_an_edge_between_bands():
     assert iou(contrast_seed(image, np.array([[31, 40]])).mask, mask) > 0.6
 
 
-def test_touching_targets_keep_to_their_own():
+def test_touching_targets_have_separate_regions():
     image, masks = scene((30, 36, 100, 1.8), (30, 43, 40, 1.8))
     both = contrast_seed(image, np.array([[30, 36], [30, 43]]))
     assert both.succeeded.all()

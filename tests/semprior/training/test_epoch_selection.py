@@ -5,7 +5,8 @@ import pytest
 
 from semprior.config.schema import unflatten
 from semprior.data.batches import Normalisation
-from semprior.data.layout import IntensityRange, Scene
+from semprior.data.images import IntensityRange
+from semprior.data.layout import Scene
 from semprior.data.training_set import TrainingSet
 from semprior.labels.seeds import contrast_seed
 from semprior.training.epoch_selection import Selector

@@ -37,7 +37,7 @@ def made(monkeypatch):
 
         return counted
 
-    for name in ("each_scene", "image_statistics", "cluster"):
+    for name in ("iter_scenes", "image_statistics", "cluster"):
         monkeypatch.setattr(
             semprior.training.image_cache, name, counting(name, getattr(semprior.training.image_cache, name))
         )
@@ -98,7 +98,7 @@ def test_changed_data_are_read_anew(data, tmp_path, made):
     (data / "labels").rename(data / "kept")  # its mask would not fit the new image
     made.clear()
     after = prepared(data, tmp_path / "cache")
-    assert "each_scene" in made
+    assert "iter_scenes" in made
     assert not all(np.array_equal(a.image, b.image) for a, b in zip(before.scenes, after.scenes, strict=True))
 
 
@@ -119,11 +119,11 @@ def test_points_moved_within_one_size_and_one_second_are_read_anew(data, tmp_pat
 @pytest.mark.parametrize(
     ("constant", "redone"),
     [
-        ("SCENES_VERSION", {"each_scene", "contrast", "image_statistics", "cluster"}),
+        ("SCENES_VERSION", {"iter_scenes", "contrast", "image_statistics", "cluster"}),
         ("SEEDS_VERSION", {"contrast"}),
         ("STATISTICS_VERSION", {"image_statistics", "cluster"}),
         ("CLUSTERS_VERSION", {"cluster"}),
-        ("COMPUTED_BY", {"each_scene", "contrast", "image_statistics", "cluster"}),
+        ("COMPUTED_BY", {"iter_scenes", "contrast", "image_statistics", "cluster"}),
     ],
 )
 def test_a_raised_version_makes_anew_what_depends_on_it(data, tmp_path, made, monkeypatch, constant, redone):

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 
 from semprior.config.schema import unflatten
 from semprior.data.batches import Normalisation
-from semprior.data.layout import IntensityRange, Scene
+from semprior.data.images import IntensityRange
+from semprior.data.layout import Scene
 from semprior.data.training_set import TrainingSet
 from semprior.errors import UserError
 from semprior.foundation.feature_source import Features
@@ -130,21 +131,6 @@ def test_a_run_stopped_at_any_epoch_goes_on_to_the_last_bit(stop, whole_run, che
     state, values = fingerprint(run)
     assert values == expected_values
     assert state == expected_state
-
-
-def test_a_checkpoint_of_the_first_format_is_read(whole_run, checkpoints):
-    snapshot = load_checkpoint(checkpoints / "3")
-    run = trainer()
-    run.restore(snapshot)
-    stored = {f"soft.{index}": mask for index, mask in enumerate(run.pseudo_masks.soft)}
-    for who, masks in run.selector.previous.items():
-        stored |= {f"previous.{who}.{index}": np.packbits(mask, axis=1) for index, mask in enumerate(masks)}
-    old = {name: snapshot.arrays[name] for name in ("members", "clusters")} | stored
-    again = trainer()
-    again.restore(dataclasses.replace(snapshot, arrays=old))
-    arrays = again.snapshot().arrays
-    assert arrays.keys() == snapshot.arrays.keys()
-    assert all(np.array_equal(array, snapshot.arrays[name]) for name, array in arrays.items())
 
 
 def test_a_run_repeats_itself_and_another_seed_does_not(whole_run):

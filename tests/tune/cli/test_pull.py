@@ -167,7 +167,7 @@ def test_a_damaged_file_is_refused_and_nothing_is_left(tmp_path, capsys):
     sweep, checkpoint = stored(tmp_path, tmp_path / "place")
     damage(sweep.storage.local / checkpoint.address / "student.safetensors")
     assert main(["pull", "small", "--out", str(tmp_path / "out"), "--storage", str(tmp_path / "place")]) == 2
-    assert "student.safetensors: its digest does not match" in capsys.readouterr().err
+    assert "student.safetensors: is damaged; its digest does not match" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     assert [path for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 

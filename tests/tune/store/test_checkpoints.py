@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from semprior.io.checkpoint import Snapshot
+from semprior.io.manifest import DamagedError
 from tune.store.checkpoints import (
-    DamagedCheckpointError,
     StoredCheckpoint,
     SupersededError,
     get_checkpoint,
@@ -110,16 +110,16 @@ def test_a_checkpoint_without_a_record_is_not_removed(tmp_path, make_report):
 def test_damaged_and_missing_checkpoints_are_refused(tmp_path):
     storage = ResultsStore(tmp_path).storage
     kept = put_checkpoint(storage, "0000", 1, snapshot(1))
-    with pytest.raises(DamagedCheckpointError, match="is missing or incomplete"):
+    with pytest.raises(DamagedError, match="is not there"):
         get_checkpoint(storage, StoredCheckpoint("checkpoints/0000/1/epoch-0002", kept.sha256))
-    with pytest.raises(DamagedCheckpointError, match="differs from the recorded one"):
+    with pytest.raises(DamagedError, match="not the one recorded"):
         get_checkpoint(storage, StoredCheckpoint(kept.address, "0" * 64))
     weights = tmp_path / kept.address / "student.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    with pytest.raises(DamagedCheckpointError, match="does not match the manifest"):
+    with pytest.raises(DamagedError, match="does not match the manifest"):
         get_checkpoint(storage, kept)
     weights.unlink()
-    with pytest.raises(DamagedCheckpointError, match="is missing or incomplete"):
+    with pytest.raises(DamagedError, match="not whole"):
         get_checkpoint(storage, kept)
 
 
@@ -128,10 +128,10 @@ def test_a_manifest_cannot_write_outside_of_the_target(tmp_path, name):
     import hashlib
 
     storage = ResultsStore(tmp_path).storage
-    manifest = json.dumps({"format": 1, "sha256": {name: hashlib.sha256(b"x").hexdigest()}}).encode()
+    manifest = json.dumps({"format": 2, "sha256": {name: hashlib.sha256(b"x").hexdigest()}}).encode()
     storage.put("checkpoints/0000/1/epoch-0001/manifest.json", manifest)
     stored = StoredCheckpoint("checkpoints/0000/1/epoch-0001", hashlib.sha256(manifest).hexdigest())
-    with pytest.raises(DamagedCheckpointError, match="not an allowed file name"):
+    with pytest.raises(DamagedError, match="not the name of a checkpoint's file"):
         get_checkpoint(storage, stored)
     with pytest.raises(Exception, match="is not a name"):
         get_checkpoint(storage, StoredCheckpoint("../../etc", stored.sha256))

@@ -1,4 +1,4 @@
-"""Synthetic scenes: targets as their masks say, backgrounds with the spectra they promise, files that repeat."""
+"""Synthetic scenes: masks match targets, backgrounds have their spectra, equal seeds give equal files."""
 
 import filecmp
 import os
@@ -26,7 +26,7 @@ def areas(mask):
     return np.bincount(labels.ravel())[1:]
 
 
-def test_scenes_are_what_readers_promise(scenes):
+def test_scenes_have_the_types_and_points_of_read_scenes(scenes):
     for scene in scenes:
         assert (scene.image.dtype, scene.points.dtype, scene.mask.dtype) == (np.uint8, np.int64, bool)
         assert scene.image.shape == scene.mask.shape
@@ -88,7 +88,7 @@ def test_faint_targets_seek_calm_and_camouflaged_ones_clutter():
         assert np.mean(right) == side
 
 
-def test_a_target_without_room_is_left_out():
+def test_a_target_that_does_not_fit_is_omitted():
     radiance, mask = np.full((64, 64), 249, np.float32), np.zeros((64, 64), bool)
     same, still = add_target(np.random.default_rng(0), radiance, mask, "salient", 1.0)
     assert same is radiance
@@ -96,7 +96,7 @@ def test_a_target_without_room_is_left_out():
 
 
 @pytest.mark.parametrize("slope", [0.0, 2.0, 3.5])
-def test_fields_have_the_spectrum_they_promise(slope):
+def test_fields_have_the_requested_spectrum(slope):
     field = power_law(np.random.default_rng(0), (256, 256), slope, tile=True)
     assert (field.mean(), field.std()) == (pytest.approx(0, abs=1e-5), pytest.approx(1, abs=1e-5))
     power = np.abs(np.fft.fft2(field)) ** 2
@@ -133,8 +133,8 @@ def files(root):
     return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
 
 
-def test_written_scenes_are_a_sound_data_set(tmp_path):
-    root = tmp_path / "made" / "here"
+def test_written_scenes_are_a_data_set_without_faults(tmp_path):
+    root = tmp_path / "new" / "scenes"
     write_scenes(root, 10, seed=3)
     assert check_dataset(root) == []
     layout = find_layout(root)
@@ -144,7 +144,7 @@ def test_written_scenes_are_a_sound_data_set(tmp_path):
     np.testing.assert_array_equal(first.image, expected.image)
     np.testing.assert_array_equal(first.mask, expected.mask)
     assert {tuple(p) for p in first.points} == {tuple(p) for p in expected.points}
-    assert os.listdir(root.parent) == ["here"]
+    assert os.listdir(root.parent) == ["scenes"]
 
 
 def test_equal_seeds_give_equal_files_and_more_scenes_keep_the_first(tmp_path):
