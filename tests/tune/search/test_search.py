@@ -220,7 +220,9 @@ def test_the_study_can_be_opened_while_the_search_goes_on(tmp_path):
     ]
     again.tell(2, "completed", (0.5,))
     run_one(again)
-    assert [trial.state.name for trial in opened()][2:] == ["COMPLETE", "COMPLETE"] or len(opened()) == 4
+    after = opened()
+    assert [trial.state.name for trial in after] == ["COMPLETE", "PRUNED", "COMPLETE", "PRUNED"]
+    assert after[2].value == 0.5
 
 
 def test_a_study_that_cannot_be_written_does_not_stop_the_search(tmp_path, caplog):
