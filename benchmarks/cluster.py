@@ -120,18 +120,18 @@ def _complain(text: str) -> None:
 @contextlib.contextmanager
 def _timed_parts(parts: dict[str, float]) -> Iterator[None]:
     """Processor seconds of what the driver does, by name."""
-    import tune.session.tune_search
-    import tune.store.compaction
     from tune.search.dashboard_journal import DashboardJournal
     from tune.search.early_stopping import SuccessiveHalving
     from tune.search.search import Search
+    from tune.session import tune_search
+    from tune.store import compaction
 
     timed = {
         "asking the sampler": (Search, "_sampled"),
         "the study's file": (DashboardJournal, "_write_or_give_up"),
         "early stopping": (SuccessiveHalving, "on_trial_result"),
-        "ends of trials": (tune.proposals, "end_trial"),
-        "compaction": (tune.compaction, "compact"),
+        "ends of trials": (tune_search, "end_trial"),
+        "compaction": (compaction, "compact"),
     }
     with contextlib.ExitStack() as stack:
         for name, (owner, attribute) in timed.items():

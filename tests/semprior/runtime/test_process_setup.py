@@ -24,7 +24,12 @@ assert keep_freed_memory()
 def refaulted_after(script, *words):
     """Share of a freed block's pages that are faulted in again, in a process of its own, after a script in it."""
     done = subprocess.run(
-        [sys.executable, "-c", f"import sys\n{script}\nfrom page_faults import refaulted; print(refaulted())", *words],
+        [
+            sys.executable,
+            "-c",
+            f"import sys\n{script}\nfrom tests.page_faults import refaulted; print(refaulted())",
+            *words,
+        ],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,

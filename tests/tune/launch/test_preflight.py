@@ -45,7 +45,7 @@ def test_the_user_hears_what_a_probe_tells_meanwhile_and_the_client_marks_the_st
         def get_job_info(self, job):
             log.append(f"probe: {LINES[len(log)]}\n")
             state = "RUNNING" if len(log) < len(LINES) else "SUCCEEDED"
-            return types.SimpleNamespace(submission_id=job, status=state, message="")
+            return types.SimpleNamespace(submission_id=job, status=state, message="", driver_exit_code=None)
 
         def get_job_logs(self, job):
             assert unseen(spec.storage, given[0]) == ""
