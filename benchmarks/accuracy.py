@@ -32,15 +32,13 @@ from scipy.stats import t as student_t
 
 from benchmarks.machine import describe_machine
 from semprior.config.schema import Config, Resolved, flatten, parse_settings, resolve
-from semprior.data.layout import find_layout
 from semprior.deployment.evaluate import evaluate
 from semprior.deployment.load_model import LoadedTeacher, Student, load_student, load_teacher
 from semprior.errors import UserError
 from semprior.io.atomic_files import write_atomically
 from semprior.io.checkpoint import save_checkpoint
 from semprior.runtime.process_setup import keep_freed_memory
-from semprior.training.prepare import load_features, read_training_set
-from semprior.training.trainer import Trainer
+from semprior.training.prepare import prepare_trainer
 
 VARIANTS: dict[str, list[str]] = {
     "method": [],
@@ -55,9 +53,8 @@ REPORTS = "reports.jsonl"
 
 def train(data: Path, resolved: Resolved, device: torch.device, kept: Path, say: Callable[[str], None]) -> None:
     """Train once; leaves the epochs chosen by points and by masks, and last of all the reports of all epochs."""
-    training_set = read_training_set(find_layout(data), resolved, say)
-    features = load_features(resolved.config, training_set, kept.parent / "features", device, say)
-    trainer = Trainer(resolved.config, training_set, features, device)
+    threads, cache = torch.get_num_threads(), kept.parent / "features"
+    trainer = prepare_trainer(resolved, data, device, threads=threads, cache=cache, say=say)
     best = dict.fromkeys(CHOSEN_BY, -1.0)
     lines = []
     for report in trainer.run():
@@ -82,12 +79,12 @@ def score(data: Path, device: torch.device, kept: Path) -> dict[str, Any]:
         return {name: getattr(found, name) for name in METRICS}
 
     return {
-        "seed": teacher.origin.config.seed,
+        "seed": teacher.info.config.seed,
         "minutes": sum(report["seconds"] for report in reports) / 60,
-        "epoch": students["by-points"].origin.epoch - 1,
+        "epoch": students["by-points"].info.epoch - 1,
         "student": on_test(students["by-points"]),
         "teacher": on_test(teacher),
-        "epoch_by_masks": students["by-masks"].origin.epoch - 1,
+        "epoch_by_masks": students["by-masks"].info.epoch - 1,
         "student_by_masks": on_test(students["by-masks"]),
         "spearman": float(spearmanr(*zip(*curve, strict=True)).statistic) if len(curve) > 2 else None,
     }
@@ -119,7 +116,8 @@ def check_kept(kept: Path, config: Config) -> None:
     Raises:
         UserError: it was made with other settings.
     """
-    made = flatten(load_student(kept / "by-points", torch.device("cpu")).origin.config)
+    made = flatten(load_student(kept / "by-points", torch.device("cpu")).info.config)
+    made["clusters.count"] = max(made["clusters.count"], config.clusters.count)  # a run caps it at the number of images
     other = [key for key, value in flatten(config).items() if made[key] != value]
     if other:
         raise UserError(f"{kept}: was made with another {other[0]}; give another --out, or remove it")

@@ -36,7 +36,7 @@ from rich.table import Table
 from benchmarks.machine import describe_machine, load, peak_memory
 from benchmarks.processes import Sampler
 from semprior.io.storage import open_storage
-from semprior.reporting.terminal import complain
+from semprior.reporting.terminal import print_error
 from tune.launch.local_ray import local_ray
 from tune.spec.sweep_file import SweepSpec
 from tune.store.compaction import compact_in_background
@@ -114,7 +114,7 @@ def measure_head(folder: Path, trials: int, slots: int, epochs: int) -> dict[str
 
 
 def _complain(text: str) -> None:
-    complain("benchmarks.cluster", text)
+    print_error("benchmarks.cluster", text)
 
 
 @contextlib.contextmanager

@@ -203,26 +203,23 @@ def draw_data(root: Path, count: int, side: int) -> None:
 
 def train(root: Path, preset: str, settings: Sequence[str], folder: Path) -> Usage:
     """Train, with cache and checkpoints in a folder, and say what it took."""
-    from semprior.data.layout import find_layout
     from semprior.io.checkpoint import CheckpointFolder
-    from semprior.runtime.process_setup import keep_freed_memory
-    from semprior.training.prepare import load_features, read_training_set
-    from semprior.training.trainer import Trainer
+    from semprior.training.prepare import prepare_trainer
 
-    keep_freed_memory()
     watch = Watch()
     resolved, device = resolve(preset, flags=parse_settings(settings)), torch.device("cpu")
     cache, checkpoints = folder / "cache", CheckpointFolder(folder / "checkpoints")
-    training_set = read_training_set(find_layout(root), resolved, _silent, cache)
-    features = load_features(resolved.config, training_set, cache, device, _silent)
-    trainer = Trainer(resolved.config, training_set, features, device)
+    threads = torch.get_num_threads()
+    trainer = prepare_trainer(resolved, root, device, threads=threads, cache=cache, say=_silent)
     prepared, private, largest, evolved = watch.largest(), [], [], 0
     for report in trainer.run():
         checkpoints.save(trainer.snapshot(), best=report.best)
         private.append(memory("RssAnon"))
         largest.append(watch.largest())
         evolved += report.evolved
-    return Usage(len(training_set.scenes), private, largest, prepared, memory("RssFile"), peak_memory(), evolved)
+    return Usage(
+        len(trainer.training_set.scenes), private, largest, prepared, memory("RssFile"), peak_memory(), evolved
+    )
 
 
 class Watch:

@@ -167,7 +167,7 @@ def time_ours(setting: Setting) -> Timing:
     from semprior.models.detector import detector_spec
     from semprior.runtime.process_setup import keep_freed_memory
     from semprior.training import bilevel as fast
-    from semprior.training.ema import copy_of, update_average
+    from semprior.training.ema import frozen_copy, update_average
 
     keep_freed_memory()
     torch.manual_seed(0)
@@ -184,7 +184,7 @@ def time_ours(setting: Setting) -> Timing:
     bank = FeatureBank.build(Path(setting.cache), vfm, greys, config.vfm.bank_gb, device)
     features = Features(vfm, bank)
     model = build_teacher(config, vfm).to(device).train()
-    average, updates = copy_of(model), itertools.count()
+    average, updates = frozen_copy(model), itertools.count()
     alpha = nn.Parameter(torch.zeros(CLUSTERS, device=device))
     rate, decay = detector_spec(setting.detector).learning_rate, config.optim.weight_decay
     if setting.variant == "compiled":

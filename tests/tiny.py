@@ -13,7 +13,7 @@ from torch import nn
 from semprior.config.schema import Config, flatten, unflatten
 from semprior.data.batches import Normalisation
 from semprior.data.images import IntensityRange
-from semprior.deployment.load_model import Origin, Student
+from semprior.deployment.load_model import CheckpointInfo, Student
 from semprior.io.checkpoint import Snapshot, save_checkpoint
 from semprior.models.detector import create_detector, detector_spec
 from semprior.models.scam import SCAM
@@ -83,8 +83,8 @@ class Bright(nn.Module):
 def bright_student(intensity: IntensityRange | None = None, **leaves) -> Student:
     """A student that finds every target of `write_dataset`."""
     config = unflatten({"precision": "fp32", **leaves})
-    origin = Origin(Path("checkpoint"), config, 1, Normalisation(0.0, 1.0), intensity or IntensityRange(), None)
-    return Student(Bright(), origin, torch.device("cpu"))
+    info = CheckpointInfo(Path("checkpoint"), config, 1, Normalisation(0.0, 1.0), intensity or IntensityRange(), None)
+    return Student(Bright(), info, torch.device("cpu"))
 
 
 def write_checkpoint(folder: Path, intensity=(0.0, 255.0), vfm: str | None = None, **leaves) -> Path:

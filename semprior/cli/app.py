@@ -1,7 +1,7 @@
 """The command line: ``semprior train | evaluate | predict | export | data ... | vfm push``.
 
-A fault in what the user gave is one line on standard error and exit code 2; anything else is a bug and shows its
-traceback. What a command needs is imported when it runs, so that ``--help`` answers at once.
+A fault of the user's is one line on standard error and exit code 2; anything else is a bug and shows its traceback.
+Imports of a command happen when it runs, so that ``--help`` answers at once.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Annotated
 
 import typer
 
-from semprior.reporting.terminal import command_line, complain, console, run
+from semprior.reporting.terminal import command_line, console, print_error, run
 
 app = command_line()
-data_app = typer.Typer(help="Look after data sets.", rich_markup_mode=None)
+data_app = typer.Typer(help="Check, make and push data sets.", rich_markup_mode=None)
 app.add_typer(data_app, name="data")
-vfm_app = typer.Typer(help="Look after the weights of foundation models.", rich_markup_mode=None)
+vfm_app = typer.Typer(help="Push the weights of foundation models.", rich_markup_mode=None)
 app.add_typer(vfm_app, name="vfm")
 
 
@@ -42,10 +42,12 @@ Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", metavar="NAME")]
 
 @app.command()
 def train(
-    out: Annotated[Path, typer.Option(help="Folder of the run; a new one, unless --resume.", metavar="RUN")],
+    out: Annotated[Path, typer.Option(help="Folder of the run; a new one, unless --resume is given.", metavar="RUN")],
     data: Annotated[
         str | None,
-        typer.Option(help="Folder or address of the data set; on --resume, where it lay.", metavar="DIR"),
+        typer.Option(
+            help="Folder or address of the data set; with --resume, by default the recorded one.", metavar="DIR"
+        ),
     ] = None,
     preset: Annotated[
         str | None, typer.Option(help="quick, standard (default) or paper.", metavar="NAME", show_default=False)
@@ -56,13 +58,14 @@ def train(
         typer.Option("--set", help="A setting, like scam.stages='[1, 3]'; can be repeated.", metavar="KEY=VALUE"),
     ] = None,
     device: Device = "auto",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with RUN where it stopped.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume RUN where it stopped.")] = False,
 ) -> None:
     """Train a detector from points.
 
     Settings: --set, then variables like SEMPRIOR__SCAM__SCALE=0.3, then --config, then --preset; the keys are listed
-    in docs/configuration.md and in every RUN/config.yaml. What runs share (features, decoded images, seeds, clusters,
-    fetched data, compiled kernels) is kept in SEMPRIOR_CACHE, or in the user's cache folder (~/.cache/semprior).
+    in docs/configuration.md and in every RUN/config.yaml. Files that runs share (features, decoded images, seeds,
+    clusters, fetched data, compiled kernels) lie in SEMPRIOR_CACHE, by default the user's cache folder
+    (~/.cache/semprior).
     OMP_NUM_THREADS sets the number of threads.
     """
     from semprior.cli import train as command
@@ -74,8 +77,8 @@ def train(
         command.train(request, console())
     except KeyboardInterrupt:
         began = (out / "config.yaml").is_file()
-        way_on = f"go on with: semprior train --out {shlex.quote(str(out))} --resume"
-        complain("semprior", f"interrupted; {way_on if began else 'nothing was written'}")
+        way_on = f"resume with: semprior train --out {shlex.quote(str(out))} --resume"
+        print_error("semprior", f"interrupted; {way_on if began else 'nothing was written'}")
         raise typer.Exit(130) from None
 
 
@@ -84,35 +87,34 @@ def evaluate(
     run: Annotated[Path, typer.Argument(help="A run, whose best epoch is taken, or a checkpoint.", metavar="RUN")],
     data: Annotated[str, typer.Option(help="Folder or address of the data set, with masks.", metavar="DIR")],
     split: Annotated[str, typer.Option(help="test, val or train.", metavar="NAME")] = "test",
-    teacher: Annotated[bool, typer.Option("--teacher", help="The teacher, with its vision model.")] = False,
-    json_: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+    teacher: Annotated[bool, typer.Option("--teacher", help="Score the teacher, with its vision model.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     device: Device = "auto",
 ) -> None:
     """Score a run's student, or its teacher, against masks."""
     from semprior.data.remote_data import local_data
     from semprior.deployment.evaluate import evaluate as score
     from semprior.deployment.evaluate import show
-    from semprior.deployment.load_model import load_student, load_teacher
-    from semprior.runtime.device import choose_device, fallback_remark, memory_told
+    from semprior.deployment.load_model import LoadedTeacher, load_student, load_teacher
+    from semprior.runtime.device import choose_device, explain_out_of_memory, fallback_remark
 
     where, folder = choose_device(device), local_data(data)
     model = load_teacher(run, where) if teacher else load_student(run, where)
-    if teacher and not model.features.vfm:
-        complain("semprior", "nothing is modulated in this run: its teacher is its student")
-    config = model.origin.config
-    used = config.vfm
-    if model.origin.vfm and used.weights == "random":
-        complain("semprior", f"trained beside {used.name} with RANDOM weights (vfm.weights=random)")
+    if isinstance(model, LoadedTeacher) and not model.features.vfm:
+        print_error("semprior", "no stage is modulated in this run: its teacher is its student")
+    config = model.info.config
+    if model.info.vfm and config.vfm.weights == "random":
+        print_error("semprior", f"trained with {config.vfm.name} with RANDOM weights (vfm.weights=random)")
     if remark := fallback_remark(config.precision, where):
-        complain("semprior", remark)
-    with memory_told("use --device cpu"):
+        print_error("semprior", remark)
+    with explain_out_of_memory("use --device cpu"):
         evaluation = score(model, folder, split)
     if json_:
         print(json.dumps(evaluation.flat()))
         return
-    origin = model.origin
+    info = model.info
     who = "teacher" if teacher else "student"
-    show(evaluation, f"{who} of {origin.config.detector}, after {origin.epoch} epochs", console().print)
+    show(evaluation, f"{who} of {info.config.detector}, after {info.epoch} epochs", console().print)
 
 
 @app.command()
@@ -120,20 +122,22 @@ def predict(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, or a run, whose best epoch is taken.")],
     image: Annotated[list[Path], typer.Argument(help="PNG or BMP files.", metavar="IMAGE")],
     out: Annotated[Path, typer.Option(help="Folder of the results.", metavar="DIR")],
-    overlay: Annotated[bool, typer.Option("--overlay", help="Images with the targets outlined, too.")] = False,
+    overlay: Annotated[
+        bool, typer.Option("--overlay", help="Also write the images with the targets outlined.")
+    ] = False,
     device: Device = "auto",
 ) -> None:
     """Find targets: a mask and a probability PNG an image, and detections.csv (image, x, y, score, area)."""
     from semprior.deployment.load_model import load_student
     from semprior.deployment.predict import predict as run
     from semprior.reporting.terminal import say
-    from semprior.runtime.device import choose_device, fallback_remark, memory_told
+    from semprior.runtime.device import choose_device, explain_out_of_memory, fallback_remark
 
     shown = console()
     student = load_student(checkpoint, choose_device(device))
-    if remark := fallback_remark(student.origin.config.precision, student.device):
+    if remark := fallback_remark(student.info.config.precision, student.device):
         say(shown, remark)
-    with memory_told("use --device cpu"):
+    with explain_out_of_memory("use --device cpu"):
         found = run(student, image, out, overlay=overlay, say=lambda text: say(shown, text))
     say(shown, f"{found} detections in {len(image)} images; results in {out}")
 
@@ -143,7 +147,7 @@ def export(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, or a run, whose best epoch is taken.")],
     out: Annotated[Path, typer.Option(help="The file to write.", metavar="FILE.onnx")],
 ) -> None:
-    """Write the bare student as ONNX, for images of any size, checked against onnxruntime."""
+    """Write the student as ONNX, for images of any size, after comparing it with onnxruntime."""
     from semprior.deployment.load_model import load_student
     from semprior.deployment.onnx_export import export as write
     from semprior.reporting.terminal import say
@@ -172,7 +176,9 @@ def data_check(folder: Annotated[Path, typer.Argument(help="A data set.", metava
 @data_app.command("points")
 def data_points(
     folder: Annotated[Path, typer.Argument(help="A data set with masks.", metavar="DIR")],
-    coarse: Annotated[bool, typer.Option("--coarse", help="A random target pixel instead of the centroid.")] = False,
+    coarse: Annotated[
+        bool, typer.Option("--coarse", help="Take a random target pixel instead of the centroid.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of the random pixels.")] = 0,
 ) -> None:
     """Make point labels from masks: DIR/masks_centroid, one pixel a target."""
@@ -200,15 +206,15 @@ Address = Annotated[str, typer.Argument(help="Shared folder or s3://BUCKET/PATH,
 
 @data_app.command("push")
 def data_push(folder: Annotated[Path, typer.Argument(help="A data set.", metavar="DIR")], uri: Address) -> None:
-    """Put a data set where the nodes of a cluster fetch it, once each: `data: URI` in a sweep.
+    """Store a data set at an address that every node of a cluster fetches once: `data: URI` in a sweep.
 
-    Stopped, it goes on where it was; a second time it sends nothing.
+    A stopped push resumes where it was; repeating a complete one sends nothing.
     """
     from semprior.data.remote_data import push_data
     from semprior.reporting.terminal import say
 
     sent = push_data(folder, uri, console())
-    say(console(), f"{uri}: {'ready' if sent else 'is there already'}; in a sweep: data: {uri}")
+    say(console(), f"{uri}: {'ready' if sent else 'exists already'}; in a sweep: data: {uri}")
 
 
 @vfm_app.command("push")
@@ -217,24 +223,24 @@ def vfm_push(
     uri: Address,
     weights: Annotated[
         str,
-        typer.Option(help="Where they come from, like vfm.weights: auto, hub, offline or a file.", metavar="SOURCE"),
+        typer.Option(help="Their source, like vfm.weights: auto, hub, offline or a file.", metavar="SOURCE"),
     ] = "auto",
 ) -> None:
-    """Put the weights of a foundation model at URI/NAME, where machines without a hub fetch them, once each."""
+    """Store the weights of a foundation model at URI/NAME, which machines without a hub fetch once each."""
     from semprior.foundation.weights import push_weights
     from semprior.reporting.terminal import say
 
     address, sent = push_weights(name, uri, weights, console())
-    say(console(), f"{address}: {'ready' if sent else 'is there already'}; use it with vfm.weights={address}")
+    say(console(), f"{address}: {'ready' if sent else 'exists already'}; use it with vfm.weights={address}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        arguments: of the command line; none: the process's own.
+        arguments: of the command line; None for the process's own.
 
     Returns:
-        The exit code: 0, 2 for a fault in what was given, 130 when interrupted.
+        The exit code: 0, 2 for a fault of the user's, 130 when interrupted.
     """
     return run(app, "semprior", arguments)

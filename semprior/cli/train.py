@@ -1,4 +1,4 @@
-"""`semprior train`: one run, from its settings to a finished folder, begun or resumed."""
+"""`semprior train`: starts a run or resumes one, and leaves its results in a folder."""
 
 from __future__ import annotations
 
@@ -15,21 +15,19 @@ from rich.console import Console
 from rich.table import Table
 
 from semprior.config.schema import Config, Resolved, environment_leaves, flatten, parse_settings, read_leaves, resolve
-from semprior.data.layout import find_layout
 from semprior.errors import UserError
 from semprior.io.cache_folder import cache_folder
 from semprior.io.checkpoint import Snapshot, load_checkpoint
-from semprior.reporting.tensorboard import Board, open_board
+from semprior.reporting.tensorboard import EventFile, open_event_file
 from semprior.reporting.terminal import clock, say
-from semprior.reporting.training_progress import Display
-from semprior.runtime.device import change_remark, choose_device, memory_told, precision_remark, used_precision
-from semprior.runtime.process_setup import keep_freed_memory, use_threads
-from semprior.training.prepare import as_used, banked, load_frozen, read_training_set
+from semprior.reporting.training_progress import TrainingProgress
+from semprior.runtime.device import change_remark, choose_device, explain_out_of_memory, used_precision
+from semprior.training.prepare import prepare_trainer
 from semprior.training.run_folder import RunFolder, refuse_existing
-from semprior.training.trainer import Report, Trainer
+from semprior.training.trainer import EpochReport, Trainer
 
-_PANELS_EVERY = 5  # evaluations
-_MAY_CHANGE = ("epochs", "precision")  # when a run goes on
+_FIGURE_EVERY = 5  # evaluations
+_MAY_CHANGE = ("epochs", "precision")  # when a run is resumed
 _UNCHANGED = "only epochs, precision and the device may change on resume"
 _SHOWN = (
     ("point_score", "point score", 4),
@@ -40,21 +38,21 @@ _SHOWN = (
     ("pd", "Pd", 4),
     ("fa", "Fa (1e-6)", 2),
 )
-"""Name, label and digits of the metrics that a run ends with."""
+"""Name, label and digits of the metrics in the table that ends a run."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asks for.
+    """The arguments of `semprior train`.
 
     Attributes:
-        data: root of the data set; none on resume: where it lay.
+        data: root of the data set; None, on resume, for the folder that the run recorded.
         out: folder of the run.
-        preset: its name; none: the one that the settings name, else ``standard``.
-        file: YAML file of leaves.
+        preset: name of a preset; None for the one that the settings name, else ``standard``.
+        file: YAML file of settings.
         settings: ``key=value`` texts.
         device: ``auto``, ``cpu`` or ``cuda``.
-        resume: whether to go on with `out`.
+        resume: whether to resume the run in `out`.
     """
 
     data: Path | None
@@ -66,54 +64,57 @@ class Request:
     resume: bool = False
 
 
-class _Voice:
-    """Says lines on the console and keeps them for the log of a folder that is not there yet."""
+class _Messages:
+    """Prints messages and writes them to the log of the run, once its folder exists."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self._run: RunFolder | None = None
-        self._waiting: list[str] = []
+        self._unlogged: list[str] = []
 
     def __call__(self, text: str) -> None:
         say(self.console, text)
-        self.note(text)
+        self.log(text)
 
-    def note(self, text: str) -> None:
-        """Into the log alone."""
+    def log(self, text: str) -> None:
+        """Write a message to the log without printing it."""
         if self._run is None:
-            self._waiting.append(text)
+            self._unlogged.append(text)
         else:
             self._run.log(text)
 
-    def log_into(self, run: RunFolder) -> None:
-        """From now on, and what was said before."""
+    def log_to(self, run: RunFolder) -> None:
+        """Log to this run from now on, beginning with the messages so far."""
         self._run = run
-        for text in self._waiting:
+        for text in self._unlogged:
             run.log(text)
-        self._waiting.clear()
+        self._unlogged.clear()
 
 
 def train(request: Request, console: Console) -> RunFolder:
-    """Train, or go on training, and leave the results in ``request.out``.
+    """Start or resume a run and leave the results in ``request.out``.
 
     Args:
-        request: what to train on what.
+        request: the arguments of the command.
         console: shows the progress and the results.
 
     Raises:
-        UserError: a fault in data or settings; nothing was written then. Or the disk is full, or a loss not finite.
+        UserError: data or settings have a fault, and nothing was written; or the disk is full, or a loss not finite.
     """
     device = choose_device(request.device)
-    keep_freed_memory()
-    use_threads(torch.get_num_threads())  # OMP_NUM_THREADS, which OpenCV does not ask
-    voice = _Voice(console)
+    messages = _Messages(console)
+
+    def prepare(resolved: Resolved, data: Path) -> Trainer:
+        threads = torch.get_num_threads()  # torch reads OMP_NUM_THREADS, which OpenCV ignores
+        return prepare_trainer(resolved, data, device, threads=threads, cache=cache_folder(), say=messages)
+
     if request.resume:
         run = RunFolder.open(request.out)
         with run.locked():
-            voice.log_into(run)
+            messages.log_to(run)
             resolved = resumed_settings(run.config(), request)
-            trainer = _prepare(resolved, request.data or run.data(), device, voice)
-            snapshot = _last_snapshot(run, resolved.config, voice)
+            trainer = prepare(resolved, request.data or run.data())
+            snapshot = _last_snapshot(run, resolved.config, messages)
             if snapshot is not None:
                 trainer.restore(snapshot)
             run.rewind(trainer.epoch)
@@ -122,31 +123,31 @@ def train(request: Request, console: Console) -> RunFolder:
                 run.set_data(request.data)
             before = snapshot.values.get("precision") if snapshot is not None else None
             change = change_remark(before, used_precision(trainer.config.precision, device))
-            voice(f"resumed after {trainer.epoch} of {trainer.config.epochs} epochs{change}")
-            _train(trainer, run, voice)
+            messages(f"resumed after {trainer.epoch} of {trainer.config.epochs} epochs{change}")
+            _train(trainer, run, messages)
         return run
     refuse_existing(request.out)
     if request.data is None:
         raise UserError("--data: name the folder of the data set")
     flags = parse_settings(request.settings)
     resolved = resolve(request.preset, request.file, flags)
-    trainer = _prepare(resolved, request.data, device, voice)
+    trainer = prepare(resolved, request.data)
     run = RunFolder.create(request.out, trainer.config, request.data)
     with run.locked():
-        voice.log_into(run)
-        _train(trainer, run, voice)
+        messages.log_to(run)
+        _train(trainer, run, messages)
     return run
 
 
 def resumed_settings(stored: Config, request: Request) -> Resolved:
-    """The settings of a run that goes on: those it has, and other epochs or another precision if they are given.
+    """The settings of a resumed run: its own, with the epochs and the precision that the request gives.
 
     Args:
-        stored: of the run.
-        request: may give settings again; each must be what it is, but `epochs` and `precision`.
+        stored: the config of the run.
+        request: may repeat settings; only `epochs` and `precision` may differ from the stored ones.
 
     Raises:
-        UserError: another setting is given; names the key.
+        UserError: the request changes another setting; the message names its key.
     """
     flags = parse_settings(request.settings)
     file = read_leaves(request.file) if request.file else {}
@@ -163,108 +164,92 @@ def resumed_settings(stored: Config, request: Request) -> Resolved:
     return Resolved(replace(stored, **given_now), resolved.chosen)
 
 
-def _prepare(resolved: Resolved, data: Path, device: Any, voice: _Voice) -> Trainer:  # noqa: ANN401
-    """Everything that can fail for a fault of the user, before anything is written."""
-    config = resolved.config
-    layout = find_layout(data)
-    vfm = load_frozen(config, device, voice)
-    training_set = read_training_set(layout, resolved, voice, cache_folder())
-    config = as_used(config, training_set)
-    voice(
-        f"{training_set.train} training, {training_set.validation} validation and"
-        f" {len(training_set.holdout_indices)} held-out images; {config.detector} on"
-        f" {device}{precision_remark(config.precision, device)}"
-    )
-    features = banked(config, vfm, training_set, cache_folder(), device, voice)
-    return Trainer(config, training_set, features, device)
-
-
-def _last_snapshot(run: RunFolder, config: Config, voice: _Voice) -> Snapshot | None:
-    """The last checkpoint, else the one before it; none if the run was stopped before its first."""
+def _last_snapshot(run: RunFolder, config: Config, messages: _Messages) -> Snapshot | None:
+    """The last checkpoint, or the one before it if that is damaged; None if the run has no checkpoint yet."""
     index = run.checkpoints.index()
     if not index:
-        voice("the run was stopped before its first checkpoint: it begins anew")
+        messages("the run was stopped before its first checkpoint: it begins anew")
         return None
     try:
         snapshot = load_checkpoint(run.checkpoints.path("last"))
     except UserError as error:
         if index["previous"] == index["last"]:
             raise
-        voice(f"{error}; going on from the checkpoint before it")
+        messages(f"{error}; resuming from the checkpoint before it")
         snapshot = load_checkpoint(run.checkpoints.path("previous"))
     trained, now = snapshot.values["config"], flatten(config)
     for key in now:
         if key not in _MAY_CHANGE and trained.get(key) != now[key]:
             raise UserError(
                 f"{run.root}: config.yaml has {key}={now[key]}, but its checkpoint was trained with {trained.get(key)};"
-                " a run goes on with the settings it began with"
+                " a run is resumed with the settings it began with"
             )
     return snapshot
 
 
-def _train(trainer: Trainer, run: RunFolder, voice: _Voice) -> None:
+def _train(trainer: Trainer, run: RunFolder, messages: _Messages) -> None:
     config, random = trainer.config, bool(trainer.features.vfm and trainer.features.vfm.random)
     metric = "holdout/point_score" if config.select.by == "point_score" else config.select.by
     if trainer.epoch >= config.epochs:
-        voice("nothing is left to train; a larger number goes on: --set epochs=N")
-    board = open_board(run.root / "tensorboard", trainer.epoch)
+        messages("nothing is left to train; to train longer, give --set epochs=N")
+    events = open_event_file(run.root / "tensorboard", trainer.epoch)
     try:
         with (
-            memory_told("lower data.batch or data.crop"),
-            Display(config.epochs, trainer.epoch, metric, voice.console) as display,
+            explain_out_of_memory("lower data.batch or data.crop"),
+            TrainingProgress(config.epochs, trainer.epoch, metric, messages.console) as progress,
         ):
-            display.best = trainer.selector.best_value
+            progress.best = trainer.selector.best_value
             for report in trainer.run():
                 run.append(metrics_line(report, random))
                 run.checkpoints.save(trainer.snapshot(), best=report.best)
-                voice.note(display.report(report))
-                _show_on_board(board, trainer, report)
+                messages.log(progress.report(report))
+                _write_events(events, trainer, report)
     except (UserError, OSError, KeyboardInterrupt) as stopped:
         with suppress(OSError):  # what stopped it may be a full disk
-            voice.note(f"stopped: {str(stopped) or 'interrupted'}")
+            messages.log(f"stopped: {str(stopped) or 'interrupted'}")
         raise
     finally:
-        board.close()
-    _conclude(run, trainer, voice)
+        events.close()
+    _print_summary(run, trainer, messages)
 
 
-def metrics_line(report: Report, random_vfm: bool) -> dict[str, Any]:
-    """An epoch's object in ``metrics.jsonl``: the report, its scores flat, and that the VFM's weights are random."""
+def metrics_line(report: EpochReport, random_vfm: bool) -> dict[str, Any]:
+    """An epoch's object in ``metrics.jsonl``: the report, flat scores, and a mark if the VFM's weights are random."""
     line = {field.name: getattr(report, field.name) for field in dataclasses.fields(report) if field.name != "scores"}
     return {**line, **report.scores, **({"vfm_weights": "random"} if random_vfm else {})}
 
 
-def _show_on_board(board: Board, trainer: Trainer, report: Report) -> None:
-    if not board.writes:
+def _write_events(events: EventFile, trainer: Trainer, report: EpochReport) -> None:
+    if not events.writes:
         return
     line = {key: float(value) for key, value in metrics_line(report, False).items() if value is not None}
-    board.scalars({key if "/" in key else f"train/{key}": value for key, value in line.items()}, report.epoch)
+    events.add_scalars({key if "/" in key else f"train/{key}": value for key, value in line.items()}, report.epoch)
     select, last = trainer.config.select, report.epoch + 1 == trainer.config.epochs
-    if report.scores and (last or report.epoch // select.every % _PANELS_EVERY == 0):
-        from semprior.reporting.prediction_figure import choose_shown, draw, run_strips
+    if report.scores and (last or report.epoch // select.every % _FIGURE_EVERY == 0):
+        from semprior.reporting.prediction_figure import choose_images, draw_figure, figure_rows
 
-        shown = choose_shown(trainer)
+        shown = choose_images(trainer)
         if shown:
-            board.picture("predictions", draw(run_strips(trainer, shown)), report.epoch)
+            events.add_image("predictions", draw_figure(figure_rows(trainer, shown)), report.epoch)
 
 
-def _conclude(run: RunFolder, trainer: Trainer, voice: _Voice) -> None:
-    """The best epoch's metrics of student and teacher, and how to see more."""
+def _print_summary(run: RunFolder, trainer: Trainer, messages: _Messages) -> None:
+    """Print the metrics of student and teacher at the best epoch, and the command that evaluates them."""
     lines = run.lines()
     best = next((line for line in reversed(lines) if line["best"]), None)
     if best is not None:
-        _results(best, trainer, voice.console)
+        _print_metrics(best, trainer, messages.console)
     if trainer.config.select.by == "test/iou":  # the published figures are of each at its own best epoch
         key = "test/teacher/iou"
         own = max((line for line in lines if line.get(key) is not None), key=lambda line: line[key], default=None)
         if own is not None:
-            voice(f"the teacher's own best: IoU {own[key]:.4f} after {own['epoch'] + 1} epochs")
+            messages(f"the teacher's own best: IoU {own[key]:.4f} after {own['epoch'] + 1} epochs")
     minutes = clock(sum(line["seconds"] for line in lines))
-    voice(f"{len(lines)} epochs in {minutes}; results in {run.root}")
-    voice(f"evaluate with: semprior evaluate {shlex.quote(str(run.root))} --data {shlex.quote(str(run.data()))}")
+    messages(f"{len(lines)} epochs in {minutes}; results in {run.root}")
+    messages(f"evaluate with: semprior evaluate {shlex.quote(str(run.root))} --data {shlex.quote(str(run.data()))}")
 
 
-def _results(best: Mapping[str, Any], trainer: Trainer, console: Console) -> None:
+def _print_metrics(best: Mapping[str, Any], trainer: Trainer, console: Console) -> None:
     place = "test" if trainer.config.select.by == "test/iou" else "holdout"
     title = f"{place}, best after {best['epoch'] + 1} of {trainer.config.epochs} epochs"
     vfm = trainer.features.vfm
@@ -272,8 +257,8 @@ def _results(best: Mapping[str, Any], trainer: Trainer, console: Console) -> Non
         title=f"{title}; {vfm.name} with RANDOM weights" if vfm and vfm.random else title, title_justify="left"
     )
     table.add_column("")
-    for who in ("student", "teacher"):
-        table.add_column(who, justify="right")
+    for column in ("student", "teacher"):
+        table.add_column(column, justify="right")
     for name, label, digits in _SHOWN:
         cells = []
         for prefix in (place, f"{place}/teacher"):

@@ -1,4 +1,4 @@
-"""The student on its own: load, evaluate, predict, export.
+"""The student and teacher of a checkpoint: load, evaluate, predict, export.
 
 Imports `evaluation` and the rooms below it.
 """

@@ -1,4 +1,4 @@
-"""Detectors and teachers out of checkpoints, ready to be asked about images."""
+"""Loads students and teachers from checkpoints, to predict images."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from semprior.runtime.device import uses_bf16
 
 
 @dataclass(frozen=True)
-class Origin:
-    """What a checkpoint says of the run it comes from.
+class CheckpointInfo:
+    """The facts about its run that a checkpoint records.
 
     Attributes:
         checkpoint: its folder.
         config: of the run.
-        epoch: number of epochs that were trained.
+        epoch: number of trained epochs.
         normalisation: of grey levels.
-        intensity: how source grey values become 0..255.
-        vfm: content key of the VFM that the teacher was trained with; none where nothing was modulated.
+        intensity: range of source grey values that is mapped to 0..255.
+        vfm: content key of the VFM that the teacher was trained with; None if no stage is modulated.
     """
 
     checkpoint: Path
@@ -47,81 +47,81 @@ class Origin:
 
 @dataclass(frozen=True)
 class Student:
-    """The bare detector, in eval mode, with what it has to know of its images."""
+    """The detector alone, in eval mode, and how its images are read and normalised."""
 
     detector: Detector
-    origin: Origin
+    info: CheckpointInfo
     device: torch.device
 
     def probabilities(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Probability of a target at every pixel of images (H,W) uint8 of any sizes: (H,W) float32 each."""
-        bf16 = uses_bf16(self.origin.config.precision, self.device)
-        return student_probabilities(self.detector, images, self.origin.normalisation, self.device, bf16)
+        bf16 = uses_bf16(self.info.config.precision, self.device)
+        return student_probabilities(self.detector, images, self.info.normalisation, self.device, bf16)
 
 
 @dataclass(frozen=True)
 class LoadedTeacher:
-    """Detector and modulator, in eval mode, and the VFM that guides them."""
+    """Detector and modulator, in eval mode, and the VFM that conditions them."""
 
     teacher: Teacher
     features: Features
-    origin: Origin
+    info: CheckpointInfo
     device: torch.device
 
     def probabilities(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """As `Student.probabilities`, by the teacher; the VFM runs on every image."""
-        bf16 = uses_bf16(self.origin.config.precision, self.device)
-        normalisation, whole = self.origin.normalisation, self.features.whole
+        """As `Student.probabilities`, from the teacher; the VFM runs on every image."""
+        bf16 = uses_bf16(self.info.config.precision, self.device)
+        normalisation, whole = self.info.normalisation, self.features.whole
         return teacher_probabilities(self.teacher, images, whole, normalisation, self.device, bf16)
 
 
 def load_student(path: Path, device: torch.device) -> Student:
-    """The student of a run (its best checkpoint) or of a checkpoint.
+    """Load the student of a run (its best checkpoint) or of a checkpoint.
 
     Raises:
-        UserError: no checkpoint, a damaged one, or weights that do not fit the detector that its config names.
+        UserError: the checkpoint is missing or damaged, or its weights do not fit the detector in its config.
     """
     folder = find_checkpoint(path)
     snapshot = load_checkpoint(folder, files=("student",))
-    origin = _origin(folder, snapshot)
-    return Student(_detector(snapshot, origin, device).eval(), origin, device)
+    info = _info(folder, snapshot)
+    return Student(_detector(snapshot, info, device).eval(), info, device)
 
 
 def load_teacher(path: Path, device: torch.device) -> LoadedTeacher:
-    """The teacher of a run (its best checkpoint) or of a checkpoint, with its VFM.
+    """Load the teacher of a run (its best checkpoint) or of a checkpoint, with its VFM.
 
-    The VFM's weights are found as the run found them, or as the variable ``SEMPRIOR__VFM__WEIGHTS`` says.
+    The VFM's weights come from the source that the run used, or that the variable ``SEMPRIOR__VFM__WEIGHTS`` names.
 
     Raises:
-        UserError: as `load_student`; the VFM's weights cannot be had, or are not those of the run.
+        UserError: as `load_student`; or the VFM's weights are unavailable, or are not those of the run.
     """
     folder = find_checkpoint(path)
     snapshot = load_checkpoint(folder, files=("student", "modulator"))
-    origin = _origin(folder, snapshot)
-    config, spec = origin.config, detector_spec(origin.config.detector)
+    info = _info(folder, snapshot)
+    config, spec = info.config, detector_spec(info.config.detector)
     placed = placed_stages(config.scam.stages, len(spec.stages))
     weights = str(environment_leaves().get("vfm.weights", config.vfm.weights))
     vfm = load_vfm(config.vfm.name, weights, device) if placed else None
-    if (vfm.key if vfm else None) != origin.vfm:
+    if (vfm.key if vfm else None) != info.vfm:
         raise UserError(
             f"{folder}: its teacher was trained with other weights of {config.vfm.name} than vfm.weights={weights}"
             " gives here; name those with the variable SEMPRIOR__VFM__WEIGHTS"
         )
     teacher = build_teacher(config, vfm)
-    _fill(teacher.detector, snapshot, "student", origin)
+    _fill(teacher.detector, snapshot, "student", info)
     snapshot.tensors["modulator"] |= teacher.detector.state_dict(prefix="detector.")
-    _fill(teacher, snapshot, "modulator", origin)
+    _fill(teacher, snapshot, "modulator", info)
     teacher = teacher.to(device).eval().requires_grad_(False)
-    return LoadedTeacher(teacher, Features(vfm, None), origin, device)
+    return LoadedTeacher(teacher, Features(vfm, None), info, device)
 
 
-def _origin(folder: Path, snapshot: Snapshot) -> Origin:
+def _info(folder: Path, snapshot: Snapshot) -> CheckpointInfo:
     values = snapshot.values
     try:
         mean, std = values["normalisation"]
         low, high = values["intensity"]
         config = unflatten(values["config"], f"{folder / 'state.json'}")
-        return Origin(
+        return CheckpointInfo(
             checkpoint=folder,
             config=config,
             epoch=int(values["epoch"]),
@@ -133,18 +133,18 @@ def _origin(folder: Path, snapshot: Snapshot) -> Origin:
         raise UserError(f"{folder / 'state.json'}: is not the state of a run ({error!r})") from error
 
 
-def _detector(snapshot: Snapshot, origin: Origin, device: torch.device) -> Detector:
-    detector = create_detector(origin.config.detector)
-    _fill(detector, snapshot, "student", origin)
+def _detector(snapshot: Snapshot, info: CheckpointInfo, device: torch.device) -> Detector:
+    detector = create_detector(info.config.detector)
+    _fill(detector, snapshot, "student", info)
     detector = detector.to(device).requires_grad_(False)
-    return detector.to(memory_format=torch.channels_last) if origin.config.channels_last else detector
+    return detector.to(memory_format=torch.channels_last) if info.config.channels_last else detector
 
 
-def _fill(module: torch.nn.Module, snapshot: Snapshot, name: str, origin: Origin) -> None:
+def _fill(module: torch.nn.Module, snapshot: Snapshot, name: str, info: CheckpointInfo) -> None:
     try:
         module.load_state_dict(snapshot.tensors[name])
     except (RuntimeError, KeyError) as error:
         raise UserError(
-            f"{origin.checkpoint / name}.safetensors: its weights do not fit the detector {origin.config.detector};"
+            f"{info.checkpoint / name}.safetensors: its weights do not fit the detector {info.config.detector};"
             " it is a checkpoint of another detector or configuration"
         ) from error

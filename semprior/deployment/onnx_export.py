@@ -1,4 +1,4 @@
-"""The bare student as an ONNX file that takes source grey values of any size and gives probabilities."""
+"""Exports the student as ONNX, from source grey values of any size to probabilities."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from semprior.models.detector import Detector
 
 INPUT, OUTPUT = "image", "probability"
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
-_CHECKED_SIZES = ((96, 64), (75, 133))  # one that fits the detector's multiple, one that has to be padded
+_CHECKED_SIZES = ((96, 64), (75, 133))  # a multiple of the detector's, and one that needs padding
 _LARGEST_GAP = 5e-3  # of a probability, between PyTorch and onnxruntime
 
 
 class Deployed(nn.Module):
-    """The student with all it does to an image around it: intensity range, padding, normalisation, sigmoid.
+    """The student with its pre- and post-processing: intensity range, padding, normalisation, sigmoid.
 
     Args:
         detector: in eval mode, float32.
@@ -44,7 +44,7 @@ class Deployed(nn.Module):
         self.intensity = intensity
 
     def forward(self, image: Tensor) -> Tensor:
-        """Source grey values (B,1,H,W) float32, of 8 or 16 bit as in training, to probabilities (B,1,H,W) float32."""
+        """Source grey values (B,1,H,W) float32, in 8 or 16 bits as in training, to probabilities (B,1,H,W) float32."""
         height, width = image.shape[-2:]
         if self.intensity.bits == 16:
             low, high = self.intensity.low, self.intensity.high
@@ -53,53 +53,53 @@ class Deployed(nn.Module):
         columns = (width + MULTIPLE - 1) // MULTIPLE * MULTIPLE
         padded = F.pad(image, (0, columns - width, 0, rows - height))
         normal = (padded / 255 - self.normalisation.mean) / self.normalisation.std
-        logits = self.detector(normal.expand(-1, 3, -1, -1))
+        logits: Tensor = self.detector(normal.expand(-1, 3, -1, -1))
         return torch.sigmoid(logits)[..., :height, :width]
 
 
 def export(student: Student, path: Path) -> float:
-    """Write the student as ONNX and check it against onnxruntime at two sizes before it appears.
+    """Write the student as ONNX, after comparing it with onnxruntime at two image sizes.
 
-    Batch, height and width are free. Unlike `predict`, the network sees an image whole, however large.
+    Batch, height and width are dynamic. Unlike `predict`, the network processes a large image as a whole.
 
     Args:
-        student: from `load.load_student`, on the CPU.
-        path: of the file; one that exists is replaced.
+        student: from `load_model.load_student`, on the CPU.
+        path: of the file, which is replaced if it exists.
 
     Returns:
-        The largest difference in probability between PyTorch and onnxruntime that was seen.
+        The largest difference in probability between PyTorch and onnxruntime.
 
     Raises:
         UserError: the extra `export` is not installed.
-        RuntimeError: onnxruntime computes something else.
+        RuntimeError: onnxruntime computes other probabilities.
     """
     _require_extra()
     import onnx
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    origin = student.origin
+    info = student.info
     detector = student.detector.float().to(memory_format=torch.contiguous_format)
-    deployed = Deployed(detector, origin.normalisation, origin.intensity).eval()
-    free = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
+    deployed = Deployed(detector, info.normalisation, info.intensity).eval()
+    dynamic = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
     example = torch.zeros(2, 1, 70, 90)
-    with _quiet(), torch.no_grad():
+    with _errors_only(), torch.no_grad():
         program = torch.onnx.export(
             deployed,
             (example,),
             dynamo=True,
-            dynamic_shapes=(free,),
+            dynamic_shapes=(dynamic,),
             input_names=[INPUT],
             output_names=[OUTPUT],
             verbose=False,
         )
-        assert program is not None  # it is, with dynamo
+        assert program is not None  # with dynamo=True it never is
         model = program.model_proto
-    low, high = origin.intensity.low, origin.intensity.high
+    low, high = info.intensity.low, info.intensity.high
     onnx.helper.set_model_props(
         model,
         {
-            "semprior.detector": origin.config.detector,
-            "semprior.input": f"grey values of {origin.intensity.bits}-bit images, float32 (batch, 1, height, width)",
+            "semprior.detector": info.config.detector,
+            "semprior.input": f"grey values of {info.intensity.bits}-bit images, float32 (batch, 1, height, width)",
             "semprior.output": "probability of a target, float32 (batch, 1, height, width); a target where > 0.5",
             "semprior.intensity": f"{low:g} {high:g}",
         },
@@ -122,7 +122,7 @@ def _check(deployed: Deployed, path: Path) -> float:
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     rng, largest = np.random.default_rng(0), 0.0
     for size in _CHECKED_SIZES:
-        image = _picture(rng, size, deployed.normalisation)[None, None]
+        image = _example_image(rng, size, deployed.normalisation)[None, None]
         if deployed.intensity.bits == 16:
             image = deployed.intensity.low + image / 255 * (deployed.intensity.high - deployed.intensity.low)
         (found,) = session.run(None, {INPUT: image})
@@ -134,28 +134,29 @@ def _check(deployed: Deployed, path: Path) -> float:
     return largest
 
 
-def _picture(rng: np.random.Generator, size: tuple[int, int], normalisation: Normalisation) -> np.ndarray:
-    """Clouds and spots (H,W) float32 in 0..255, as the student knows them: of plain noise it may say 0 everywhere."""
+def _example_image(rng: np.random.Generator, size: tuple[int, int], normalisation: Normalisation) -> np.ndarray:
+    """An image of clouds and targets, (H,W) float32 in 0..255; on plain noise a student may predict 0 everywhere."""
     clouds = cv2.GaussianBlur(rng.standard_normal(size), (0, 0), 6)
-    picture = normalisation.mean + normalisation.std * clouds / clouds.std()
+    image = normalisation.mean + normalisation.std * clouds / clouds.std()
     rows, columns = np.ogrid[: size[0], : size[1]]
     for height in (0.15, 0.3, 0.5, 0.8):
         row, column = (rng.uniform(5, side - 5) for side in size)
-        picture += height * np.exp(-((rows - row) ** 2 + (columns - column) ** 2) / 5)
-    return np.rint(255 * np.clip(picture, 0, 1)).astype(np.float32)
+        image += height * np.exp(-((rows - row) ** 2 + (columns - column) ** 2) / 5)
+    grey: np.ndarray = np.rint(255 * np.clip(image, 0, 1)).astype(np.float32)
+    return grey
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporter's remarks on its own workings."""
-    chatty = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    before = [logger.level for logger in chatty]
+def _errors_only() -> Iterator[None]:
+    """Within the context, the exporter logs nothing but errors."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    before = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for logger in chatty:
+        for logger in loggers:
             logger.setLevel(logging.ERROR)
         try:
             yield
         finally:
-            for logger, level in zip(chatty, before, strict=True):
+            for logger, level in zip(loggers, before, strict=True):
                 logger.setLevel(level)

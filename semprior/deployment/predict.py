@@ -1,8 +1,9 @@
-"""Masks, probabilities and detections of images, written to a folder.
+"""Predicts images and writes masks, probabilities and detections to a folder.
 
-``NAME_mask.png`` (0 and 255), ``NAME_probability.png`` (255 times the probability), ``NAME_overlay.png`` on request,
-and one ``detections.csv`` with a row for each 8-connected component of a mask: ``image,x,y,score,area``, where ``x``
-(column) and ``y`` (row) are its centroid in pixels, ``score`` its highest probability, ``area`` its pixels.
+For each image there are ``NAME_mask.png`` (0 and 255), ``NAME_probability.png`` (255 times the probability) and, on
+request, ``NAME_overlay.png``. ``detections.csv`` has a row for each 8-connected component of a mask:
+``image,x,y,score,area``, where ``x`` (column) and ``y`` (row) are its centroid in pixels, ``score`` is its highest
+probability and ``area`` its number of pixels.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from semprior.io.atomic_files import write_atomically
 
 TABLE = "detections.csv"
 COLUMNS = ("image", "x", "y", "score", "area")
-_AT_ONCE = 16  # images
+_BATCH = 16  # images in memory
 _RED = (255, 48, 48)
 
 
@@ -46,7 +47,7 @@ class Detection:
 
 
 def detections(probability: np.ndarray) -> list[Detection]:
-    """The components of where a probability, (H,W) float32, is above the threshold, row by row."""
+    """The components of the pixels whose probability, (H,W) float32, exceeds the threshold, from top to bottom."""
     mask = (probability > THRESHOLD).astype(np.uint8)
     count, labels, stats, centroids = cv2.connectedComponentsWithStats(mask, connectivity=8)
     found = []
@@ -73,17 +74,17 @@ def predict(
     detections is written last.
 
     Args:
-        student: from `load.load_student`; its intensity range is applied to the images.
+        student: from `load_model.load_student`; its intensity range is applied to the images.
         images: files.
-        out: folder, made if need be.
-        overlay: whether to write the images with outlines of the targets too.
-        say: takes a line for each thing the user should know.
+        out: folder, created if it does not exist.
+        overlay: whether to write the images with outlines of the targets, too.
+        say: takes one line for each thing the user should know.
 
     Returns:
         The number of detections.
 
     Raises:
-        UserError: an image cannot be read; nothing was written then.
+        UserError: an image cannot be read; nothing was written.
     """
     if not images:
         raise UserError("IMAGE: name at least one image")
@@ -91,7 +92,7 @@ def predict(
         raise UserError(f"{out}: is not a folder")
     names = output_names(images)
     for image in images:
-        read_image(image, student.origin.intensity)
+        read_image(image, student.info.intensity)
     kinds = ("mask", "probability", "overlay")[: 3 if overlay else 2]
     _refuse_overwriting(images, {out / f"{name}_{kind}.png" for name in names for kind in kinds} | {out / TABLE})
     for image, name in zip(images, names, strict=True):
@@ -99,11 +100,11 @@ def predict(
             say(f"{image}: another image has the same name; this one is called {name}")
     out.mkdir(parents=True, exist_ok=True)
     rows: list[tuple[str, Detection]] = []
-    for name, image, probability in _predicted(student, images, names):
+    for name, grey, probability in _predicted(student, images, names):
         mask = probability > THRESHOLD
         pictures = {"mask": mask.astype(np.uint8) * 255, "probability": np.rint(probability * 255).astype(np.uint8)}
         if overlay:
-            pictures["overlay"] = outlined(image, mask)
+            pictures["overlay"] = outlined(grey, mask)
         for kind, picture in pictures.items():
             write_atomically(out / f"{name}_{kind}.png", encode_png(picture))
         rows += [(name, detection) for detection in detections(probability)]
@@ -112,7 +113,7 @@ def predict(
 
 
 def outlined(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """An image (H,W) uint8 with the outlines of a mask (H,W) bool in red around the targets: (H,W,3) uint8 RGB."""
+    """An image (H,W) uint8 with red outlines around the targets of a mask (H,W) bool: (H,W,3) uint8 RGB."""
     picture = np.repeat(image[..., None], 3, axis=2)
     grown = cv2.dilate(mask.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
     near = cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
@@ -121,7 +122,7 @@ def outlined(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def output_names(images: Sequence[Path]) -> list[str]:
-    """A name for each image: its own without extension; of those that share one, the later get ``-2``, ``-3``, ..."""
+    """A name for each image: its own without extension; a repeated name gets ``-2``, ``-3``, ..."""
     own = [stem(image.name) for image in images]
     names: list[str] = []
     for name in own:
@@ -143,16 +144,16 @@ def _refuse_overwriting(images: Sequence[Path], outputs: set[Path]) -> None:
 def _predicted(
     student: Student, images: Sequence[Path], names: Sequence[str]
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Name, image (H,W) uint8 and probability (H,W) float32, a few images at a time in memory."""
-    for start in range(0, len(images), _AT_ONCE):
-        some = slice(start, start + _AT_ONCE)
-        pixels = [_read(image, student) for image in images[some]]
-        yield from zip(names[some], pixels, student.probabilities(pixels), strict=True)
+    """Name, image (H,W) uint8 and probability (H,W) float32 of each image, with a few images in memory."""
+    for start in range(0, len(images), _BATCH):
+        batch = slice(start, start + _BATCH)
+        grey = [_read(image, student) for image in images[batch]]
+        yield from zip(names[batch], grey, student.probabilities(grey), strict=True)
 
 
 def _read(image: Path, student: Student) -> np.ndarray:
-    grey = read_image(image, student.origin.intensity)
-    assert grey is not None  # a fault has been raised
+    grey = read_image(image, student.info.intensity)
+    assert grey is not None  # without a list of faults, a fault is raised
     return grey
 
 

@@ -1,10 +1,10 @@
 """The feature bank: the frozen model's maps of whole images, computed once, cropped on the token grid.
 
-The frozen model never trains, so its features of an image never change. They are computed once per image, kept in
-half precision in a memory-mapped file under the content of model and image, and cut at the nearest token for every
-crop. That is an approximation: a token has seen the whole image instead of the crop alone, the crop's offset is
-rounded to the token grid (up to 8 pixels), and beyond the image stand the features of black. `python -m
-benchmarks.bank` measures it.
+The frozen model never trains, so its features of an image never change. They are computed once per image, stored in
+half precision in a memory-mapped file under a hash of model and image, and cut at the nearest token for every crop.
+This is an approximation: a token depends on the whole image instead of the crop alone, the crop's offset is rounded to
+the token grid (by up to 8 pixels), and the features of black images stand in beyond the image. `python -m
+benchmarks.bank` measures its effect.
 """
 
 import hashlib
@@ -20,21 +20,20 @@ from semprior.foundation.feature_file import Entry, FeatureStore, view
 from semprior.foundation.vfm import STRIDE, VFM
 
 _PAD = 32  # whole images are padded to a multiple of this
-_BLACK = "black"  # the store's name for the token of a black image
+_BLACK = "black"  # name of the token of a black image in the file
 _BLACK_SIDE = 256
-_FLUSH = 32 << 20  # bytes held back before they are written
+_FLUSH = 32 << 20  # bytes that are collected before they are written
 _log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 
 
 class FeatureBank:
-    """Features of a list of images; make one with `build`.
+    """Features of a list of images; `build` makes one.
 
     Attributes:
-        forwards: images that went through the model on behalf of this bank (crops of images beyond the budget count
-            one each).
-        overflow: indices of the images that did not fit into the budget.
+        forwards: number of images, and of crops of images beyond the budget, that the model was run on.
+        overflow: indices of the images that exceed the budget.
 
     Example:
         >>> bank = FeatureBank.build(folder, vfm, images, budget_gb=8.0)    # doctest: +SKIP
@@ -77,36 +76,36 @@ class FeatureBank:
         device: torch.device | str = "cpu",
         progress: Progress | None = None,
     ) -> "FeatureBank":
-        """Open the bank of `images` under `folder`, computing what is not there yet.
+        """Open the bank of `images` under `folder`, and compute the features that it lacks.
 
-        Each image goes through the model alone, padded at the right and bottom with grey 0 to a multiple of 32, so
-        that its features depend on nothing but itself. Processes that build at the same time take turns: the second
-        finds the first one's work. Images are taken in order while they fit into the budget.
+        The model runs on one image at a time, padded at the right and bottom with grey 0 to a multiple of 32, so that
+        the features of an image depend on nothing else. Processes that build at the same time take turns, and the
+        second finds the features that the first computed. Images are taken in order while they fit into the budget.
 
         Args:
             folder: cache; each model gets a folder of its own inside.
             vfm: the frozen model.
             images: uint8 (H, W) grey images, of any sizes.
-            budget_gb: what the images' features may take, in 1e9 bytes; the rest is computed per crop.
-            device: where `crop` delivers to.
-            progress: called with (images computed, images to compute), also once at 0.
+            budget_gb: size limit of the images' features, in 1e9 bytes; the rest is computed per crop.
+            device: of the maps that `crop` returns.
+            progress: called with (images computed, images to compute), for the first time with 0 images.
 
         Raises:
             UserError: the folder cannot be written, or the disk is full.
         """
         store = FeatureStore(Path(folder) / vfm.key[:32])
         names = [_digest(image) for image in images]
-        kept = _within(names, images, sum(vfm.map_channels), int(budget_gb * 1e9))
+        within_budget = _within(names, images, sum(vfm.map_channels), int(budget_gb * 1e9))
         forwards = saturated = 0
         with store.locked():
-            entries, damaged = store.entries([_BLACK, *kept])
+            entries, damaged = store.entries([_BLACK, *within_budget])
             if damaged:
                 _log.warning("feature bank: %s: %d damaged entries are computed again", store.folder, len(damaged))
             if _BLACK not in entries:
                 centre = _BLACK_SIDE // STRIDE // 2
                 token, _ = _forward(vfm, np.zeros((_BLACK_SIDE, _BLACK_SIDE), np.uint8))
                 entries |= store.append({_BLACK: token[centre : centre + 1, centre : centre + 1]})
-            missing = {name: i for name, i in kept.items() if name not in entries}
+            missing = {name: i for name, i in within_budget.items() if name not in entries}
             if progress and missing:
                 progress(0, len(missing))
             waiting: dict[str, np.ndarray] = {}
@@ -125,7 +124,7 @@ class FeatureBank:
         return cls(
             vfm,
             images,
-            [entries[name] if name in kept else None for name in names],
+            [entries[name] if name in within_budget else None for name in names],
             entries[_BLACK],
             data,
             budget_gb=budget_gb,
@@ -150,11 +149,10 @@ class FeatureBank:
             cols: (B,) column of each crop's first pixel, 0 or more.
             size: sides of the crops in pixels, (rows, columns) or one number for both, multiples of 16; a crop may
                 reach beyond its image, where the token in the middle of a black image stands in.
-            dtype: of the result; in float16, as they are stored, the maps are views of one tensor and nothing is
-                copied twice.
+            dtype: of the result; in float16, the stored dtype, the maps are views of one tensor.
 
         Returns:
-            K maps (B, C_k, rows/16, columns/16) on the bank's device; the channels of a token are neighbours in memory.
+            K maps (B, C_k, rows/16, columns/16) on the bank's device; the channels of a token are adjacent in memory.
         """
         height, width = (size, size) if isinstance(size, int) else size
         if min(height, width) <= 0 or height % STRIDE or width % STRIDE:
@@ -164,24 +162,25 @@ class FeatureBank:
             raise ValueError("a crop begins inside its image: offsets are 0 or more")
         cut = np.empty((len(where), height // STRIDE, width // STRIDE, self._black.size), np.float16)
         for target, (i, r, c) in zip(cut, where, strict=True):
-            if self._features[i] is not None:
-                self._cut(i, r, c, target)
-        tokens = torch.from_numpy(cut).to(self._device)  # 16 bits; a device widens them itself
-        maps = [part.to(dtype).permute(0, 3, 1, 2) for part in tokens.split(self._vfm.map_channels, dim=3)]
+            tokens_of_image = self._features[i]
+            if tokens_of_image is not None:
+                self._cut(tokens_of_image, r, c, target)
+        tokens = torch.from_numpy(cut).to(self._device)  # converted on the device, so that 16 bits are transferred
+        maps = [part.to(dtype).permute(0, 3, 1, 2) for part in torch.split(tokens, list(self._vfm.map_channels), dim=3)]
         beyond = [place for place, (i, _, _) in enumerate(where) if self._features[i] is None]
         if beyond:
             crops = np.stack([self._pixels(*where[place], height, width) for place in beyond])
             self.forwards += len(beyond)
-            for target, exact in zip(maps, self._vfm(torch.from_numpy(crops)[:, None].float() / 255), strict=True):
-                limit = torch.finfo(dtype).max
-                target[beyond] = exact.clamp(-limit, limit).to(target)
+            limit = torch.finfo(dtype).max
+            for cropped, exact in zip(maps, self._vfm(torch.from_numpy(crops)[:, None].float() / 255), strict=True):
+                cropped[beyond] = exact.clamp(-limit, limit).to(cropped)
         return maps
 
-    def _cut(self, index: int, row: int, col: int, target: np.ndarray) -> None:
-        """Copy the tokens of one crop into (rows, cols, C); black where the image has none."""
+    def _cut(self, features: np.ndarray, row: int, col: int, target: np.ndarray) -> None:
+        """Copy the tokens of one crop of an image's features into (rows, cols, C), with black beyond the image."""
         top, left = (row + STRIDE // 2) // STRIDE, (col + STRIDE // 2) // STRIDE
         rows, cols = target.shape[:2]
-        part = self._features[index][top : top + rows, left : left + cols]
+        part = features[top : top + rows, left : left + cols]
         high, wide = part.shape[:2]
         if high < rows or wide < cols:
             target[:] = self._black
@@ -195,7 +194,7 @@ class FeatureBank:
         return pixels
 
     def describe(self) -> str:
-        """One line for the log: images, size, how many are computed per crop, values cut to the range."""
+        """One line for the log: numbers of images, bytes, images computed per crop, and values cut to the range."""
         stored = len(self._features) - len(self.overflow)
         text = f"feature bank: {stored} images in {self._bytes / 1e9:.2f} GB of float16 ({self._computed} computed now)"
         if self.overflow:
@@ -211,24 +210,25 @@ def _digest(image: np.ndarray) -> str:
 
 
 def _grid(image: np.ndarray) -> tuple[int, int]:
-    return tuple(-(-side // _PAD) * (_PAD // STRIDE) for side in image.shape)  # type: ignore[return-value]
+    rows, cols = (-(-side // _PAD) * (_PAD // STRIDE) for side in image.shape)
+    return rows, cols
 
 
 def _within(names: Sequence[str], images: Sequence[np.ndarray], channels: int, budget: int) -> dict[str, int]:
-    """Digest -> one index of the images whose features fit into `budget` bytes, taken in order."""
-    kept: dict[str, int] = {}
+    """Index by digest of the images whose features fit into `budget` bytes, taken in order."""
+    chosen: dict[str, int] = {}
     used = 0
     for i, (name, image) in enumerate(zip(names, images, strict=True)):
         rows, cols = _grid(image)
         size = rows * cols * channels * 2
-        if name not in kept and used + size <= budget:
-            kept[name] = i
+        if name not in chosen and used + size <= budget:
+            chosen[name] = i
             used += size
-    return kept
+    return chosen
 
 
 def _forward(vfm: VFM, image: np.ndarray) -> tuple[np.ndarray, int]:
-    """Tokens (rows, cols, sum of C_k) in float16 of one padded image, and how many values had to be cut to fit."""
+    """Tokens (rows, cols, sum of C_k) in float16 of one padded image, and how many values were cut to the range."""
     rows, cols = _grid(image)
     padded = np.zeros((1, 1, rows * STRIDE, cols * STRIDE), np.uint8)
     padded[0, 0, : image.shape[0], : image.shape[1]] = image

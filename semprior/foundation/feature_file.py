@@ -1,10 +1,10 @@
 """A growing file of feature maps on disk, shared by every process that trains with the same frozen model.
 
-One folder holds `features.bin`, half-precision numbers one image after the other, and `index.jsonl`, one line an image
-with its place, shape and checksum. Both are only ever appended to, under a file lock, data before index: a process
-killed at any moment leaves at most a tail that no index line names, and a reader that has the file mapped is never
-disturbed. An entry whose line or data fails its checksum counts as absent, and a later entry of the same name
-replaces it.
+A folder holds `features.bin`, the half-precision features of one image after the other, and `index.jsonl`, a line per
+image with position, shape and checksum. Processes only append to them, under a file lock, to the data first. A process
+that is killed leaves at most a tail that no line of the index names, and readers with the file mapped are never
+disturbed. An entry whose line or data fails its checksum counts as missing, and a later entry of the same name replaces
+it.
 """
 
 import json
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
 
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Entry:
-    """Where one image's features lie: `rows x cols` tokens of `channels` numbers from byte `start` on."""
+    """Position of one image's features: `rows x cols` tokens of `channels` numbers from byte `start` on."""
 
     name: str
     start: int
@@ -40,18 +40,18 @@ class Entry:
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Number of bytes."""
         return self.rows * self.cols * self.channels * _ITEM.itemsize
 
 
 class FeatureStore:
-    """Feature maps by name in one folder; use `locked()` around everything that reads the index or appends.
+    """Feature maps by name in one folder; hold `locked()` to read the index or to append.
 
     Args:
-        folder: made if it does not exist.
+        folder: created if it does not exist.
 
     Raises:
-        UserError: the folder cannot be made or written.
+        UserError: the folder cannot be created or written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -65,7 +65,7 @@ class FeatureStore:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder's lock; another process that builds the same features is waited for, saying so."""
+        """Hold the folder's lock; waiting for another process that holds it is logged."""
 
         def say(holder: str) -> None:
             _log.info(
@@ -77,40 +77,40 @@ class FeatureStore:
             yield
 
     def entries(self, names: Sequence[str]) -> tuple[dict[str, Entry], list[str]]:
-        """The whole entries among `names`, and the names of those found damaged.
+        """The undamaged entries among `names`, and the names of the damaged ones.
 
-        Every byte is read and held against its checksum (about a second per 2 GB), which also brings the features
+        Every byte is read and compared with its checksum (about a second per 2 GB), which also brings the features
         into the page cache.
         """
         wanted = set(names)
         lines, bad_lines = self._lines()
         found = {name: entry for name, entry in lines.items() if name in wanted}
         data = self.open()
-        whole = {name: entry for name, entry in found.items() if _is_whole(data, entry)}
-        damaged = sorted(found.keys() - whole.keys())
+        intact = {name: entry for name, entry in found.items() if _is_intact(data, entry)}
+        damaged = sorted(found.keys() - intact.keys())
         if bad_lines:
             _log.warning("feature bank: %s: %d damaged lines are ignored", self._index, bad_lines)
-        return whole, damaged
+        return intact, damaged
 
     def append(self, features: Mapping[str, Array]) -> dict[str, Entry]:
-        """Write features (rows, cols, channels), float16, at the end and return their entries; they are on disk then.
+        """Append float16 features (rows, cols, channels), and return their entries once they are on disk.
 
         Raises:
-            StorageError: the disk is full or the folder cannot be written; what was there before is untouched.
+            StorageError: the disk is full or the folder cannot be written; earlier entries are unharmed.
         """
         if not features:
             return {}
         entries: dict[str, Entry] = {}
-        try:  # around the files' closing, too, which writes again what could not be written
+        try:  # includes closing the files, which tries again to write what could not be written
             with self._open(self._data, "ab") as data:
                 place = data.seek(0, os.SEEK_END)
-                place += -place % 64  # a tail that was cut short leaves odd sizes
+                place += -place % 64  # an incomplete tail leaves odd sizes
                 data.truncate(place)
                 for name, array in features.items():
                     raw = np.ascontiguousarray(array, dtype=_ITEM)
                     rows, cols, channels = raw.shape
-                    entries[name] = Entry(name, place, rows, cols, channels, zlib.crc32(raw))
-                    data.write(raw)
+                    entries[name] = Entry(name, place, rows, cols, channels, zlib.crc32(raw.data))
+                    data.write(raw.data)
                     place += raw.nbytes
                 _sync(data)
                 with self._open(self._index, "ab+") as index:
@@ -133,7 +133,7 @@ class FeatureStore:
         return np.memmap(self._data, dtype=_ITEM, mode="r", shape=(items,))
 
     def _lines(self) -> tuple[dict[str, Entry], int]:
-        """Entries by name, the last line of a name winning, and the number of lines that fail their checksum."""
+        """Entries by name, from the last line of each name, and the number of lines that fail their checksum."""
         found: dict[str, Entry] = {}
         bad = 0
         if not self._index.exists():
@@ -146,7 +146,7 @@ class FeatureStore:
                 bad += 1
         return found, bad
 
-    def _open(self, path: Path, mode: str) -> BinaryIO:
+    def _open(self, path: Path, mode: Literal["ab", "ab+"]) -> BinaryIO:
         try:
             return open(path, mode)
         except OSError as error:
@@ -159,8 +159,8 @@ def view(data: Array, entry: Entry) -> Array:
     return data[start : start + entry.size // _ITEM.itemsize].reshape(entry.rows, entry.cols, entry.channels)
 
 
-def _is_whole(data: Array, entry: Entry) -> bool:
-    return entry.start + entry.size <= data.nbytes and zlib.crc32(view(data, entry)) == entry.crc
+def _is_intact(data: Array, entry: Entry) -> bool:
+    return entry.start + entry.size <= data.nbytes and zlib.crc32(view(data, entry).data) == entry.crc
 
 
 def _line(entry: Entry) -> str:

@@ -1,4 +1,4 @@
-"""Where a run takes the VFM's features from: the bank, or a forward of its own."""
+"""The source of the VFM's features in a run: the bank, or the model itself."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from semprior.foundation.vfm import VFM
 class Features:
     """Features of crops and of whole images, for the teacher.
 
-    With a bank, crops are cut from the features of their whole image, which is an approximation: the context and the
-    padding differ from those of the crop's own forward. Without one, the VFM runs on every crop, as published.
+    With a bank, crops are cut from the features of the whole image. This is an approximation, since context and padding
+    differ from those of the crop alone. Without a bank, the VFM runs on every crop, as published.
 
     Args:
-        vfm: the frozen model; none where no stage is modulated, and then there are no maps.
-        bank: of the run's images, in the order of their indices; none to run the VFM each time.
+        vfm: the frozen model; None if no stage is modulated, and then there are no maps.
+        bank: of the run's images, in the order of their indices; None to run the VFM each time.
     """
 
     def __init__(self, vfm: VFM | None, bank: FeatureBank | None) -> None:
@@ -36,7 +36,7 @@ class Features:
             rows: (B,) upper edge of each crop, pixels.
             columns: (B,) left edge.
             side: of the crops, pixels.
-            grey: (B,1,side,side) uint8, the crops themselves.
+            grey: (B,1,side,side) uint8, the crops.
 
         Returns:
             K maps (B,C_k,side/16,side/16) on the device of `grey`: float16 from the bank, else float32.
@@ -48,12 +48,12 @@ class Features:
         return [maps.to(grey.device) for maps in self.bank.crop(indices, rows, columns, side)]
 
     def whole(self, indices: Sequence[int] | None, grey: Tensor) -> list[Tensor]:
-        """Maps of whole images padded to a multiple of 32, or of tiles, by a forward; grey (B,1,H,W) in 0..1."""
+        """Maps of whole images, padded to a multiple of 32, or of tiles, from the VFM; grey (B,1,H,W) in 0..1."""
         del indices
         return [] if self.vfm is None else self.vfm(grey)
 
-    def banked(self, indices: Sequence[int] | None, grey: Tensor) -> list[Tensor]:
-        """As `whole`, for images of the run: what the bank holds needs no forward. A tile has no index."""
+    def from_bank(self, indices: Sequence[int] | None, grey: Tensor) -> list[Tensor]:
+        """As `whole`, for images of the run, from the bank if it has them. A tile has no indices."""
         if self.vfm is None or self.bank is None or indices is None:
             return self.whole(indices, grey)
         corner, size = np.zeros(len(indices), np.int64), (grey.shape[-2], grey.shape[-1])

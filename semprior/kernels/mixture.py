@@ -1,15 +1,17 @@
-"""A learned mixture of many maps in 16 bit, read once as they lie in the feature bank."""
+"""A learned mixture of many float16 maps, read once and in the layout of the feature bank."""
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
-from semprior.kernels.build import library
+from semprior.kernels.autograd import Context, apply
+from semprior.kernels.build import kernel, library
 
 _STEP = 16  # as in layers.cpp
 
@@ -17,12 +19,14 @@ _STEP = 16  # as in layers.cpp
 def mix(maps: Sequence[Tensor], shares: Tensor) -> Tensor:
     """``sum_k shares[k] * maps[k]``: K maps (B, C, h, w) of any float dtype and shares (K,), to the shares' dtype."""
     if _side_by_side(maps) and shares.dtype == torch.float32 and library() is not None:
-        return _Mixture.apply(shares, *maps)
-    return sum(share * values.to(shares.dtype) for share, values in zip(shares, maps, strict=True))
+        return apply(_Mixture, shares, *maps)
+    weighted = [share * values.to(shares.dtype) for share, values in zip(shares, maps, strict=True)]
+    mixture: Tensor = reduce(torch.add, weighted)
+    return mixture
 
 
 def _side_by_side(maps: Sequence[Tensor]) -> bool:
-    """Whether maps are parts of one tensor (B, h, w, K * C or more) in float16, one beside the other."""
+    """Whether the maps are neighbouring parts of one float16 tensor (B, h, w, K * C or more)."""
     first = maps[0]
     _, channels, height, width = first.shape
     step = first.stride(3)
@@ -45,7 +49,7 @@ def _call(name: str, maps: Sequence[Tensor], *addresses: Tensor) -> None:
     first = maps[0]
     images, channels, height, width = first.shape
     sizes = first.stride(3), images * height * width, len(maps), channels, torch.get_num_threads()
-    getattr(library(), name)(
+    kernel(name)(
         ctypes.c_void_p(first.data_ptr()),
         *(ctypes.c_int64(size) for size in sizes),
         *(ctypes.c_void_p(tensor.data_ptr()) for tensor in addresses),
@@ -54,7 +58,7 @@ def _call(name: str, maps: Sequence[Tensor], *addresses: Tensor) -> None:
 
 class _Mixture(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, shares: Tensor, *maps: Tensor) -> Tensor:
+    def forward(ctx: Context, shares: Tensor, *maps: Tensor) -> Tensor:
         images, channels, height, width = maps[0].shape
         out = torch.empty(images, height, width, channels)
         _call("mixture_forward", maps, shares.double(), out)
@@ -63,8 +67,8 @@ class _Mixture(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, g: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, g: Tensor) -> tuple[Tensor | None, ...]:
         maps = ctx.saved_tensors
-        of_shares = torch.empty(len(maps), dtype=torch.float64)
-        _call("mixture_backward", maps, g.permute(0, 2, 3, 1).contiguous(), of_shares)
-        return of_shares.to(g.dtype), *(None for _ in maps)
+        shares_gradient = torch.empty(len(maps), dtype=torch.float64)
+        _call("mixture_backward", maps, g.permute(0, 2, 3, 1).contiguous(), shares_gradient)
+        return shares_gradient.to(g.dtype), *(None for _ in maps)

@@ -62,8 +62,8 @@ class PseudoMasks:
 
         Args:
             epoch: counted from 0.
-            probabilities: an index and the teacher's (H,W) float32 for each image of this worker's share, by `deal`,
-                of `predicted_by_teacher`, in any order.
+            probabilities: an index and the teacher's (H,W) float32 for each image of this worker's share of
+                `predicted_by_teacher` (see `own_positions`), in any order.
 
         Returns:
             The number of images admitted.

@@ -1,4 +1,4 @@
-"""The teacher, and in it the student, that a config describes."""
+"""Builds the teacher that a config describes; the student is its detector."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from semprior.models.teacher import Teacher
 
 
 def build_teacher(config: Config, vfm: VFM | None) -> Teacher:
-    """Detector and modulator with their first weights, which depend on the config's seed alone.
+    """Detector and modulator with their initial weights, which depend on the config's seed alone.
 
     Args:
         config: of the run.
-        vfm: gives the shape of the maps; none where no stage is modulated.
+        vfm: the vision model, for the shape of its maps; None if no stage is modulated.
     """
     spec = detector_spec(config.detector)
     with torch.random.fork_rng(devices=[]):

@@ -1,6 +1,6 @@
-"""What a detector is, and the registry of those that exist.
+"""The base class of detectors, and their registry.
 
-A detector is one file in `semprior.models.detectors`. It is found there by itself and needs nothing elsewhere:
+A detector is one file in `semprior.models.detectors`, where it is discovered; no other file lists it:
 
     @register("tiny", stages=(16, 32), scam_scale=0.3, learning_rate=1e-3)
     class Tiny(Detector):
@@ -32,8 +32,8 @@ from semprior.errors import UserError
 class Detector(nn.Module):
     """A small segmentation network in two parts (method, section 1).
 
-    `encode` is the module `encoder` and nothing else: teacher and student run it once for both. `decode` is all the
-    rest. Height and width are multiples of 32 everywhere.
+    `encode` runs the module `encoder` and nothing else, once for teacher and student. `decode` is the rest of the
+    network. Height and width are multiples of 32.
 
     Attributes:
         stages: channels of the feature maps that `encode` returns; set by `register`.
@@ -44,15 +44,16 @@ class Detector(nn.Module):
     encoder: nn.Module
 
     def encode(self, x: Tensor) -> list[Tensor]:
-        """Images (B, 3, H, W), float, normalised, to one map (B, C_l, H_l, W_l) a stage."""
-        return self.encoder(x)
+        """Normalised float images (B, 3, H, W) to one map (B, C_l, H_l, W_l) per stage."""
+        features: list[Tensor] = self.encoder(x)
+        return features
 
     def decode(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Maps of all stages to logits (B, 1, h, w); the first are the main ones, at full resolution."""
+        """Maps of all stages to logits (B, 1, h, w), the first of which are the main ones, at full resolution."""
         raise NotImplementedError
 
     def output_layers(self) -> tuple[nn.Conv2d, ...]:
-        """The convolutions that give the logits of `decode`."""
+        """The convolutions whose results are the logits of `decode`."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
@@ -65,11 +66,11 @@ class DetectorSpec:
     """A registered detector.
 
     Attributes:
-        name: what configurations call it.
+        name: its name in configurations.
         stages: channels of each stage.
         scam_scale: the published strength `s` of its modulation (method, section 3).
-        learning_rate: the published one.
-        build: makes one with the published initialisation, from the global random state.
+        learning_rate: the published learning rate.
+        build: returns a detector with the published initialisation, drawn from the global random state.
     """
 
     name: str
@@ -84,16 +85,16 @@ _SPECS: dict[str, DetectorSpec] = {}
 
 
 def register(name: str, *, stages: Sequence[int], scam_scale: float, learning_rate: float) -> Callable[[_D], _D]:
-    """Class decorator that enters a `Detector` under `name` and sets its `stages`.
+    """Class decorator that registers a `Detector` under `name` and sets its `stages`.
 
     Args:
-        name: what configurations call it, lower case.
+        name: its name in configurations, lower case.
         stages: channels of each stage, from full resolution down.
         scam_scale: strength of the modulation if the configuration sets none.
         learning_rate: learning rate if the configuration sets none.
 
     Raises:
-        ValueError: another class has that name.
+        ValueError: another class is registered under this name.
     """
 
     def enter(cls: _D) -> _D:
@@ -126,7 +127,7 @@ def detector_spec(name: str) -> DetectorSpec:
     """The detector registered under `name`.
 
     Raises:
-        UserError: there is none; the message suggests the nearest name.
+        UserError: there is no such detector; the message suggests the nearest name.
     """
     names = detector_names()
     if name not in _SPECS:
@@ -141,8 +142,8 @@ def create_detector(name: str, *, output_bias: float | None = None) -> Detector:
 
     Args:
         name: a registered name.
-        output_bias: none for the published initialisation. A number (ours): the output layers get weights from
-            N(0, 0.01) and this bias, so that the first probabilities are small everywhere, as targets are rare.
+        output_bias: None for the published initialisation. With a number (ours), the output layers get weights from
+            N(0, 0.01) and this bias, so that initial probabilities are small everywhere, as targets are rare.
 
     Raises:
         UserError: the name is not registered.
@@ -151,7 +152,8 @@ def create_detector(name: str, *, output_bias: float | None = None) -> Detector:
     if output_bias is not None:
         for layer in detector.output_layers():
             nn.init.normal_(layer.weight, std=0.01)
-            nn.init.constant_(layer.bias, output_bias)
+            if layer.bias is not None:
+                nn.init.constant_(layer.bias, output_bias)
     return detector
 
 
@@ -159,7 +161,7 @@ def create_detector(name: str, *, output_bias: float | None = None) -> Detector:
 def published_init(module: nn.Module) -> None:
     """Kaiming normal (fan-out, ReLU) for every convolution in `module`, biases 0, BatchNorm 1 and 0; in place.
 
-    Source: method, section 1. A detector calls it for what it wants initialised so.
+    Source: method, section 1. A detector calls it on the parts that are initialised this way.
     """
     for part in module.modules():
         if isinstance(part, nn.Conv2d):

@@ -1,23 +1,33 @@
 """The residual encoder that MLCLNet and ALCLNet share (method, section 1).
 
-What follows a convolution is one layer of `semprior.kernels`. Nothing here reshapes, so channels-last images give
-channels-last features.
+The operations after a convolution are one layer of `semprior.kernels`. Nothing here reshapes, so channels-last images
+give channels-last features.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semprior.kernels.convolution import folded, folds
+from semprior.kernels.convolution import can_fold, folded_conv
 from semprior.kernels.layers import join_relu, norm_pool_relu, norm_relu
 from semprior.kernels.winograd import convolve
 
 
-def _conv_bn(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1), nn.BatchNorm2d(outputs))
+class ConvNorm(nn.Sequential):
+    """A 3x3 convolution and its BatchNorm, which blocks apply one by one."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__(nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1), nn.BatchNorm2d(outputs))
+
+    @property
+    def parts(self) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
+        """The two layers."""
+        conv, norm = self
+        return cast(nn.Conv2d, conv), cast(nn.BatchNorm2d, norm)  # on several GPUs a SyncBatchNorm
 
 
 class ResidualBlock(nn.Module):
@@ -25,13 +35,13 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.first = _conv_bn(channels, channels)
-        self.second = _conv_bn(channels, channels)
+        self.first = ConvNorm(channels, channels)
+        self.second = ConvNorm(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        (first, first_norm), (second, second_norm) = self.first, self.second
-        if folds(first_norm, x):
-            return folded(second, second_norm, folded(first, first_norm, x), residual=x)
+        (first, first_norm), (second, second_norm) = self.first.parts, self.second.parts
+        if can_fold(first_norm, x):
+            return folded_conv(second, second_norm, folded_conv(first, first_norm, x), residual=x)
         return norm_relu(second_norm, convolve(second, norm_relu(first_norm, convolve(first, x))), residual=x)
 
 
@@ -40,16 +50,17 @@ class HalvingBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.first = _conv_bn(inputs, outputs)
-        self.second = _conv_bn(outputs, outputs)
-        self.shortcut = _conv_bn(inputs, outputs, stride=2)
+        self.first = ConvNorm(inputs, outputs)
+        self.second = ConvNorm(outputs, outputs)
+        self.shortcut = ConvNorm(inputs, outputs, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        # The maximum and the ReLU commute, values and gradients alike: the ReLU sees a quarter of the pixels.
-        (first, first_norm), (second, second_norm), (short, short_norm) = self.first, self.second, self.shortcut
-        if folds(first_norm, x):
-            main = F.max_pool2d(folded(first, first_norm, x), 2)
-            return folded(second, second_norm, main, residual=folded(short, short_norm, x))
+        # The maximum and the ReLU commute in values and gradients, and after it the ReLU has a quarter of the pixels.
+        (first, first_norm), (second, second_norm) = self.first.parts, self.second.parts
+        short, short_norm = self.shortcut.parts
+        if can_fold(first_norm, x):
+            main = F.max_pool2d(folded_conv(first, first_norm, x), 2)
+            return folded_conv(second, second_norm, main, residual=folded_conv(short, short_norm, x))
         main = convolve(second, norm_pool_relu(first_norm, convolve(first, x)))
         return join_relu(second_norm, main, short_norm, short(x))
 
@@ -64,7 +75,7 @@ class Encoder(nn.Module):
     def __init__(self, stages: Sequence[int]) -> None:
         super().__init__()
         first = stages[0]
-        self.stem = nn.ModuleList([_conv_bn(3, first), _conv_bn(first, first)])
+        self.stem = nn.ModuleList([ConvNorm(3, first), ConvNorm(first, first)])
         self.stages = nn.ModuleList()
         before = None
         for width in stages:
@@ -73,8 +84,9 @@ class Encoder(nn.Module):
             before = width
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        for conv, norm in self.stem:
-            x = folded(conv, norm, x) if folds(norm, x) else norm_relu(norm, convolve(conv, x))
+        for layers in self.stem:
+            conv, norm = cast(ConvNorm, layers).parts
+            x = folded_conv(conv, norm, x) if can_fold(norm, x) else norm_relu(norm, convolve(conv, x))
         features = []
         for stage in self.stages:
             x = stage(x)

@@ -1,4 +1,4 @@
-"""SCAM, semantic-conditioned affine modulation: what a teacher has over its student (method, section 3)."""
+"""SCAM, semantic-conditioned affine modulation: the part that only the teacher has (method, section 3)."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ HIDDEN = 128  # width of the network's hidden layer
 
 
 class SCAM(nn.Module):
-    """Scales and shifts the channels of a detector's features as the image's semantics suggest.
+    """Scales and shifts the channels of a detector's features according to the semantics of the image.
 
-    Per image, the maps of a frozen vision model become one vector: a learned mixture over maps, then a learned
-    attention over tokens. A small network turns it into a factor and an offset per channel of every placed stage. A
-    stage that is not placed passes as it is and has no parameters; with none placed the module has no parameters.
+    A learned mixture over the maps of a frozen vision model, then a learned attention over tokens, give one vector per
+    image. A small network turns it into a factor and an offset per channel of every placed stage. Other stages pass
+    unchanged and have no parameters.
 
     Args:
         map_channels: channels of each of the K maps.
         stages: channels of each of the detector's stages.
         placed: indices, from 0, of the stages to modulate.
         scale: strength `s` of the modulation.
-        width: none for a ViT, whose maps have equal channels and are mixed as they are; a number for a CNN, each of
-            whose maps first goes through its own learned 1x1 convolution to that many channels (method, section 2).
-            The maps arrive already resampled to stride 16; resampling is linear with weights that sum to 1, so it
-            commutes with a 1x1 convolution, and convolving after it is the published order at less work.
+        width: None for a ViT, whose maps have equal channels and are mixed directly; a number for a CNN, each of
+            whose maps first passes through its own learned 1x1 convolution to that many channels (method, section 2).
+            Published is to convolve and then resample to stride 16. These maps are resampled already; resampling is
+            linear with weights that sum to 1, so it commutes with a 1x1 convolution, and this order takes less work.
     """
 
     def __init__(
@@ -63,12 +63,12 @@ class SCAM(nn.Module):
         """Modulate features.
 
         Args:
-            features: (B, C_l, H_l, W_l) a stage, any float dtype, which the result keeps.
-            maps: K tensors (B, C_k, h, w) of any float dtype, raw maps of the vision model, equal h and w.
-            bare: (B,) bool, samples that pass as they are; none: no sample.
+            features: (B, C_l, H_l, W_l) per stage, any float dtype, which the result keeps.
+            maps: K tensors (B, C_k, h, w) of any float dtype, raw maps of the vision model, with equal h and w.
+            bare: (B,) bool, samples to leave unmodulated; None modulates all samples.
 
         Returns:
-            One tensor a stage; those of unplaced stages are the inputs themselves.
+            One tensor per stage; for unplaced stages the input itself.
         """
         modulated = list(features)
         for index, (factor, offset) in zip(self.placed, self.affine(maps), strict=True):
@@ -85,15 +85,15 @@ class SCAM(nn.Module):
         with torch.autocast(maps[0].device.type, enabled=False):
             numbers = self.mlp(self._pool(maps))
             sizes = [size for channels in self.channels for size in (channels, channels)]
-            parts = numbers.split(sizes, dim=1)
-            gates = self.gates.split(self.channels)
+            parts = torch.split(numbers, sizes, dim=1)
+            gates = torch.split(self.gates, list(self.channels))
             return [
                 (1 + self.scale * torch.tanh(gate * gamma), self.scale * beta)
                 for gate, gamma, beta in zip(gates, parts[::2], parts[1::2], strict=True)
             ]
 
     def _pool(self, maps: Sequence[Tensor]) -> Tensor:
-        """K maps (B, C_k, h, w) to one vector an image (B, C)."""
+        """K maps (B, C_k, h, w) to one vector per image, (B, C)."""
         if self.project is not None:
             dtype = self.mixture.dtype
             maps = [project(values.to(dtype)) for project, values in zip(self.project, maps, strict=True)]
@@ -102,5 +102,5 @@ class SCAM(nn.Module):
         return (tokens * attention).sum(dim=2)
 
     def gate_penalty(self) -> Tensor:
-        """Mean ``|g|`` over the modulated channels, a scalar; 0 with none."""
+        """Mean ``|g|`` over the modulated channels, a scalar; 0 if there are none."""
         return self.gates.abs().mean() if self.placed else torch.zeros(())

@@ -12,11 +12,11 @@ def placed_stages(choice: Sequence[int] | Literal["all", "none"], count: int) ->
     """The setting `scam.stages` as stage indices from 0, ascending.
 
     Args:
-        choice: stages counted from 1, or all or none of them.
-        count: how many stages the detector has.
+        choice: stages counted from 1, ``all`` or ``none``.
+        count: number of stages of the detector.
 
     Raises:
-        UserError: a stage that the detector does not have, or one named twice.
+        UserError: the detector lacks a stage, or a stage is named twice.
     """
     if choice == "all":
         return tuple(range(count))

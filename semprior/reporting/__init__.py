@@ -1,4 +1,4 @@
-"""What a person sees of a run: terminal, TensorBoard, figures.
+"""Output of a run for people: terminal, TensorBoard, figures.
 
 Imports `training`, `deployment` and the rooms below them.
 """

@@ -1,4 +1,4 @@
-"""Pictures: strips that follow images of a run from their first pseudo-masks to the student."""
+"""Figures of a run's images: from the first pseudo-mask over teacher and student to the true mask."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
 COLUMNS = ("input", "first pseudo-mask", "evolved pseudo-mask", "teacher", "student", "truth")
 _INCH, _DPI = 1.7, 100
 _SHOWN = 4  # images
-_WINDOW = 64  # side in pixels of what is zoomed to
+_WINDOW = 64  # side of the enlarged part, pixels
 
 
 @dataclass(frozen=True)
-class Strip:
-    """One row of a picture; each (H,W), what is none is left empty.
+class FigureRow:
+    """What one row of a figure shows of an image (H,W); a field that is None leaves its place empty.
 
     Attributes:
         name: of the image.
-        image: uint8 grey.
+        image: uint8 grey levels.
         points: (P,2) int, rows of (row, column).
         first: bool, the seed.
-        evolved: uint8 soft pseudo-mask, 255 is certain.
+        evolved: uint8 soft pseudo-mask; 255 is certain.
         teacher: float32 probability.
         student: float32 probability.
-        truth: bool.
+        truth: bool mask.
     """
 
     name: str
@@ -51,25 +51,27 @@ class Strip:
     truth: np.ndarray | None
 
 
-def run_strips(trainer: Trainer, indices: Sequence[int], truths: dict[str, np.ndarray] | None = None) -> list[Strip]:
-    """The state of images of a run, between two of its reports; it changes nothing in the run.
+def figure_rows(
+    trainer: Trainer, indices: Sequence[int], truths: dict[str, np.ndarray] | None = None
+) -> list[FigureRow]:
+    """A row for each image, from the present state of a run, which stays unchanged.
 
     Args:
-        trainer: the run.
-        indices: of images in its training set.
-        truths: masks (H,W) bool by name, for those that the training set was read without.
+        trainer: the run, before its first report or between two of them.
+        indices: of the images in its training set.
+        truths: masks (H,W) bool by image name, for images whose masks the training set lacks.
     """
     scenes = [trainer.training_set.scenes[index] for index in indices]
     images = [scene.image for scene in scenes]
     shared = (trainer.training_set.normalisation, trainer.device, uses_bf16(trainer.config.precision, trainer.device))
     student = student_probabilities(trainer.evaluated.detector, images, *shared)
     teacher = teacher_probabilities(trainer.evaluated, images, trainer.features.whole, *shared)
-    strips = []
+    rows = []
     for index, scene, guided, bare in zip(indices, scenes, teacher, student, strict=True):
-        # a held-out image keeps its seed: labels evolve in training and validation images alone
+        # A held-out image keeps its seed: labels evolve for training and validation images alone.
         evolves = index not in trainer.training_set.holdout_indices
-        strips.append(
-            Strip(
+        rows.append(
+            FigureRow(
                 name=scene.name,
                 image=scene.image,
                 points=scene.points,
@@ -80,11 +82,11 @@ def run_strips(trainer: Trainer, indices: Sequence[int], truths: dict[str, np.nd
                 truth=scene.mask if scene.mask is not None else (truths or {}).get(scene.name),
             )
         )
-    return strips
+    return rows
 
 
-def choose_shown(trainer: Trainer) -> list[int]:
-    """Indices of images worth watching: with targets, half of them held out where there are any, always the same."""
+def choose_images(trainer: Trainer) -> list[int]:
+    """Indices of a few images with targets, half of them held out where possible; the same at every call."""
     chosen: list[int] = []
     held, trained = trainer.training_set.holdout_indices, trainer.training_set.train_indices
     for indices, wanted in ((held, _SHOWN // 2), (trained, _SHOWN)):
@@ -94,61 +96,62 @@ def choose_shown(trainer: Trainer) -> list[int]:
     return chosen
 
 
-def draw(strips: Sequence[Strip]) -> np.ndarray:
-    """Strips as a picture (H,W,3) uint8 RGB, one a row: the whole input, then every stage zoomed to a window.
+def draw_figure(rows: Sequence[FigureRow]) -> np.ndarray:
+    """Draw a figure, (H,W,3) uint8 RGB: for each row the whole input, then every stage enlarged around the first point.
 
-    The window lies around the first point and is framed in the input.
+    A frame in the input marks the enlarged part. A column that no row fills is left out.
     """
-    columns = [name for name in COLUMNS if any(_stage(strip, name) is not None for strip in strips)]
-    figure = Figure(figsize=(_INCH * len(columns), _INCH * len(strips) + 0.3), dpi=_DPI, layout="constrained")
+    columns = [name for name in COLUMNS if any(_stage(row, name) is not None for row in rows)]
+    figure = Figure(figsize=(_INCH * len(columns), _INCH * len(rows) + 0.3), dpi=_DPI, layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    grid = figure.subplots(len(strips), len(columns), squeeze=False)
-    for row, strip in zip(grid, strips, strict=True):
-        rows, cols = _window(strip)
-        for axes, name in zip(row, columns, strict=True):
+    grid = figure.subplots(len(rows), len(columns), squeeze=False)
+    for axes_of_row, row in zip(grid, rows, strict=True):
+        window = _window(row)
+        for axes, name in zip(axes_of_row, columns, strict=True):
             axes.set_xticks([])
             axes.set_yticks([])
             if axes.get_subplotspec().is_first_row():
                 axes.set_title(name, fontsize=8)
-            stage = _stage(strip, name)
+            stage = _stage(row, name)
             if stage is None:
                 axes.set_frame_on(False)
-                axes.set_box_aspect(1)  # of the size of a window, so that its title stands beside the others
+                axes.set_box_aspect(1)  # as large as a window, so that its title is level with the others
             elif name == "input":
                 axes.imshow(stage, cmap="gray")
-                corner = (cols.start - 0.5, rows.start - 0.5)
-                sides = (cols.stop - cols.start, rows.stop - rows.start)
+                lines, columns_of_pixels = window
+                corner = (columns_of_pixels.start - 0.5, lines.start - 0.5)
+                sides = (columns_of_pixels.stop - columns_of_pixels.start, lines.stop - lines.start)
                 axes.add_patch(Rectangle(corner, *sides, fill=False, edgecolor="tab:red", linewidth=1))
-                axes.set_ylabel(strip.name, fontsize=7)
+                axes.set_ylabel(row.name, fontsize=7)
             else:
-                axes.imshow(stage[rows, cols], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+                axes.imshow(stage[window], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    canvas.draw()  # type: ignore[no-untyped-call]  # matplotlib 3.10 leaves its canvases untyped
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
 
 
-def write_strips(path: Path, strips: Sequence[Strip]) -> None:
-    """Write `draw`'s picture as a PNG."""
-    write_atomically(path, encode_png(draw(strips)))
+def write_figure(path: Path, rows: Sequence[FigureRow]) -> None:
+    """Draw a figure and write it as a PNG."""
+    write_atomically(path, encode_png(draw_figure(rows)))
 
 
-def _stage(strip: Strip, name: str) -> np.ndarray | None:
-    """What a column shows of a strip; masks and probabilities in 0..1."""
+def _stage(row: FigureRow, name: str) -> np.ndarray | None:
+    """The picture in a column of a row; masks and probabilities in 0..1."""
     if name == "input":
-        return strip.image
+        return row.image
     stage = {
-        "first pseudo-mask": strip.first,
-        "evolved pseudo-mask": None if strip.evolved is None else strip.evolved / 255,
-        "teacher": strip.teacher,
-        "student": strip.student,
-        "truth": strip.truth,
+        "first pseudo-mask": row.first,
+        "evolved pseudo-mask": None if row.evolved is None else row.evolved / 255,
+        "teacher": row.teacher,
+        "student": row.student,
+        "truth": row.truth,
     }[name]
     return None if stage is None else np.asarray(stage, np.float32)
 
 
-def _window(strip: Strip) -> tuple[slice, slice]:
-    """Rows and columns of the window around the first point, or the middle, inside the image."""
-    extents = strip.image.shape
-    centre = strip.points[0] if len(strip.points) else [extent // 2 for extent in extents]
+def _window(row: FigureRow) -> tuple[slice, slice]:
+    """Rows and columns of the part of an image around its first point, or around its middle if it has none."""
+    extents = row.image.shape
+    centre = row.points[0] if len(row.points) else [extent // 2 for extent in extents]
     starts = [
         int(np.clip(int(place) - _WINDOW // 2, 0, max(extent - _WINDOW, 0)))
         for place, extent in zip(centre, extents, strict=True)

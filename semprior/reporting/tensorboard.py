@@ -1,7 +1,7 @@
-"""Scalars and pictures for TensorBoard, where tensorboardX is installed.
+"""Scalars and images for TensorBoard, if tensorboardX is installed.
 
-Events are written in the caller's own thread, without tensorboardX's queue: a full disk is then an error of the run
-that can be told, and nothing waits for a writer that has died.
+Events are written in the caller's thread, without tensorboardX's queue: a full disk then raises an error in the run,
+and nothing waits for a writer that has died.
 """
 
 from __future__ import annotations
@@ -10,22 +10,25 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from semprior.data.images import encode_png
 from semprior.io.atomic_files import naming
 
+if TYPE_CHECKING:
+    from tensorboardX.record_writer import RecordWriter
 
-class Board:
-    """Writes one events file; does nothing where tensorboardX is missing. Make one with `open_board`.
+
+class EventFile:
+    """An events file, which `open_event_file` opens; without tensorboardX it does nothing.
 
     Args:
-        writer: of tensorboardX's `RecordWriter` kind; none to write nothing.
+        writer: a tensorboardX `RecordWriter`; None to write nothing.
     """
 
-    def __init__(self, writer: Any) -> None:  # noqa: ANN401
+    def __init__(self, writer: RecordWriter | None) -> None:
         self._writer = writer
 
     @property
@@ -33,20 +36,21 @@ class Board:
         """Whether anything is written."""
         return self._writer is not None
 
-    def scalars(self, values: Mapping[str, float], step: int) -> None:
+    def add_scalars(self, values: Mapping[str, float], step: int) -> None:
         """Add numbers by name."""
         if self._writer is not None:
             self._write(step, value=[{"tag": tag, "simple_value": float(number)} for tag, number in values.items()])
 
-    def picture(self, tag: str, picture: np.ndarray, step: int) -> None:
-        """Add a picture, (H,W,3) uint8 RGB."""
+    def add_image(self, tag: str, image: np.ndarray, step: int) -> None:
+        """Add an image, (H,W,3) uint8 RGB."""
         if self._writer is not None:
-            size = {"height": picture.shape[0], "width": picture.shape[1], "colorspace": 3}
-            self._write(step, value=[{"tag": tag, "image": {**size, "encoded_image_string": encode_png(picture)}}])
+            size = {"height": image.shape[0], "width": image.shape[1], "colorspace": 3}
+            self._write(step, value=[{"tag": tag, "image": {**size, "encoded_image_string": encode_png(image)}}])
 
-    def _write(self, step: int, **summary: Any) -> None:  # noqa: ANN401
+    def _write(self, step: int, **summary: list[dict[str, object]]) -> None:
         from tensorboardX.proto.event_pb2 import Event
 
+        assert self._writer is not None
         with naming(Path(self._writer.path)):
             self._writer.write(Event(wall_time=time.time(), step=step, summary=summary).SerializeToString())
             self._writer.flush()
@@ -58,13 +62,13 @@ class Board:
                 self._writer.close()
 
 
-def open_board(folder: Path, step: int) -> Board:
-    """A board that writes to `folder`; of what older files there hold, `step` and later is void."""
+def open_event_file(folder: Path, step: int) -> EventFile:
+    """Open an events file in `folder`; TensorBoard then ignores `step` and later steps of older files there."""
     try:
         from tensorboardX.proto.event_pb2 import Event, SessionLog
         from tensorboardX.record_writer import RecordWriter
     except ModuleNotFoundError:
-        return Board(None)
+        return EventFile(None)
     folder.mkdir(exist_ok=True)
     now = time.time()
     path = folder / f"events.out.tfevents.{now:.0f}.{os.getpid()}.{step}"
@@ -74,4 +78,4 @@ def open_board(folder: Path, step: int) -> Board:
         start = SessionLog(status=SessionLog.START)
         writer.write(Event(wall_time=now, step=step, session_log=start).SerializeToString())
         writer.flush()
-    return Board(writer)
+    return EventFile(writer)

@@ -1,7 +1,7 @@
-"""What the command lines of `semprior` and `tune` share: one-line errors, exit codes, a console.
+"""The parts that the command lines of `semprior` and `tune` share: one-line errors, exit codes, a console.
 
-A fault in what the user gave is one line on standard error and exit code 2; anything else is a bug and shows its
-traceback. Nothing heavy is imported here, so that ``--help`` answers at once.
+A fault of the user's is one line on standard error and exit code 2; anything else is a bug and shows its traceback.
+Nothing heavy is imported here, so that ``--help`` answers at once.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import io
 import sys
 import unicodedata
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -20,16 +20,12 @@ from semprior.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
-_Usage: type[Exception] = typer.BadParameter.__mro__[2]
-"""What is wrong with a command's arguments; typer takes it from click, or from a copy of click of its own."""
-
-
 _SPELLED = {"±": "+-"}
-"""What stands for a sign that a terminal lacks; others lose their accents, or are a question mark."""
+"""Replacements of signs that a terminal's encoding lacks; other letters lose their accents or become question marks."""
 
 
 def command_line() -> typer.Typer:
-    """An empty command line whose errors `run` shows."""
+    """An empty command line, to be run with `run`."""
     return typer.Typer(
         add_completion=False,
         pretty_exceptions_enable=False,
@@ -43,38 +39,35 @@ def run(app: typer.Typer, program: str, arguments: Sequence[str] | None = None) 
 
     Args:
         app: the commands.
-        program: its name, before every complaint.
-        arguments: of the command line; none: the process's own.
+        program: its name, which begins every error line.
+        arguments: of the command line; None for the process's own.
 
     Returns:
-        The exit code: 0, 2 for a fault in what was given, 130 when interrupted.
+        The exit code: 0, 2 for a fault of the user's, 130 when interrupted.
     """
-    show_what_can_be_shown()
+    replace_unencodable_output()
     try:
         result = app(list(arguments) if arguments is not None else None, prog_name=program, standalone_mode=False)
         return result if isinstance(result, int) else 0
     except UserError as error:
-        complain(program, str(error))
-    except _Usage as error:
-        if type(error).__name__ == "NoArgsIsHelpError":
-            error.show()  # type: ignore[attr-defined]
-        else:
-            complain(program, _usage(error, program))
+        print_error(program, str(error))
+    except typer.TyperException as error:
+        print_error(program, _usage(error, program))
     except (KeyboardInterrupt, typer.Abort):
-        complain(program, "interrupted")
+        print_error(program, "interrupted")
         return 130
     except BrokenPipeError:
-        sys.stdout = None  # type: ignore[assignment]  # nobody reads it any more
+        sys.stdout = None  # nobody reads it any more, and flushing it at exit would fail
         return 1
     except OSError as error:
         if error.errno is None:
             raise
-        complain(program, f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror))
+        print_error(program, f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror))
     return 2
 
 
-def show_what_can_be_shown() -> None:
-    """Let standard output and standard error replace what their encoding lacks, where they would fail at it."""
+def replace_unencodable_output() -> None:
+    """Let standard output and standard error replace characters that their encoding lacks, instead of failing."""
     codecs.register_error("spelled", _spell)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -84,33 +77,33 @@ def show_what_can_be_shown() -> None:
 def _spell(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    lacking = error.object[error.start : error.end]
+    signs = error.object[error.start : error.end]
     plain = (
-        _SPELLED.get(sign) or unicodedata.normalize("NFKD", sign).encode("ascii", "ignore").decode() for sign in lacking
+        _SPELLED.get(sign) or unicodedata.normalize("NFKD", sign).encode("ascii", "ignore").decode() for sign in signs
     )
     return "".join(text or "?" for text in plain), error.end
 
 
-def complain(program: str, text: str) -> None:
-    """One line on standard error."""
+def print_error(program: str, text: str) -> None:
+    """Print one line on standard error."""
     print(f"{program}: {' '.join(text.split())}", file=sys.stderr)
 
 
 def console() -> Console:
-    """The terminal, or what stands in its place."""
+    """The console on standard output."""
     from rich.console import Console
 
     return Console()
 
 
-def _usage(error: Any, program: str) -> str:  # noqa: ANN401
+def _usage(error: typer.TyperException, program: str) -> str:
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else program
     return f"{' '.join(error.format_message().split())} (see `{path} --help`)"
 
 
 def say(console: Console, text: str) -> None:
-    """Write a line at once, whole, whatever the width of the terminal, and without reading markup in it."""
+    """Print a line at once and in full, whatever the width of the terminal, and without interpreting markup."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
     console.file.flush()
 

@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal, plain lines where there is none."""
+"""The progress of a run: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from semprior.reporting.terminal import clock, say
 
 if TYPE_CHECKING:
-    from semprior.training.trainer import Report
+    from semprior.training.trainer import EpochReport
 
-_RECENT = 20  # epochs that the time left is judged by
+_RECENT = 20  # epochs that the remaining time is estimated from
 
 
-class Display:
-    """Shows epoch, loss, metric and time left of a run, and what it says in between.
+class TrainingProgress:
+    """Shows epoch, loss, metric and remaining time of a run, and its messages.
 
     Args:
-        epochs: of the run.
-        done: of them, before this process.
+        epochs: number of epochs of the run.
+        done: number of epochs trained before this process.
         metric: name of the score to show, like ``holdout/point_score``.
-        console: to write on; a bar if it is a terminal.
+        console: shows a bar if it is a terminal.
     """
 
     def __init__(self, epochs: int, done: int, metric: str, console: Console) -> None:
@@ -37,7 +37,7 @@ class Display:
         self._bar: Progress | None = None
         self._task = TaskID(0)
 
-    def __enter__(self) -> Display:
+    def __enter__(self) -> TrainingProgress:
         if self.console.is_terminal:
             columns = (
                 TextColumn("epoch {task.completed:.0f}/{task.total:.0f}"),
@@ -54,11 +54,11 @@ class Display:
             self._bar.stop()
 
     def say(self, text: str) -> None:
-        """Show a line above the bar."""
+        """Print a line above the bar."""
         say(self.console, text)
 
-    def report(self, report: Report) -> str:
-        """Show an epoch; returns the line, as the log keeps it."""
+    def report(self, report: EpochReport) -> str:
+        """Show an epoch; returns the line for the log."""
         now = time.perf_counter()
         self._seconds.append(now - self._marked)
         self._marked, self.done = now, report.epoch + 1

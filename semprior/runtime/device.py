@@ -1,12 +1,11 @@
-"""What a run computes on, and in which precision.
+"""The device of a run, and the precision in which its networks compute.
 
-The setting `precision` is a wish: ``bf16`` is bfloat16 where the device computes in it natively, and float32 elsewhere.
-`used_precision` decides, for everything that runs networks.
+The setting `precision` is a wish: ``bf16`` means bfloat16 where the device computes in it natively, and float32
+elsewhere. `used_precision` decides for everything that runs networks.
 """
 
 from __future__ import annotations
 
-import functools
 import os
 import platform
 from collections.abc import Iterator
@@ -16,13 +15,15 @@ from typing import Literal
 import torch
 
 from semprior.errors import UserError
+from semprior.runtime.distributed import all_agree
+from semprior.runtime.torch_internals import onednn_has_bf16
 
 
 def choose_device(name: str) -> torch.device:
-    """The device that ``auto``, ``cpu`` or ``cuda`` means here.
+    """The device that ``auto``, ``cpu`` or ``cuda`` means on this machine.
 
     Raises:
-        UserError: another name, no accelerator where one is asked for, or one for which this torch has no kernels.
+        UserError: the name is another one, there is no GPU, or this torch has no kernels for it.
     """
     if name not in ("auto", "cpu", "cuda"):
         raise UserError(f"--device: must be auto, cpu or cuda, not '{name}'")
@@ -44,10 +45,10 @@ _UNLIMITED = ("", "ALL", "DEFAULT")
 
 
 def used_precision(wish: str, device: torch.device) -> Precision:
-    """The precision in which networks run on `device` where a config's `precision` is `wish`.
+    """The precision in which networks run on `device` if the setting `precision` is `wish`.
 
-    Without native bfloat16 torch refuses it (a processor before AVX-512, in fused convolutions) or emulates it, many
-    times more slowly than float32 (such a processor elsewhere, a GPU before Ampere).
+    Without native bfloat16, torch either refuses it (in fused convolutions on a processor without AVX-512) or emulates
+    it many times more slowly than float32 (elsewhere on such a processor, and on a GPU before Ampere).
     """
     if wish != "bf16":
         return "fp32"
@@ -61,60 +62,68 @@ def uses_bf16(wish: str, device: torch.device) -> bool:
     return used_precision(wish, device) == "bf16"
 
 
-@functools.cache
-def processor_has_bf16() -> bool:
-    """Whether oneDNN, which computes torch's convolutions on a processor, does so in bfloat16 here.
+def common_precision(wish: Precision, device: torch.device) -> Precision:
+    """The setting `precision` with which all workers compute alike: ``fp32`` where one of them lacks bfloat16.
 
-    oneDNN itself is asked, since the variable ONEDNN_MAX_CPU_ISA may have it use less than the processor has, of which
-    `torch.cpu.get_capabilities` knows nothing. The question has no public name (torch 2.11 to 2.14), and none at all in
-    a torch without oneDNN, as on Apple's machines, where bfloat16 is emulated.
+    A worker that computes in float32 anyway keeps its setting, which `precision_remark` explains.
     """
-    try:
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    except (AttributeError, RuntimeError):
-        return False
+    used = uses_bf16(wish, device)
+    return "fp32" if not all_agree(used) and used else wish
+
+
+def processor_has_bf16() -> bool:
+    """Whether torch computes convolutions in native bfloat16 on this processor."""
+    return onednn_has_bf16()
 
 
 def instruction_set() -> str:
-    """What torch uses of this processor, like ``AVX512``; with what oneDNN is held to, where a variable says so."""
+    """The instruction set that torch uses, like ``AVX512``, and oneDNN's own limit where a variable sets one."""
     found = torch.backends.cpu.get_cpu_capability()
-    found = platform.machine() if found == "DEFAULT" else found  # nothing beyond what every one of its kind has
+    found = platform.machine() if found == "DEFAULT" else found  # the base instruction set of the machine type
     limit = next((os.environ[name].upper() for name in _LIMITS if os.environ.get(name)), "")
     return found if limit in (*_UNLIMITED, found) else f"{found}, oneDNN {limit}"
 
 
+def device_label(device: torch.device) -> str:
+    """What a run calls its device: ``cpu``, or ``cuda`` with the name of the GPU."""
+    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else "cpu"
+
+
 def precision_remark(wish: str, device: torch.device) -> str:
-    """What follows the device's name: the precision, and the reason where it is not what was wished for."""
+    """Text to follow a device's name: the precision, and the reason if it differs from the wish."""
     used = used_precision(wish, device)
-    return f", in {used}" if used == wish else f", in {used}, since {_lacking(device)}"
+    return f", in {used}" if used == wish else f", in {used}, since {_no_bf16(device)}"
 
 
 def fallback_remark(wish: str, device: torch.device) -> str | None:
-    """A line that says why networks do not run in the precision wished for; none where they do."""
+    """A line that says why networks run in another precision than `wish`; None if they do not."""
     used = used_precision(wish, device)
-    return None if used == wish else f"computes in {used}, since {_lacking(device)}"
+    return None if used == wish else f"computes in {used}, since {_no_bf16(device)}"
 
 
 def change_remark(before: str | None, now: Precision) -> str:
-    """What follows where a run goes on in another precision than it was last trained in; else nothing.
+    """Text to follow the number of epochs of a resumed run, if its precision changes; else empty.
 
     Args:
-        before: of its last epoch; none where it is not known.
-        now: of what follows.
+        before: precision of the epochs so far; None or empty if unknown.
+        now: precision of the epochs to come.
     """
-    return "" if before in (None, "", now) else f"; those ran in {before}, what follows runs in {now}"
+    return "" if before in (None, "", now) else f"; those ran in {before}, the next ones run in {now}"
 
 
-def _lacking(device: torch.device) -> str:
+def _no_bf16(device: torch.device) -> str:
     return f"this {'GPU' if device.type == 'cuda' else 'processor'} has no bfloat16"
 
 
 @contextmanager
-def memory_told(way_out: str) -> Iterator[None]:
-    """Within the context a GPU whose memory is full is told in one line that ends with a way out.
+def explain_out_of_memory(way_out: str) -> Iterator[None]:
+    """Within the context, a full GPU memory is an error in one line.
+
+    Args:
+        way_out: what the user can do about it; ends the line.
 
     Raises:
-        UserError: its memory was full.
+        UserError: the GPU's memory is full.
     """
     try:
         yield

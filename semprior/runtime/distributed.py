@@ -1,24 +1,27 @@
-"""The few collective operations that data-parallel training needs; without `torch.distributed` each is the identity.
+"""The collective operations of data-parallel training; each is the identity without `torch.distributed`.
 
-Every worker holds an equal share of the global batch. Losses take their batch means over the global batch through
-`global_mean`, which autograd sees through; gradients are then averaged over workers with `average_`. That is what
-`DistributedDataParallel` does, without its wrapper: its hooks see `backward` alone, while an outer step takes two
-gradients with `torch.autograd.grad` and needs the average of each.
+Every worker holds an equal share of the global batch. Losses take their batch means over the global batch with
+`global_mean`, which is differentiable, and gradients are then averaged over workers with `average_`.
+`DistributedDataParallel` does the same, but only in `backward`, while an outer step takes two gradients with
+`torch.autograd.grad` and needs the average of each.
 
-Whatever decides the course of a run (weights, clusters, pseudo-masks, what an evaluation saw) is the same on every
-worker to the last bit, so that all of them decide alike without asking each other.
+Everything that decides the course of a run (weights, clusters, pseudo-masks, evaluated masks) is equal on all workers
+to the last bit, so that they take equal decisions without communication.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
-from torch.nn.modules.batchnorm import _BatchNorm
+
+Module = TypeVar("Module", bound=nn.Module)
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
 
 
 def workers() -> int:
@@ -32,7 +35,7 @@ def rank() -> int:
 
 
 class _GlobalMean(torch.autograd.Function):
-    """The mean over workers is its own adjoint: what flows back to one is the mean of what flows back to all."""
+    """Mean over workers; its backward pass is the mean over workers of the gradients."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, local: Tensor) -> Tensor:
@@ -52,7 +55,10 @@ class _GlobalMean(torch.autograd.Function):
 
 def global_mean(local: Tensor) -> Tensor:
     """Mean over workers of a tensor that each of them holds; differentiable."""
-    return local if workers() == 1 else _GlobalMean.apply(local)
+    if workers() == 1:
+        return local
+    mean: Tensor = _GlobalMean.apply(local)
+    return mean
 
 
 def average_(tensors: Sequence[Tensor]) -> None:
@@ -66,8 +72,8 @@ def average_(tensors: Sequence[Tensor]) -> None:
 
 
 @torch.no_grad()
-def agree_(tensors: Sequence[Tensor]) -> None:
-    """Replace each tensor by that of the first worker, in one exchange for each type of number."""
+def broadcast_(tensors: Sequence[Tensor]) -> None:
+    """Replace each tensor by the first worker's, in one exchange per dtype."""
     if workers() == 1:
         return
     for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
@@ -78,33 +84,47 @@ def agree_(tensors: Sequence[Tensor]) -> None:
 
 
 def _spread(flat: Tensor, tensors: Sequence[Tensor]) -> None:
-    for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+    for tensor, part in zip(tensors, torch.split(flat, [t.numel() for t in tensors]), strict=True):
         tensor.copy_(part.view_as(tensor))
 
 
-def synchronised(module: nn.Module, device: torch.device) -> nn.Module:
-    """`module` with BatchNorm over the global batch, on CUDA.
+def all_agree(vote: bool) -> bool:
+    """Whether every worker votes yes; all of them must ask."""
+    if workers() == 1:
+        return vote
+    votes = torch.tensor(int(vote), device=_exchange_device())
+    dist.all_reduce(votes, dist.ReduceOp.MIN)
+    return bool(votes.item())
 
-    On the CPU, where PyTorch has no SyncBatchNorm, each worker normalises by its own share of the batch, and
+
+def _exchange_device() -> str:
+    return "cuda" if dist.get_backend() == "nccl" else "cpu"
+
+
+def with_sync_batchnorm(module: Module, device: torch.device) -> Module:
+    """`module` with batch normalisation over the global batch, on CUDA.
+
+    PyTorch has no SyncBatchNorm on the CPU: there each worker normalises by its own share of the batch, and
     `average_statistics_` averages the running statistics.
     """
     if workers() == 1 or device.type != "cuda":
         return module
-    return nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    converted: Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+    return converted
 
 
 @torch.no_grad()
 def average_statistics_(module: nn.Module) -> None:
-    """Make the running statistics of BatchNorm in `module` the mean of all workers'.
+    """Average the running statistics of every BatchNorm in `module` over workers.
 
-    They move linearly in the batch's statistics, so that averaging them now is averaging them after every step.
+    They are linear in the batch statistics, so that averaging them once equals averaging them after every step.
     """
-    norms = [part for part in module.modules() if isinstance(part, _BatchNorm)]
+    norms = [part for part in module.modules() if isinstance(part, BatchNorm)]
     average_([buffer for norm in norms for buffer in norm.buffers() if buffer.is_floating_point()])
 
 
 def shard(items: Sequence[int]) -> list[int]:
-    """This worker's share of `items`: an equal run of neighbours for every worker.
+    """This worker's share of `items`: the workers take equal consecutive parts.
 
     Raises:
         ValueError: the number of items is not a multiple of the number of workers.
@@ -115,13 +135,13 @@ def shard(items: Sequence[int]) -> list[int]:
     return list(items[rank() * share : (rank() + 1) * share])
 
 
-def deal(count: int) -> list[int]:
-    """The positions, of `count`, that this worker takes when any number of items is dealt out in turn."""
+def own_positions(count: int) -> list[int]:
+    """The positions among `count` items that this worker takes, in turn with the others."""
     return list(range(rank(), count, workers()))
 
 
 def gather(own: Mapping[int, np.ndarray], count: int) -> dict[int, np.ndarray]:
-    """The arrays of all workers by position, each of which one worker made, or none.
+    """Collect the arrays of all workers by position; at most one worker holds an array for a position.
 
     Args:
         own: (N,) uint8 arrays of this worker, by position.
@@ -129,7 +149,7 @@ def gather(own: Mapping[int, np.ndarray], count: int) -> dict[int, np.ndarray]:
     """
     if workers() == 1:
         return dict(own)
-    sizes = np.zeros(count, np.int64)  # and one more, so that an empty array is not none
+    sizes = np.zeros(count, np.int64)  # plus one, which tells an empty array from a missing one
     for position, array in own.items():
         sizes[position] = array.size + 1
     sizes = _summed(sizes)
@@ -142,7 +162,7 @@ def gather(own: Mapping[int, np.ndarray], count: int) -> dict[int, np.ndarray]:
 
 
 def _summed(array: np.ndarray) -> np.ndarray:
-    """The sum over workers, all but one of which hold 0 in a place."""
-    exchanged = torch.from_numpy(array).to("cuda" if dist.get_backend() == "nccl" else "cpu")
+    """The sum over workers."""
+    exchanged = torch.from_numpy(array).to(_exchange_device())
     dist.all_reduce(exchanged)
     return exchanged.cpu().numpy()

@@ -1,16 +1,16 @@
-"""Keeping freed memory in the process, for speed on the CPU.
+"""Threads and memory of a process that trains on the CPU.
 
-A training step allocates and frees hundreds of activations of tens of megabytes. By default glibc maps each anew, and
-the kernel zeroes every page again: half of a step. `keep_freed_memory` mends that in the running process, and then a
-step faults no page at all.
+A training step allocates and frees hundreds of activations of tens of megabytes. By default glibc maps each of them
+anew, and the kernel zeroes their pages every time, which takes half of a step. After `keep_freed_memory` the process
+reuses freed blocks, and a step causes no page faults.
 
-What is kept has holes, though. Training leaves blocks of one size, evaluation of images needs others, and each finds
-little room in what the other has left: the heap grows over many epochs. `give_back_freed_memory` between the two lets
-the kernel have the pages of the holes, which are faulted in again once: a second of processor time a gigabyte at most.
+The heap then fragments: training and the evaluation of images free blocks of different sizes, each finds little room
+among the blocks of the other, and the heap grows over many epochs. `give_back_freed_memory` between the two returns
+free pages to the kernel. Faulting them in again takes at most a second of processor time per gigabyte.
 
-That holds for what the main thread allocates. Other threads, and Ray trains in one, have heaps of 64 MB, and what does
-not fit is mapped anew all the same: a fifth of the time and of the memory of a step of MLCLNet. Only a variable that is
-set before a process starts makes them share the main heap.
+Both concern the heap of the main thread. Other threads, such as the one in which Ray trains, have heaps of 64 MB, and
+larger blocks are mapped anew: a fifth of the time and memory of a step of MLCLNet. They share the main heap only if an
+environment variable says so when the process starts (`THREADS_SHARE`).
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ import ctypes
 import ctypes.util
 import platform
 
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # names of glibc's malloc.h
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # as in glibc's malloc.h
 _LARGEST = 2**31 - 1
 _PAD = 64 << 20
 
 THREADS_SHARE = {"MALLOC_ARENA_MAX": "1"}
-"""The environment of a process that trains in another thread than its first."""
+"""Environment of a process that trains in another thread than its main one."""
 
 
 def keep_freed_memory() -> bool:
     """Tell glibc to keep large freed blocks instead of giving them back to the kernel.
 
-    Costs nothing but the peak of memory held between steps. With another allocator in glibc's place it does nothing.
+    The process then holds its peak memory between steps. If another allocator replaces glibc's, nothing changes.
 
     Returns:
-        Whether it took effect; False where the C library is another.
+        Whether it took effect; False where the C library is not glibc.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
@@ -43,9 +43,10 @@ def keep_freed_memory() -> bool:
 
 
 def give_back_freed_memory() -> bool:
-    """Give the kernel the pages of all blocks that are free; whether there was anything to give.
+    """Return the pages of free blocks to the kernel.
 
-    False, too, where the C library is another than glibc.
+    Returns:
+        Whether there were any; False where the C library is not glibc.
     """
     return platform.libc_ver()[0] == "glibc" and _libc().malloc_trim(0) == 1
 
@@ -55,12 +56,12 @@ def _libc() -> ctypes.CDLL:
 
 
 def use_threads(count: int) -> None:
-    """Compute with so many threads, in torch and in OpenCV, which otherwise has one for each core of the machine.
+    """Set the number of CPU threads of torch and OpenCV, which by default uses every core of the machine.
 
     Args:
-        count: at least 1; fewer count as 1, the thread that calls.
+        count: number of threads, including the calling one; less than 1 counts as 1.
     """
-    import cv2  # not at the top: commands that only read a storage import this module, too
+    import cv2  # not at the top, since commands that only read a storage import this module
     import torch
 
     threads = max(1, count)

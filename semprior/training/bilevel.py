@@ -1,8 +1,8 @@
 """One inner and one outer step of the bilevel problem (method, section 5).
 
 The inner problem fits detector and modulator (the teacher) to the pseudo-masks of the training pool. The outer problem
-fits the detector alone (the student) and the cluster scores on validation images, corrected by how the training loss
-pulls: a first-order Gauss-Newton hypergradient.
+fits the detector alone (the student) and the cluster scores on validation images, corrected for the pull of the
+training loss: a first-order Gauss-Newton hypergradient.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from semprior.training.losses import cluster_weights, inner_loss, outer_loss
 
 
 class NonFiniteLossError(ArithmeticError):
-    """A loss that is not a number or infinite."""
+    """A loss is infinite or not a number."""
 
 
 def autocast(config: Config, device: torch.device) -> torch.autocast:
-    """The precision in which the networks run; losses are always taken in float32."""
+    """Autocast to the precision in which the networks run; losses are always computed in float32."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=uses_bf16(config.precision, device))
 
 
 def inner_objective(teacher: Teacher, alpha: Tensor, batch: Batch, config: Config) -> Tensor:
     """The inner loss of a batch: a scalar with gradient to detector and modulator.
 
-    Its `bare` samples go through the detector without modulation (ours, `scam.drop`; published: none). The published
-    inner step trains the modulated path alone, and a student who learns in the outer steps only, on the few
-    validation images, trails its teacher.
+    Its `bare` samples pass the detector without modulation (ours, `scam.drop`; published are none). The published inner
+    step trains the modulated path alone, and the student, which then learns only in the outer steps from the few
+    validation images, falls behind its teacher.
     """
     with autocast(config, batch.images.device):
         student_logits, teacher_logits = teacher.both(batch.images, batch.maps, grad="teacher", bare=batch.bare)
@@ -55,15 +55,15 @@ def outer_objective(teacher: Teacher, alpha: Tensor, batch: Batch, config: Confi
 def inner_step(
     teacher: Teacher, alpha: Tensor, batch: Batch, optimizer: torch.optim.Optimizer, config: Config
 ) -> float:
-    """Step detector and modulator once on a batch of the pool; the loss before the step.
+    """Update detector and modulator once on a batch of the pool; returns the loss before the update.
 
     Raises:
-        NonFiniteLossError: before anything was stepped.
+        NonFiniteLossError: the loss is not finite; nothing was updated.
     """
     loss = inner_objective(teacher, alpha, batch, config)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     direction = gradients(loss, parameters)
-    value = _finite(loss)  # waits for an accelerator, so it comes after all that can be queued
+    value = _finite(loss)  # waits for a GPU, so it comes after everything that can be queued
     apply_gradients(optimizer, parameters, direction, config.optim.clip)
     return value
 
@@ -77,19 +77,19 @@ def outer_step(
     rate: float,
     config: Config,
 ) -> float:
-    """Step detector and cluster scores once; the validation loss before the step.
+    """Update detector and cluster scores once; returns the validation loss before the update.
 
     Args:
-        teacher: detector and modulator; only the detector moves.
+        teacher: detector and modulator; only the detector is updated.
         alpha: (N,) cluster scores.
         validation: a batch of validation images.
-        training: a batch of the pool, under the same objective.
-        optimizer: over the detector's parameters and, last, `alpha`.
-        rate: the inner learning rate, the formula's eta.
-        config: precision, losses, clipping.
+        training: a batch of the pool, for the same objective.
+        optimizer: of the detector's parameters and, last, `alpha`.
+        rate: the inner learning rate, eta in the formula.
+        config: gives precision, losses and clipping.
 
     Raises:
-        NonFiniteLossError: before anything was stepped.
+        NonFiniteLossError: a loss is not finite; nothing was updated.
     """
     parameters = [*teacher.detector.parameters(), alpha]
     loss = outer_objective(teacher, alpha, validation, config)
@@ -105,12 +105,12 @@ def hypergradient(outer: Sequence[Tensor], inner: Sequence[Tensor], rate: float)
     """The first-order Gauss-Newton hypergradient ``dF + eta <dF, df> / (<df, df> + 1e-12) df``.
 
     Args:
-        outer: dF/dphi, gradients of the validation loss, by parameter, those of `alpha` last.
-        inner: df/dphi, gradients of the training loss, likewise.
+        outer: dF/dphi, gradients of the validation loss, one tensor per parameter, `alpha` last.
+        inner: df/dphi, gradients of the training loss, in the same order.
         rate: eta.
 
     Returns:
-        One tensor a parameter. The inner products run over the detector's weights only, not over `alpha`; their ratio
+        One tensor per parameter. The inner products run over the detector's weights only, not over `alpha`; their ratio
         may be negative and is not clipped.
     """
     products = torch.stack([(f * g).sum() for f, g in zip(outer[:-1], inner[:-1], strict=True)]).sum()
@@ -129,14 +129,14 @@ def gradients(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
 def apply_gradients(
     optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], direction: Sequence[Tensor], clip: float | None
 ) -> None:
-    """Step `parameters` along gradients or a hypergradient, cut to a norm of `clip` if there is one.
+    """Update `parameters` with gradients or a hypergradient, clipped to the norm `clip` unless that is None.
 
-    A gradient that lies otherwise in memory than its parameter is laid out like it: a fused optimiser takes one for
-    the other, element by element, or refuses.
+    A gradient whose memory layout differs from its parameter's is copied to that layout: a fused optimiser pairs their
+    elements in memory order, or refuses.
     """
     for parameter, gradient in zip(parameters, direction, strict=True):
-        alike = gradient.stride() == parameter.stride()
-        parameter.grad = gradient if alike else torch.empty_like(parameter).copy_(gradient)
+        same_layout = gradient.stride() == parameter.stride()
+        parameter.grad = gradient if same_layout else torch.empty_like(parameter).copy_(gradient)
     if clip is not None:
         nn.utils.clip_grad_norm_(parameters, clip)
     optimizer.step()

@@ -1,4 +1,4 @@
-"""The moving average of a network's weights, which is what is evaluated and deployed."""
+"""The moving average of a network's weights, which is evaluated and deployed."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import copy
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
-@torch.no_grad()
 def update_average(average: nn.Module, module: nn.Module, decay: float, updates: int) -> None:
     """Move every weight and running statistic of `average` towards `module`.
 
     Args:
         average: a copy of `module` made earlier.
-        module: as just stepped.
-        decay: of the average; 0 copies.
-        updates: made before this one; early ones count more, so that the first weights are soon forgotten.
+        module: after a step of the optimiser.
+        decay: of the average; 0 copies the weights.
+        updates: number of earlier updates; the decay is smaller for the first ones, so that the initial weights are
+            soon forgotten.
     """
-    step = 1 - min(decay, (1 + updates) / (10 + updates))
-    sources, targets = _floating(module), _floating(average)
-    torch._foreach_lerp_(targets, sources, step)
+    update = get_ema_multi_avg_fn(min(decay, (1 + updates) / (10 + updates)))  # type: ignore[no-untyped-call]
+    update(_floating(average), _floating(module), updates)
 
 
-def copy_of(module: nn.Module) -> nn.Module:
-    """A copy that is never trained: eval mode, no gradients."""
+def frozen_copy(module: nn.Module) -> nn.Module:
+    """A copy that is never trained: in eval mode, without gradients."""
     return copy.deepcopy(module).eval().requires_grad_(False)
 
 

@@ -1,4 +1,4 @@
-"""Scoring an evaluation, and choosing the best epoch: by points, or by masks of the holdout or of the test split."""
+"""Scores evaluations and selects the best epoch: by points, or by masks of the holdout or the test split."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from semprior.labels.seeds import contrast_seed
 
 @dataclass(frozen=True)
 class Scores:
-    """One evaluation.
+    """The scores of one evaluation.
 
     Attributes:
         flat: metrics by name: ``holdout/point_score``, ``holdout/iou``, ``holdout/iou_se``, ``holdout/teacher/iou`` ...
-        best: whether the student's value chosen by is the best so far.
+        best: whether the student's value of the selection metric is the best so far.
     """
 
     flat: dict[str, float]
@@ -33,11 +33,11 @@ class Scores:
 
 
 class Selector:
-    """Remembers the best evaluation and the masks of the last one.
+    """Keeps the best evaluation of a run and the masks of the last one.
 
     Args:
-        config: names the metric that is chosen by.
-        training_set: gives the scenes evaluated on, in the order in which predictions come.
+        config: names the selection metric.
+        training_set: holds the evaluated scenes, in the order of the predictions.
     """
 
     def __init__(self, config: Config, training_set: TrainingSet) -> None:
@@ -54,10 +54,10 @@ class Selector:
         self.best_epoch: int | None = None
 
     def score(self, epoch: int, student: Sequence[np.ndarray], teacher: Sequence[np.ndarray]) -> Scores:
-        """Score the masks that student and teacher predict, (H,W) bool for each scene; they are gone through singly."""
+        """Score the masks of student and teacher, (H,W) bool per scene, of which one at a time is in memory."""
         flat: dict[str, float] = {}
-        place = "test" if self.by == "test/iou" else "holdout"
-        for who, prefix, masks in (("student", place, student), ("teacher", f"{place}/teacher", teacher)):
+        split = "test" if self.by == "test/iou" else "holdout"
+        for who, prefix, masks in (("student", split, student), ("teacher", f"{split}/teacher", teacher)):
             if not len(masks):
                 continue
             if self.plausible:
@@ -66,7 +66,7 @@ class Selector:
                 flat |= {f"{prefix}/{name}": value for name, value in self._by_masks(masks).items()}
         key = self.by if self.by != "point_score" else "holdout/point_score"
         value = flat.get(key, float(epoch))  # without a holdout the latest epoch is the best
-        value = value if np.isfinite(value) else 0.0  # images without target and prediction have no IoU
+        value = value if np.isfinite(value) else 0.0  # without any target and prediction there is no IoU
         best = self.best_value is None or value >= self.best_value
         if best:
             self.best_value, self.best_epoch = value, epoch
@@ -93,8 +93,8 @@ class Selector:
 
     def stored(self) -> dict[str, np.ndarray]:
         """The masks of the last evaluation, for a snapshot."""
-        held = [masks.stored(f"previous.{who}") for who, masks in self.previous.items()]
-        return {name: array for arrays in held for name, array in arrays.items()}
+        stored = [masks.stored(f"previous.{who}") for who, masks in self.previous.items()]
+        return {name: array for arrays in stored for name, array in arrays.items()}
 
     def restore(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
         """Restore the state that `stored` and `values` returned."""
@@ -107,11 +107,12 @@ class Selector:
 
 
 def plausible_areas(scene: Scene) -> np.ndarray:
-    """The area in pixels of the contrast seed around each point of a scene: (P,) float64."""
+    """The area in pixels of the contrast seed at each point of a scene, (P,); points of one component share it."""
     seed = contrast_seed(scene.image, scene.points).mask
     _, labels, stats, _ = cv2.connectedComponentsWithStats(seed.astype(np.uint8), connectivity=8)
     if not len(scene.points):
         return np.zeros(0)
-    held = labels[scene.points[:, 0], scene.points[:, 1]]
-    sharing = np.array([np.count_nonzero(held == component) for component in held])
-    return stats[held, cv2.CC_STAT_AREA] / sharing
+    components = labels[scene.points[:, 0], scene.points[:, 1]]
+    sharing = np.array([np.count_nonzero(components == component) for component in components])
+    areas: np.ndarray = stats[components, cv2.CC_STAT_AREA] / sharing
+    return areas

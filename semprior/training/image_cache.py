@@ -1,4 +1,4 @@
-"""The images that a run trains on, with points, masks, seeds, statistics and clusters, computed once a machine."""
+"""The images of a run with points, masks, seeds, statistics and clusters, computed once per machine."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from semprior.labels.seeds import SEEDS, SEEDS_VERSION
 
 
 class CachedImages:
-    """Training images, then validation images, in the order of their splits, with what is computed from them once.
+    """Training images, then validation images, in the order of their splits, and the arrays computed from them.
 
     Args:
         layout: of the data set.
-        masks: whether those of the training images are wanted.
-        cache: folder where arrays are shared with other runs; None: they are not.
+        masks: whether to read the masks of training images.
+        cache: folder of arrays that runs share; None to compute them for this run alone.
 
     Raises:
         UserError: the data set has a fault.
@@ -43,39 +43,39 @@ class CachedImages:
     def __init__(self, layout: Layout, masks: Masks, cache: Path | None) -> None:
         self._layout, self._masks, self._cache = layout, masks, cache
         self._key = key_of([SCENES_VERSION, *COMPUTED_BY, *_content(layout), masks]) if cache is not None else ""
-        held = cached_arrays(cache, self._key, self._read)
-        self.intensity = IntensityRange(*held["intensity"].tolist())
+        arrays = cached_arrays(cache, self._key, self._read)
+        self.intensity = IntensityRange(*arrays["intensity"].tolist())
         self.train = len(layout.splits["train"])
-        self.scenes = _scenes([*layout.splits["train"], *layout.splits.get("val", ())], held)
+        self.scenes = _scenes([*layout.splits["train"], *layout.splits.get("val", ())], arrays)
 
     def test(self) -> list[Scene]:
         """The images of the test split with their masks, without points.
 
         Raises:
-            UserError: there is no such split, or no masks.
+            UserError: the data set has no test split, or no masks.
         """
 
         def make() -> Iterator[Arrays]:
             return map(_parts, iter_scenes(self._layout, "test", self.intensity, masks="required"))
 
-        held = cached_arrays(self._cache, key_of([self._key, "test"]), make)
-        return _scenes(self._layout.splits["test"], held)
+        arrays = cached_arrays(self._cache, key_of([self._key, "test"]), make)
+        return _scenes(self._layout.splits["test"], arrays)
 
     def seeds(self, how: str) -> list[Seed]:
-        """The first pseudo-mask of each image, by the setting `labels.seed`."""
+        """The first pseudo-mask of each image, made by the method that the setting `labels.seed` names."""
 
         def make() -> Iterator[Arrays]:
             for scene in self.scenes:
                 seed = SEEDS[how](scene.image, scene.points)
                 yield {"masks": seed.mask.reshape(-1), "succeeded": seed.succeeded}
 
-        held = cached_arrays(self._cache, key_of([self._key, SEEDS_VERSION, how]), make)
-        masks = unpack(held["masks"], [scene.image.shape for scene in self.scenes])
-        succeeded = unpack(held["succeeded"], [(len(scene.points),) for scene in self.scenes])
+        arrays = cached_arrays(self._cache, key_of([self._key, SEEDS_VERSION, how]), make)
+        masks = unpack(arrays["masks"], [scene.image.shape for scene in self.scenes])
+        succeeded = unpack(arrays["succeeded"], [(len(scene.points),) for scene in self.scenes])
         return [Seed(mask, found) for mask, found in zip(masks, succeeded, strict=True)]
 
     def statistics(self) -> np.ndarray:
-        """(n, 55) statistics of the images."""
+        """Statistics of the images, (n, 55) float64."""
 
         def make() -> Iterator[Arrays]:
             return ({"statistics": image_statistics(scene.image)[None]} for scene in self.scenes)
@@ -83,7 +83,7 @@ class CachedImages:
         return cached_arrays(self._cache, self._statistics_key, make)["statistics"]
 
     def clusters(self, order: Sequence[int], count: int, seed: int) -> np.ndarray:
-        """(n,) cluster of each image, in another order."""
+        """The cluster of each image, (n,) int64, for the images in the given order."""
 
         def make() -> Iterable[Arrays]:
             return [{"clusters": cluster(self.statistics()[np.asarray(order)], count, seed)}]
@@ -114,28 +114,28 @@ def _parts(scene: Scene) -> Arrays:
     }
 
 
-def _scenes(names: Iterable[str], held: Arrays) -> list[Scene]:
-    """Scenes whose arrays are views into the cached ones."""
-    shapes = [tuple(shape) for shape in held["shapes"].tolist()]
-    there = held["masked"].tolist()
-    images = unpack(held["images"], shapes)
-    points = unpack(held["points"], [(count, 2) for count in held["counts"].tolist()])
-    masks = iter(unpack(held["masks"], [shape for shape, known in zip(shapes, there, strict=True) if known]))
+def _scenes(names: Iterable[str], arrays: Arrays) -> list[Scene]:
+    """Scenes whose arrays are views of the cached ones."""
+    shapes = [tuple(shape) for shape in arrays["shapes"].tolist()]
+    masked = arrays["masked"].tolist()
+    images = unpack(arrays["images"], shapes)
+    points = unpack(arrays["points"], [(count, 2) for count in arrays["counts"].tolist()])
+    masks = iter(unpack(arrays["masks"], [shape for shape, known in zip(shapes, masked, strict=True) if known]))
     return [
-        Scene(name, image, marked, next(masks) if known else None)
-        for name, image, marked, known in zip(names, images, points, there, strict=True)
+        Scene(name, image, targets, next(masks) if known else None)
+        for name, image, targets, known in zip(names, images, points, masked, strict=True)
     ]
 
 
 def _content(layout: Layout) -> list[str]:
-    """Everything that decides what is read: splits, and name and SHA-256 of every file.
+    """What a reading of the data set depends on: the splits, and name and SHA-256 of every file.
 
-    The content, not size and time: a point moved by a digit within a second changes neither.
+    Size and time would not do: moving a point by a digit within a second changes neither.
     """
     folders = [layout.root / name for name in ("images", *MASK_FOLDERS, POINT_FOLDER) if (layout.root / name).is_dir()]
     files = [path for folder in folders for path in sorted(folder.iterdir()) if path.is_file()]
     files += [layout.root / POINT_TABLE] if (layout.root / POINT_TABLE).is_file() else []
-    with ThreadPoolExecutor(4) as pool:  # hashing and reading release the interpreter
+    with ThreadPoolExecutor(4) as pool:  # hashing and reading release the GIL
         digests = pool.map(_digest, files)
         named = [f"{path.relative_to(layout.root)} {digest}" for path, digest in zip(files, digests, strict=True)]
     return [str(layout.splits), *named]

@@ -1,4 +1,4 @@
-"""When things are due, and how fast to learn: plain functions of the epoch."""
+"""The learning rate as a function of the progress of a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def learning_rate(schedule: str, peak: float, progress: float) -> float:
     Args:
         schedule: ``constant`` (published), or ``one_cycle``: up over the first twentieth, then down along a cosine.
         peak: the highest rate.
-        progress: share of the run that is done, in 0..1.
+        progress: completed share of the run, in 0..1.
     """
     if schedule == "constant":
         return peak

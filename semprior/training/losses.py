@@ -1,7 +1,7 @@
 """The inner and the outer objective and the weights of image clusters (method, section 4).
 
-Every term is a mean over pixels per sample first, then a weighted mean over the batch, which under data-parallel
-training is the global batch. Logits come as a tuple, the main ones first (deep supervision has several).
+Every term is first a mean over the pixels of a sample, then a weighted mean over the batch, which under data-parallel
+training is the global batch. Logits are a tuple with the main ones first; deep supervision has several.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NEAR = 5  # pixels, along rows and columns, around a pseudo-mask
 
 
 def cluster_weights(alpha: Tensor, clusters: Tensor) -> Tensor:
-    """Weight of each sample of a batch, from the learned score of its image's cluster.
+    """The weight of each sample of a batch, from the learned score of its image's cluster.
 
     Scores are centred over the batch, bounded to (-ln 2, ln 2) and exponentiated, so that no sample weighs more than
     four times another; the mean weight is 1.
@@ -31,7 +31,7 @@ def cluster_weights(alpha: Tensor, clusters: Tensor) -> Tensor:
         clusters: (B,) int64, the cluster of each sample.
 
     Returns:
-        (B,) weights that carry gradient to `alpha`; the normaliser does not.
+        (B,) weights with gradient to `alpha`, except through the normaliser.
     """
     chosen = alpha[clusters]
     centred = chosen - global_mean(chosen.mean())
@@ -40,17 +40,17 @@ def cluster_weights(alpha: Tensor, clusters: Tensor) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, masks: Tensor, importance: Tensor | None = None) -> Tensor:
-    """Binary cross-entropy with logits, (B,1,H,W) each, as a mean over pixels per sample: (B,).
+    """Mean binary cross-entropy over the pixels of each sample, from logits and masks (B,1,H,W): (B,).
 
-    `importance`, (B,1,H,W), is a factor of each pixel; none: 1.
+    `importance` (B,1,H,W) weighs the pixels; None weighs all by 1.
     """
     return F.binary_cross_entropy_with_logits(logits, masks, importance, reduction="none").flatten(1).mean(1)
 
 
 def background_importance(masks: Tensor, weight: float) -> Tensor | None:
-    """What a pixel counts: `weight` further than `NEAR` pixels from every target, 1 elsewhere; none where all count 1.
+    """The weight of each pixel, (B,1,H,W): 1 within `NEAR` pixels of a target, else `weight`; None if that is 1, too.
 
-    Near a point, how far the target reaches is a guess. Away from every point a prediction is false for certain.
+    The extent of a target around its point is a guess. A prediction away from all points is certainly false.
 
     Args:
         masks: (B,1,H,W) of 0 and 1.
@@ -58,19 +58,21 @@ def background_importance(masks: Tensor, weight: float) -> Tensor | None:
     """
     if weight == 1:
         return None
-    near = F.max_pool2d(masks, (2 * NEAR + 1, 1), stride=1, padding=(NEAR, 0))  # a square is its columns, then its rows
+    near = F.max_pool2d(
+        masks, (2 * NEAR + 1, 1), stride=1, padding=(NEAR, 0)
+    )  # a square window, along rows and then columns
     near = F.max_pool2d(near, (1, 2 * NEAR + 1), stride=1, padding=(0, NEAR))
     return weight + (1 - weight) * near
 
 
 def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Mean squared error of ``sigmoid(logits / T)`` between student and teacher, (B,1,H,W) each, per sample: (B,)."""
+    """Mean squared difference per sample, (B,), of ``sigmoid(logits / T)`` of student and teacher, (B,1,H,W) each."""
     gap = torch.sigmoid(student / temperature) - torch.sigmoid(teacher / temperature)
     return gap.square().flatten(1).mean(1)
 
 
 def deep_distillation(student: Sequence[Tensor], teacher: Sequence[Tensor], temperature: float) -> Tensor:
-    """`distillation` as a mean over the student's logits, each against the teacher's main ones resized: (B,)."""
+    """Mean `distillation` over all logits of the student, against the teacher's main ones, resized to match: (B,)."""
     main = teacher[0].float()
     terms = []
     for logits in student:
@@ -86,16 +88,16 @@ def task_loss(logits: Sequence[Tensor], masks: Tensor, weights: Tensor, config: 
     """The loss against pseudo-masks, summed over all logits of a detector.
 
     ``bce`` is the published loss. A target covers one pixel in three thousand, so that for some thirty epochs
-    cross-entropy alone says "background everywhere". ``iou_bce`` (ours, outside `paper`) adds what is measured in the
-    end: one minus the soft IoU of the weighted batch, intersections and unions summed before they are divided, so
-    that a crop without target only counts its false alarms; plus ``loss.bce_weight`` times the cross-entropy. In both,
-    false alarms away from every target count ``loss.background_weight`` times.
+    cross-entropy alone predicts background everywhere. ``iou_bce`` (ours, outside `paper`) is one minus the soft IoU of
+    the weighted batch plus ``loss.bce_weight`` times the cross-entropy. Intersections and unions are summed before they
+    are divided, so that a crop without target contributes its false alarms only. Both terms weigh false alarms away
+    from all targets by ``loss.background_weight``.
 
     Args:
-        logits: tensors (B,1,h,w); where smaller than the masks they are resized to them.
+        logits: tensors (B,1,h,w), resized to the masks where they are smaller.
         masks: (B,1,H,W) of 0 and 1.
         weights: (B,) from `cluster_weights`.
-        config: which loss.
+        config: chooses the loss.
     """
     total = masks.new_zeros(())
     importance = None if config.task == "bce" else background_importance(masks, config.background_weight)
@@ -125,20 +127,20 @@ def inner_loss(
     loss: LossConfig,
     distill: DistillConfig,
 ) -> Tensor:
-    """The teacher's objective: pseudo-masks, nearness to the student (held still), small gates.
+    """The teacher's objective: fit the pseudo-masks, stay near the student, keep the gates small.
 
     Args:
         teacher: the teacher's logits, with gradient.
-        student: the student's logits; held still here.
+        student: the student's logits, detached here.
         masks: (B,1,H,W) of 0 and 1.
-        weights: (B,) cluster weights; constants here.
+        weights: (B,) cluster weights, detached here.
         gate_penalty: the weighted mean magnitude of the SCAM gates.
-        loss: the task loss.
-        distill: its weight and temperature.
+        loss: settings of the task loss.
+        distill: weight and temperature of the distillation.
     """
     weights = weights.detach()
-    held = [logits.detach() for logits in student]
-    align = (weights * deep_distillation(held, teacher, distill.temperature)).mean()
+    fixed = [logits.detach() for logits in student]
+    align = (weights * deep_distillation(fixed, teacher, distill.temperature)).mean()
     return task_loss(teacher, masks, weights, loss) + distill.align_weight * align + gate_penalty
 
 
@@ -150,10 +152,10 @@ def outer_loss(
     loss: LossConfig,
     distill: DistillConfig,
 ) -> Tensor:
-    """The student's objective: nearness to the teacher (held still) and pseudo-masks; `weights` carry gradient.
+    """The student's objective: stay near the teacher and fit the pseudo-masks; `weights` carry gradient.
 
-    Shapes as in `inner_loss`.
+    The teacher's logits are detached here. Shapes are as in `inner_loss`.
     """
-    held = [logits.detach() for logits in teacher]
-    near = (weights * deep_distillation(student, held, distill.temperature)).mean()
+    fixed = [logits.detach() for logits in teacher]
+    near = (weights * deep_distillation(student, fixed, distill.temperature)).mean()
     return distill.outer_weight * near + task_loss(student, masks, weights, loss)

@@ -1,4 +1,4 @@
-"""The state of an AdamW optimiser as named tensors, so that it is stored without pickling."""
+"""The state of an AdamW optimiser as named tensors, to be stored without pickling."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ def stored_optimizer(name: str, optimizer: torch.optim.AdamW) -> dict[str, Tenso
 
 
 def restore_optimizer(name: str, optimizer: torch.optim.AdamW, stored: Mapping[str, Tensor]) -> None:
-    """Put back what `stored_optimizer` gave, on each parameter's device and in its memory format."""
+    """Restore the state that `stored_optimizer` returned, on the device and in the memory format of each parameter."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for index, parameter in enumerate(parameters):
         if f"{name}.{index}.step" not in stored:
             continue
-        state = {"step": stored[f"{name}.{index}.step"].to(parameter.device, copy=True)}  # a fused one wants it there
+        state = {
+            "step": stored[f"{name}.{index}.step"].to(parameter.device, copy=True)
+        }  # where a fused optimiser expects it
         for entry in _MOMENTS:
             moment = torch.empty_like(parameter, memory_format=torch.preserve_format)
             state[entry] = moment.copy_(stored[f"{name}.{index}.{entry}"]).detach()

@@ -1,4 +1,8 @@
-"""From a data set on disk to what a trainer takes: scenes, seeds, clusters and features."""
+"""From a data folder to a ready trainer: scenes, seeds, clusters and features in one function.
+
+`semprior train`, the trials of a sweep, the dry run of a sweep and the demo all call `prepare_trainer`, so that what
+one of them measures or decides holds for the others.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ import torch
 from semprior.clustering.cluster import capped_count
 from semprior.config.schema import Config, Resolved
 from semprior.data.batches import Normalisation
-from semprior.data.layout import Layout, normalisation
+from semprior.data.layout import Layout, find_layout, normalisation
 from semprior.data.splits import split_holdout
 from semprior.data.training_set import TrainingSet
 from semprior.errors import UserError
@@ -21,9 +25,51 @@ from semprior.foundation.feature_source import Features
 from semprior.foundation.vfm import VFM, load_vfm
 from semprior.models.detector import detector_spec
 from semprior.models.stages import placed_stages
+from semprior.runtime.device import common_precision, device_label, precision_remark
+from semprior.runtime.distributed import rank, workers
+from semprior.runtime.process_setup import keep_freed_memory, use_threads
 from semprior.training.image_cache import CachedImages
+from semprior.training.trainer import Trainer
 
 Say = Callable[[str], None]
+
+
+def prepare_trainer(
+    resolved: Resolved, data: Path, device: torch.device, *, threads: int, cache: Path, say: Say
+) -> Trainer:
+    """Set up this process for training, read and compute everything that a run needs, and return its trainer.
+
+    Nothing is written outside `cache`. Under data-parallel training every worker calls it, and all of them then train
+    in the same precision. The vision model is loaded and probed first, before anything expensive is computed.
+
+    Args:
+        resolved: the config and which of its keys the user chose.
+        data: root of the data set.
+        device: trains the networks and runs the vision model.
+        threads: number of CPU threads of torch and OpenCV.
+        cache: folder of images, seeds, statistics and feature banks that runs share.
+        say: takes one line for each thing the user should know.
+
+    Returns:
+        A trainer at epoch 0 whose config holds the settings as this run uses them: see `config_as_used`.
+
+    Raises:
+        UserError: the data set has a fault, a setting does not fit it, or the vision model's weights are unavailable.
+    """
+    keep_freed_memory()
+    use_threads(threads)
+    layout = find_layout(data)
+    vfm = _vision_model(resolved.config, device, say)
+    training_set = read_training_set(layout, resolved, say, cache)
+    config = config_as_used(resolved.config, training_set)
+    config = replace(config, precision=common_precision(config.precision, device))
+    say(
+        f"{training_set.train} training, {training_set.validation} validation and"
+        f" {len(training_set.holdout_indices)} held-out images; {config.detector} on {device_label(device)}"
+        + precision_remark(config.precision, device)
+        + (f", worker {rank() + 1} of {workers()}" if workers() > 1 else "")
+    )
+    return Trainer(config, training_set, _features(config, vfm, training_set, cache, device, say), device)
 
 
 def read_training_set(layout: Layout, resolved: Resolved, say: Say, cache: Path | None = None) -> TrainingSet:
@@ -33,69 +79,60 @@ def read_training_set(layout: Layout, resolved: Resolved, say: Say, cache: Path 
         layout: of the data set.
         resolved: the config and which of its keys the user chose.
         say: takes one line for each thing the user should know.
-        cache: folder where images, seeds and statistics are shared with other runs; none: they are made for this one.
+        cache: folder of images, seeds and statistics that runs share; None computes them for this run alone.
 
     Raises:
         UserError: the data set has a fault, or a setting does not fit it.
     """
     config = resolved.config
-    pictures = CachedImages(layout, "optional" if config.data.holdout else "never", cache)
-    train, validation = pictures.scenes[: pictures.train], pictures.scenes[pictures.train :]
-    mean, std = normalisation(pictures.scenes)
-    kept, held = split_holdout(
+    cached = CachedImages(layout, "optional" if config.data.holdout else "never", cache)
+    train, validation = cached.scenes[: cached.train], cached.scenes[cached.train :]
+    mean, std = normalisation(cached.scenes)
+    trained, held_out = split_holdout(
         [s.name for s in train], [len(s.points) for s in train], config.data.holdout, config.data.holdout_seed
     )
-    if config.select.by != "test/iou" and not held:
+    if config.select.by != "test/iou" and not held_out:
         say("no image is held out: the last epoch is taken as the best")
-    if config.select.by == "holdout/iou" and any(train[i].mask is None for i in held):
+    if config.select.by == "holdout/iou" and any(train[i].mask is None for i in held_out):
         raise UserError("select.by=holdout/iou needs masks of the training images; choose by point_score")
     if config.outer.every and len(validation) < config.data.batch:
         say(f"no outer steps: {len(validation)} validation images are fewer than a batch of {config.data.batch}")
-    order = [*kept, *range(len(train), len(pictures.scenes)), *held]
+    order = [*trained, *range(len(train), len(cached.scenes)), *held_out]
     test = []
     if config.select.by == "test/iou":
         say("preset paper: the TEST split is read at every evaluation, and the best epoch is chosen on it")
-        test = pictures.test()
-    seeds = pictures.seeds(config.labels.seed)
+        test = cached.test()
+    seeds = cached.seeds(config.labels.seed)
     return TrainingSet(
-        scenes=[pictures.scenes[i] for i in order],
-        train=len(kept),
+        scenes=[cached.scenes[i] for i in order],
+        train=len(trained),
         validation=len(validation),
         seeds=[seeds[i] for i in order],
-        clusters=_clusters(pictures, order, resolved, say),
+        clusters=_clusters(cached, order, resolved, say),
         normalisation=Normalisation(mean, std),
-        intensity=pictures.intensity,
+        intensity=cached.intensity,
         test=test,
     )
 
 
-def as_used(config: Config, training_set: TrainingSet) -> Config:
-    """A config as a run on these images uses it, and should record it: with at most as many clusters as images."""
+def config_as_used(config: Config, training_set: TrainingSet) -> Config:
+    """The config as a run on these images uses and records it: with at most as many clusters as images."""
     used = min(config.clusters.count, len(training_set.scenes))
     return replace(config, clusters=replace(config.clusters, count=used))
 
 
-def _clusters(pictures: CachedImages, order: Sequence[int], resolved: Resolved, say: Say) -> np.ndarray:
+def _clusters(cached: CachedImages, order: Sequence[int], resolved: Resolved, say: Say) -> np.ndarray:
     config = resolved.config.clusters
     count, remark = capped_count(config.count, len(order), explicit="clusters.count" in resolved.chosen)
     if remark:
         say(remark)
     if count == 1:
         return np.zeros(len(order), np.int64)
-    return pictures.clusters(order, count, config.seed)
+    return cached.clusters(order, count, config.seed)
 
 
-def load_frozen(config: Config, device: torch.device, say: Say) -> VFM | None:
-    """The VFM of a run, before anything is computed; None where nothing is modulated.
-
-    Args:
-        config: of the run.
-        device: where the VFM runs.
-        say: takes one line for each thing the user should know.
-
-    Raises:
-        UserError: as `load_vfm`.
-    """
+def _vision_model(config: Config, device: torch.device, say: Say) -> VFM | None:
+    """The frozen model of a run; None where no stage is modulated."""
     if not placed_stages(config.scam.stages, len(detector_spec(config.detector).stages)):
         return None
     vfm = load_vfm(config.vfm.name, config.vfm.weights, device)
@@ -104,24 +141,10 @@ def load_frozen(config: Config, device: torch.device, say: Say) -> VFM | None:
     return vfm
 
 
-def load_features(config: Config, training_set: TrainingSet, cache: Path, device: torch.device, say: Say) -> Features:
-    """`load_frozen`, then `banked`."""
-    return banked(config, load_frozen(config, device, say), training_set, cache, device, say)
-
-
-def banked(
+def _features(
     config: Config, vfm: VFM | None, training_set: TrainingSet, cache: Path, device: torch.device, say: Say
 ) -> Features:
-    """The VFM with, unless features are to be exact, the bank of the run's images.
-
-    Args:
-        config: of the run.
-        vfm: of `load_frozen`.
-        training_set: its images.
-        cache: folder of feature banks, shared by runs.
-        device: where the VFM runs.
-        say: takes one line for each thing the user should know.
-    """
+    """The features of the run's images: from a bank, unless they are to be exact."""
     if vfm is None or config.vfm.features == "exact":
         return Features(vfm, None)
     images = [scene.image for scene in training_set.scenes]

@@ -2,15 +2,15 @@
 
 ::
 
-    RUN/config.yaml      every leaf, resolved; can be given to another run with --config
-        run.json         where the data lie, and the versions it was begun with
-        metrics.jsonl    one object an epoch
+    RUN/config.yaml      all settings, resolved; --config gives them to another run
+        run.json         the folder of the data, and the versions of the packages at the start
+        metrics.jsonl    one object per epoch
         checkpoints/     last, previous, best
-        tensorboard/     scalars and prediction panels, where tensorboardX is installed
-        log.txt          what was said, with times
+        tensorboard/     scalars and figures of predictions, if tensorboardX is installed
+        log.txt          messages with times
 
-The folder appears with its settings inside or not at all. An epoch's metrics are written before its checkpoint, so
-that after a kill at any moment every epoch that the last checkpoint has trained has its line; `rewind` drops the rest.
+The folder appears with its settings inside or not at all. An epoch's metrics are written before its checkpoint, so that
+after a kill at any moment every epoch of the last checkpoint has its line; `rewind` drops later ones.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from semprior.errors import UserError
 from semprior.io.atomic_files import atomic_folder, locked, naming, write_atomically
 from semprior.io.checkpoint import CheckpointFolder
 
-CONFIG, RECORD, METRICS, LOG = "config.yaml", "run.json", "metrics.jsonl", "log.txt"
+CONFIG_FILE, RECORD_FILE, METRICS_FILE, LOG_FILE = "config.yaml", "run.json", "metrics.jsonl", "log.txt"
 
 
 @dataclass(frozen=True)
@@ -49,103 +49,103 @@ class RunFolder:
 
     @classmethod
     def create(cls, root: Path, config: Config, data: Path) -> RunFolder:
-        """A new folder with the settings of a run.
+        """Create the folder of a new run, with its settings.
 
         Raises:
-            UserError: something is there already, or the folder cannot be made.
+            UserError: the path exists already, or the folder cannot be created.
         """
         refuse_existing(root)
         with atomic_folder(root) as folder:
-            (folder / CONFIG).write_text(_yaml(config), encoding="utf-8")
-            (folder / RECORD).write_text(
+            (folder / CONFIG_FILE).write_text(_yaml(config), encoding="utf-8")
+            (folder / RECORD_FILE).write_text(
                 _json({"data": str(data.resolve()), "versions": _versions()}), encoding="utf-8"
             )
             (folder / "checkpoints").mkdir()
-            (folder / METRICS).touch()
-            (folder / LOG).touch()
+            (folder / METRICS_FILE).touch()
+            (folder / LOG_FILE).touch()
         return cls(root)
 
     @classmethod
     def open(cls, root: Path) -> RunFolder:
-        """The folder of a run that was begun.
+        """Open the folder of an existing run.
 
         Raises:
-            UserError: there is none.
+            UserError: there is no run.
         """
         if not root.exists():
             raise UserError(f"{root}: there is no run to resume; leave out --resume to begin one")
-        if not (root / CONFIG).is_file():
-            raise UserError(f"{root}: is not the folder of a run (no {CONFIG})")
+        if not (root / CONFIG_FILE).is_file():
+            raise UserError(f"{root}: is not the folder of a run (no {CONFIG_FILE})")
         return cls(root)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run for this process.
+        """Lock the run for this process.
 
         Raises:
-            UserError: another process holds it.
+            UserError: another process has locked it.
         """
 
         def refuse(holder: str) -> None:
             raise UserError(f"{self.root}: another process is training this run{holder and f' ({holder})'}")
 
-        with locked(self.root / LOG, refuse):
+        with locked(self.root / LOG_FILE, refuse):
             yield
 
     @property
     def checkpoints(self) -> CheckpointFolder:
-        """Its checkpoints."""
+        """The checkpoints of the run."""
         return CheckpointFolder(self.root / "checkpoints")
 
     def config(self) -> Config:
-        """Its settings.
+        """The settings of the run.
 
         Raises:
-            UserError: the file was damaged.
+            UserError: the file is damaged.
         """
-        return unflatten(read_leaves(self.root / CONFIG), str(self.root / CONFIG))
+        return unflatten(read_leaves(self.root / CONFIG_FILE), str(self.root / CONFIG_FILE))
 
     def set_config(self, config: Config) -> None:
-        """Replace its settings, at once."""
-        write_atomically(self.root / CONFIG, _yaml(config).encode())
+        """Replace the settings of the run, atomically."""
+        write_atomically(self.root / CONFIG_FILE, _yaml(config).encode())
 
     def set_data(self, data: Path) -> None:
-        """Remember where its data lie now."""
-        path = self.root / RECORD
+        """Record the folder of the data."""
+        path = self.root / RECORD_FILE
         try:
             record = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):  # lost; the data are named anew all the same
+        except (OSError, ValueError, TypeError):  # without the old record the new one is still right
             record = {}
         write_atomically(path, _json(record | {"data": str(data.resolve())}).encode())
 
     def data(self) -> Path:
-        """Where its data lay when it was begun, or last gone on with from elsewhere.
+        """The recorded folder of the data.
 
         Raises:
             UserError: the record is missing or damaged.
         """
-        path = self.root / RECORD
+        path = self.root / RECORD_FILE
         try:
             return Path(json.loads(path.read_text(encoding="utf-8"))["data"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: does not name the data of the run; give --data") from error
 
     def append(self, line: Mapping[str, Any]) -> None:
-        """Add an epoch's metrics, on disk when this returns; what is not finite is written as null."""
+        """Append an epoch's metrics and sync them to disk; numbers that are not finite are written as null."""
         clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
-        path = self.root / METRICS
+        path = self.root / METRICS_FILE
         with naming(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(clean) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
     def lines(self) -> list[dict[str, Any]]:
-        """The metrics of every epoch so far; a last line that a kill cut short is left out.
+        """The metrics of every epoch so far, without a last line that a kill cut short.
 
         Raises:
-            UserError: a line before the last is damaged.
+            UserError: an earlier line is damaged.
         """
-        path = self.root / METRICS
+        path = self.root / METRICS_FILE
         texts = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         found: list[dict[str, Any]] = []
         for number, text in enumerate(texts, 1):
@@ -153,26 +153,29 @@ class RunFolder:
                 found.append(json.loads(text))
             except ValueError as error:
                 if number < len(texts):
-                    raise UserError(f"{path}:{number}: is damaged; remove the line to go on") from error
+                    raise UserError(f"{path}:{number}: is damaged; remove the line to continue") from error
         return found
 
     def rewind(self, epoch: int) -> None:
-        """Drop the metrics of `epoch` and later, which a restored run will train again."""
-        kept = [line for line in self.lines() if line["epoch"] < epoch]
-        write_atomically(self.root / METRICS, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        """Drop the metrics of `epoch` and later epochs, which a restored run trains again."""
+        earlier = [line for line in self.lines() if line["epoch"] < epoch]
+        write_atomically(self.root / METRICS_FILE, "".join(json.dumps(line) + "\n" for line in earlier).encode())
 
     def log(self, text: str) -> None:
-        """Add a line to the log."""
-        path = self.root / LOG
-        with naming(path), path.open("a", encoding="utf-8", errors="surrogateescape") as file:  # names of any bytes
+        """Append a line to the log."""
+        path = self.root / LOG_FILE
+        with (
+            naming(path),
+            path.open("a", encoding="utf-8", errors="surrogateescape") as file,
+        ):  # names of files may hold any bytes
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n")
 
 
 def refuse_existing(root: Path) -> None:
-    """Raise a UserError if anything is at `root`: a run begins in a new folder."""
+    """Raise a UserError if `root` exists: a run begins in a new folder."""
     if root.exists() or root.is_symlink():
-        way_out = "add --resume to go on with it, or choose another --out"
-        if not (root / CONFIG).is_file():
+        way_out = "add --resume to resume it, or choose another --out"
+        if not (root / CONFIG_FILE).is_file():
             way_out = "choose another --out"
         raise UserError(f"{root}: exists already; {way_out}")
 

@@ -1,4 +1,4 @@
-"""The schedule of a run: a generator that yields one report an epoch (method, sections 4 to 7)."""
+"""The training of a run: a generator that yields one report per epoch (method, sections 4 to 7)."""
 
 from __future__ import annotations
 
@@ -33,29 +33,36 @@ from semprior.models.build import build_teacher
 from semprior.models.detector import detector_spec
 from semprior.models.teacher import Teacher
 from semprior.runtime.device import used_precision, uses_bf16
-from semprior.runtime.distributed import agree_, average_statistics_, deal, gather, synchronised, workers
+from semprior.runtime.distributed import (
+    average_statistics_,
+    broadcast_,
+    gather,
+    own_positions,
+    with_sync_batchnorm,
+    workers,
+)
 from semprior.runtime.process_setup import give_back_freed_memory
 from semprior.training.bilevel import NonFiniteLossError, inner_step, outer_step
-from semprior.training.ema import copy_of, update_average
+from semprior.training.ema import frozen_copy, update_average
 from semprior.training.epoch_selection import Scores, Selector
 from semprior.training.learning_rate import learning_rate
 from semprior.training.optimizer_state import restore_optimizer, stored_optimizer
 
 
 @dataclass(frozen=True)
-class Report:
-    """What an epoch did.
+class EpochReport:
+    """The results of an epoch.
 
     Attributes:
-        epoch: counted from 0.
-        inner_loss: mean over the epoch's inner steps.
-        outer_loss: mean over its outer steps; none where there were none.
-        rate: learning rate after its last step.
-        pool: number of images trained on.
-        admitted: of them, those admitted in this epoch.
+        epoch: its number, from 0.
+        inner_loss: mean over the inner steps.
+        outer_loss: mean over the outer steps; None if there were none.
+        rate: learning rate after the last step.
+        pool: number of images in the training pool.
+        admitted: number of images admitted to the pool in this epoch.
         evolved: whether pseudo-masks evolved.
-        seconds: it took.
-        scores: flat metrics of the evaluation, like ``holdout/point_score``; empty where none was due.
+        seconds: duration.
+        scores: flat metrics of the evaluation, like ``holdout/point_score``; empty if none was due.
         best: whether this epoch is the best so far.
     """
 
@@ -78,9 +85,8 @@ class DivergedError(UserError):
 class Trainer:
     """One run of the bilevel training of a teacher and its student.
 
-    Data-parallel where `torch.distributed` is initialised, single otherwise; it knows nothing else of where it runs.
-    W workers take the steps that one would, up to rounding and to BatchNorm on the CPU
-    (`semprior.runtime.distributed`); every
+    It is data-parallel if `torch.distributed` is initialised, and knows nothing else about where it runs. W workers
+    take the steps that one would, up to rounding and to BatchNorm on the CPU (`semprior.runtime.distributed`). Every
     worker has the whole state and yields the same reports, so that any of them can save it.
 
     Example::
@@ -90,13 +96,13 @@ class Trainer:
             print(report.epoch, report.inner_loss)
 
     Args:
-        config: of the run; of its clusters those beyond the number of images stay empty, see `prepare.as_used`.
+        config: of the run, as `prepare.config_as_used` returns it.
         training_set: its images, seeds and clusters.
-        features: where the VFM's maps come from.
+        features: source of the VFM's maps.
         device: of the networks.
 
     Raises:
-        UserError: fewer images in the pool than a batch.
+        UserError: the pool has fewer images than a batch.
     """
 
     def __init__(self, config: Config, training_set: TrainingSet, features: Features, device: torch.device) -> None:
@@ -107,8 +113,8 @@ class Trainer:
         self.epoch = 0
         self.updates = 0
         self.rng = np.random.default_rng(config.seed)
-        self.teacher = self._built(build_teacher(config, features.vfm))
-        self.average = copy_of(self.teacher) if config.optim.average else None
+        self.teacher = self._on_device(build_teacher(config, features.vfm))
+        self.average = frozen_copy(self.teacher) if config.optim.average else None
         self.clusters = training_set.clusters
         self.alpha = nn.Parameter(torch.zeros(config.clusters.count, device=device))
         self.pseudo_masks = PseudoMasks.start(config, training_set)
@@ -119,21 +125,21 @@ class Trainer:
 
     @property
     def evaluated(self) -> Teacher:
-        """The teacher, and in it the student, that evaluation, evolution and deployment use; eval mode."""
+        """The teacher (and its student) for evaluation, evolution and deployment, in eval mode."""
         return self.average if isinstance(self.average, Teacher) else self.teacher.eval()
 
     @cached_property
     def data(self) -> str:
-        """Digest of the data; every image is read for it, so once is enough."""
+        """Digest of the data, cached since it reads every image."""
         return data_digest(self.training_set)
 
-    def run(self) -> Iterator[Report]:
-        """Train to the last epoch, one report an epoch; a snapshot taken between two reports is a whole state.
+    def run(self) -> Iterator[EpochReport]:
+        """Train to the last epoch and yield a report per epoch; between two reports a snapshot is complete.
 
         Raises:
-            DivergedError: a loss was not finite; names the epoch, the batch and its images.
+            DivergedError: a loss is not finite; the message names the epoch, the batch and its images.
         """
-        self._agree()
+        self._broadcast_state()
         while self.epoch < self.config.epochs:
             started = time.perf_counter()
             epoch, config = self.epoch, self.config
@@ -141,10 +147,10 @@ class Trainer:
             inner = self._inner_pass()
             outer = self._outer_pass() if config.outer.every and epoch % config.outer.every == 0 else []
             self._share_statistics()
-            self._agree()
+            self._broadcast_state()
             scores = self._evaluate() if self._evaluation_due() else None
             self.epoch += 1
-            yield Report(
+            yield EpochReport(
                 epoch=epoch,
                 inner_loss=float(np.mean(inner)),
                 outer_loss=float(np.mean(outer)) if outer else None,
@@ -158,7 +164,7 @@ class Trainer:
             )
 
     def snapshot(self) -> Snapshot:
-        """All that a run needs to go on, and what a detector needs to be deployed."""
+        """The state that resuming the run and deploying its detector need."""
         teacher, evaluated = self.teacher, self.evaluated
         training: dict[str, Tensor] = {"alpha": self.alpha.detach()}
         training |= {f"teacher.{name}": tensor for name, tensor in teacher.state_dict().items()}
@@ -185,10 +191,10 @@ class Trainer:
         )
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Go on from a snapshot as if never stopped.
+        """Continue from a snapshot as if the run had never stopped.
 
         Raises:
-            UserError: the snapshot is of other data or another VFM.
+            UserError: the snapshot belongs to other data or another VFM.
         """
         values = snapshot.values
         if values["data"] != self.data:
@@ -212,17 +218,19 @@ class Trainer:
         self.pseudo_masks.restore(snapshot.arrays)
         self.selector.restore(snapshot.arrays, values["selection"])
 
-    def _built(self, teacher: Teacher) -> Teacher:
-        teacher.detector = synchronised(teacher.detector, self.device)
+    def _on_device(self, teacher: Teacher) -> Teacher:
+        teacher.detector = with_sync_batchnorm(teacher.detector, self.device)
         return teacher.to(self.device)
 
-    def _agree(self) -> None:
-        """Take the first worker's weights and clusters: another machine, or GPU, may differ in the last bit."""
+    def _broadcast_state(self) -> None:
+        """Take the first worker's weights and clusters, from which other machines may differ in the last bit."""
         if workers() == 1:
             return
         networks = [self.teacher] if self.average is None else [self.teacher, self.average]
         clusters = torch.from_numpy(self.clusters.copy()).to(self.device)
-        agree_([clusters, self.alpha, *(tensor for network in networks for tensor in network.state_dict().values())])
+        broadcast_(
+            [clusters, self.alpha, *(tensor for network in networks for tensor in network.state_dict().values())]
+        )
         self.clusters = clusters.cpu().numpy()
 
     def _share_statistics(self) -> None:
@@ -258,14 +266,14 @@ class Trainer:
             raise UserError(f"data.batch: {batch} images do not divide among {workers()} workers")
 
     def _update_labels(self) -> tuple[bool, int]:
-        """Whether pseudo-masks evolved, and how many images were admitted."""
-        looked_at = self.pseudo_masks.predicted_by_teacher(self.epoch)
-        if not looked_at:
+        """Evolve pseudo-masks and admit images, if due; whether masks evolved, and the number of admitted images."""
+        predicted = self.pseudo_masks.predicted_by_teacher(self.epoch)
+        if not predicted:
             return False, 0
-        mine = [looked_at[place] for place in deal(len(looked_at))]
+        own = [predicted[position] for position in own_positions(len(predicted))]
         with self._between_steps():
-            each = self._each_by_teacher(mine)
-            admitted = self.pseudo_masks.update(self.epoch, ((mine[place], found) for place, found in each))
+            probabilities = self._by_teacher(own)
+            admitted = self.pseudo_masks.update(self.epoch, ((own[i], found) for i, found in probabilities))
         return self.config.labels.evolve, admitted
 
     def _inner_pass(self) -> list[float]:
@@ -292,11 +300,9 @@ class Trainer:
         rate = self._set_rate(self.outer, 1.0)
         for position in range(self.config.outer.steps):
             for_validation, for_training = validation[position % len(validation)], training[position % len(training)]
-            of_validation, of_training = self._batch(for_validation), self._batch(for_training)
+            batches = self._batch(for_validation), self._batch(for_training)
             try:
-                losses.append(
-                    outer_step(self.teacher, self.alpha, of_validation, of_training, self.outer, rate, self.config)
-                )
+                losses.append(outer_step(self.teacher, self.alpha, *batches, self.outer, rate, self.config))
             except NonFiniteLossError as error:
                 raise self._diverged(error, "outer", position, for_validation + for_training) from error
             self._average_weights()
@@ -334,7 +340,7 @@ class Trainer:
 
     @contextmanager
     def _between_steps(self) -> Iterator[None]:
-        """Around what looks at whole images, whose activations have other sizes than those of steps."""
+        """Around passes over whole images, whose activations differ in size from those of training steps."""
         on_cpu = self.device.type == "cpu"
         if on_cpu:
             give_back_freed_memory()
@@ -348,53 +354,53 @@ class Trainer:
         return last or is_due(epoch, share_of(select.after, self.config.epochs), select.every)
 
     def _evaluate(self) -> Scores:
-        """Score the evaluated networks, each worker on its share of the images; all workers then know all masks."""
+        """Score the evaluated networks: each worker predicts its share of the images, then all masks are gathered."""
         with self._between_steps():
             return self._scores()
 
     def _scores(self) -> Scores:
-        of_test = self.config.select.by == "test/iou"
-        held = self.training_set.holdout_indices
-        scenes = self.training_set.test if of_test else [self.training_set.scenes[i] for i in held]
-        mine, shapes = deal(len(scenes)), [scene.image.shape for scene in scenes]
+        on_test = self.config.select.by == "test/iou"
+        held_out = self.training_set.holdout_indices
+        scenes = self.training_set.test if on_test else [self.training_set.scenes[i] for i in held_out]
+        own, shapes = own_positions(len(scenes)), [scene.image.shape for scene in scenes]
         student = iter_student_probabilities(
             self.evaluated.detector,
-            [scenes[i].image for i in mine],
+            [scenes[i].image for i in own],
             self.training_set.normalisation,
             self.device,
             uses_bf16(self.config.precision, self.device),
         )
         teacher = (
-            self._each_by(self.features.whole, [scenes[i].image for i in mine])
-            if of_test
-            else self._each_by_teacher([held[i] for i in mine])
+            self._by_teacher_with(self.features.whole, [scenes[i].image for i in own])
+            if on_test
+            else self._by_teacher([held_out[i] for i in own])
         )
         predicted = []
-        for each in (student, teacher):
+        for probabilities in (student, teacher):
             pack = Packer()
-            masks = gather({mine[place]: pack(found > THRESHOLD) for place, found in each}, len(scenes))
+            masks = gather({own[i]: pack(found > THRESHOLD) for i, found in probabilities}, len(scenes))
             predicted.append(SparseMasks(shapes, [masks[i] for i in range(len(scenes))], bool))
         return self.selector.score(self.epoch, *predicted)
 
-    def _each_by_teacher(self, indices: Sequence[int]) -> Probabilities:
-        """The teacher's probabilities for images of the run, whose features the bank may hold."""
+    def _by_teacher(self, indices: Sequence[int]) -> Probabilities:
+        """The teacher's probabilities for images of the run, with features from the bank where it has them."""
 
         def features(places: Sequence[int] | None, grey: Tensor) -> list[Tensor]:
-            return self.features.banked(None if places is None else [indices[place] for place in places], grey)
+            return self.features.from_bank(None if places is None else [indices[place] for place in places], grey)
 
-        return self._each_by(features, [self.training_set.scenes[i].image for i in indices])
+        return self._by_teacher_with(features, [self.training_set.scenes[i].image for i in indices])
 
-    def _each_by(self, features: WholeFeatures, images: Sequence[np.ndarray]) -> Probabilities:
+    def _by_teacher_with(self, features: WholeFeatures, images: Sequence[np.ndarray]) -> Probabilities:
         normalisation, bf16 = self.training_set.normalisation, uses_bf16(self.config.precision, self.device)
         return iter_teacher_probabilities(self.evaluated, images, features, normalisation, self.device, bf16)
 
 
 def data_digest(training_set: TrainingSet) -> str:
-    """SHA-256 of everything a run takes from its data: names, images, points and their order."""
+    """SHA-256 of the data of a run: names, images, points and their order."""
     digest = hashlib.sha256()
     for scene in training_set.scenes:
         digest.update(f"{scene.name}\0{scene.image.shape}\0".encode(errors="surrogateescape"))
-        digest.update(np.ascontiguousarray(scene.image))
-        digest.update(np.ascontiguousarray(scene.points.astype(np.int64)))
+        digest.update(np.ascontiguousarray(scene.image).data)
+        digest.update(np.ascontiguousarray(scene.points.astype(np.int64)).data)
     digest.update(f"{training_set.train} {training_set.validation}".encode())
     return digest.hexdigest()

@@ -96,16 +96,16 @@ def _here(record: Record, wish: str, device: str) -> bool:
     return (record.precision, record.instructions) == now
 
 
-def timed_cost(settings: Resolved, data: Path, device_name: str, threads: int, say: Callable[[str], None]) -> Cost:
-    """Train the first epoch of the base, with an outer pass and an evaluation in it, and time it.
+def timed_cost(config: Config, data: Path, device_name: str, threads: int, say: Callable[[str], None]) -> Cost:
+    """Train the first epoch of the base, prepared as a trial is, with an outer pass and an evaluation, and time it.
 
-    What is made of the images for it, features and first pseudo-masks, is kept for the sweep.
+    The features and first pseudo-masks that it computes stay in the cache for the sweep.
 
     Args:
-        settings: of the base.
+        config: of the base.
         data: root of the data set.
         device_name: ``auto``, ``cpu`` or ``cuda``: what the trials train on.
-        threads: of the trial, on the CPU.
+        threads: number of CPU threads of a worker of the trial.
         say: takes one line for each thing the user should know.
 
     Raises:
@@ -114,23 +114,17 @@ def timed_cost(settings: Resolved, data: Path, device_name: str, threads: int, s
     import cv2
     import torch
 
-    from semprior.data.layout import find_layout
     from semprior.io.cache_folder import cache_folder
     from semprior.runtime.device import choose_device, precision_remark
-    from semprior.runtime.process_setup import use_threads
-    from semprior.training.prepare import load_features, read_training_set
-    from semprior.training.trainer import Trainer
+    from semprior.training.prepare import prepare_trainer
 
     device = choose_device(device_name)
-    config = settings.config
     config = replace(config, select=replace(config.select, after=0.0, every=1))  # evaluate in it
-    cache = cache_folder()
-    training_set = read_training_set(find_layout(data), Resolved(config, settings.chosen), say, cache)
-    trainer = Trainer(config, training_set, load_features(config, training_set, cache, device, say), device)
     before = torch.get_num_threads(), cv2.getNumThreads()
     try:
-        if device.type == "cpu":
-            use_threads(threads)
+        trainer = prepare_trainer(
+            Resolved(config, frozenset()), data, device, threads=threads, cache=cache_folder(), say=say
+        )
         report = next(trainer.run())
     finally:
         torch.set_num_threads(before[0])

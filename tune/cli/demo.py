@@ -20,7 +20,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from semprior.deployment.evaluate import METRICS, Evaluation
+from semprior.deployment.evaluate import METRIC_COLUMNS, Evaluation
 from semprior.errors import UserError
 from semprior.io.storage import open_storage
 from semprior.reporting.terminal import say
@@ -86,27 +86,27 @@ def draw(checkpoint: Path, scenes: Path, path: Path) -> None:
 
     from semprior.config.schema import Resolved, unflatten
     from semprior.data.images import read_mask
-    from semprior.data.layout import find_layout
     from semprior.io.cache_folder import cache_folder
     from semprior.io.checkpoint import find_checkpoint, load_checkpoint
-    from semprior.reporting.prediction_figure import run_strips, write_strips
-    from semprior.training.prepare import load_features, read_training_set
-    from semprior.training.trainer import Trainer
+    from semprior.reporting.prediction_figure import figure_rows, write_figure
+    from semprior.training.prepare import prepare_trainer
 
-    snapshot, device = load_checkpoint(find_checkpoint(checkpoint)), torch.device("cpu")
-    config, cache = unflatten(snapshot.values["config"]), cache_folder()
-    training_set = read_training_set(find_layout(scenes), Resolved(config, frozenset()), _hush, cache)
-    trainer = Trainer(config, training_set, load_features(config, training_set, cache, device, _hush), device)
+    snapshot = load_checkpoint(find_checkpoint(checkpoint))
+    trainer = prepare_trainer(
+        Resolved(unflatten(snapshot.values["config"]), frozenset()),
+        scenes,
+        torch.device("cpu"),
+        threads=torch.get_num_threads(),
+        cache=cache_folder(),
+        say=lambda _: None,  # the trials have said it
+    )
     trainer.restore(snapshot)
+    training_set = trainer.training_set
     learned = [*training_set.train_indices, *training_set.validation_indices]
     shown = [index for index in learned if len(training_set.scenes[index].points)][:_ROWS]
     names = [training_set.scenes[index].name for index in shown]
     truths = {name: read_mask(scenes / "labels" / f"{name}.png") for name in names}
-    write_strips(path, run_strips(trainer, shown, {name: mask for name, mask in truths.items() if mask is not None}))
-
-
-def _hush(_: str) -> None:
-    """The trials have said it."""
+    write_figure(path, figure_rows(trainer, shown, {name: mask for name, mask in truths.items() if mask is not None}))
 
 
 def _table(evaluations: Sequence[Evaluation]) -> Table:
@@ -114,11 +114,11 @@ def _table(evaluations: Sequence[Evaluation]) -> Table:
     title = f"test split: {found.images} scenes, {found.targets} targets"
     table = Table(title=title, title_justify="left")
     table.add_column("")
-    for _, label, _, _ in METRICS:
+    for _, label, _, _ in METRIC_COLUMNS:
         table.add_column(label, justify="right")
     for who, evaluation in zip(("student", "teacher"), evaluations, strict=True):
         cells = []
-        for name, _, factor, digits in METRICS:
+        for name, _, factor, digits in METRIC_COLUMNS:
             value, error = getattr(evaluation.metrics, name) * factor, evaluation.errors[name] * factor
             cells.append(f"{value:.{digits - 1}f} ± {error:.{digits - 1}f}")  # fits 80 columns
         table.add_row(who, *cells)

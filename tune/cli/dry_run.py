@@ -40,7 +40,7 @@ def dry_run(request: Request, console: Console) -> None:
     if "://" not in spec.data:
         threads = max(1, int(spec.resources.cpus / spec.resources.workers))
         device = "auto" if spec.resources.gpus else "cpu"  # a trial without a GPU leaves an idle one alone
-        timed = timed_cost(spec.base_settings(), Path(spec.data), device, threads, lambda line: say(console, line))
+        timed = timed_cost(spec.base_config(), Path(spec.data), device, threads, lambda line: say(console, line))
         cost = timed if cost is None else replace(timed, seconds=cost.seconds, rests_on=cost.rests_on)
     _tell(spec, slots, cost, request.address, console)
     _configurations(spec, console)

@@ -15,7 +15,7 @@ from rich.console import Console
 from semprior.errors import UserError
 from semprior.io.push_fetch import is_address, read_manifest
 from semprior.io.storage import open_storage
-from semprior.reporting.terminal import complain, say
+from semprior.reporting.terminal import print_error, say
 from tune.cli.lookup import jobs_of, sweep_of
 from tune.cli.outcome import require_value
 from tune.launch.local_driver import run_here
@@ -191,7 +191,7 @@ def run_there(sweep: Sweep, generation: int, jobs: Jobs, detach: bool, console: 
         log = command("logs", sweep, *there)
         raise UserError(f"{sweep.id}: its job failed: {ended.message}; see `{log}`")
     if ended.code == 1:
-        complain("semprior-tune", f"{sweep.id}: its driver broke: {view.note}")
+        print_error("semprior-tune", f"{sweep.id}: its driver broke: {view.note}")
         say(console, f"go on with: {command('resume', sweep)}")
         raise typer.Exit(1)
     return view

@@ -15,7 +15,7 @@ from typing import IO
 import typer
 from rich.console import Console
 
-from semprior.reporting.terminal import complain, say
+from semprior.reporting.terminal import print_error, say
 from tune.launch.next_command import command
 from tune.monitor.live_view import watch
 from tune.monitor.sweep_progress import Looker, SweepProgress
@@ -53,7 +53,7 @@ def run_here(sweep: Sweep, generation: int, detach: bool, console: Console) -> S
         _stop(driver, sweep, console)
         raise typer.Exit(130) from None
     if driver.returncode not in (0, 2):
-        complain("semprior-tune", f"{sweep.id}: {_how_it_broke(driver.returncode, view.note, log)}")
+        print_error("semprior-tune", f"{sweep.id}: {_how_it_broke(driver.returncode, view.note, log)}")
         say(console, f"go on with: {command('resume', sweep)}")
         raise typer.Exit(1)
     if driver.returncode == 2 and not view.note:  # it ended before its first heartbeat

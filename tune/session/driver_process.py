@@ -20,7 +20,7 @@ from pathlib import Path
 
 from semprior.errors import StorageError, UserError
 from semprior.io.storage import Storage
-from semprior.reporting.terminal import complain, show_what_can_be_shown
+from semprior.reporting.terminal import print_error, replace_unencodable_output
 from tune.monitor.exception_text import told
 from tune.monitor.heartbeat import Heart, StopRequested
 from tune.store.compaction import compact_in_background
@@ -54,7 +54,7 @@ def drive(uri: str, generation: int, local: bool, attached: bool, log: Path | No
 
             with local_ray() if local else _ray_of_the_job():
                 _ask_on_signals(heart)  # Ray's own handlers, set at its start, would kill the trials' last checkpoints
-                with compact_in_background(sweep.storage, lambda text: complain("semprior-tune", text)):
+                with compact_in_background(sweep.storage, lambda text: print_error("semprior-tune", text)):
                     done = run_sweep(sweep.spec, uri, generation, stop=StopRequested(heart))
         except UserError:
             raise
@@ -125,11 +125,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--attached", action="store_true")
     parser.add_argument("--log", type=Path)
     given = parser.parse_args(arguments)
-    show_what_can_be_shown()
+    replace_unencodable_output()
     try:
         drive(given.uri, given.generation, given.local, given.attached, given.log)
     except UserError as error:
-        complain("semprior-tune", str(error))
+        print_error("semprior-tune", str(error))
         return 2
     return 0
 

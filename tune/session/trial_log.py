@@ -18,8 +18,8 @@ from pathlib import Path
 
 from semprior.errors import StorageError
 from semprior.io.storage import Storage
-from semprior.reporting.tensorboard import Board, open_board
-from semprior.training.trainer import Report
+from semprior.reporting.tensorboard import EventFile, open_event_file
+from semprior.training.trainer import EpochReport
 
 _SHOWN = ("holdout/point_score", "holdout/iou")
 
@@ -39,7 +39,7 @@ class TrialFiles:
         self._log, self._events = f"logs/{trial}.log", f"tensorboard/{trial}/{attempt}"
         self._before: bytes | None = None
         self._lines: list[str] = []
-        self._board: Board | None = None
+        self._board: EventFile | None = None
         self._folder: Path | None = None
 
     def say(self, text: str) -> None:
@@ -55,7 +55,7 @@ class TrialFiles:
                 with path.open("a", encoding="utf-8") as file:
                     file.write(line)
 
-    def epoch(self, report: Report) -> None:
+    def epoch(self, report: EpochReport) -> None:
         """Add an epoch to both."""
         if not self.writes:
             return
@@ -77,12 +77,12 @@ class TrialFiles:
                 self._board.close()
         self._upload()
 
-    def _opened(self, epoch: int) -> Board:
+    def _opened(self, epoch: int) -> EventFile:
         if self._board is None:
             local = self.storage.local is not None
             self._folder = Path(self.storage.path(self._events) if local else tempfile.mkdtemp(prefix="semprior-"))
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._board = open_board(self._folder, epoch)
+            self._board = open_event_file(self._folder, epoch)
         return self._board
 
     def _upload(self) -> None:

@@ -9,28 +9,18 @@ from dataclasses import fields, replace
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
-from semprior.config.schema import Config, Resolved, flatten, unflatten
-from semprior.data.layout import find_layout
+from semprior.config.schema import Resolved, flatten, unflatten
 from semprior.data.remote_data import local_data
 from semprior.errors import UserError
 from semprior.io.cache_folder import cache_folder
 from semprior.io.checkpoint import Snapshot
 from semprior.io.manifest import DamagedError
 from semprior.io.storage import open_storage
-from semprior.runtime.device import (
-    Precision,
-    change_remark,
-    instruction_set,
-    precision_remark,
-    used_precision,
-    uses_bf16,
-)
-from semprior.runtime.distributed import rank, workers
-from semprior.runtime.process_setup import keep_freed_memory, use_threads
-from semprior.training.prepare import as_used, banked, load_frozen, read_training_set
-from semprior.training.trainer import DivergedError, Report, Trainer
+from semprior.runtime.device import Precision, change_remark, instruction_set, used_precision
+from semprior.runtime.distributed import all_agree, rank
+from semprior.training.prepare import prepare_trainer
+from semprior.training.trainer import DivergedError, EpochReport, Trainer
 from tune.session.attempt_spec import Order
 from tune.session.failures import CannotGoOnError
 from tune.session.trial_log import TrialFiles
@@ -75,8 +65,6 @@ class Attempt:
             StorageError: the storage could not be read or written for so long that nobody waits any more.
             UserError: a fault in data or settings.
         """
-        use_threads(int(self.order.cpus / self.order.workers))
-        keep_freed_memory()
         try:
             trainer = self._prepared()
             resumed = self._resumed(trainer)
@@ -94,23 +82,16 @@ class Attempt:
     def _prepared(self) -> Trainer:
         config = unflatten(self.order.leaves, "sweep")
         root = self.store.storage.retry(lambda: local_data(self.order.data))
-        layout, resolved = find_layout(root), Resolved(config, frozenset())
-        vfm = load_frozen(config, self.device, self._say)
-        training_set = read_training_set(layout, resolved, self._say, cache_folder())
-        config = alike(as_used(config, training_set), self.device)
-        features = banked(config, vfm, training_set, cache_folder(), self.device, self._say)
-        self._say(
-            f"{training_set.train} training, {training_set.validation} validation and"
-            f" {len(training_set.holdout_indices)} held-out images; {config.detector} on {_device_name(self.device)}"
-            + precision_remark(config.precision, self.device)
-            + (f", worker {rank() + 1} of {workers()}" if workers() > 1 else "")
+        trainer = prepare_trainer(
+            Resolved(config, frozenset()),
+            root,
+            self.device,
+            threads=int(self.order.cpus / self.order.workers),
+            cache=cache_folder(),
+            say=self.files.say,
         )
-        trainer = Trainer(config, training_set, features, self.device)
         self.data = trainer.data
         return trainer
-
-    def _say(self, text: str) -> None:
-        self.files.say(text)
 
     def _resumed(self, trainer: Trainer) -> tuple[StoredCheckpoint | None, str]:
         """Go on from the newest checkpoint that every worker finds whole; it, and what was wrong with newer ones."""
@@ -122,7 +103,7 @@ class Attempt:
                 fault = None
             except DamagedError as error:
                 fault = f"{error}; going on from the checkpoint before it"
-            if _agreed(fault is None):
+            if all_agree(fault is None):
                 self._go_on(trainer, snapshot)
                 self.before = snapshot.values.get("precision")
                 self.values = known.values
@@ -158,7 +139,7 @@ class Attempt:
             self.tell({"epoch": report.epoch, "values": list(self.values), "last": last})
             self.files.epoch(report)
 
-    def _keep(self, trainer: Trainer, report: Report, last: bool) -> None:
+    def _keep(self, trainer: Trainer, report: EpochReport, last: bool) -> None:
         """Save an epoch and then record it; the last one with the trial's end, all or nothing."""
         if not self.leads:
             return
@@ -202,25 +183,10 @@ class Attempt:
         )
 
 
-def flat_metrics(report: Report) -> dict[str, float]:
+def flat_metrics(report: EpochReport) -> dict[str, float]:
     """All numbers of a report by name; its scores under their own."""
     named = {item.name: getattr(report, item.name) for item in fields(report) if item.name not in ("epoch", "scores")}
     return {key: float(value) for key, value in {**named, **report.scores}.items() if value is not None}
-
-
-def _agreed(mine: bool) -> bool:
-    """Whether all workers say yes."""
-    if workers() == 1:
-        return mine
-    votes = torch.tensor(int(mine), device="cuda" if dist.get_backend() == "nccl" else "cpu")
-    dist.all_reduce(votes, dist.ReduceOp.MIN)
-    return bool(votes.item())
-
-
-def alike(config: Config, device: torch.device) -> Config:
-    """The config with which this worker computes as the others do: in float32 if one of them has no bfloat16."""
-    mine = uses_bf16(config.precision, device)
-    return replace(config, precision="fp32") if not _agreed(mine) and mine else config
 
 
 def _precision(trainer: Trainer) -> Precision:

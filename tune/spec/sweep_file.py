@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from semprior.config.schema import Config, Resolved, check_leaf, environment_leaves, leaves, resolve, variable_of
+from semprior.config.schema import Config, check_leaf, environment_leaves, leaves, resolve, variable_of
 from semprior.errors import UserError
 from tune.spec.dimensions import Dimension, Number, SweepModel, WholeNumber
 from tune.spec.fault_messages import LocatedError, first_error
@@ -216,15 +216,11 @@ class SweepSpec(SweepModel):
         """Whether an objective can be computed only from ground-truth masks."""
         return any(metric.rpartition("/")[2] in _MASK_METRICS for metric in self.objective)
 
-    def base_settings(self) -> Resolved:
-        """The settings of the base configuration, which is configuration 0."""
-        own = {key: value for key, value in self.base.items() if key != "preset"}
-        chosen = {**own, "select.by": SELECTION_METRICS[next(iter(self.objective))]}
-        return resolve(self.base.get("preset"), flags=chosen, environment={})
-
     def base_config(self) -> Config:
         """The base configuration, which is configuration 0."""
-        return self.base_settings().config
+        own = {key: value for key, value in self.base.items() if key != "preset"}
+        chosen = {**own, "select.by": SELECTION_METRICS[next(iter(self.objective))]}
+        return resolve(self.base.get("preset"), flags=chosen, environment={}).config
 
     def require_masks(self, present: bool) -> None:
         """Refuse an objective that cannot be computed on the data set.

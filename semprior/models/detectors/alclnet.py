@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semprior.kernels.convolution import conv_relu, folded, folds
+from semprior.kernels.convolution import can_fold, conv_relu, folded_conv
 from semprior.kernels.layers import gated_sum
 from semprior.kernels.winograd import convolve
 from semprior.models.detector import Detector, published_init, register
@@ -42,10 +42,10 @@ class GatedFusion(nn.Module):
         # A 1x1 convolution and bilinear interpolation, whose weights sum to 1, commute: convolving first is the same
         # function on a quarter of the pixels, and interpolates fewer channels. The norm has to see the result.
         # So does the norm in evaluation, where it is the same map at every pixel.
-        if folds(self.up_norm, low):
-            up = folded(self.up, self.up_norm, high, "none")
+        if can_fold(self.up_norm, low):
+            up = folded_conv(self.up, self.up_norm, high, "none")
             up = F.interpolate(up, low.shape[-2:], mode="bilinear", align_corners=True)
-            return torch.addcmul(low, F.relu_(up), folded(self.gate, self.gate_norm, low, "sigmoid"))
+            return torch.addcmul(low, F.relu_(up), folded_conv(self.gate, self.gate_norm, low, "sigmoid"))
         up = F.interpolate(convolve(self.up, high), low.shape[-2:], mode="bilinear", align_corners=True)
         return gated_sum(low, self.up_norm, up, self.gate_norm, convolve(self.gate, low))
 

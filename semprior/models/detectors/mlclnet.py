@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -34,8 +35,9 @@ class MultiScaleBlock(nn.Module):
         self.fuse = nn.Conv2d(3 * channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        reached = [conv_relu(wide, conv_relu(near, x)) for near, wide in self.branches]
-        return convolve(self.fuse, torch.cat(reached, dim=1))
+        pairs = [cast(Iterable[nn.Conv2d], branch) for branch in self.branches]
+        results = [conv_relu(wide, conv_relu(near, x)) for near, wide in pairs]
+        return convolve(self.fuse, torch.cat(results, dim=1))
 
 
 @register("mlclnet", **vars(PUBLISHED["mlclnet"]))
@@ -55,7 +57,7 @@ class MLCLNet(Detector):
     def decode(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Maps of the three stages to logits (B, 1, H, W)."""
         maps = [
-            conv_relu(lateral, block(feature))
+            conv_relu(cast(nn.Conv2d, lateral), block(feature))
             for lateral, block, feature in zip(self.lateral, self.multiscale, features, strict=True)
         ]
         x = maps.pop()

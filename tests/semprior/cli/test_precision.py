@@ -83,11 +83,11 @@ def test_a_run_goes_on_on_another_processor_and_back(from_there, tmp_path, capsy
     assert main(["train", "--out", str(out), "--resume", "--set", "epochs=3"]) == 0
     said = capsys.readouterr().out
     assert SAID[HERE] in said
-    assert f"resumed after 2 of 3 epochs; those ran in {THERE}, what follows runs in {HERE}\n" in said
+    assert f"resumed after 2 of 3 epochs; those ran in {THERE}, the next ones run in {HERE}\n" in said
     assert RunFolder(out).config().precision == "bf16"
     said = semprior_there("train", "--out", out, "--resume", "--set", "epochs=4")
     assert SAID[THERE] in said
-    assert f"resumed after 3 of 4 epochs; those ran in {HERE}, what follows runs in {THERE}\n" in said
+    assert f"resumed after 3 of 4 epochs; those ran in {HERE}, the next ones run in {THERE}\n" in said
     assert [line["epoch"] for line in lines(out)] == [0, 1, 2, 3]
     assert lines(out)[:2] == lines(from_there)
 
@@ -100,7 +100,7 @@ def test_a_run_goes_on_in_another_precision_if_it_is_told_to(data, tmp_path, cap
     assert main([*again, "--set", "precision=fp32"]) == 0
     said = capsys.readouterr().out
     assert "on cpu, in fp32\n" in said
-    assert ("; those ran in bf16, what follows runs in fp32\n" in said) is (HERE == "bf16")
+    assert ("; those ran in bf16, the next ones run in fp32\n" in said) is (HERE == "bf16")
     assert RunFolder(out).config().precision == "fp32"
     assert main(["train", "--out", str(out), "--resume", "--set", "epochs=4"]) == 0
     assert "resumed after 3 of 4 epochs\n" in capsys.readouterr().out

@@ -147,7 +147,7 @@ def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(trained, tmp_path
     weight_file.write_bytes(weight_file.read_bytes()[:-9])
     assert main(["train", "--out", str(out), "--resume"]) == 0
     printed = capsys.readouterr().out
-    assert "going on from the checkpoint before it" in printed
+    assert "resuming from the checkpoint before it" in printed
     assert "resumed after 3 of 4 epochs" in printed
     assert lines(out) == lines(trained)
     assert weights(out) == weights(trained)
@@ -175,7 +175,7 @@ def test_ctrl_c_says_how_to_go_on(data, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(Trainer, "run", interrupted)
     out = tmp_path / "my run"
     assert main(["train", "--data", str(data), "--out", str(out), *FLAGS]) == 130
-    assert capsys.readouterr().err == f"semprior: interrupted; go on with: semprior train --out '{out}' --resume\n"
+    assert capsys.readouterr().err == f"semprior: interrupted; resume with: semprior train --out '{out}' --resume\n"
     monkeypatch.undo()
     assert main(["train", "--out", str(out), "--resume", "--set", "epochs=2"]) == 0
     assert [line["epoch"] for line in lines(out)] == [0, 1]

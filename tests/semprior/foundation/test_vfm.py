@@ -253,7 +253,7 @@ def test_weights_that_cannot_be_had_are_an_error_with_three_ways_out_and_no_retr
 def test_the_address_of_a_hub_that_is_none_is_told_by_its_variable(weights, address, monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(UserError, match=f"HF_ENDPOINT: {address}: is no address of a hub"):
+    with pytest.raises(UserError, match=f"HF_ENDPOINT: {address}: is not the address of a hub"):
         load_vfm("vit_tiny_patch16_224.augreg_in21k", weights)
 
 

@@ -76,7 +76,7 @@ def test_pushing_again_sends_nothing_and_other_data_is_refused(place, tiny_datas
     capsys.readouterr()
     changed = {entry.name: entry.modified for entry in open_storage(place).list(recursive=True)}
     assert main(["data", "push", str(folder), place]) == 0
-    assert "is there already" in capsys.readouterr().out
+    assert "exists already" in capsys.readouterr().out
     assert {entry.name: entry.modified for entry in open_storage(place).list(recursive=True)} == changed
     (folder / "points.csv").write_text("name,x,y\n")
     assert "something else is there already" in refused("data", "push", folder, place)

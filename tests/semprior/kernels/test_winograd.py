@@ -9,7 +9,7 @@ from torch import nn
 
 from semprior.kernels import build
 from semprior.kernels.convolution import conv_relu
-from semprior.kernels.winograd import convolve, suits
+from semprior.kernels.winograd import can_convolve, convolve
 from semprior.models.detector import create_detector
 
 needs_compiler = pytest.mark.skipif(build.library() is None, reason="there is no C++ compiler")
@@ -39,7 +39,7 @@ def run(function, conv, x, g):
 def test_values_and_gradients_are_near_those_in_float64(size, taps, dilation, inputs, outputs):
     conv = conv_of(inputs, outputs, taps, dilation)
     x, g = laid_out(2, inputs, *size), laid_out(2, outputs, *size)
-    assert suits(conv, x)
+    assert can_convolve(conv, x)
     exact = run(lambda c, v: c(v), conv, x.double(), g.double())
     for mine, true in zip(run(convolve, conv, x, g), exact, strict=True):
         assert (mine - true).norm() <= BOUND * true.norm()
@@ -92,15 +92,15 @@ def test_what_does_not_suit_is_torchs():
         nn.Conv2d(16, 16, (3, 1), padding=(1, 0)),
         nn.Conv2d(16, 16, 7, padding=3),
     ):
-        assert not suits(conv, x)
+        assert not can_convolve(conv, x)
         assert torch.equal(convolve(conv, x), conv(x))
     conv = conv_of(16, 16, 3)
-    assert not suits(conv, x.contiguous())
-    assert not suits(copy.deepcopy(conv).double(), x.double())
+    assert not can_convolve(conv, x.contiguous())
+    assert not can_convolve(copy.deepcopy(conv).double(), x.double())
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert not suits(conv, x)
+        assert not can_convolve(conv, x)
     with build.torch_layers():
-        assert not suits(conv, x)
+        assert not can_convolve(conv, x)
 
 
 @needs_compiler

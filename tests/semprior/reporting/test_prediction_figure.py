@@ -8,16 +8,16 @@ import torch
 from semprior.config.schema import parse_settings, resolve
 from semprior.data.layout import find_layout
 from semprior.foundation.feature_source import Features
-from semprior.reporting.prediction_figure import Strip, choose_shown, draw, run_strips, write_strips
+from semprior.reporting.prediction_figure import FigureRow, choose_images, draw_figure, figure_rows, write_figure
 from semprior.training.prepare import read_training_set
 from semprior.training.trainer import Trainer
 from tests.tiny import SETTINGS, write_dataset
 
 
-def strip(size=(90, 70), points=((80, 3),), **parts):
+def figure_row(size=(90, 70), points=((80, 3),), **parts):
     shape = {"first": None, "evolved": None, "truth": None, **parts}
     probability = np.zeros(size, np.float32)
-    return Strip("scene", np.zeros(size, np.uint8), np.array(points).reshape(-1, 2), teacher=probability,
+    return FigureRow("scene", np.zeros(size, np.uint8), np.array(points).reshape(-1, 2), teacher=probability,
                  student=probability, **shape)  # fmt: skip
 
 
@@ -35,7 +35,7 @@ def trainer(training_set):
 def test_looking_at_a_run_changes_nothing_in_it(training_set):
     watched, alone = trainer(training_set), trainer(training_set)
     for epoch, (_, _) in enumerate(zip(watched.run(), alone.run(), strict=True)):
-        run_strips(watched, choose_shown(watched))
+        figure_rows(watched, choose_images(watched))
         if epoch == 2:
             break
     found, expected = watched.snapshot(), alone.snapshot()
@@ -49,7 +49,7 @@ def test_strips_are_the_state_of_the_run(training_set):
     run = trainer(training_set)
     held, learned = training_set[1].holdout_indices[0], 0
     truth = np.ones((80, 80), bool)
-    first, second = run_strips(run, [held, learned], {training_set[1].scenes[learned].name: truth})
+    first, second = figure_rows(run, [held, learned], {training_set[1].scenes[learned].name: truth})
     assert first.evolved is None  # labels of held-out images do not evolve
     assert first.truth is training_set[1].scenes[held].mask
     assert np.array_equal(second.evolved, run.pseudo_masks.soft[learned])
@@ -59,19 +59,19 @@ def test_strips_are_the_state_of_the_run(training_set):
 
 def test_what_is_watched_has_targets_and_is_held_out_by_half(training_set):
     run = trainer(training_set)
-    chosen = choose_shown(run)
+    chosen = choose_images(run)
     assert len(set(chosen)) == len(chosen) == 4
     assert sum(index in training_set[1].holdout_indices for index in chosen) == 2
-    assert choose_shown(run) == chosen
+    assert choose_images(run) == chosen
 
 
 @pytest.mark.parametrize("points", [(), ((80, 3),), ((0, 69), (5, 5))])
 def test_a_picture_of_any_strips(tmp_path, points):
     mask = np.ones((90, 70), bool)
-    full = strip(points=points, first=mask, evolved=mask.astype(np.uint8) * 255, truth=mask)
-    picture = draw([full, strip(size=(20, 30), points=())])
+    full = figure_row(points=points, first=mask, evolved=mask.astype(np.uint8) * 255, truth=mask)
+    picture = draw_figure([full, figure_row(size=(20, 30), points=())])
     assert picture.dtype == np.uint8
     assert picture.shape[2] == 3
-    assert draw([strip()]).shape[1] < picture.shape[1]  # columns that nothing fills are left out
-    write_strips(tmp_path / "picture.png", [full])
+    assert draw_figure([figure_row()]).shape[1] < picture.shape[1]  # columns that nothing fills are left out
+    write_figure(tmp_path / "picture.png", [full])
     assert cv2.imread(str(tmp_path / "picture.png")) is not None

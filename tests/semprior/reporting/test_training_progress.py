@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 
 from semprior.reporting.terminal import clock
-from semprior.reporting.training_progress import Display
-from semprior.training.trainer import Report
+from semprior.reporting.training_progress import TrainingProgress
+from semprior.training.trainer import EpochReport
 
 METRIC = "holdout/point_score"
 
@@ -15,12 +15,12 @@ METRIC = "holdout/point_score"
 def report(epoch, score=None, best=False, **rest):
     scores = {} if score is None else {METRIC: score}
     fields = {"outer_loss": None, "rate": 1e-3, "pool": 9, "admitted": 0, "evolved": False, "seconds": 1.0, **rest}
-    return Report(epoch=epoch, inner_loss=0.5, scores=scores, best=best, **fields)
+    return EpochReport(epoch=epoch, inner_loss=0.5, scores=scores, best=best, **fields)
 
 
 def shown(terminal, reports, done=0):
     console = Console(file=io.StringIO(), force_terminal=terminal, width=100, color_system=None)
-    with Display(5, done, METRIC, console) as display:
+    with TrainingProgress(5, done, METRIC, console) as display:
         for one in reports:
             display.report(one)
         display.say("a remark with [brackets] and a path " + "x" * 120)

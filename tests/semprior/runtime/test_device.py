@@ -13,13 +13,14 @@ from torch import nn
 from semprior.errors import UserError
 from semprior.runtime.device import (
     choose_device,
+    explain_out_of_memory,
     fallback_remark,
-    memory_told,
     precision_remark,
     processor_has_bf16,
     used_precision,
     uses_bf16,
 )
+from semprior.runtime.torch_internals import onednn_has_bf16
 from semprior.training.bilevel import apply_gradients
 from semprior.training.optimizer_state import restore_optimizer, stored_optimizer
 from tests.other_processor import AVX2
@@ -93,17 +94,20 @@ def test_onednn_is_asked_so_that_its_variable_counts():
 
 
 def test_a_torch_without_onednn_has_no_bfloat16(monkeypatch):
-    processor_has_bf16.cache_clear()
+    onednn_has_bf16.cache_clear()
     monkeypatch.setattr(torch.ops, "mkldnn", object())
     assert not processor_has_bf16()
     monkeypatch.undo()
-    processor_has_bf16.cache_clear()
+    onednn_has_bf16.cache_clear()
 
 
 def test_full_memory_is_one_line():
-    with pytest.raises(UserError, match=r"memory is full: lower data\.batch$"), memory_told("lower data.batch"):
+    with (
+        pytest.raises(UserError, match=r"memory is full: lower data\.batch$"),
+        explain_out_of_memory("lower data.batch"),
+    ):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB\n...")
-    with pytest.raises(RuntimeError, match="other"), memory_told("lower data.batch"):
+    with pytest.raises(RuntimeError, match="other"), explain_out_of_memory("lower data.batch"):
         raise RuntimeError("other")
 
 

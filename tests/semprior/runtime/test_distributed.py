@@ -16,7 +16,7 @@ from torch import nn
 from semprior.errors import UserError
 from semprior.foundation.feature_source import Features
 from semprior.models.detector import _SPECS, Detector, register
-from semprior.runtime.distributed import average_statistics_, deal, gather, global_mean, shard
+from semprior.runtime.distributed import average_statistics_, gather, global_mean, own_positions, shard
 from semprior.training.trainer import DivergedError, Trainer
 from tests.semprior.training.test_trainer import CPU, PooledVision, config, training_set
 
@@ -129,7 +129,7 @@ def exchange():
     norm = nn.BatchNorm1d(1)
     norm.running_var.fill_(1.0 + dist.get_rank())
     average_statistics_(norm)
-    own = {i: np.full(i, i, np.uint8) for i in deal(3)}
+    own = {i: np.full(i, i, np.uint8) for i in own_positions(3)}
     parts = [(place, part.tolist()) for place, part in gather(own, 4).items()]
     return global_mean(local).item(), local.grad.item(), norm.running_var.item(), shard(range(4)), parts
 
@@ -208,5 +208,5 @@ def test_what_workers_exchange(both):
 def test_alone_nothing_is_exchanged():
     x = torch.tensor([3.0])
     assert global_mean(x) is x
-    assert deal(3) == [0, 1, 2] and shard([5, 6]) == [5, 6]
+    assert own_positions(3) == [0, 1, 2] and shard([5, 6]) == [5, 6]
     assert gather({0: np.ones(2, np.uint8)}, 1)[0].tolist() == [1, 1]

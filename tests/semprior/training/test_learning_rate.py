@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from semprior.config.epochs import is_due, share_of
-from semprior.training.ema import copy_of, update_average
+from semprior.training.ema import frozen_copy, update_average
 from semprior.training.learning_rate import learning_rate
 
 
@@ -26,7 +26,7 @@ def test_shares_of_the_published_length():
 
 def test_an_average_of_constant_weights_is_those_weights_and_early_ones_are_forgotten():
     net = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
-    average = copy_of(net)
+    average = frozen_copy(net)
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.fill_(3.0)

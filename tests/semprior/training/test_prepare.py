@@ -11,7 +11,7 @@ from semprior.data.layout import find_layout
 from semprior.data.synthetic.scenes import write_scenes
 from semprior.errors import UserError
 from semprior.labels.pseudo_masks import PseudoMasks
-from semprior.training.prepare import as_used, read_training_set
+from semprior.training.prepare import config_as_used, read_training_set
 
 LIGHT = ["scam.stages=none", "clusters.count=3"]
 
@@ -86,9 +86,9 @@ def test_a_cluster_count_of_the_user_is_refused_and_one_of_a_preset_is_capped(sy
     said = []
     found = read_training_set(find_layout(synthetic), resolved, said.append)
     assert found.clusters.max() < len(found.scenes) and any("clusters" in line for line in said)
-    assert as_used(Config(), found).clusters.count == len(found.scenes)
+    assert config_as_used(Config(), found).clusters.count == len(found.scenes)
     few = unflatten({"clusters.count": 3})
-    assert as_used(few, found) == few
+    assert config_as_used(few, found) == few
 
 
 def test_the_published_pool_of_sirst(sirst):

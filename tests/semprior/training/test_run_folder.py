@@ -9,7 +9,7 @@ import yaml
 
 from semprior.config.schema import flatten, resolve, unflatten
 from semprior.errors import UserError
-from semprior.reporting.tensorboard import Board, open_board
+from semprior.reporting.tensorboard import EventFile, open_event_file
 from semprior.training.run_folder import RunFolder
 from tests.tiny import optional
 
@@ -147,7 +147,7 @@ def test_the_board_is_read_by_what_wrote_it(tmp_path):
     import numpy as np
     from tensorboardX.proto.event_pb2 import Event
 
-    board = open_board(tmp_path / "tensorboard", 3)
+    board = open_event_file(tmp_path / "tensorboard", 3)
     board.scalars({"train/inner_loss": 0.5}, 3)
     board.picture("predictions", np.zeros((4, 6, 3), np.uint8), 3)
     board.close()
@@ -163,7 +163,7 @@ def test_the_board_is_read_by_what_wrote_it(tmp_path):
 
 
 def test_without_tensorboardx_the_board_is_silent():
-    board = Board(None)
+    board = EventFile(None)
     board.scalars({"a": 1.0}, 0)
     board.close()
     assert not board.writes

@@ -7,14 +7,13 @@ import pytest
 import torch
 import yaml
 
-from semprior.config.schema import parse_settings, unflatten
+from semprior.config.schema import parse_settings
 from semprior.io.storage import open_storage
-from semprior.runtime.device import instruction_set, used_precision
+from semprior.runtime.device import common_precision, instruction_set, used_precision
 from tests.tiny import SETTINGS, write_dataset
 from tests.tune.made_up import made_up_sweep
 from tune.cli.app import main
 from tune.cli.cost_estimate import recorded_cost
-from tune.session.worker import alike
 from tune.store.results_store import ResultsStore
 from tune.store.sweeps import open_sweep
 
@@ -46,7 +45,7 @@ def test_a_sweep_of_two_trials_on_this_machine(tmp_path, monkeypatch, capsys):
         assert trial.config["precision"] == "bf16"
         assert (trial.last.precision, trial.last.instructions) == (HERE, instruction_set())
     why = ", since this processor has no bfloat16" if HERE == "fp32" else ""
-    assert f"mlclnet on {trials[0].last.device}, in {HERE}{why}\n" in sweep.storage.read("logs/0000.log").decode()
+    assert f"mlclnet on cpu, in {HERE}{why}\n" in sweep.storage.read("logs/0000.log").decode()
     capsys.readouterr()
     assert main(["top", "two"]) == 0
     assert "0001*" not in capsys.readouterr().out
@@ -63,10 +62,10 @@ def test_a_sweep_of_two_trials_on_this_machine(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("mine", [True, False])
 def test_workers_of_one_trial_train_in_one_precision(monkeypatch, mine, other):
     monkeypatch.setattr("semprior.runtime.device.processor_has_bf16", lambda: mine)
-    monkeypatch.setattr("tune.session.worker._agreed", lambda found: found and other)
-    config, cpu = unflatten({}), torch.device("cpu")
-    assert used_precision(alike(config, cpu).precision, cpu) == ("bf16" if mine and other else "fp32")
-    assert alike(unflatten({"precision": "fp32"}), cpu).precision == "fp32"
+    monkeypatch.setattr("semprior.runtime.device.all_agree", lambda vote: vote and other)
+    cpu = torch.device("cpu")
+    assert used_precision(common_precision("bf16", cpu), cpu) == ("bf16" if mine and other else "fp32")
+    assert common_precision("fp32", cpu) == "fp32"
 
 
 def in_precisions(folder, precisions):
@@ -114,7 +113,7 @@ def test_what_trials_in_another_precision_took_tells_nothing_of_this_machine(tmp
     spec = spec.model_copy(update={"base": {**spec.base, "scam.stages": [2]}})  # as trial 0001 has it
     for has_bf16 in (True, False):
         monkeypatch.setattr("semprior.runtime.device.processor_has_bf16", lambda has=has_bf16: has)
-        assert (recorded_cost(storage, spec, True, print) is None) is has_bf16
-    assert recorded_cost(storage, spec, False, print) is not None
+        assert (recorded_cost(storage, spec, here=True, say=pytest.fail) is None) is has_bf16
+    assert recorded_cost(storage, spec, here=False, say=pytest.fail) is not None
     monkeypatch.setattr("semprior.runtime.device.instruction_set", lambda: "AVX512")
-    assert recorded_cost(storage, spec, True, print) is None
+    assert recorded_cost(storage, spec, here=True, say=pytest.fail) is None

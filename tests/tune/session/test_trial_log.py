@@ -3,14 +3,14 @@
 import pytest
 
 from semprior.io.storage import open_storage
-from semprior.training.trainer import Report
+from semprior.training.trainer import EpochReport
 from tests.tiny import optional
 from tune.session.trial_log import TrialFiles
 
 
 def report(epoch):
     scores = {"holdout/point_score": 0.25} if epoch else {}
-    return Report(epoch, 0.5, None, 1e-3, 4, 0, False, 1.0, scores)
+    return EpochReport(epoch, 0.5, None, 1e-3, 4, 0, False, 1.0, scores)
 
 
 @pytest.fixture
