@@ -8,7 +8,8 @@ from ray.train import WorkerGroupError
 from ray.train.v2._internal.exceptions import UserExceptionWithTraceback, WorkerHealthCheckFailedError
 
 from semprior.errors import SettingError, StorageError, UserError
-from tune.session.failures import BrokenError, CannotGoOnError, fault_of
+from tune.session.attempt_registry import AttemptOverError
+from tune.session.failures import CannotResumeError, WorkerFailedError, fault_from
 from tune.store.checkpoints import SupersededError
 from tune.store.faults import Fault, FaultKind, may_try_again
 
@@ -28,15 +29,16 @@ def own(error):
         (group(own(ValueError("odd")), RayActorError()), "worker", "a worker died: "),
         (group(own(RuntimeError("connection closed by peer"))), "worker", "RuntimeError: connection closed"),
         (group(own(RuntimeError("connection closed by peer")), own(ValueError("odd"))), "error", "ValueError: odd"),
-        (group(own(BrokenError(Fault(FaultKind.ERROR, "told by the worker")))), "error", "told by the worker"),
+        (group(own(WorkerFailedError(Fault(FaultKind.ERROR, "told by the worker")))), "error", "told by the worker"),
         (group(own(UserError("a.png: is damaged"))), "shared", "a.png: is damaged"),
         (group(own(RuntimeError("gloo: reset")), own(UserError("no such folder"))), "shared", "no such folder"),
         (group(own(SettingError("vfm.weights: no such file", "vfm.weights"))), "own", "vfm.weights: no such file"),
         (group(own(SettingError("data.batch: too large", "data.batch"))), "shared", "data.batch: too large"),
-        (group(own(CannotGoOnError("the data set differs"))), "own", "the data set differs"),
+        (group(own(CannotResumeError("the data set differs"))), "own", "the data set differs"),
         (group(own(RuntimeError("gloo: reset")), own(StorageError("the disk is full"))), "storage", "the disk is full"),
         (group(own(OSError(errno.ENOSPC, "No space left on device", "bank"))), "storage", "[Errno 28] No space left"),
         (group(own(SupersededError("attempt 1 was followed"))), "superseded", "attempt 1 was followed"),
+        (group(own(AttemptOverError("attempt 0000/1 is over"))), "preempted", "attempt 0000/1 is over"),
         (group(own(RuntimeError("CUDA out of memory. Tried to allocate"))), "memory", "out of memory: "),
         *(
             (group(own(RuntimeError(text))), "memory", "out of memory: ")
@@ -57,7 +59,7 @@ def own(error):
     ],
 )
 def test_the_most_telling_worker_gives_the_reason(error, kind, told):
-    fault = fault_of(error, searched={"vfm.weights", "optim.rate"})
+    fault = fault_from(error, searched={"vfm.weights", "optim.rate"})
     assert fault.kind is FaultKind(kind)
     assert fault.reason.startswith(told)
     assert "\n" not in fault.reason

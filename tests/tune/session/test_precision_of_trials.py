@@ -63,7 +63,7 @@ def test_a_sweep_of_two_trials_on_this_machine(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("mine", [True, False])
 def test_workers_of_one_trial_train_in_one_precision(monkeypatch, mine, other):
     monkeypatch.setattr("semprior.runtime.device.processor_has_bf16", lambda: mine)
-    monkeypatch.setattr("tune.session.worker._agreed", lambda found: found and other)
+    monkeypatch.setattr("tune.session.worker._all_workers", lambda found: found and other)
     config, cpu = unflatten({}), torch.device("cpu")
     assert used_precision(alike(config, cpu).precision, cpu) == ("bf16" if mine and other else "fp32")
     assert alike(unflatten({"precision": "fp32"}), cpu).precision == "fp32"

@@ -12,10 +12,11 @@ from ray.train import WorkerGroupError
 from semprior.errors import SettingError, StorageError, UserError
 from tests.tiny import SPLITS
 from tests.tune.real_sweep import STOPPING, new_sweep, ray_cluster, results
-from tune.session.attempt_spec import Order
-from tune.session.session import Past, run_sweep
-from tune.session.trainable import Attempts, Brief
-from tune.session.tune_search import Proposals
+from tune.session.attempt_registry import attempt_registry
+from tune.session.attempt_spec import AttemptSpec
+from tune.session.session import SweepState, run_sweep
+from tune.session.trainable import Attempts, TrialOver, TrialPlan
+from tune.session.tune_search import TuneSearch
 from tune.store.checkpoints import SupersededError
 from tune.store.results_store import ResultsStore
 
@@ -190,54 +191,60 @@ class Breaking:
 
 
 @pytest.fixture
-def attempts(cluster, folder, request):
-    """Begin the attempts of a trial whose workers break with an error; what they say last, and how many there were."""
+def registry(cluster):
+    with attempt_registry("a driver") as made:
+        yield made
+
+
+@pytest.fixture
+def attempts(registry, folder, request):
+    """Runs the attempts of a trial whose workers fail with an error; the last result and the number of attempts."""
 
     def run(name, error, where="fit"):
-        hired = []
+        made = []
 
-        def hire(order, _folder, _take, _placed):
-            hired.append(order.attempt)
-            if where == "hire":
+        def make_workers(spec, _folder, _on_report):
+            made.append(spec.attempt)
+            if where == "make_workers":
                 raise error
             return Breaking(error)
 
-        order = Order(
+        spec = AttemptSpec(
             uri=str(folder / name),
+            registry=registry,
             data="none",
             trial="0000",
             configuration=0,
-            leaves={"seed": 0},
+            config={"seed": 0},
             params={"vfm.weights": "hub"},
             objectives=("holdout/point_score",),
-            attempt=0,
         )
-        made = Attempts(Brief(order, before=0, heard=-1, retries=2, folder=str(folder)), hire)
-        request.addfinalizer(made.stop)
-        return made.next(), len(hired), ResultsStore(order.uri).trials()
+        plan = TrialPlan(spec, previous_attempts=0, last_epoch=-1, retries=2, folder=str(folder))
+        running = Attempts(plan, make_workers)
+        request.addfinalizer(running.stop)
+        return running.next(), len(made), ResultsStore(spec.uri).trials()
 
     return run
 
 
 def test_attempts_whose_workers_die_come_to_an_end(attempts):
-    said, hired, (trial,) = attempts("dead", WorkerGroupError("", {0: RayActorError()}))
-    assert (said, hired) == ({"done": True}, 3)
+    said, made, (trial,) = attempts("dead", WorkerGroupError("", {0: RayActorError()}))
+    assert (said, made) == (TrialOver(), 3)
     assert (trial.state, trial.epochs) == ("failed", 0)
     assert trial.reason.startswith("a worker died: ")
     assert trial.reason.endswith(" (after 3 attempts)")
 
 
 def test_an_exception_that_comes_again_ends_the_sweep_and_not_the_trial(attempts, folder):
-    said, hired, (trial,) = attempts("broken", RuntimeError("no library of that name"))
-    assert (hired, trial.state) == (2, "running")
-    assert said["done"]
-    assert said["left"].startswith("RuntimeError: no library of that name (")
-    assert said["left"].endswith(
+    said, made, (trial,) = attempts("broken", RuntimeError("no library of that name"))
+    assert (made, trial.state) == (2, "running")
+    assert said.interruption.startswith("RuntimeError: no library of that name (")
+    assert said.interruption.endswith(
         f", twice in trial 0000, before an epoch was trained; log: {folder}/broken/logs/0000.log"
     )
     log = (folder / "broken" / "logs" / "0000.log").read_text()
     assert log.count("Traceback") == 2
-    assert "test_driver.py" in log
+    assert "test_session.py" in log
 
 
 @pytest.mark.parametrize(
@@ -245,44 +252,45 @@ def test_an_exception_that_comes_again_ends_the_sweep_and_not_the_trial(attempts
     [(UserError("x.png: is damaged"), True), (SettingError("vfm.weights: none", "vfm.weights"), False)],
 )
 def test_a_fault_of_the_user_is_met_once(attempts, error, left):
-    said, hired, (trial,) = attempts(f"user-{left}", WorkerGroupError("", {0: error}))
-    assert (hired, said.get("left")) == (1, str(error) if left else None)
+    said, made, (trial,) = attempts(f"user-{left}", WorkerGroupError("", {0: error}))
+    assert (made, said.interruption) == (1, str(error) if left else None)
     assert (trial.state, trial.reason) == (("running", "") if left else ("failed", str(error)))
 
 
 def test_a_storage_that_stays_away_ends_no_trial(attempts):
-    said, hired, trials = attempts("away", WorkerGroupError("", {0: StorageError("s3://b/runs: cannot be reached")}))
-    assert said == {"done": True, "left": "s3://b/runs: cannot be reached"}
-    assert (hired, trials) == (3, [])
+    said, made, trials = attempts("away", WorkerGroupError("", {0: StorageError("s3://b/runs: cannot be reached")}))
+    assert said == TrialOver("s3://b/runs: cannot be reached")
+    assert (made, trials) == (3, [])
 
 
 def test_a_trial_that_another_driver_runs_is_left_to_it(attempts):
-    said, hired, trials = attempts("two", WorkerGroupError("", {0: SupersededError("attempt 1 was followed")}))
-    assert said == {"done": True, "left": "attempt 1 was followed; another driver runs this sweep"}
-    assert (hired, trials) == (1, [])
+    said, made, trials = attempts("two", WorkerGroupError("", {0: SupersededError("attempt 1 was followed")}))
+    assert said == TrialOver("attempt 1 was followed; another driver runs this sweep")
+    assert (made, trials) == (1, [])
 
 
 def test_what_nobody_foresaw_is_raised_where_tune_waits(attempts):
-    with pytest.raises(RuntimeError, match="the key-value store is gone"):
-        attempts("unforeseen", RuntimeError("the key-value store is gone"), where="hire")
+    with pytest.raises(RuntimeError, match="the registry is gone"):
+        attempts("unforeseen", RuntimeError("the registry is gone"), where="make_workers")
 
 
 def test_an_end_that_cannot_be_recorded_breaks_the_sweep_off_and_raises_nothing(folder, monkeypatch):
     """Ray Tune would begin the trial anew: it takes whatever is raised there for a fault of the trial."""
     sweep = new_sweep(folder, "unrecorded", trials=2)
-    past = Past(sweep.spec, ResultsStore(sweep.storage), sweep.storage.uri, 1)
-    proposals = Proposals(past.search, ResultsStore(sweep.storage), [], past.order, past.briefing(""), 2, "asha")
-    order = past.order("0000", 0, {"seed": 0}, {})
-    proposals.live = {"0000": order, "0001": replace(order, trial="0001")}
+    store = ResultsStore(sweep.storage)
+    state = SweepState(sweep.spec, store, sweep.storage.uri, 1)
+    search = TuneSearch(state.search, store, [], state.attempt_spec, lambda spec: state.trial_plan(spec, ""), 2, "asha")
+    spec = state.attempt_spec("0000", 0, {"seed": 0}, {})
+    search.live = {"0000": spec, "0001": replace(spec, trial="0001")}
 
     def refuse(*_):
         raise StorageError("s3://b/runs: cannot be reached")
 
     monkeypatch.setattr("tune.session.tune_search.end_trial", refuse)
-    proposals.on_trial_complete("0000", {"epoch": 4})
-    proposals.on_trial_complete("0000", {"epoch": 4}, error=True)
-    assert proposals.broken == "s3://b/runs: cannot be reached"
-    assert proposals.is_finished()
+    search.on_trial_complete("0000", {"epoch": 4})
+    search.on_trial_complete("0000", {"epoch": 4}, error=True)
+    assert search.fault == "s3://b/runs: cannot be reached"
+    assert search.is_finished()
     monkeypatch.undo()
-    proposals.on_trial_complete("0001", {"epoch": 4})  # it goes on with the next driver, like the first
-    assert ResultsStore(sweep.storage).trials() == []
+    search.on_trial_complete("0001", {"epoch": 4})  # it goes on with the next driver, like the first
+    assert store.trials() == []

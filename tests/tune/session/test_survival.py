@@ -15,7 +15,7 @@ import pytest
 
 from tests.repository import ROOT
 from tests.tune.real_sweep import STOPPING, new_sweep, ray_cluster, results, wait_for
-from tune.session.session import Past, run_sweep
+from tune.session.session import SweepState, run_sweep
 from tune.store.results_store import ResultsStore
 
 pytestmark = pytest.mark.slow
@@ -40,9 +40,9 @@ def sweep_of(folder, name):
 
 def memory(sweep):
     """What search and scheduler know when they are rebuilt from the store."""
-    past = Past(sweep.spec, ResultsStore(sweep.storage), sweep.storage.uri, 2)
-    known = {number: (dict(c.parameters), c.runs) for number, c in past.search.history.configurations.items()}
-    return known, past.scheduler().rungs
+    state = SweepState(sweep.spec, ResultsStore(sweep.storage), sweep.storage.uri, 2)
+    known = {number: (dict(c.parameters), c.runs) for number, c in state.search.history.configurations.items()}
+    return known, state.scheduler().rungs
 
 
 @pytest.fixture(scope="module")
