@@ -112,7 +112,7 @@ class InProcessTrainer(TorchTrainer):
         return [*(callback for callback in callbacks if not isinstance(callback, unused)), self._listener]
 
     def _initialize_and_run_controller(self, **controller_init_kwargs: Any) -> Result:  # noqa: ANN401 - Ray Train's
-        controller_init_kwargs["scaling_policy"] = _UnannouncedScalingPolicy(self.scaling_config)
+        controller_init_kwargs["scaling_policy"] = _UnannouncedScalingPolicy(self.train_run_context.scaling_config)
         return asyncio.run(self._control(_CancellableController(**controller_init_kwargs)))
 
     async def _control(self, controller: TrainController) -> Result:
@@ -129,7 +129,7 @@ class InProcessTrainer(TorchTrainer):
                 self._running = None
             group = controller.get_worker_group()
             if group is not None:
-                group.abort()
+                group.abort()  # type: ignore[no-untyped-call]
 
 
 def underlying_error(failure: BaseException) -> BaseException:

@@ -124,7 +124,7 @@ class AttemptWorker:
                 snapshot = get_checkpoint(self.store.storage, point.checkpoint)
                 fault = None
             except DamagedError as error:
-                fault = f"{error}; going on from the checkpoint before it"
+                fault = f"{error}; resuming from the previous checkpoint"
             if _all_workers(fault is None):
                 self._restore(trainer, snapshot)
                 self._previous_precision = snapshot.values.get("precision")

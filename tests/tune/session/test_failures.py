@@ -1,4 +1,4 @@
-"""Why an attempt broke off, told in a line, and whether another may help."""
+"""The fault of an attempt, in one line, and whether there is another attempt."""
 
 import errno
 
@@ -58,7 +58,7 @@ def own(error):
         (group(RayActorError(error_msg="it died", preempted=True)), "preempted", "its machine was taken away"),
     ],
 )
-def test_the_most_telling_worker_gives_the_reason(error, kind, told):
+def test_the_most_specific_fault_of_the_workers_is_the_reason(error, kind, told):
     fault = fault_from(error, searched={"vfm.weights", "optim.rate"})
     assert fault.kind is FaultKind(kind)
     assert fault.reason.startswith(told)
@@ -85,7 +85,7 @@ def faults(*kinds):
         (("preempted",) * 9, 9, True),
     ],
 )
-def test_another_attempt_is_made_where_it_may_help(kinds, tried, again):
+def test_whether_there_is_another_attempt(kinds, tried, again):
     assert may_try_again(faults(*kinds), tried, retries=2) is again
 
 
@@ -99,6 +99,6 @@ def test_another_attempt_is_made_where_it_may_help(kinds, tried, again):
         (("a", "b", "a"), (0, 0, 0), False),
     ],
 )
-def test_an_exception_that_came_again_before_an_epoch_is_not_tried_again(marks, epochs, again):
+def test_an_exception_that_recurs_before_the_first_epoch_ends_the_trial(marks, epochs, again):
     told = [Fault(FaultKind.ERROR, "", mark, count) for mark, count in zip(marks, epochs, strict=True)]
     assert may_try_again(told, len(told), retries=9) is again

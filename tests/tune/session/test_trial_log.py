@@ -18,7 +18,7 @@ def storage(place):
     return open_storage(place)
 
 
-def test_the_log_grows_over_attempts_and_each_has_events_of_its_own(storage):
+def test_the_log_grows_over_attempts_and_each_has_its_own_events(storage):
     optional("tensorboardX")
     for attempt in (1, 2):
         files = TrialLog(storage, "0003", attempt, enabled=True)
@@ -38,7 +38,7 @@ def test_the_log_grows_over_attempts_and_each_has_events_of_its_own(storage):
         assert b"train/inner_loss" in storage.read(events.name)
 
 
-def test_what_is_said_before_the_first_epoch_is_written_in_the_end(storage):
+def test_lines_before_the_first_epoch_are_written_on_close(storage):
     files = TrialLog(storage, "0003", 1, enabled=True)
     files.line("stopped: another attempt began")
     files.close()
@@ -48,7 +48,7 @@ def test_what_is_said_before_the_first_epoch_is_written_in_the_end(storage):
 
 def test_other_workers_write_nothing(storage):
     files = TrialLog(storage, "0003", 1, enabled=False)
-    files.line("nobody hears this")
+    files.line("not written")
     files.epoch(report(0))
     files.close()
     assert not storage.exists("logs/0003.log")

@@ -1,4 +1,4 @@
-"""One attempt of a trial without a cluster, in a process of its own, whose threads and memory it settles."""
+"""A worker without a cluster, in a process whose threads and memory it sets up."""
 
 import json
 import os
