@@ -1,5 +1,6 @@
 """Real sweeps: trials run, are recorded, stop on request and resume, and free all resources."""
 
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from ray.train import WorkerGroupError
 from semprior.errors import SettingError, StorageError, UserError
 from tests.tiny import SPLITS
 from tests.tune.real_sweep import STOPPING, new_sweep, ray_cluster, results
-from tune.session.attempt_registry import attempt_registry
+from tune.session.attempt_registry import AttemptOverError, attempt_registry
 from tune.session.attempt_spec import AttemptSpec
 from tune.session.session import SweepState, run_sweep
 from tune.session.trainable import Attempts, TrialOver, TrialPlan
@@ -197,18 +198,10 @@ def registry(cluster):
 
 
 @pytest.fixture
-def attempts(registry, folder, request):
-    """Runs the attempts of a trial whose workers fail with an error; the last result and the number of attempts."""
+def plan(registry, folder):
+    """Makes the plan of a trial, with two retries."""
 
-    def run(name, error, where="fit"):
-        made = []
-
-        def make_workers(spec, _folder, _on_report):
-            made.append(spec.attempt)
-            if where == "make_workers":
-                raise error
-            return Breaking(error)
-
+    def make(name):
         spec = AttemptSpec(
             uri=str(folder / name),
             registry=registry,
@@ -219,12 +212,66 @@ def attempts(registry, folder, request):
             params={"vfm.weights": "hub"},
             objectives=("holdout/point_score",),
         )
-        plan = TrialPlan(spec, previous_attempts=0, last_epoch=-1, retries=2, folder=str(folder))
-        running = Attempts(plan, make_workers)
+        return TrialPlan(spec, previous_attempts=0, last_epoch=-1, retries=2, folder=str(folder))
+
+    return make
+
+
+@pytest.fixture
+def attempts(plan, request):
+    """Runs the attempts of a trial whose workers fail with errors, in this order and then with the last one.
+
+    Returns the result, the number of attempts and the trials in the store.
+    """
+
+    def run(name, *errors, where="fit"):
+        made = []
+
+        def make_workers(spec, _folder, _on_report):
+            made.append(spec.attempt)
+            error = errors[min(len(made), len(errors)) - 1]
+            if where == "make_workers":
+                raise error
+            return Breaking(error)
+
+        running = Attempts(plan(name), make_workers)
         request.addfinalizer(running.stop)
-        return running.next(), len(made), ResultsStore(spec.uri).trials()
+        return running.next(), len(made), ResultsStore(running.plan.spec.uri).trials()
 
     return run
+
+
+class Waiting:
+    """Workers that wait for an epoch which is never permitted."""
+
+    def __init__(self, spec, waits):
+        self.spec, self.waits = spec, waits
+
+    def fit(self):
+        self.waits.set()
+        self.spec.registry.wait(self.spec.name, 99)
+
+    def abort(self):
+        """They are released when their attempt is over."""
+
+
+def test_stopping_a_trial_releases_workers_that_wait_for_permission(registry, plan):
+    waits = threading.Event()
+    running = Attempts(plan("waiting"), lambda spec, *_: Waiting(spec, waits))
+    threading.Thread(target=running.next, daemon=True).start()
+    assert waits.wait(60)
+    stopping = threading.Thread(target=running.stop, daemon=True)
+    stopping.start()
+    stopping.join(60)
+    assert not stopping.is_alive()
+    assert ResultsStore(running.plan.spec.uri).trials() == []
+
+
+def test_an_attempt_that_the_registry_lost_does_not_count_as_a_failure(attempts):
+    over = [AttemptOverError("attempt 0000/1 is over")] * 4
+    result, made, (trial,) = attempts("lost", *over, WorkerGroupError("", {0: RayActorError()}))
+    assert (result, made) == (TrialOver(), 4 + 3)
+    assert (trial.state, trial.attempt) == ("failed", 7)
 
 
 def test_a_trial_fails_when_its_retries_are_used_up(attempts):
