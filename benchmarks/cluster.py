@@ -79,7 +79,7 @@ def measure_head(folder: Path, trials: int, slots: int, epochs: int) -> dict[str
         from tune.session.session import run_sweep
 
         with _timed_parts(parts), Sampler() as sampler, compact_in_background(sweep.storage, _complain):
-            done = run_sweep(sweep.spec, sweep.storage.uri, 1, trial=StandIn)
+            done = run_sweep(sweep.spec, sweep.storage.uri, 1, trainable=StandIn)
     told = ResultsStore(sweep.storage).records()
     records = [record for of_trial in told.values() for record in of_trial]
     begun = sorted(record.time for record in records if record.kind == "start")
@@ -121,7 +121,7 @@ def _complain(text: str) -> None:
 def _timed_parts(parts: dict[str, float]) -> Iterator[None]:
     """Processor seconds of what the driver does, by name."""
     from tune.search.dashboard_journal import DashboardJournal
-    from tune.search.early_stopping import SuccessiveHalving
+    from tune.search.ray_tune_internals import SuccessiveHalving
     from tune.search.search import Search
     from tune.session import tune_search
     from tune.store import compaction
@@ -179,7 +179,7 @@ def check_nodes(folder: Path, nodes: int, epochs: int) -> dict[str, Any]:
 
         striking = threading.Thread(target=strike, daemon=True)
         striking.start()
-        done = run_sweep(sweep.spec, sweep.storage.uri, 1, trial=StandInApart)
+        done = run_sweep(sweep.spec, sweep.storage.uri, 1, trainable=StandInApart)
         ended.set()
         striking.join()
     told = ResultsStore(sweep.storage).records()

@@ -32,7 +32,8 @@ from benchmarks.machine import describe_machine
 from benchmarks.surrogate import Facts, Surrogate, read_recorded
 from semprior.config.epochs import is_due, share_of
 from semprior.config.schema import Config
-from tune.search.early_stopping import EPOCH, VALUE, first_decision, make_scheduler
+from tune.search.early_stopping import first_decision, make_scheduler
+from tune.search.ray_tune_internals import EPOCH, VALUE
 from tune.search.search import Search
 from tune.spec.sweep_file import SweepSpec, load_sweep
 

@@ -1,7 +1,7 @@
-"""A stand-in for training: the trials of a sweep as they are, but their workers wait, and make scores up.
+"""A stand-in for training: the trials of a sweep with workers that sleep and make up their scores.
 
-Everything else is the sweep's own: the process of a trial with its attempts, the leave for each epoch, the records, the
-end. `StandIn` waits in the trial's process; `StandInApart` in an actor that takes the CPU of a node, as workers do.
+Everything else is real: the process of a trial with its attempts, the permission for each epoch, the records, the end.
+`StandIn` sleeps in the trial's process; `StandInApart` in an actor that takes the CPU of a node, as workers do.
 """
 
 from __future__ import annotations
@@ -12,21 +12,19 @@ import os
 import threading
 import time
 import zlib
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from tune.session.attempt_spec import Order, Take, Workers
-from tune.session.ray_kv import EVERY
-from tune.session.trainable import Trial
+from tune.session.attempt_spec import AttemptSpec, ReportHandler, Workers
+from tune.session.trainable import TrialTrainable
 from tune.store.records import Record
 from tune.store.results_store import ResultsStore
 
 EPOCH_VARIABLE = "SEMPRIOR_BENCHMARK_EPOCH"
 """Seconds of an epoch; Ray's processes inherit it from the driver that starts them."""
 WAITED = "waited_s"
-"""The metric of an epoch that says how long it was held up: trained, but without the driver's leave to be recorded."""
+"""The metric that says how long a trained epoch waited for the permission to be recorded."""
 _EVALUATE_EVERY = 3
 
 
@@ -39,22 +37,22 @@ def scores(trial: str, epochs: int) -> dict[int, float]:
 
 
 class Epochs:
-    """Trains the epochs of an attempt, so to speak, and records them.
+    """Makes up the epochs of an attempt and records them.
 
     Args:
-        order: what to do.
+        spec: the specification of the attempt.
     """
 
-    def __init__(self, order: Order) -> None:
-        self.order, self.store = order, ResultsStore(order.uri)
+    def __init__(self, spec: AttemptSpec) -> None:
+        self.spec, self.store = spec, ResultsStore(spec.uri)
         self.host = _node()
-        self.epochs = int(order.leaves["epochs"])
+        self.epochs = int(spec.config["epochs"])
         self.best: list[float] = []
-        self.scores = scores(order.trial, self.epochs)
+        self.scores = scores(spec.trial, self.epochs)
 
     def begin(self) -> int:
         """Record the start, after the epochs that earlier attempts have recorded; the first epoch."""
-        known = self.store.curve(self.order.trial)
+        known = self.store.curve(self.spec.trial)
         first = known[-1].epoch + 1 if known else 0
         self.best = list(known[-1].values) if known else []
         self._append("start", first)
@@ -73,70 +71,70 @@ class Epochs:
         return self.best
 
     def _append(self, kind: Any, epoch: int, metrics: dict[str, float] | None = None) -> None:  # noqa: ANN401
-        order = self.order
-        told: dict[str, Any] = {
-            "trial": order.trial,
-            "configuration": order.configuration,
-            "seed": int(order.leaves["seed"]),
-            "attempt": order.attempt,
-            "config": dict(order.leaves),
-            "params": dict(order.params),
+        spec = self.spec
+        common: dict[str, Any] = {
+            "trial": spec.trial,
+            "configuration": spec.configuration,
+            "seed": int(spec.config["seed"]),
+            "attempt": spec.attempt,
+            "config": dict(spec.config),
+            "params": dict(spec.params),
             "values": tuple(self.best),
             "host": self.host,
             "device": "a clock",
         }
-        records = [Record(kind=kind, epoch=epoch, metrics=metrics or {}, reason=order.note, **told)]
+        records = [Record(kind=kind, epoch=epoch, metrics=metrics or {}, reason=spec.reason, **common)]
         if kind == "report" and epoch + 1 == self.epochs:
-            records.append(Record(kind="end", epoch=self.epochs, state="completed", **told))
+            records.append(Record(kind="end", epoch=self.epochs, state="completed", **common))
         self.store.append(records)
 
 
-class _Clock:
+class Clock:
     """The workers of an attempt, in the process of its trial.
 
     Args:
-        order: what to do.
-        report: takes what happens.
+        spec: the specification of the attempt.
+        on_report: receives each epoch.
     """
 
-    def __init__(self, order: Order, report: Take) -> None:
-        self.order, self.report = order, report
+    def __init__(self, spec: AttemptSpec, on_report: ReportHandler) -> None:
+        self.spec, self.on_report = spec, on_report
         self.over = threading.Event()
 
     def fit(self) -> None:
-        """Live through the epochs."""
+        """Sleep through the epochs."""
         first = self.call("begin")
-        for epoch in range(first, int(self.order.leaves["epochs"])):
+        for epoch in range(first, int(self.spec.config["epochs"])):
             self.call("train")
             began = time.perf_counter()
-            while epoch > first and not self.over.is_set() and not self.order.gate.is_open(epoch):
-                time.sleep(EVERY)
+            if epoch > first:
+                self.spec.registry.wait(self.spec.name, epoch)
             values = self.call("record", epoch, time.perf_counter() - began)
-            self.report({"epoch": epoch, "values": values})
+            self.on_report({"epoch": epoch, "values": values})
 
     def abort(self) -> None:
         """End it."""
         self.over.set()
 
     def call(self, name: str, *arguments: object) -> Any:  # noqa: ANN401
-        """Have something done, unless all is over."""
+        """Call a method of the epochs, unless the attempt was aborted."""
         if self.over.is_set():
             raise asyncio.CancelledError
         if not hasattr(self, "_epochs"):
-            self._epochs = Epochs(self.order)
+            self._epochs = Epochs(self.spec)
         return getattr(self._epochs, name)(*arguments)
 
 
-class _ClockApart(_Clock):
+class _ClockApart(Clock):
     """The workers of an attempt, in an actor on whichever node has a CPU."""
 
     def fit(self) -> None:
-        """Live through the epochs, and give the CPU back."""
+        """Sleep through the epochs, and free the CPU."""
         import ray
 
         # not among what Tune has set aside for the trial's own process
         apart = ray.remote(Epochs).options(num_cpus=1, scheduling_strategy="DEFAULT")
-        self.actor = apart.remote(self.order)
+        self.actor = apart.remote(self.spec)
         try:
             super().fit()
         except ray.exceptions.RayActorError as error:
@@ -155,7 +153,7 @@ class _ClockApart(_Clock):
             ray.kill(self.actor)
 
     def call(self, name: str, *arguments: object) -> Any:  # noqa: ANN401
-        """Have something done by the actor."""
+        """Call a method of the actor."""
         import ray
 
         if self.over.is_set():
@@ -163,24 +161,24 @@ class _ClockApart(_Clock):
         return ray.get(getattr(self.actor, name).remote(*arguments))
 
 
-class StandIn(Trial):
+class StandIn(TrialTrainable):
     """A trial that waits in its own process."""
 
     @staticmethod
-    def hire(order: Order, folder: str, report: Take, placed: Callable[[str], None]) -> Workers:
-        """A clock."""
-        del folder, placed
-        return _Clock(order, report)
+    def make_workers(spec: AttemptSpec, folder: str, on_report: ReportHandler) -> Workers:
+        """Make a clock."""
+        del folder
+        return Clock(spec, on_report)
 
 
-class StandInApart(Trial):
+class StandInApart(TrialTrainable):
     """A trial that waits on a node with a free CPU."""
 
     @staticmethod
-    def hire(order: Order, folder: str, report: Take, placed: Callable[[str], None]) -> Workers:
-        """A clock elsewhere."""
-        del folder, placed
-        return _ClockApart(order, report)
+    def make_workers(spec: AttemptSpec, folder: str, on_report: ReportHandler) -> Workers:
+        """Make a clock on another node."""
+        del folder
+        return _ClockApart(spec, on_report)
 
 
 def _node() -> str:

@@ -13,13 +13,13 @@ import time
 from pathlib import Path
 
 import semprior.errors
-from benchmarks.stand_in import EPOCH_VARIABLE, StandIn, _Clock
+from benchmarks.stand_in import EPOCH_VARIABLE, Clock, StandIn
 
 FILE = "breaks.json"
 KNOWN = {"MemoryError": MemoryError, "RuntimeError": RuntimeError, "UserError": semprior.errors.UserError}
 
 
-class BreakingClock(_Clock):
+class BreakingClock(Clock):
     """Lives through the epochs until one of them breaks."""
 
     def call(self, name, *arguments):
@@ -32,9 +32,9 @@ class BreakingClock(_Clock):
         return done
 
     def _break(self):
-        breaks = json.loads((Path(self.order.data) / FILE).read_text())
-        epoch, error, text, *attempts = breaks.get(self.order.trial, breaks.get("*", (-1, "", "")))
-        if self.epoch == epoch and (not attempts or self.order.attempt in attempts):
+        breaks = json.loads((Path(self.spec.data) / FILE).read_text())
+        epoch, error, text, *attempts = breaks.get(self.spec.trial, breaks.get("*", (-1, "", "")))
+        if self.epoch == epoch and (not attempts or self.spec.attempt in attempts):
             raise KNOWN[error](text.format(time.time_ns()))
 
 
@@ -42,8 +42,8 @@ class Breaking(StandIn):
     """A trial of such workers."""
 
     @staticmethod
-    def hire(order, folder, report, placed):
-        return BreakingClock(order, report)
+    def make_workers(spec, folder, on_report):
+        return BreakingClock(spec, on_report)
 
 
 def write_breaks(data, **breaks):
@@ -57,7 +57,7 @@ if __name__ == "__main__":
     import tune.session.session
 
     os.environ.setdefault(EPOCH_VARIABLE, "0.02")
-    tune.session.session.run_sweep = functools.partial(tune.session.session.run_sweep, trial=Breaking)
+    tune.session.session.run_sweep = functools.partial(tune.session.session.run_sweep, trainable=Breaking)
     with contextlib.suppress(ModuleNotFoundError):
         __import__("driver_that_breaks")
     sys.exit(tune.session.driver_process.main(sys.argv[1:]))

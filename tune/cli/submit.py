@@ -27,7 +27,7 @@ from tune.launch.weights_check import check_weights, refuse_files
 from tune.monitor.heartbeat import Heartbeat, last_heartbeat
 from tune.monitor.live_view import watch
 from tune.monitor.sweep_progress import OPEN, Looker, SweepProgress
-from tune.session.end_trial import begin_again
+from tune.session.trial_records import retry_trials
 from tune.spec.sweep_file import SweepSpec, load_sweep
 from tune.store.results_store import ResultsStore
 from tune.store.sweeps import Sweep, SweepExistsError, create_sweep
@@ -130,7 +130,7 @@ def retry(
         say(console, f"{name}: no trial has failed")
         return
     jobs = _ready(sweep, address, console)
-    begin_again(store, chosen, "tried again, as `retry` asked for")
+    retry_trials(store, chosen, "tried again, as `retry` asked for")
     say(console, f"{name}: runs again: {', '.join(chosen)}")
     run(sweep, beat.generation + 1 if beat is not None else 1, jobs, detach, console)
 

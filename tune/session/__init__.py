@@ -1,4 +1,4 @@
-"""One life of a sweep: its driver, its trials and their workers.
+"""One session of a sweep: its driver, from start to end, with the processes of its trials and their workers.
 
 Imports `launch`, `monitor`, `search`, `store`, `spec` and `semprior`.
 """

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,7 +60,8 @@ class _Registry:
             self._changed.notify_all()
 
     async def hold(self, attempt: str, group: str) -> None:
-        self._groups[attempt] = group
+        if attempt in self._permitted:  # else it has ended, and its process has freed the group
+            self._groups[attempt] = group
 
     async def holders(self) -> list[str]:
         return sorted(self._groups)
@@ -83,7 +84,8 @@ def attempt_registry(name: str) -> Iterator[AttemptRegistry]:
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     options: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_concurrency": _WAITERS}
-    actor = ray.remote(_Registry).options(name=name, namespace=_NAMESPACE, scheduling_strategy=here, **options).remote()
+    options |= {"name": name, "namespace": _NAMESPACE, "scheduling_strategy": here}
+    actor: Any = ray.remote(_Registry).options(**options).remote()
     ray.get(actor.holders.remote())
     try:
         yield AttemptRegistry(name)
@@ -119,16 +121,22 @@ class AttemptRegistry:
             raise AttemptOverError(f"attempt {attempt} is over")
 
     def end(self, attempt: str) -> None:
-        """Forget an attempt whose workers have ended; those of them that still wait record nothing more."""
-        self._call("end", attempt)
+        """Forget an attempt, whose workers record nothing more; without effect where the registry is gone."""
+        with suppress(RayActorError, ValueError):
+            self._call("end", attempt)
 
     def hold(self, attempt: str, group: str) -> None:
-        """Note the placement group of an attempt's workers, by its id in hexadecimal digits."""
+        """Note the placement group of an attempt's workers, unless the attempt is over.
+
+        Args:
+            attempt: name of the attempt, which `permit` has been called for.
+            group: id of the placement group in hexadecimal digits.
+        """
         self._call("hold", attempt, group)
 
     def holders(self) -> list[str]:
         """The attempts that hold a placement group."""
-        return self._call("holders")
+        return list(self._call("holders"))
 
     def reclaim(self, trial: str) -> int:
         """Free the placement groups of a trial whose process died; their number."""

@@ -1,84 +1,87 @@
-"""What a trial is to do, and what it can go on from."""
+"""What an attempt of a trial computes, and the types by which its process and its workers are coupled."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from tune.session.ray_kv import Gate
+from tune.store.checkpoints import StoredCheckpoint
+
+if TYPE_CHECKING:  # it imports ray, which takes seconds
+    from tune.session.attempt_registry import AttemptRegistry
 
 
 @dataclass(frozen=True)
-class Known:
-    """A checkpoint that a trial can go on from.
+class ResumePoint:
+    """A checkpoint from which a trial can continue.
 
     Attributes:
-        address: in the sweep.
-        sha256: of its manifest.
-        values: the objectives at the best evaluation up to it.
+        checkpoint: in the storage of the sweep.
+        values: the objectives at the best evaluation up to this checkpoint.
     """
 
-    address: str
-    sha256: str
+    checkpoint: StoredCheckpoint
     values: tuple[float, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
-    """What an attempt of a trial is to do; equal for all its workers.
+class AttemptSpec:
+    """The specification of one attempt of a trial; the same for all its workers.
 
     Attributes:
-        uri: of the sweep.
-        data: folder or address of the data set; each node fetches what lies elsewhere once.
-        trial: its id.
-        configuration: its number.
-        leaves: every leaf of its configuration, its seed included.
-        params: those that were searched.
-        objectives: names of the metrics that are optimised.
-        attempt: number of this one.
-        resume: checkpoints to go on from, the newest first.
-        note: why there is another attempt, if it is not the first.
-        workers: that train together.
-        cpus: of the trial, shared by its workers.
-        gpus: likewise.
-        started: seconds since 1970, when this attempt began to take its slot.
+        uri: address of the sweep's storage.
+        registry: the registry of attempts of the driver.
+        data: folder or address of the data set. A node downloads a remote data set once.
+        trial: id of the trial.
+        configuration: number of the configuration.
+        config: the whole configuration by flat keys, the seed of the trial included.
+        params: the part of it that the search chose.
+        objectives: names of the metrics that are optimized.
+        attempt: number of the attempt, from 1; 0 as long as it is not known.
+        resume_points: the checkpoints of the trial, the newest first.
+        reason: why the trial needs another attempt; empty for the first one.
+        workers: number of workers that train together.
+        cpus: CPUs of the trial, which its workers share.
+        gpus: GPUs of the trial, which its workers share.
+        started: time at which the attempt began to wait for resources, in seconds since 1970.
     """
 
     uri: str
+    registry: AttemptRegistry
     data: str
     trial: str
     configuration: int
-    leaves: Mapping[str, Any]
+    config: Mapping[str, Any]
     params: Mapping[str, Any]
     objectives: tuple[str, ...]
-    attempt: int
-    resume: tuple[Known, ...] = ()
-    note: str = ""
+    attempt: int = 0
+    resume_points: tuple[ResumePoint, ...] = ()
+    reason: str = ""
     workers: int = 1
     cpus: float = 1.0
     gpus: float = 0.0
     started: float = 0.0
 
     @property
-    def gate(self) -> Gate:
-        """Where this attempt asks for leave."""
-        return Gate(f"{self.uri}/{self.trial}/{self.attempt}")
+    def name(self) -> str:
+        """The name of the attempt in the registry: ``TRIAL/ATTEMPT``."""
+        return f"{self.trial}/{self.attempt}"
 
 
-Take = Callable[[Mapping[str, Any]], None]
-"""Takes what a worker reports of an epoch."""
+ReportHandler = Callable[[Mapping[str, Any]], None]
+"""Receives what the first worker reports of an epoch: ``epoch``, and ``values``, the best objectives so far."""
 
 
 class Workers(Protocol):
-    """Who trains an attempt."""
+    """The workers of an attempt."""
 
     def fit(self) -> object:
-        """Train to the end; raises what ended it before, `asyncio.CancelledError` after `abort`."""
+        """Train to the end. Raises the error that ended the training, or `asyncio.CancelledError` after `abort`."""
 
     def abort(self) -> None:
-        """End it at once, from another thread; without effect once it is over."""
+        """End the training at once, from another thread. Has no effect after the end."""
 
 
-Hire = Callable[[Order, str, Take, Callable[[str], None]], Workers]
-"""Finds workers for an order: by a folder for them, who takes reports, and who takes the placement group's id."""
+WorkerFactory = Callable[[AttemptSpec, str, ReportHandler], Workers]
+"""Makes the workers of an attempt. The second argument is a folder of this machine for the files of Ray Train."""

@@ -1,8 +1,7 @@
-"""One life of a sweep's driver, in a process of its own: ``python -m tune.session.driver_process URI GENERATION
-[--local]``.
+"""The process of a sweep's driver: ``python -m tune.session.driver_process URI GENERATION [--local]``.
 
-`tune submit` and `tune resume` start it on this machine, where it makes its own Ray, and Ray's job server starts it on
-a cluster, where Ray is there. All that it says goes to its log; how far the sweep is stands in the sweep's storage.
+`submit` and `resume` start it on this machine, where it starts a Ray of its own; on a cluster, Ray's job server starts
+it. Its output goes to its log, and the progress of the sweep to the sweep's storage.
 """
 
 from __future__ import annotations
@@ -27,46 +26,46 @@ from tune.store.compaction import compact_in_background
 from tune.store.sweeps import driver_log, open_sweep
 
 
-def drive(uri: str, generation: int, local: bool, attached: bool, log: Path | None) -> bool:
-    """Run a sweep until it is done or somebody asks it to stop.
+def run_driver(uri: str, generation: int, local: bool, attached: bool, log: Path | None) -> bool:
+    """Run a sweep until it is done or is asked to stop.
 
     Args:
-        uri: of the sweep.
-        generation: of this driver.
-        local: whether to start a Ray on this machine, else that of the job is used.
-        attached: whether to stop when whoever started this process is gone, told by the end of standard input.
-        log: the file that it writes to; copied to the sweep's storage where it does not lie there.
+        uri: address of the sweep's storage.
+        generation: number of this driver.
+        local: whether to start a Ray on this machine; otherwise that of the job is used.
+        attached: whether to stop at the end of standard input, which means that the parent process is gone.
+        log: the file that this process writes to. It is copied to the sweep's storage unless it lies there.
 
     Returns:
-        Whether it is done.
+        Whether the sweep is done.
 
     Raises:
-        UserError: the sweep cannot be had, or cannot run here; or a fault came that every trial would meet.
-        SystemExit: the driver broke, which its last heartbeat and its log tell.
+        UserError: the sweep cannot be opened or cannot run here, or there was a fault that every trial would have.
+        SystemExit: an error in the driver, which is in its last heartbeat and its log.
     """
     sweep = open_sweep(uri)
-    with Heart(sweep.storage, generation, with_each=_copying(log, sweep.storage, generation)) as heart:
+    with Heart(sweep.storage, generation, with_each=_log_copier(log, sweep.storage, generation)) as heart:
         if attached:
-            threading.Thread(target=_ask_when_left, args=(heart,), daemon=True).start()
+            threading.Thread(target=_stop_at_end_of_input, args=(heart,), daemon=True).start()
         try:
             from tune.launch.local_ray import local_ray
-            from tune.session.session import run_sweep  # here: it takes seconds, in which another driver might begin
+            from tune.session.session import run_sweep  # it takes seconds, after the claim of the generation
 
             with local_ray() if local else _ray_of_the_job():
-                _ask_on_signals(heart)  # Ray's own handlers, set at its start, would kill the trials' last checkpoints
+                _stop_on_signals(heart)  # Ray's handlers, set at its start, would kill trials that write a checkpoint
                 with compact_in_background(sweep.storage, lambda text: print_error("semprior-tune", text)):
                     done = run_sweep(sweep.spec, uri, generation, stop=StopRequested(heart))
         except UserError:
             raise
         except Exception as error:
-            heart.finish("stopped", f"{told(error)}; log: {_logged(sweep.storage, generation, log)}")
+            heart.finish("stopped", f"{told(error)}; log: {_log_error(sweep.storage, generation, log)}")
             raise SystemExit(1) from error
         heart.finish("done" if done else "stopped")
     return done
 
 
-def _logged(storage: Storage, generation: int, log: Path | None) -> str:
-    """Write how the driver broke where its log is kept; the address of that."""
+def _log_error(storage: Storage, generation: int, log: Path | None) -> str:
+    """Write the current exception to the log of the driver, and return the address of the log."""
     traceback.print_exc()
     sys.stderr.flush()
     if log is None:
@@ -75,7 +74,8 @@ def _logged(storage: Storage, generation: int, log: Path | None) -> str:
     return f"{storage.uri.partition('?')[0]}/{driver_log(generation)}"
 
 
-def _copying(log: Path | None, storage: Storage, generation: int) -> Callable[[], None]:
+def _log_copier(log: Path | None, storage: Storage, generation: int) -> Callable[[], None]:
+    """A function that copies the log to the storage if it has grown."""
     copied = 0
 
     def copy() -> None:
@@ -99,35 +99,35 @@ def _ray_of_the_job() -> Iterator[None]:
         ray.shutdown()
 
 
-def _ask_when_left(heart: Heart) -> None:
-    while os.read(0, 1024):  # not through sys.stdin, whose lock a thread may not hold when Python ends
+def _stop_at_end_of_input(heart: Heart) -> None:
+    while os.read(0, 1024):  # sys.stdin has a lock that a thread may not hold when Python ends
         continue
     heart.ask()
 
 
-def _ask_on_signals(heart: Heart) -> None:
-    def ask(number: int, _: types.FrameType | None) -> None:
-        if heart.stop_requested:  # for the second time: at once
+def _stop_on_signals(heart: Heart) -> None:
+    def request_stop(number: int, _: types.FrameType | None) -> None:
+        if heart.stop_requested:  # the second signal ends the process at once
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         heart.ask()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, ask)
+        signal.signal(number, request_stop)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run a driver; the exit code: 0 done or stopped, 1 for a fault of ours, 2 for one of the user."""
-    parser = argparse.ArgumentParser(prog="tune.session.driver_process", description="One life of a sweep's driver.")
+    """Run a driver and return the exit code: 0 done or stopped, 1 an internal error, 2 an error of the user."""
+    parser = argparse.ArgumentParser(prog="tune.session.driver_process", description="The driver of a sweep.")
     parser.add_argument("uri")
     parser.add_argument("generation", type=int)
     parser.add_argument("--local", action="store_true")
     parser.add_argument("--attached", action="store_true")
     parser.add_argument("--log", type=Path)
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     replace_unencodable_output()
     try:
-        drive(given.uri, given.generation, given.local, given.attached, given.log)
+        run_driver(options.uri, options.generation, options.local, options.attached, options.log)
     except UserError as error:
         print_error("semprior-tune", str(error))
         return 2

@@ -1,9 +1,9 @@
-"""One life of a sweep: Ray Tune runs its trials, our search proposes them, the store remembers everything.
+"""A session of a sweep: Ray Tune runs the trials, the search proposes them, and the store records the results.
 
-Nothing that Ray or Optuna hold in memory is saved. A driver that begins, the first or a later one, rebuilds search and
-scheduler from the store, goes on with the trials that were begun, under their own ids and from their checkpoints, and
-then with new ones. Trials that have ended are not run again, but for those that somebody wants to be (`retry`), and
-those that a fault broke off which ended the sweep (`tune.store.faults`): whoever goes on with it has mended that.
+No state of Ray or Optuna is saved. Each driver rebuilds the search and the scheduler from the store, continues the
+trials that have begun, with their ids and from their checkpoints, and then starts new ones. Trials that have ended are
+not repeated, except those that a user retries, and those with faults that ended the whole sweep (`tune.store.faults`):
+a user who resumes such a sweep has removed the cause.
 """
 
 from __future__ import annotations
@@ -21,28 +21,26 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import TrialScheduler
 
 from semprior.errors import UserError
-from semprior.io.storage import Storage
 from tune.launch.resources import cluster_nodes, concurrency
 from tune.monitor.heartbeat import hours_before
 from tune.search.dashboard_journal import DashboardJournal
 from tune.search.early_stopping import make_scheduler, replay_curves
 from tune.search.search import Search, seed_index, trial_ids
-from tune.session.attempt_spec import Order
-from tune.session.end_trial import begin_again, end_trial
-from tune.session.ray_kv import holders, reclaim
-from tune.session.trainable import Brief, Trial
-from tune.session.tune_search import Proposals
+from tune.session.attempt_registry import AttemptRegistry, attempt_registry
+from tune.session.attempt_spec import AttemptSpec
+from tune.session.trainable import TrialPlan, TrialTrainable
+from tune.session.trial_records import end_trial, retry_trials
+from tune.session.tune_search import OUT_OF_HOURS, SessionEnd, TuneSearch
 from tune.spec.sweep_file import SweepSpec
 from tune.store.results_store import ResultsStore, patient_store
 from tune.store.trial_summary import TrialSummary
 
 STUDY = "study.journal"
-OVER = "the sweep's hours are over"
-MENDED = "begun again after the fault that stopped the sweep"
-PATIENCE = 100.0  # seconds that trials get to finish their epoch when somebody asks the sweep to stop
-_MEMORY = 1e6  # bytes: what a trial's own process takes of a node's resources, because Tune refuses nothing at all
-_SETTINGS = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the store has it all
+CAUSE_REMOVED = "begun again after the fault that stopped the sweep"
+GRACE = 100.0  # seconds in which trials may finish their epoch when the sweep is asked to stop
+_MEMORY = 1e6  # bytes, the only resource that Ray Tune reserves for a trial's process: it accepts no empty request
+_RAY_TUNE_SETTINGS = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the store has all results
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # early epochs have no value
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
@@ -53,217 +51,258 @@ _SETTINGS = {
 
 
 def run_sweep(
-    spec: SweepSpec, uri: str, generation: int, stop: Callable[[], bool] = lambda: False, trial: type[Trial] = Trial
+    spec: SweepSpec,
+    uri: str,
+    generation: int,
+    stop: Callable[[], bool] = lambda: False,
+    trainable: type[TrialTrainable] = TrialTrainable,
 ) -> bool:
-    """Run a sweep in the Ray that this process is connected to, until it is done or somebody asks it to stop.
+    """Run a sweep on the Ray that this process is connected to, until it is done or is asked to stop.
 
     Args:
-        spec: of the sweep.
-        uri: of the sweep's storage.
-        generation: of this driver, counted from 1.
-        stop: asked again and again, whether trials are to finish their epoch and end for now.
-        trial: how trials are run.
+        spec: the sweep.
+        uri: address of the sweep's storage.
+        generation: number of this driver, from 1.
+        stop: polled; whether the trials are to finish their epoch and to be left for the next session.
+        trainable: runs a trial.
 
     Returns:
-        Whether the sweep is done: its budget is spent, in trials or hours.
+        Whether the sweep is done: its budget of trials or hours is spent.
 
     Raises:
-        UserError: not one trial fits into the cluster; or the storage cannot be had, another driver runs the sweep, or
-            a fault came that every trial would meet: trials go on with the next driver then.
+        UserError: not one trial fits into the cluster; the storage fails; another driver runs the sweep; or there was a
+            fault that every trial would have. The trials continue in the next session.
     """
-    at_once = concurrency(spec, cluster_nodes())
+    concurrent = concurrency(spec, cluster_nodes())
     store = patient_store(uri)
-    begin_again(store, _broken_off(store), MENDED)
-    past = Past(spec, store, uri, generation)
-    waiting = past.unfinished()
-    over = past.hours_left <= 0
-    if over:  # but what somebody wants to be run again is run
-        _cut(store, [order for order in waiting if order.trial not in past.again])
-        waiting = [order for order in waiting if order.trial in past.again]
-        if not waiting:
+    retry_trials(store, _trials_with_ending_faults(store), CAUSE_REMOVED)
+    state = SweepState(spec, store, uri, generation)
+    unfinished = state.unfinished()
+    out_of_hours = state.hours_left <= 0
+    if out_of_hours:  # only the trials that a user retries run
+        _end_running(store, [attempt for attempt in unfinished if attempt.trial not in state.retried])
+        unfinished = [attempt for attempt in unfinished if attempt.trial in state.retried]
+        if not unfinished:
             return True
-    for name, value in _SETTINGS.items():
-        os.environ[name] = value
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(at_once)
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)  # it misses its own result files, which nobody needs
-    with tempfile.TemporaryDirectory(prefix="semprior-tune-", ignore_cleanup_errors=True) as folder:
-        proposals = Proposals(
-            past.search, store, waiting, past.order, past.briefing(folder), at_once, spec.scheduler.name, new=not over
+    configure_ray_tune(concurrent)
+    with (
+        tempfile.TemporaryDirectory(prefix="semprior-tune-", ignore_cleanup_errors=True) as folder,
+        attempt_registry(state.registry.name) as registry,
+    ):
+        search = TuneSearch(
+            state.search,
+            store,
+            unfinished,
+            state.attempt_spec,
+            lambda attempt: state.trial_plan(attempt, folder),
+            concurrent,
+            spec.scheduler.name,
+            new=not out_of_hours,
         )
-        hours = float("inf") if over else past.hours_left
-        halt = Halt(proposals, uri, stop, time.monotonic() + hours * 3600)
+        hours = float("inf") if out_of_hours else state.hours_left
+        stopper = SessionStopper(search, registry, stop, time.monotonic() + hours * 3600)
         tune.run(
-            trial,
+            trainable,
             name=f"generation-{generation}",
             storage_path=folder,
-            search_alg=proposals,
-            scheduler=past.scheduler(),
-            num_samples=proposals.total_samples,
+            search_alg=search,
+            scheduler=state.scheduler(),
+            num_samples=search.total_samples,
             resources_per_trial=PlacementGroupFactory([{"memory": _MEMORY}]),
             max_failures=spec.failures.retries,
-            stop=halt,
-            callbacks=[_Ears(proposals, uri)],
+            stop=stopper,
+            callbacks=[_PlacementGroupReclaimer(registry)],
             reuse_actors=True,
             raise_on_failed_trial=False,
             verbose=0,
         )
-    if proposals.broken:
-        raise UserError(proposals.broken)
-    left = [*proposals.live.values(), *proposals.waiting]
-    if left and not halt.asked:
-        _cut(store, left)
-    return not halt.asked
+    if search.fault:
+        raise UserError(search.fault)
+    if not stopper.requested:
+        _end_running(store, [*search.live.values(), *search.waiting])
+    return not stopper.requested
 
 
-def _broken_off(store: ResultsStore) -> list[str]:
-    """Trials that faults broke off which ended the sweep."""
-    ending = {record.trial for record in store.faults().ending()}
-    trials = store.trials() if ending else []
-    return [known.trial for known in trials if known.trial in ending and known.state in ("running", "failed")]
-
-
-def _cut(store: ResultsStore, orders: Iterable[Order]) -> None:
-    """End the trials that were begun and that the sweep's hours leave no time for."""
-    running = {trial.trial for trial in store.trials() if trial.state == "running"}
-    for order in orders:
-        if order.trial in running:
-            end_trial(store, order, "stopped", OVER)
-
-
-class Past:
-    """What the store knows of a sweep when a driver begins, and what follows from it.
+def configure_ray_tune(concurrent: int) -> None:
+    """Set what Ray Tune reads from the environment of the driver only, and silence its log.
 
     Args:
-        spec: of the sweep.
-        store: of its records.
-        uri: of its storage.
-        generation: of the driver that begins.
+        concurrent: maximum number of trials that run at a time.
+    """
+    os.environ.update(_RAY_TUNE_SETTINGS)
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrent)
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)  # it warns of missing result files, which are disabled
+
+
+def _trials_with_ending_faults(store: ResultsStore) -> list[str]:
+    """Trials whose faults ended the sweep."""
+    ending = {record.trial for record in store.faults().ending()}
+    trials = store.trials() if ending else []
+    return [trial.trial for trial in trials if trial.trial in ending and trial.state in ("running", "failed")]
+
+
+def _end_running(store: ResultsStore, specs: Iterable[AttemptSpec]) -> None:
+    """Record an end of the trials that are running when the sweep's hours are over."""
+    specs = list(specs)
+    running = {trial.trial for trial in store.trials() if trial.state == "running"} if specs else set()
+    for spec in specs:
+        if spec.trial in running:
+            end_trial(store, spec, "stopped", OUT_OF_HOURS)
+
+
+class SweepState:
+    """The state of a sweep at the start of a driver, as it follows from the store.
+
+    Args:
+        spec: the sweep.
+        store: the store of the sweep.
+        uri: address of the sweep's storage.
+        generation: number of the driver.
+
+    Attributes:
+        trials: summaries of the trials, by id.
+        retried: running trials that a user retries.
+        search: the search, with the history of the store.
+        hours_left: the rest of the budget of hours.
+        registry: the registry of attempts of the driver.
     """
 
     def __init__(self, spec: SweepSpec, store: ResultsStore, uri: str, generation: int) -> None:
         self.spec, self.uri = spec, uri
+        self.registry = AttemptRegistry(f"{uri}#{generation}")
         self.trials: dict[str, TrialSummary] = {trial.trial: trial for trial in store.trials()}
         retried = store.faults().retried
-        self.again = {trial for trial, known in self.trials.items() if known.state == "running" and trial in retried}
-        self.curves = store.curves()
-        self.search = Search(spec, _study_file(store.storage, spec.name))
-        self.search.rebuild(list(self.trials.values()), self.curves)
+        self.retried = {name for name, trial in self.trials.items() if trial.state == "running" and name in retried}
+        self._curves = store.curves()
+        local = store.storage.local
+        self.search = Search(spec, DashboardJournal(local / STUDY, spec.name) if local is not None else None)
+        self.search.rebuild(list(self.trials.values()), self._curves)
         self.hours_left = float("inf")
         if spec.budget.hours is not None:
             self.hours_left = spec.budget.hours - hours_before(store.storage, generation)
 
-    def unfinished(self) -> list[Order]:
-        """Trials that were begun and have not ended, and the missing runs of configurations that were begun."""
+    def unfinished(self) -> list[AttemptSpec]:
+        """Trials that have begun and not ended, and the missing runs of configurations that have begun."""
         found = []
-        for number, known in sorted(self.search.history.configurations.items()):
+        for number, configuration in sorted(self.search.history.configurations.items()):
             for trial in trial_ids(number, self.spec.seeds):
                 if trial not in self.trials or self.trials[trial].state == "running":
-                    parameters = dict(known.parameters)
-                    found.append(self.order(trial, number, self.search.space.leaves(parameters), parameters))
+                    parameters = dict(configuration.parameters)
+                    found.append(self.attempt_spec(trial, number, self.search.space.leaves(parameters), parameters))
         return found
 
     def scheduler(self) -> TrialScheduler:
-        """The sweep's scheduler with its memory: all but the last epoch of trials that go on, who tell it again."""
-        made = make_scheduler(self.spec)
-        told = {
-            trial: [(r.epoch, r.values[0] if r.values else None) for r in curve] for trial, curve in self.curves.items()
-        }
-        running = {trial for trial, known in self.trials.items() if known.state == "running"}
-        replay_curves(made, {trial: curve[:-1] if trial in running else curve for trial, curve in told.items()})
-        return made
+        """The scheduler with its state. It lacks the last epoch of running trials, which they will report again."""
+        scheduler = make_scheduler(self.spec)
+        curves = {}
+        for name, records in self._curves.items():
+            curve = [(record.epoch, record.values[0] if record.values else None) for record in records]
+            curves[name] = curve[:-1] if name in self.trials and self.trials[name].state == "running" else curve
+        replay_curves(scheduler, curves)
+        return scheduler
 
-    def order(self, trial: str, number: int, leaves: Mapping[str, Any], parameters: Mapping[str, Any]) -> Order:
-        """What a trial is to do."""
-        spec = self.spec
-        return Order(
+    def attempt_spec(
+        self, trial: str, number: int, config: Mapping[str, Any], parameters: Mapping[str, Any]
+    ) -> AttemptSpec:
+        """The specification of a trial.
+
+        Args:
+            trial: id of the trial.
+            number: number of its configuration.
+            config: the whole configuration by flat keys, with the seed of its first run.
+            parameters: the part of it that the search chose.
+        """
+        resources = self.spec.resources
+        return AttemptSpec(
             uri=self.uri,
-            data=spec.data,
+            registry=self.registry,
+            data=self.spec.data,
             trial=trial,
             configuration=number,
-            leaves={**leaves, "seed": int(leaves["seed"]) + seed_index(trial)},
+            config={**config, "seed": int(config["seed"]) + seed_index(trial)},
             params=dict(parameters),
-            objectives=tuple(spec.objective),
-            attempt=0,
-            workers=spec.resources.workers,
-            cpus=spec.resources.cpus,
-            gpus=spec.resources.gpus,
+            objectives=tuple(self.spec.objective),
+            workers=resources.workers,
+            cpus=resources.cpus,
+            gpus=resources.gpus,
         )
 
-    def briefing(self, folder: str) -> Callable[[Order], Brief]:
-        """Makes what a trial's process is told."""
+    def trial_plan(self, spec: AttemptSpec, folder: str) -> TrialPlan:
+        """The plan of a trial.
 
-        def brief(order: Order) -> Brief:
-            known = self.trials.get(order.trial)
-            return Brief(
-                order=order,
-                before=known.attempt if known else 0,
-                # The last epoch is told again: the driver may have died before the scheduler judged it.
-                heard=known.epochs - 2 if known else -1,
-                retries=self.spec.failures.retries,
-                folder=folder,
-            )
-
-        return brief
-
-
-def _study_file(storage: Storage, name: str) -> DashboardJournal | None:
-    return DashboardJournal(storage.local / STUDY, name) if storage.local is not None else None
+        Args:
+            spec: the specification of the trial.
+            folder: a folder of the driver's machine for the files of Ray Train.
+        """
+        known = self.trials.get(spec.trial)
+        return TrialPlan(
+            spec=spec,
+            previous_attempts=known.attempt if known else 0,
+            # The last epoch is reported again: the driver may have died before the scheduler received it.
+            last_epoch=known.epochs - 2 if known else -1,
+            retries=self.spec.failures.retries,
+            folder=folder,
+        )
 
 
-class Halt(Stopper):
-    """Ends a session early: when somebody asks, or when the hours are over. Trials finish their epoch.
+class SessionStopper(Stopper):
+    """Ends a session early, on request or when the sweep's hours are over. Trials finish their epoch.
 
     Args:
-        proposals: begin no trial any more then.
-        uri: of the sweep, by which the slots of its trials are known.
-        stop: whether somebody asks.
-        deadline: by the monotonic clock.
+        search: starts no further trial then.
+        registry: the registry of attempts.
+        stop: whether the sweep is asked to stop.
+        deadline: time of the monotonic clock at which the hours are over.
+
+    Attributes:
+        requested: whether the sweep was asked to stop.
     """
 
-    def __init__(self, proposals: Proposals, uri: str, stop: Callable[[], bool], deadline: float) -> None:
-        self.proposals, self.uri = proposals, uri
-        self.asked = False
+    def __init__(
+        self, search: TuneSearch, registry: AttemptRegistry, stop: Callable[[], bool], deadline: float
+    ) -> None:
+        self.search, self.registry = search, registry
+        self.requested = False
         self._stop, self._deadline = stop, deadline
         self._since: float | None = None
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Whether a trial is to end at this result."""
-        self.proposals.heard(trial_id, result)
-        if self._why() is None or result.get("done"):
+        """Whether a trial ends at this result."""
+        self.search.remember_epoch(trial_id, result)
+        if not self._stopping() or result.get("done"):
             return False
-        self.proposals.cut[trial_id] = "" if self._goes_on() else OVER
+        self.search.stopped[trial_id] = SessionEnd.RESUMABLE if self._resumable() else SessionEnd.FINAL
         return True
 
     def stop_all(self) -> bool:
-        """Whether nothing is left to wait for: no trial trains any more, or one takes too long over its epoch."""
-        if self._why() is None:
+        """Whether the session ends now: no trial trains any more, or one takes too long to finish its epoch."""
+        if not self._stopping():
             return False
         self._since = self._since or time.monotonic()
-        if self._goes_on() and time.monotonic() - self._since > PATIENCE:
+        if self._resumable() and time.monotonic() - self._since > GRACE:
             return True
-        return not holders(f"{self.uri}/")
+        return not self.registry.holders()
 
-    def _goes_on(self) -> bool:
-        """Whether what is cut now goes on with another driver."""
-        return self.asked or bool(self.proposals.broken)
+    def _resumable(self) -> bool:
+        return self.requested or bool(self.search.fault)
 
-    def _why(self) -> str | None:
+    def _stopping(self) -> bool:
         if self._stop():
-            self.asked = True
-            self.proposals.close("stop")
+            self.requested = True
+            self.search.close()
         elif time.monotonic() > self._deadline:
-            self.proposals.close("hours")
-        return self.proposals.closed or None
+            self.search.close()
+        return self.search.closed
 
 
-class _Ears(Callback):
-    """Gives back what a trial held whose process died, before it is begun again."""
+class _PlacementGroupReclaimer(Callback):
+    """Frees the placement group of a trial whose process died, before the trial is restarted."""
 
-    def __init__(self, proposals: Proposals, uri: str) -> None:
-        self.proposals, self.uri = proposals, uri
+    def __init__(self, registry: AttemptRegistry) -> None:
+        self.registry = registry
 
-    def on_trial_recover(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **_: Any) -> None:  # noqa: ANN401
-        reclaim(f"{self.uri}/{trial.trial_id}/")
+    def on_trial_recover(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **_: Any) -> None:  # noqa: ANN401 - Ray Tune's
+        self.registry.reclaim(trial.trial_id)
 
-    def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **_: Any) -> None:  # noqa: ANN401
-        reclaim(f"{self.uri}/{trial.trial_id}/")
+    def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **_: Any) -> None:  # noqa: ANN401 - Ray Tune's
+        self.registry.reclaim(trial.trial_id)

@@ -1,4 +1,4 @@
-"""A trial as Ray Tune sees it: each step is an epoch of workers that this process controls, attempt after attempt."""
+"""A trial as Ray Tune sees it: a `Trainable` whose steps are the epochs of a worker group, attempt after attempt."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,234 +14,276 @@ from ray import tune
 
 from semprior.errors import StorageError, UserError
 from semprior.io.storage import open_storage
-from tune.session.attempt_spec import Hire, Known, Order, Take, Workers
-from tune.session.end_trial import end_trial, record_fault
-from tune.session.failures import fault_of
-from tune.session.ray_kv import Lease
+from tune.search.ray_tune_internals import EPOCH, VALUE
+from tune.session.attempt_spec import AttemptSpec, ReportHandler, ResumePoint, WorkerFactory, Workers
+from tune.session.failures import fault_from
+from tune.session.trial_records import end_trial, record_fault
+from tune.store.checkpoints import StoredCheckpoint
 from tune.store.faults import Fault, FaultKind, ending_in_words, may_try_again
 from tune.store.records import Record
 from tune.store.results_store import patient_store
 
+PLAN = "plan"
+"""Key of the `TrialPlan` in the configuration that Ray Tune hands to a trial."""
+INTERRUPTION = "interruption"
+"""Key of `TrialOver.interruption` in the last result of a trial."""
+
 
 @dataclass(frozen=True)
-class Brief:
-    """What a sweep's driver says of a trial.
+class TrialPlan:
+    """What a trial's process has to know.
 
     Attributes:
-        order: for its workers; the attempt and what it goes on from are yet to be found out.
-        before: the highest attempt of the trial when this driver began.
-        heard: the last epoch that the driver knows of, -1 for none.
-        retries: attempts that may follow one that failed.
-        folder: of this machine, for what Ray Train writes.
+        spec: of its attempts. The number of an attempt and its resume points follow from the store.
+        previous_attempts: highest attempt of the trial when this driver started.
+        last_epoch: the last epoch that the driver knows of; -1 for none.
+        retries: number of attempts that may follow failed ones.
+        folder: a folder of this machine for the files of Ray Train.
     """
 
-    order: Order
-    before: int
-    heard: int
+    spec: AttemptSpec
+    previous_attempts: int
+    last_epoch: int
     retries: int
     folder: str
 
 
-class Trial(tune.Trainable):
-    """Runs attempts of one trial until one of them ends it; then, if Tune likes, another trial in the same process."""
+@dataclass(frozen=True)
+class EpochResult:
+    """A recorded epoch, with the objectives at the best evaluation so far; no values before the first evaluation."""
+
+    epoch: int
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class TrialOver:
+    """No attempt of the trial runs any more in this session.
+
+    Attributes:
+        interruption: why the whole sweep has to stop before the trial ends. The trial continues when the sweep is
+            resumed. None if the store has an end of the trial.
+    """
+
+    interruption: str | None = None
+
+
+class TrialTrainable(tune.Trainable):
+    """Runs the attempts of a trial until one of them ends it. Ray Tune may then run another trial in this process."""
 
     @staticmethod
-    def hire(order: Order, folder: str, report: Take, placed: Callable[[str], None]) -> Workers:
-        """A Ray Train worker group."""
-        from tune.session.worker_group import (
-            group_for,  # here: it takes seconds and memory that a benchmark's stand-in does without
-        )
+    def make_workers(spec: AttemptSpec, folder: str, on_report: ReportHandler) -> Workers:
+        """Make a Ray Train worker group."""
+        from tune.session.worker_group import worker_group  # it takes seconds and memory, and benchmarks do without
 
-        return group_for(order, folder, report, placed)
+        return worker_group(spec, folder, on_report)
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Begin the trial that ``config["brief"]`` describes."""
-        self._attempts = Attempts(config["brief"], self.hire)
+        """Start the attempts of a trial."""
+        self._attempts = Attempts(config[PLAN], self.make_workers)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Leave the trial that was stopped and begin another."""
+        """Replace a trial that was stopped by another one."""
         self.cleanup()
         self.setup(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
-        """The next epoch; called when the driver has decided that the trial goes on.
+        """Wait for the next epoch. Ray Tune calls this when the driver has decided that the trial continues.
 
         Returns:
-            ``epoch``, ``values`` (the objectives at the best evaluation so far) and ``value``, the first of them, once
-            there is one; ``done`` where the trial has ended by itself, or goes on when the sweep does, which has to
-            stop now: with the reason as ``left``.
+            After an epoch, `EPOCH` and, from the first evaluation on, `VALUE`, the first objective. At the end of the
+            trial, ``done``, and `INTERRUPTION` if it has not ended but the sweep has to stop.
         """
-        return self._attempts.next()
+        result = self._attempts.next()
+        if isinstance(result, EpochResult):
+            return {EPOCH: result.epoch, **({VALUE: result.values[0]} if result.values else {})}
+        return {"done": True, **({} if result.interruption is None else {INTERRUPTION: result.interruption})}
 
     def cleanup(self) -> None:
-        """End the workers and give their slots back."""
+        """End the workers and free their placement group."""
         self._attempts.stop()
 
 
 class Attempts:
-    """The attempts of one trial, in a thread of their own.
+    """The attempts of one trial, which run in a thread.
 
     Args:
-        brief: of the trial.
-        hire: finds the workers of each.
+        plan: the plan of the trial.
+        make_workers: makes the workers of each attempt.
     """
 
-    def __init__(self, brief: Brief, hire: Hire) -> None:
-        self.brief, self.heard, self._hire = brief, brief.heard, hire
-        self.store = patient_store(brief.order.uri)
-        self._told = brief.heard
-        self._reports: queue.Queue[dict[str, Any] | Exception] = queue.Queue()
-        self._order: Order | None = None
-        self._workers: Workers | None = None
-        self._leave = -1  # the epoch up to which there is leave
+    def __init__(self, plan: TrialPlan, make_workers: WorkerFactory) -> None:
+        self.plan, self._make_workers = plan, make_workers
+        self.store = patient_store(plan.spec.uri)
+        self._delivered = self._queued = plan.last_epoch  # the last epoch that `next` has returned, or will return
+        self._permitted = -1  # the last epoch that the driver permits
+        self._results: queue.Queue[EpochResult | TrialOver | Exception] = queue.Queue()
+        self._running: tuple[AttemptSpec, Workers] | None = None
         self._stopped = False
-        self._lock = threading.Condition()
+        self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="attempts", daemon=True)
         self._thread.start()
 
-    def next(self) -> dict[str, Any]:
-        """Give leave for the epoch after the last one that was heard of, and wait for it.
+    def next(self) -> EpochResult | TrialOver:
+        """Permit the next epoch and wait for it.
 
         Raises:
-            Exception: what nobody foresaw, so that the trial is begun anew.
+            Exception: an unexpected error in this process. Ray Tune then starts another process for the trial.
         """
-        with self._lock:
-            self._leave = self.heard + 1
-            if self._order is not None:
-                self._order.gate.open(self._leave)
-            self._lock.notify_all()
-        report = self._reports.get()
-        if isinstance(report, Exception):
-            raise report
-        with self._lock:
-            self.heard = int(report.get("epoch", self.heard))
-        return report
+        with self._changed:
+            self._permitted = self._delivered + 1
+            if self._running is not None:
+                spec, _ = self._running
+                spec.registry.permit(spec.name, self._permitted)
+            self._changed.notify_all()
+        result = self._results.get()
+        if isinstance(result, Exception):
+            raise result
+        if isinstance(result, EpochResult):
+            self._delivered = result.epoch
+        return result
 
     def stop(self) -> None:
-        """End the attempt that runs, and begin no other."""
-        with self._lock:
+        """End the current attempt and start no other."""
+        with self._changed:
             self._stopped = True
-            if self._workers is not None:
-                self._workers.abort()
-            self._lock.notify_all()
+            if self._running is not None:
+                spec, workers = self._running
+                workers.abort()
+                spec.registry.end(spec.name)  # it releases workers that wait for permission
+            self._changed.notify_all()
         self._thread.join()
 
     def _run(self) -> None:
         try:
-            self._reports.put(self._tried())
-        except UserError as error:  # of the storage: nothing can be recorded now
-            self._reports.put({"done": True, "left": str(error)})
+            self._results.put(self._run_attempts())
+        except UserError as error:  # the storage fails, so that nothing can be recorded
+            self._results.put(TrialOver(str(error)))
         except asyncio.CancelledError as error:
             if not self._stopped:
-                self._reports.put(RuntimeError(f"the workers were cancelled: {error}"))
+                self._results.put(RuntimeError(f"the workers were cancelled: {error}"))
         except Exception as error:
-            self._reports.put(error if self._stopped else self._unforeseen(error))
+            self._results.put(error if self._stopped else self._recorded_error(error))
 
-    def _unforeseen(self, error: Exception) -> dict[str, Any] | Exception:
-        """What to say of an error in this process: it is raised where Tune waits, which begins another one."""
+    def _recorded_error(self, error: Exception) -> TrialOver | Exception:
+        """Record an unexpected error in this process. Ray Tune starts another one unless the sweep has to stop."""
         try:
-            order = self._planned([])
-            self._recorded(order, fault_of(error, order.params))
-            return self._left() or error
-        except Exception:  # the first error tells more
+            spec = self._next_spec([])
+            self._record(spec, fault_from(error, spec.params))
+            return self._interruption() or error
+        except Exception:  # the first error says more
             return error
 
-    def _tried(self) -> dict[str, Any]:
-        """Run attempts until the trial has ended, or another process runs it."""
-        faults: list[Fault] = self._known_faults()
+    def _run_attempts(self) -> TrialOver:
+        """Run attempts until the trial ends, the sweep has to stop, or another process runs the trial."""
+        faults = self._known_faults()
         while not self._ended(faults):
-            order = self._planned(faults)
-            fault = self._attempt(order)
+            spec = self._next_spec(faults)
+            fault = self._run_attempt(spec)
             if fault is None:
                 continue
             if fault.kind is FaultKind.SUPERSEDED:
-                return {"done": True, "left": f"{fault.reason}; another driver runs this sweep"}
-            faults.append(self._recorded(order, fault))
-            if left := self._left():
-                return left
-        return {"done": True}
+                return TrialOver(f"{fault.reason}; another driver runs this sweep")
+            faults.append(self._record(spec, fault))
+            if interruption := self._interruption():
+                return interruption
+        return TrialOver()
 
     def _known_faults(self) -> list[Fault]:
-        """Of attempts that a process of this trial saw before it died."""
-        history = self.store.history(self.brief.order.trial)
-        told = [record for record in history if record.kind == "fault" and record.attempt > self.brief.before]
-        return [Fault.from_json(record.fault, record.reason) for record in told]
+        """Faults that an earlier process of this session has recorded for the trial."""
+        return [
+            Fault.from_json(record.fault, record.reason)
+            for record in self.store.history(self.plan.spec.trial)
+            if record.kind == "fault" and record.attempt > self.plan.previous_attempts
+        ]
 
-    def _recorded(self, order: Order, fault: Fault) -> Fault:
-        """Log and record what an attempt broke off by, unless that was the storage."""
-        from tune.session.trial_log import TrialFiles  # here: it takes seconds that few trials need
+    def _record(self, spec: AttemptSpec, fault: Fault) -> Fault:
+        """Log and record the fault of an attempt. A fault of the storage is not recorded."""
+        from tune.session.trial_log import TrialLog  # it takes seconds, and few trials need it
 
         if fault.kind is FaultKind.STORAGE:
             return fault
-        files = TrialFiles(open_storage(order.uri), order.trial, order.attempt, writes=True)
-        files.say(f"attempt {order.attempt} broke off: {fault.reason}" + (f"\n{fault.log}" if fault.log else ""))
-        files.close()
-        return record_fault(self.store, order, fault)
+        log = TrialLog(open_storage(spec.uri), spec.trial, spec.attempt, enabled=True)
+        log.line(f"attempt {spec.attempt} failed: {fault.reason}" + (f"\n{fault.log}" if fault.log else ""))
+        log.close()
+        return record_fault(self.store, spec, fault)
 
-    def _left(self) -> dict[str, Any] | None:
-        """What to say where faults, of whatever trials, end the sweep: this one goes on when it does."""
+    def _interruption(self) -> TrialOver | None:
+        """Whether faults, of this trial or others, end the sweep."""
         ending = self.store.faults().ending()
-        return {"done": True, "left": ending_in_words(ending, self.brief.order.uri)} if ending else None
+        return TrialOver(ending_in_words(ending, self.plan.spec.uri)) if ending else None
 
     def _ended(self, faults: list[Fault]) -> bool:
-        """Tell the driver what it missed; whether the trial has ended, or has to end because it failed too often."""
-        history = self.store.history(self.brief.order.trial)
+        """Queue the epochs that the driver has missed. Whether the trial has ended, or ends now after its failures."""
+        history = self.store.history(self.plan.spec.trial)
         for record in history:
-            if record.kind == "report" and record.epoch > self._told:
-                self._tell(record.epoch, record.values)
+            if record.kind == "report" and record.epoch > self._queued:
+                self._queue(record.epoch, record.values)
         if any(record.kind == "end" for record in history):
             return True
-        told = max((record.attempt for record in history), default=0) - self.brief.before
-        tried = max(told, len(faults))  # the store has none that it could not be told of
-        if may_try_again(faults, tried, self.brief.retries):
+        recorded = max((record.attempt for record in history), default=0) - self.plan.previous_attempts
+        attempts = max(recorded, len(faults))  # faults of the storage are not recorded
+        if may_try_again(faults, attempts, self.plan.retries):
             return False
         if faults and faults[-1].kind is FaultKind.STORAGE:
             raise StorageError(faults[-1].reason)
         reason = faults[-1].reason if faults else "its process died"
-        times = f" (after {tried} attempts)" if tried > 1 else ""
-        end_trial(self.store, self.brief.order, "failed", f"{reason}{times}")
+        end_trial(
+            self.store, self.plan.spec, "failed", reason + (f" (after {attempts} attempts)" if attempts > 1 else "")
+        )
         return True
 
-    def _planned(self, faults: list[Fault]) -> Order:
-        """The order of the next attempt, from what the store knows."""
-        history = self.store.history(self.brief.order.trial)
-        highest = max((record.attempt for record in history), default=0)
-        note = faults[-1].reason if faults else "its process died" if highest > self.brief.before else ""
-        note = history[-1].reason if history and history[-1].kind == "retry" else note
-        known = [_known(record) for record in reversed(history) if record.kind == "report" and record.checkpoint]
-        return replace(self.brief.order, attempt=highest + 1, resume=tuple(known), note=note, started=time.time())
+    def _next_spec(self, faults: list[Fault]) -> AttemptSpec:
+        """The specification of the next attempt, as the store has it."""
+        history = self.store.history(self.plan.spec.trial)
+        previous = max((record.attempt for record in history), default=0)
+        reason = ""
+        if history and history[-1].kind == "retry":
+            reason = history[-1].reason
+        elif faults:
+            reason = faults[-1].reason
+        elif previous > self.plan.previous_attempts:
+            reason = "its process died"
+        points = [_resume_point(record) for record in reversed(history) if record.kind == "report"]
+        return replace(
+            self.plan.spec,
+            attempt=previous + 1,
+            resume_points=tuple(point for point in points if point is not None),
+            reason=reason,
+            started=time.time(),
+        )
 
-    def _attempt(self, order: Order) -> Fault | None:
-        lease = Lease(order.gate.name)
-        workers = self._hire(order, self.brief.folder, self._take, lease.take)
-        with self._lock:
-            # what the driver had missed it may take for a reason to stop the trial: wait for what it says
-            self._lock.wait_for(lambda: self._stopped or self._leave > self._told)
+    def _run_attempt(self, spec: AttemptSpec) -> Fault | None:
+        workers = self._make_workers(spec, self.plan.folder, self._on_report)
+        with self._changed:
+            # The driver may stop the trial for one of the epochs that it has missed.
+            self._changed.wait_for(lambda: self._stopped or self._permitted > self._queued)
             if self._stopped:
                 raise asyncio.CancelledError
-            self._order, self._workers = order, workers
-            order.gate.open(self._leave)
+            self._running = spec, workers
+            spec.registry.permit(spec.name, self._permitted)
         try:
             workers.fit()
             return None
-        except Exception as error:  # whatever ended the workers is counted and told
+        except Exception as error:
             if self._stopped:
                 raise asyncio.CancelledError from error
-            return fault_of(error, order.params)
+            return fault_from(error, spec.params)
         finally:
-            with self._lock:
-                self._order = self._workers = None
-            order.gate.remove()
-            lease.forget()
+            with self._changed:
+                self._running = None
+            spec.registry.end(spec.name)
 
-    def _take(self, metrics: Mapping[str, Any]) -> None:
-        self._tell(int(metrics["epoch"]), tuple(metrics["values"]))
+    def _on_report(self, metrics: Mapping[str, Any]) -> None:
+        self._queue(int(metrics["epoch"]), tuple(metrics["values"]))
 
-    def _tell(self, epoch: int, values: tuple[float, ...]) -> None:
-        self._told = epoch
-        self._reports.put({"epoch": epoch, "values": list(values), **({"value": values[0]} if values else {})})
+    def _queue(self, epoch: int, values: tuple[float, ...]) -> None:
+        self._queued = epoch
+        self._results.put(EpochResult(epoch, values))
 
 
-def _known(record: Record) -> Known:
-    return Known(str(record.checkpoint), str(record.sha256), record.values)
+def _resume_point(record: Record) -> ResumePoint | None:
+    if record.checkpoint is None or record.sha256 is None:
+        return None
+    return ResumePoint(StoredCheckpoint(record.checkpoint, record.sha256), record.values)

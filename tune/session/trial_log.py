@@ -1,12 +1,12 @@
-"""What a trial leaves to be looked at: its log and its TensorBoard events, in the sweep's storage.
+"""The log and the TensorBoard events of a trial, in the storage of the sweep.
 
 ::
 
-    SWEEP/logs/TRIAL.log               what every attempt said, with times
+    SWEEP/logs/TRIAL.log               messages of all attempts, with times
           tensorboard/TRIAL/ATTEMPT/   scalars by epoch
 
-In a folder the files grow in place. A bucket cannot append: there they are written anew after every epoch. They are for
-people: where they cannot be written, the trial goes on without, and in a bucket the next epoch writes all of them.
+In a folder the files grow in place. Objects in a bucket cannot be appended to, and are written anew after each epoch.
+A trial does not depend on these files: it continues where they cannot be written, and the next epoch tries again.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from semprior.training.trainer import EpochReport
 _SHOWN = ("holdout/point_score", "holdout/iou")
 
 
-class TrialFiles:
-    """The log and the events of one attempt.
+class TrialLog:
+    """The log and the TensorBoard events of one attempt.
 
     Args:
-        storage: of the sweep.
-        trial: its id.
-        attempt: that writes.
-        writes: whether this worker does; the others are silent.
+        storage: the storage of the sweep.
+        trial: id of the trial.
+        attempt: number of the attempt.
+        enabled: whether to write anything. The first worker of an attempt does.
     """
 
-    def __init__(self, storage: Storage, trial: str, attempt: int, writes: bool) -> None:
-        self.storage, self.writes = storage, writes
+    def __init__(self, storage: Storage, trial: str, attempt: int, enabled: bool) -> None:
+        self.storage, self.enabled = storage, enabled
         self._log, self._events = f"logs/{trial}.log", f"tensorboard/{trial}/{attempt}"
-        self._before: bytes | None = None
+        self._earlier: bytes | None = None
         self._lines: list[str] = []
         self._board: EventFile | None = None
         self._folder: Path | None = None
 
-    def say(self, text: str) -> None:
+    def line(self, text: str) -> None:
         """Add a line to the log."""
-        if not self.writes:
+        if not self.enabled:
             return
         line = f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n"
         self._lines.append(line)
@@ -56,13 +56,13 @@ class TrialFiles:
                     file.write(line)
 
     def epoch(self, report: EpochReport) -> None:
-        """Add an epoch to both."""
-        if not self.writes:
+        """Add an epoch to the log and the events."""
+        if not self.enabled:
             return
         losses = f"inner loss {report.inner_loss:.4f}"
         losses += "" if report.outer_loss is None else f", outer loss {report.outer_loss:.4f}"
         scores = "".join(f", {name} {report.scores[name]:.4f}" for name in _SHOWN if name in report.scores)
-        self.say(f"epoch {report.epoch}: {losses}{scores} ({report.seconds:.1f} s){', best' if report.best else ''}")
+        self.line(f"epoch {report.epoch}: {losses}{scores} ({report.seconds:.1f} s){', best' if report.best else ''}")
         scalars = {"train/inner_loss": report.inner_loss, "train/rate": report.rate, "train/pool": float(report.pool)}
         if report.outer_loss is not None:
             scalars["train/outer_loss"] = report.outer_loss
@@ -71,7 +71,7 @@ class TrialFiles:
         self._upload()
 
     def close(self) -> None:
-        """Write what is not written yet."""
+        """Write what has not been written yet."""
         if self._board is not None:
             with contextlib.suppress(OSError):
                 self._board.close()
@@ -86,11 +86,11 @@ class TrialFiles:
         return self._board
 
     def _upload(self) -> None:
-        if not self.writes or self.storage.local is not None:
+        if not self.enabled or self.storage.local is not None:
             return
         with contextlib.suppress(StorageError):
-            if self._before is None:
-                self._before = self.storage.read(self._log) if self.storage.exists(self._log) else b""
-            self.storage.put(self._log, self._before + "".join(self._lines).encode())
+            if self._earlier is None:
+                self._earlier = self.storage.read(self._log) if self.storage.exists(self._log) else b""
+            self.storage.put(self._log, self._earlier + "".join(self._lines).encode())
             for path in self._folder.iterdir() if self._folder is not None else ():
                 self.storage.put(f"{self._events}/{path.name}", path.read_bytes())

@@ -1,8 +1,7 @@
-"""The trials of a sweep, as Ray Tune's search algorithm: under their own ids, from our search, as many as fit.
+"""The trials of a sweep as Ray Tune's search algorithm.
 
-Ray's own way makes ids anew in every session and knows a search by its last results alone. Here a trial keeps its id
-for good: what was begun before goes on first, then every configuration of the search gets its runs, until the budget
-is spent.
+Ray's own search algorithms make new trial ids in each session. Here a trial keeps its id: trials that earlier sessions
+have begun come first, then the runs of each further configuration, until the budget is spent.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from enum import Enum
 from typing import Any
 
 from ray.tune.experiment import Experiment
@@ -18,165 +18,186 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.search import SearchAlgorithm
 
 from semprior.errors import UserError
+from tune.search.history import EndState
+from tune.search.ray_tune_internals import EPOCH, VALUE
 from tune.search.search import Search, seed_index, trial_ids
-from tune.session.attempt_spec import Order
-from tune.session.end_trial import end_trial
-from tune.session.trainable import Brief
-from tune.store.records import State
+from tune.session.attempt_spec import AttemptSpec
+from tune.session.trainable import INTERRUPTION, PLAN, TrialPlan
+from tune.session.trial_records import end_trial
 from tune.store.results_store import ResultsStore
 
-Briefs = Callable[[Order], Brief]
+OUT_OF_HOURS = "the sweep's hours are over"
+SpecFactory = Callable[[str, int, dict[str, Any], dict[str, Any]], AttemptSpec]
+"""Makes the specification of a new trial from its id, configuration number, whole configuration and parameters."""
 
 
-class Proposals(SearchAlgorithm):
-    """Gives Tune its trials and takes their results.
+class SessionEnd(Enum):
+    """What happens to a trial that is stopped because the session ends."""
+
+    RESUMABLE = "the trial continues in the next session"
+    FINAL = "the trial ends, because the sweep's hours are over"
+
+
+class TuneSearch(SearchAlgorithm):
+    """Provides Ray Tune with the trials of a sweep and passes their results to the search and the store.
 
     Args:
-        search: proposes configurations; knows what the store knows.
-        store: of the sweep.
-        unfinished: orders of trials that were begun, and of those that lack to configurations that were.
-        make: the order of a new trial, from its id, configuration, leaves and parameters.
-        brief: what a trial's process is told, from its order.
-        at_once: how many trials may be alive.
-        scheduler: its name, for the reason of an early stop.
-        new: whether configurations are begun that were not.
+        search: proposes configurations. Its history is that of the store.
+        store: the store of the sweep.
+        unfinished: trials that have begun, and the missing runs of configurations that have.
+        make_spec: makes the specification of a new trial.
+        make_plan: makes the plan of a trial.
+        concurrent: maximum number of trials that run at a time.
+        scheduler: name of the scheduler, for the reason of an early stop.
+        new: whether to begin further configurations.
+
+    Attributes:
+        live: specifications of the trials that Ray Tune runs.
+        waiting: specifications of trials that have not been started yet.
+        closed: whether no further trial will be started.
+        fault: why the sweep cannot continue now; empty as long as it can.
+        stopped: trials that are stopped because the session ends.
     """
 
     def __init__(
         self,
         search: Search,
         store: ResultsStore,
-        unfinished: Sequence[Order],
-        make: Callable[[str, int, dict[str, Any], dict[str, Any]], Order],
-        brief: Briefs,
-        at_once: int,
+        unfinished: Sequence[AttemptSpec],
+        make_spec: SpecFactory,
+        make_plan: Callable[[AttemptSpec], TrialPlan],
+        concurrent: int,
         scheduler: str,
         new: bool = True,
     ) -> None:
         self.search, self.store, self.scheduler = search, store, scheduler
         self.waiting = deque(unfinished)
-        self.live: dict[str, Order] = {}
-        self.trials: dict[str, TuneTrial] = {}
-        self.closed = ""
-        self.broken = ""  # why the sweep cannot go on now
-        self.cut: dict[str, str] = {}
-        self._make, self._brief, self._at_once = make, brief, at_once
+        self.live: dict[str, AttemptSpec] = {}
+        self.closed = False
+        self.fault = ""
+        self.stopped: dict[str, SessionEnd] = {}
+        self._make_spec, self._make_plan, self._concurrent = make_spec, make_plan, concurrent
+        self._trials: dict[str, TuneTrial] = {}
         self._experiment: Experiment | None = None
         self._exhausted = not new
 
-    def add_configurations(self, experiments: list[Experiment]) -> None:
-        """Tune's word on what to run."""
+    def add_configurations(self, experiments: Experiment | list[Experiment] | dict[str, dict[Any, Any]]) -> None:
+        """Take the experiment of the session, which Ray Tune creates."""
+        if not isinstance(experiments, list):
+            raise TypeError("Ray Tune is expected to give a list of experiments")
         self._experiment = experiments[0]
 
     @property
     def total_samples(self) -> int:
-        """Trials that there will be."""
+        """Number of trials in the budget."""
         return self.search.spec.budget.trials * self.search.spec.seeds
 
-    def close(self, why: str) -> None:
-        """Begin no trial any more."""
-        self.closed = self.closed or why
+    def close(self) -> None:
+        """Start no further trial."""
+        self.closed = True
 
-    def break_off(self, why: str) -> None:
-        """Begin no trial any more, and end none: those that run go on when the sweep does."""
-        self.broken = self.broken or why
-        self.close("broken")
+    def interrupt(self, fault: str) -> None:
+        """Start no further trial, and end none: the running ones continue when the sweep is resumed."""
+        self.fault = self.fault or fault
+        self.close()
 
     def is_finished(self) -> bool:
-        """Whether no trial will be begun any more."""
-        return bool(self.closed) or (not self.waiting and (self._exhausted or self.search.remaining <= 0))
+        """Whether no further trial will be started."""
+        return self.closed or (not self.waiting and (self._exhausted or self.search.remaining <= 0))
 
     def set_finished(self) -> None:
-        """Tune ends the session."""
-        self.close("ended")
+        """Called by Ray Tune at the end of the session."""
+        self.close()
 
     def next_trial(self) -> TuneTrial | None:
-        """The next trial, where one may be alive more."""
-        if self.is_finished() or len(self.live) >= self._at_once:
+        """The next trial; None if as many as possible are running, or none is left."""
+        if self.is_finished() or len(self.live) >= self._concurrent:
             return None
         if not self.waiting:
-            asked = self.search.ask()
-            if asked is None:
+            suggestion = self.search.ask()
+            if suggestion is None:
                 self._exhausted = True
                 return None
-            number, parameters, leaves = asked
+            number, parameters, config = suggestion
             for trial in trial_ids(number, self.search.spec.seeds):
-                self.waiting.append(self._make(trial, number, leaves, parameters))
-        order = self.waiting.popleft()
-        self.live[order.trial] = order
-        self.trials[order.trial] = self._tune_trial(order)
-        return self.trials[order.trial]
+                self.waiting.append(self._make_spec(trial, number, config, parameters))
+        spec = self.waiting.popleft()
+        self.live[spec.trial] = spec
+        self._trials[spec.trial] = self._tune_trial(spec)
+        return self._trials[spec.trial]
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """An epoch of a trial that goes on."""
-        self._learn(trial_id, result)
+        """Report an epoch of a trial that continues."""
+        self._report(trial_id, result)
 
-    def heard(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Any result, also the last: what a restarted process of this trial need not tell again."""
-        if "epoch" in result and trial_id in self.trials:
-            config = self.trials[trial_id].config
-            config["brief"] = replace(config["brief"], heard=int(result["epoch"]))
+    def remember_epoch(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Note the last epoch of a trial in its plan: another process of the trial does not report it again."""
+        if EPOCH in result and trial_id in self._trials:
+            config = self._trials[trial_id].config
+            config[PLAN] = replace(config[PLAN], last_epoch=int(result[EPOCH]))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """A trial ends: by itself, by the scheduler, because its process died too often, or for today.
+        """Report the end of a trial, or of its part in this session.
 
-        Tune takes whatever is raised here for a fault of the trial, and begins it anew: nothing is.
+        Raises nothing for a storage that fails, because Ray Tune would take it for an error of the trial and restart
+        the trial.
         """
-        order = self.live.pop(trial_id, None)
-        if order is None:
+        spec = self.live.pop(trial_id, None)
+        if spec is None:
             return
         if result:
-            self._learn(trial_id, result)
-        if result and "left" in result:
-            self.break_off(str(result["left"]))
-        if self.broken or (trial_id in self.cut and not self.cut[trial_id]):
-            return  # it goes on with the next session
-        try:
-            state, reason = self._reason(trial_id, result or {}, error)
-            end = end_trial(self.store, order, state, reason)
-        except UserError as fault:
-            self.break_off(str(fault))
+            self._report(trial_id, result)
+        if result and INTERRUPTION in result:
+            self.interrupt(str(result[INTERRUPTION]))
+        if self.fault or self.stopped.get(trial_id) is SessionEnd.RESUMABLE:
             return
-        self.search.tell(order.configuration, end.state, end.values, seed_index(trial_id))
+        try:
+            state, reason = self._end(trial_id, result or {}, error)
+            end = end_trial(self.store, spec, state, reason)
+        except UserError as fault:
+            self.interrupt(str(fault))
+            return
+        assert end.state != "running"
+        self.search.tell(spec.configuration, end.state, end.values, seed_index(trial_id))
 
-    def _reason(self, trial_id: str, result: dict[str, Any], error: bool) -> tuple[State, str]:
+    def _end(self, trial_id: str, result: dict[str, Any], error: bool) -> tuple[EndState, str]:
         if error:
             return "failed", self._last_fault(trial_id) or "its process died, and again when it was restarted"
-        if trial_id in self.cut:
-            return "stopped", self.cut[trial_id]
-        return "stopped", f"stopped by {self.scheduler} at epoch {result.get('epoch', -1)}"
+        if trial_id in self.stopped:
+            return "stopped", OUT_OF_HOURS
+        return "stopped", f"stopped by {self.scheduler} at epoch {result.get(EPOCH, -1)}"
 
     def _last_fault(self, trial_id: str) -> str:
-        told = [record for record in self.store.history(trial_id) if record.kind in ("fault", "retry")]
-        return told[-1].reason if told and told[-1].kind == "fault" else ""
+        records = [record for record in self.store.history(trial_id) if record.kind in ("fault", "retry")]
+        return records[-1].reason if records and records[-1].kind == "fault" else ""
 
-    def _learn(self, trial_id: str, result: dict[str, Any]) -> None:
-        if "epoch" in result:
-            order = self.live.get(trial_id)
-            number = order.configuration if order else int(trial_id.partition(".")[0])
-            self.search.report(number, int(result["epoch"]), result.get("value"), seed_index(trial_id))
+    def _report(self, trial_id: str, result: dict[str, Any]) -> None:
+        if EPOCH in result:
+            spec = self.live.get(trial_id)
+            number = spec.configuration if spec else int(trial_id.partition(".")[0])
+            self.search.report(number, int(result[EPOCH]), result.get(VALUE), seed_index(trial_id))
 
-    def _tune_trial(self, order: Order) -> TuneTrial:
+    def _tune_trial(self, spec: AttemptSpec) -> TuneTrial:
         if self._experiment is None:
-            raise RuntimeError("Tune asks for trials before it said of which experiment")
-        spec = self._experiment.spec
+            raise RuntimeError("Ray Tune asks for a trial before it gives an experiment")
+        settings = self._experiment.spec
         return TuneTrial(
             self._experiment.run_identifier,
-            config={"brief": self._brief(replace(order, started=time.time()))},
-            trial_id=order.trial,
-            storage=spec["storage"],
-            checkpoint_config=spec["checkpoint_config"],
-            placement_group_factory=spec["resources_per_trial"],
-            max_failures=spec["max_failures"],
+            config={PLAN: self._make_plan(replace(spec, started=time.time()))},
+            trial_id=spec.trial,
+            storage=settings["storage"],
+            checkpoint_config=settings["checkpoint_config"],
+            placement_group_factory=settings["resources_per_trial"],
+            max_failures=settings["max_failures"],
             trial_dirname_creator=lambda trial: trial.trial_id,
         )
 
     def has_checkpoint(self, dirpath: str) -> bool:
-        """Nothing of it is ever saved: the store is its memory."""
+        """There is never a checkpoint of the search, which is rebuilt from the store."""
         del dirpath
         return False
 
-    def save_to_dir(self, dirpath: str, **_: Any) -> None:  # noqa: ANN401
+    def save_to_dir(self, dirpath: str, **_: Any) -> None:  # noqa: ANN401 - arguments of Ray Tune that are not used
         """Save nothing."""
         del dirpath
 

@@ -1,4 +1,4 @@
-"""One attempt of a trial, as one of its workers lives it: prepare, go on from a checkpoint, train, record."""
+"""A worker of an attempt: prepares the data, resumes from a checkpoint, trains, and records the epochs."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from semprior.runtime.device import Precision, change_remark, instruction_set, u
 from semprior.runtime.distributed import all_agree, rank
 from semprior.training.prepare import prepare_trainer
 from semprior.training.trainer import DivergedError, EpochReport, Trainer
-from tune.session.attempt_spec import Order
-from tune.session.failures import CannotGoOnError
-from tune.session.trial_log import TrialFiles
+from tune.session.attempt_registry import AttemptOverError
+from tune.session.attempt_spec import AttemptSpec
+from tune.session.failures import CannotResumeError
+from tune.session.trial_log import TrialLog
 from tune.store.checkpoints import (
     StoredCheckpoint,
     SupersededError,
@@ -32,145 +33,152 @@ from tune.store.checkpoints import (
     put_checkpoint,
 )
 from tune.store.provenance import revision, versions
-from tune.store.records import Record
+from tune.store.records import Record, RecordKind
 from tune.store.results_store import patient_store
 
-Tell = Callable[[dict[str, Any]], None]
 
-
-class Attempt:
-    """One worker's part in an attempt.
+class AttemptWorker:
+    """One of the workers that run an attempt.
 
     Args:
-        order: what to do.
-        tell: told of every epoch, on every worker, after it was recorded.
+        spec: the specification of the attempt.
+        report: called on each worker with ``epoch`` and ``values``, after the epoch is recorded.
     """
 
-    def __init__(self, order: Order, tell: Tell) -> None:
-        self.order, self.tell = order, tell
-        self.store = patient_store(order.uri)
-        self.leads = rank() == 0
-        self.files = TrialFiles(open_storage(order.uri), order.trial, order.attempt, writes=self.leads)
-        self.device = torch.device("cuda", torch.cuda.current_device()) if order.gpus else torch.device("cpu")
+    def __init__(self, spec: AttemptSpec, report: Callable[[dict[str, Any]], None]) -> None:
+        self.spec, self.report = spec, report
+        self.store = patient_store(spec.uri)
+        self.is_first = rank() == 0
+        self.log = TrialLog(open_storage(spec.uri), spec.trial, spec.attempt, enabled=self.is_first)
+        self.device = torch.device("cuda", torch.cuda.current_device()) if spec.gpus else torch.device("cpu")
         self.values: tuple[float, ...] = ()
         self.data = ""
-        self.before: str | None = None  # precision of the last epoch of an attempt before
-        self._last = order.started or time.time()
+        self._previous_precision: str | None = None  # of the checkpoint from which the attempt resumes
+        self._last_record = spec.started or time.time()
 
     def run(self) -> None:
-        """Train to the end, or until a loss is not finite, which is recorded as the trial's end.
+        """Train to the end. A loss that is not finite is recorded as the end of the trial.
 
         Raises:
             SupersededError: a higher attempt of the trial has begun.
-            StorageError: the storage could not be read or written for so long that nobody waits any more.
-            UserError: a fault in data or settings.
+            AttemptOverError: the attempt is over for the driver.
+            StorageError: the storage could not be read or written for too long.
+            UserError: a fault in the data or the settings.
         """
         try:
             trainer = self._prepared()
-            resumed = self._resumed(trainer)
-            self._start(trainer, *resumed)
+            checkpoint, faults = self._resume(trainer)
+            self._start(trainer, checkpoint, faults)
             self._train(trainer)
         except DivergedError as error:
-            self.files.say(str(error))
-            self._append(self._record("end", trainer, state="diverged", reason=str(error)))
-        except SupersededError as error:
-            self.files.say(f"stopped: {error}")
+            self._say(str(error))
+            self._append(replace(self._record("end", trainer), state="diverged", reason=str(error)))
+        except (SupersededError, AttemptOverError) as error:
+            self._say(f"stopped: {error}")
             raise
         finally:
-            self.files.close()
+            self.log.close()
 
     def _prepared(self) -> Trainer:
-        config = unflatten(self.order.leaves, "sweep")
-        root = self.store.storage.retry(lambda: local_data(self.order.data))
+        config = unflatten(self.spec.config, "sweep")
+        root = self.store.storage.retry(lambda: local_data(self.spec.data))
         trainer = prepare_trainer(
             Resolved(config, frozenset()),
             root,
             self.device,
-            threads=int(self.order.cpus / self.order.workers),
+            threads=int(self.spec.cpus / self.spec.workers),
             cache=cache_folder(),
-            say=self.files.say,
+            say=self._say,
         )
         self.data = trainer.data
         return trainer
 
-    def _resumed(self, trainer: Trainer) -> tuple[StoredCheckpoint | None, str]:
-        """Go on from the newest checkpoint that every worker finds whole; it, and what was wrong with newer ones."""
-        faults = [self.order.note] if self.order.note else []
-        for known in self.order.resume:
-            checkpoint = StoredCheckpoint(known.address, known.sha256)
+    def _say(self, text: str) -> None:
+        self.log.line(text)
+
+    def _resume(self, trainer: Trainer) -> tuple[StoredCheckpoint | None, str]:
+        """Restore the newest checkpoint that is undamaged for all workers.
+
+        Returns:
+            The checkpoint, and why there is another attempt and why newer checkpoints were not used.
+        """
+        faults = [self.spec.reason] if self.spec.reason else []
+        for point in self.spec.resume_points:
             try:
-                snapshot = get_checkpoint(self.store.storage, checkpoint)
+                snapshot = get_checkpoint(self.store.storage, point.checkpoint)
                 fault = None
             except DamagedError as error:
-                fault = f"{error}; going on from the checkpoint before it"
+                fault = f"{error}; resuming from the previous checkpoint"
             if all_agree(fault is None):
-                self._go_on(trainer, snapshot)
-                self.before = snapshot.values.get("precision")
-                self.values = known.values
-                return checkpoint, "; ".join(faults)
-            faults.append(fault or f"{known.address}: damaged for another worker")
+                self._restore(trainer, snapshot)
+                self._previous_precision = snapshot.values.get("precision")
+                self.values = point.values
+                return point.checkpoint, "; ".join(faults)
+            faults.append(fault or f"{point.checkpoint.address}: damaged for another worker")
         return None, "; ".join(faults)
 
     @staticmethod
-    def _go_on(trainer: Trainer, snapshot: Snapshot) -> None:
+    def _restore(trainer: Trainer, snapshot: Snapshot) -> None:
         try:
             trainer.restore(snapshot)
         except UserError as error:
-            raise CannotGoOnError(str(error)) from error
+            raise CannotResumeError(str(error)) from error
 
     def _start(self, trainer: Trainer, checkpoint: StoredCheckpoint | None, reason: str) -> None:
-        told = f"attempt {self.order.attempt} begins after {trainer.epoch} of {trainer.config.epochs} epochs"
-        told += change_remark(self.before, _precision(trainer))
-        self.files.say(f"{told}: {reason}" if reason else told)
-        self._append(self._record("start", trainer, checkpoint=checkpoint, reason=reason))
+        message = f"attempt {self.spec.attempt} begins after {trainer.epoch} of {trainer.config.epochs} epochs"
+        message += change_remark(self._previous_precision, _precision(trainer))
+        self._say(f"{message}: {reason}" if reason else message)
+        self._append(replace(self._record("start", trainer, checkpoint), reason=reason))
 
     def _train(self, trainer: Trainer) -> None:
         first = trainer.epoch
-        if first >= trainer.config.epochs:  # it died between its last epoch and its end
-            self._append(self._record("end", trainer, state="completed"))
+        if first >= trainer.config.epochs:  # an earlier attempt died between its last epoch and its end
+            self._append(replace(self._record("end", trainer), state="completed"))
         for report in trainer.run():
             if report.best:
-                # without a holdout nothing is measured, and the last epoch is the best
-                self.values = tuple(report.scores[name] for name in self.order.objectives if name in report.scores)
-            if self.leads and report.epoch > first:
-                self.order.gate.wait(report.epoch)
-            last = report.epoch + 1 == trainer.config.epochs
-            self._keep(trainer, report, last)
-            self.tell({"epoch": report.epoch, "values": list(self.values), "last": last})
-            self.files.epoch(report)
+                # without a holdout there are no scores, and the last epoch is the best
+                self.values = tuple(report.scores[name] for name in self.spec.objectives if name in report.scores)
+            if self.is_first and report.epoch > first:
+                self.spec.registry.wait(self.spec.name, report.epoch)
+            self._save(trainer, report)
+            self.report({"epoch": report.epoch, "values": list(self.values)})
+            self.log.epoch(report)
 
-    def _keep(self, trainer: Trainer, report: EpochReport, last: bool) -> None:
-        """Save an epoch and then record it; the last one with the trial's end, all or nothing."""
-        if not self.leads:
+    def _save(self, trainer: Trainer, report: EpochReport) -> None:
+        """Write the checkpoint of an epoch, then its record, with the end of the trial after the last epoch."""
+        if not self.is_first:
             return
-        order = self.order
-        checkpoint = put_checkpoint(self.store.storage, order.trial, order.attempt, trainer.snapshot())
-        record = self._record("report", trainer, checkpoint=checkpoint, metrics=flat_metrics(report), best=report.best)
-        ends = [replace(record, kind="end", epoch=trainer.epoch, state="completed", wall_s=0.0, device_s=0.0)]
-        self._append(record, *(ends if last else []))
-        prune(self.store, order.trial, order.attempt)
+        spec = self.spec
+        checkpoint = put_checkpoint(self.store.storage, spec.trial, spec.attempt, trainer.snapshot())
+        record = replace(self._record("report", trainer, checkpoint), metrics=flat_metrics(report), best=report.best)
+        records = [record]
+        if report.epoch + 1 == trainer.config.epochs:
+            end = replace(record, kind="end", epoch=trainer.epoch, state="completed", wall_s=0.0, device_s=0.0)
+            records.append(end)
+        self._append(*records)
+        prune(self.store, spec.trial, spec.attempt)
 
     def _append(self, *records: Record) -> None:
-        if self.leads:
+        if self.is_first:
             self.store.append(records)
 
-    def _record(self, kind: Any, trainer: Trainer, checkpoint: StoredCheckpoint | None = None, **more: Any) -> Record:  # noqa: ANN401
-        order, now = self.order, time.time()
-        spent, self._last = now - self._last, now
+    def _record(self, kind: RecordKind, trainer: Trainer, checkpoint: StoredCheckpoint | None = None) -> Record:
+        spec, now = self.spec, time.time()
+        seconds, self._last_record = now - self._last_record, now
         return Record(
             kind=kind,
-            trial=order.trial,
-            configuration=order.configuration,
-            seed=int(order.leaves["seed"]),
-            attempt=order.attempt,
+            trial=spec.trial,
+            configuration=spec.configuration,
+            seed=int(spec.config["seed"]),
+            attempt=spec.attempt,
             epoch=trainer.epoch - 1 if kind == "report" else trainer.epoch,
             config=flatten(trainer.config),
-            params=dict(order.params),
+            params=dict(spec.params),
             values=self.values,
             checkpoint=checkpoint.address if checkpoint else None,
             sha256=checkpoint.sha256 if checkpoint else None,
-            wall_s=spent,
-            device_s=spent * (order.gpus or order.workers),
+            wall_s=seconds,
+            device_s=seconds * (spec.gpus or spec.workers),
             host=platform.node(),
             device=_device_name(self.device),
             precision=_precision(trainer),
@@ -179,12 +187,11 @@ class Attempt:
             versions=versions(),
             data=self.data,
             time=now,
-            **more,
         )
 
 
 def flat_metrics(report: EpochReport) -> dict[str, float]:
-    """All numbers of a report by name; its scores under their own."""
+    """The numbers of a report by name, its scores included."""
     named = {item.name: getattr(report, item.name) for item in fields(report) if item.name not in ("epoch", "scores")}
     return {key: float(value) for key, value in {**named, **report.scores}.items() if value is not None}
 

@@ -1,185 +1,83 @@
-"""A Ray Train worker group whose controller runs in the process that asks for it.
+"""A Ray Train worker group whose controller runs in the process of the trial.
 
-Ray Train's `fit` starts its controller as an actor of its own, beside it a detached one that removes the placement
-group if the controller dies, one that watches for preemption and one for data sets: processes that import for seconds
-what each trial of a sweep needs once. The detached one asks the dashboard; where there is none, the placement groups
-of stopped trials stay, and a sweep comes to a stand. Here the controller lives in the trial's own process, which can
-therefore end its workers at any moment, and give their placement group back, without asking anybody.
+`TorchTrainer.fit` starts its controller as an actor, with three more actors: one that removes the placement group if
+the controller dies, one that watches for preemption, and one for data sets. A sweep would wait for these processes,
+which import for seconds, in every trial. The one that removes placement groups needs the dashboard: without one, the
+placement groups of stopped trials remain, until the sweep has no resources left. With its controller in its own
+process, a trial can end its workers at any moment and free their placement group without help.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from ray.train import FailureConfig, Result, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
-from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
-from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-from ray.train.v2._internal.constants import ENABLE_PREEMPTION_WATCHER_ENV_VAR
-from ray.train.v2._internal.execution.callback import RayTrainCallback, ReportCallback, WorkerGroupCallback
-from ray.train.v2._internal.execution.context import TrainRunContext
-from ray.train.v2._internal.execution.controller import TrainController
-from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
-from ray.train.v2._internal.execution.training_report import _TrainingReport
-from ray.train.v2._internal.execution.worker_group import WorkerGroup
-
 from tune.launch.resources import needs
-from tune.session.attempt_spec import Order, Take
+from tune.session.attempt_spec import AttemptSpec, ReportHandler, Workers
+from tune.session.ray_internals import FailureConfig, InProcessTrainer, RunConfig, ScalingConfig
 
-_POLL = 0.2  # seconds between two looks at the workers; Ray Train's own 2 s delay every report and every end
-_PATIENCE = 60.0  # seconds to wait for slots before it is looked whether to go on waiting
-
-
-class _Listener(ReportCallback, WorkerGroupCallback):
-    """Passes on what rank 0 reports, and the id of the group's placement group when there is one."""
-
-    def __init__(self, report: Take, placed: Callable[[str], None]) -> None:
-        self._report, self._placed = report, placed
-
-    def after_report(self, training_report: _TrainingReport, metrics: list[dict[str, Any]]) -> None:
-        del training_report
-        self._report(metrics[0])
-
-    def after_worker_group_start(self, worker_group: WorkerGroup) -> None:
-        self._placed(worker_group.get_worker_group_state().placement_group_handle.placement_group.id.hex())
+_RAY_TRAIN_SETTINGS = {
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # an actor
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # the default, 2 s, delays each report and each end by that
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60",  # after which the controller waits for resources again
+}
 
 
-class _Workers(WorkerGroup):
-    """Workers that need no environment of their own, so that they start in processes that wait for work already."""
-
-    def __init__(self, *args: Any, **settings: Any) -> None:  # noqa: ANN401
-        super().__init__(*args, **settings)
-        self._worker_group_start_timeout_s = _PATIENCE
-
-    @staticmethod
-    def _get_worker_runtime_env(custom_runtime_env: Mapping[str, Any]) -> dict[str, Any]:
-        return dict(custom_runtime_env)
-
-
-class _Controller(TrainController):
-    worker_group_cls = _Workers
-
-    def __init__(self, **settings: Any) -> None:  # noqa: ANN401
-        os.environ[ENABLE_PREEMPTION_WATCHER_ENV_VAR] = "0"
-        super().__init__(**settings)
-        self._health_check_interval_s = _POLL
-
-    async def _run_control_loop_iteration(self) -> None:
-        await asyncio.sleep(0)  # between two waits for slots, a moment to be cancelled in
-        await super()._run_control_loop_iteration()
-
-
-class _Fixed(FixedScalingPolicy):
-    """As many workers as asked for; tells no coordinator, an actor more, as a group that waits makes Ray add nodes."""
-
-    def after_controller_start(self, train_run_context: TrainRunContext) -> None:
-        del train_run_context
-
-    def _maybe_send_resource_request(self) -> None:
-        return
-
-    def _cancel_resource_request(self) -> None:
-        return
-
-
-class Group(TorchTrainer):
-    """Workers that train together. `fit` runs them; `abort`, from another thread, ends them.
+def worker_group(spec: AttemptSpec, folder: str, on_report: ReportHandler) -> Workers:
+    """Make the worker group of an attempt.
 
     Args:
-        report: takes what rank 0 reports, in the thread of `fit`.
-        placed: takes the id of the placement group, likewise, before the workers train.
-        **settings: of `TorchTrainer`.
+        spec: the specification of the attempt.
+        folder: a folder of this machine for the files of Ray Train.
+        on_report: receives what the first worker reports.
     """
-
-    def __init__(self, report: Take, placed: Callable[[str], None], **settings: Any) -> None:  # noqa: ANN401
-        super().__init__(**settings)
-        self._listener = _Listener(report, placed)
-        self._lock = threading.Lock()
-        self._aborted = False
-        self._running: tuple[asyncio.AbstractEventLoop, asyncio.Task[None]] | None = None
-
-    def abort(self) -> None:
-        """End the workers at once; `fit` then raises `asyncio.CancelledError`. Without effect once it is over."""
-        with self._lock:
-            self._aborted = True
-            if self._running is not None:
-                loop, task = self._running
-                loop.call_soon_threadsafe(task.cancel)
-
-    def _create_default_callbacks(self) -> list[RayTrainCallback]:
-        needless = (PlacementGroupCleanerCallback, DatasetsCallback)  # an actor each; no Ray data sets are used
-        callbacks = super()._create_default_callbacks()
-        return [*(callback for callback in callbacks if not isinstance(callback, needless)), self._listener]
-
-    def _initialize_and_run_controller(self, **controller_init_kwargs: Any) -> Result:  # noqa: ANN401
-        controller_init_kwargs["scaling_policy"] = _Fixed(self.scaling_config)
-        return asyncio.run(self._control(_Controller(**controller_init_kwargs)))
-
-    async def _control(self, controller: TrainController) -> Result:
-        task = asyncio.ensure_future(controller.run())
-        with self._lock:
-            self._running = (asyncio.get_running_loop(), task)
-            if self._aborted:
-                task.cancel()
-        try:
-            await task
-            return controller.get_result()
-        finally:
-            with self._lock:
-                self._running = None
-            if controller.get_worker_group() is not None:
-                controller.get_worker_group().abort()
-
-
-def group_for(order: Order, folder: str, report: Take, placed: Callable[[str], None]) -> Group:
-    """The workers of an attempt.
-
-    Args:
-        order: for each of them.
-        folder: of this machine, for what Ray Train writes.
-        report: takes what rank 0 reports.
-        placed: takes the id of the placement group.
-    """
-    return Group(
-        report=report,
-        placed=placed,
-        train_loop_per_worker=work,
-        train_loop_config={"order": order},
-        scaling_config=scaling(order),
+    configure_ray_train()
+    return InProcessTrainer(
+        on_report,
+        train_loop_per_worker=train_worker,
+        train_loop_config={"spec": spec},
+        scaling_config=scaling(spec),
         run_config=RunConfig(
-            name=f"{order.trial}-{order.attempt}",
+            name=f"{spec.trial}-{spec.attempt}",
             storage_path=folder,
             failure_config=FailureConfig(max_failures=0, max_preemption_failures=0),
         ),
     )
 
 
-def scaling(order: Order) -> ScalingConfig:
-    """Ray Train's word for what a trial takes."""
-    each = needs(order.workers, order.cpus, order.gpus)
-    return ScalingConfig(num_workers=order.workers, use_gpu=bool(order.gpus), resources_per_worker=each)
+def configure_ray_train() -> None:
+    """Set what Ray Train reads from the environment of its controller's process only, which is this one."""
+    os.environ.update(_RAY_TRAIN_SETTINGS)
 
 
-def work(settings: Mapping[str, Any]) -> None:
+def scaling(spec: AttemptSpec) -> ScalingConfig:
+    """The resources of a trial as Ray Train's `ScalingConfig`."""
+    resources = needs(spec.workers, spec.cpus, spec.gpus)
+    return ScalingConfig(num_workers=spec.workers, use_gpu=bool(spec.gpus), resources_per_worker=resources)
+
+
+def train_worker(settings: Mapping[str, Any]) -> None:
     """Run one worker of an attempt to its end.
 
     Args:
-        settings: its ``order``.
+        settings: the specification of the attempt as ``spec``.
 
     Raises:
-        BrokenError: whatever ended it.
+        WorkerFailedError: the worker failed.
     """
     from ray.train import report
+    from ray.util import get_current_placement_group
 
-    from tune.session.failures import BrokenError, fault_of
-    from tune.session.worker import Attempt
+    from semprior.runtime.distributed import rank
+    from tune.session.failures import WorkerFailedError, fault_from
+    from tune.session.worker import AttemptWorker
 
-    order = settings["order"]
+    spec: AttemptSpec = settings["spec"]
     try:
-        Attempt(order, report).run()
-    except Exception as error:  # its place is known here alone
-        raise BrokenError(fault_of(error, order.params)) from None
+        group = get_current_placement_group()
+        if rank() == 0 and group is not None:
+            spec.registry.hold(spec.name, group.id.hex())
+        AttemptWorker(spec, report).run()
+    except Exception as error:  # only this process knows the line that raised it
+        raise WorkerFailedError(fault_from(error, spec.params)) from None

@@ -287,7 +287,7 @@ def load_sweep(path: Path, environment: Mapping[str, str]) -> SweepSpec:
         content["base"] = {**content.get("base", {}), **overrides}
     if environment.get(STORAGE_VARIABLE):
         content["storage"] = environment[STORAGE_VARIABLE]
-    outside = {("base", key): f"environment: {variable_of(key)}" for key in overrides}
+    outside: dict[KeyPath, str] = {("base", key): f"environment: {variable_of(key)}" for key in overrides}
     return _checked(Document(document.source, content, lines, outside))
 
 

@@ -8,7 +8,8 @@ from ray.tune.schedulers import FIFOScheduler
 
 from semprior.config.schema import resolve
 from tests.tune.small_sweep import spec_of
-from tune.search.early_stopping import EPOCH, VALUE, SuccessiveHalving, make_scheduler, replay_curves
+from tune.search.early_stopping import make_scheduler, replay_curves
+from tune.search.ray_tune_internals import EPOCH, VALUE, SuccessiveHalving
 from tune.spec.rungs import default_rung, first_rung
 
 NAMES = ("asha", "hyperband", "median")

@@ -71,6 +71,7 @@ def test_the_placement_group_of_a_dead_trial_is_freed(registry):
     ray.get(group.ready())
     registry.permit("0003/1", 0)
     registry.hold("0003/1", group.id.hex())
+    registry.permit("0003.1/1", 0)
     registry.hold("0003.1/1", "of another run")
     assert registry.holders() == ["0003.1/1", "0003/1"]
     assert registry.reclaim("0003") == 1
@@ -78,6 +79,12 @@ def test_the_placement_group_of_a_dead_trial_is_freed(registry):
     wait_for(lambda: ray.util.placement_group_table(group)["state"] == "REMOVED")
     with pytest.raises(AttemptOverError):
         registry.wait("0003/1", 0)
+    registry.hold("0003/1", group.id.hex())  # by a worker that is about to die
+    assert registry.holders() == ["0003.1/1"]
+
+
+def test_ending_an_attempt_needs_no_registry():
+    AttemptRegistry("of a driver that is gone").end("0001/1")
 
 
 def test_a_registry_that_died_leaves_no_worker_waiting(registry):

@@ -1,4 +1,4 @@
-"""A fault that every trial would meet is met once: the sweep stops, says so in a line, and goes on when it is mended.
+"""A fault that every trial would have stops the sweep with one line; `resume` continues once the cause is removed.
 
 The commands, driver, search, store and Ray are the service's own; most trials here only break as they are told to.
 """
@@ -38,7 +38,7 @@ INSTRUCTION = "no such instruction at {}"
 
 @pytest.fixture
 def sweep(tmp_path, monkeypatch):
-    """Writes a sweep file of breaking trials; what `submit` is given."""
+    """Writes the sweep file for `submit` and returns its name."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SEMPRIOR_STORAGE", raising=False)
     write_dataset(tmp_path / "data")
@@ -55,7 +55,7 @@ def sweep(tmp_path, monkeypatch):
 
 @pytest.fixture
 def breaking(monkeypatch):
-    """Makes the commands start drivers whose trials break as they are told to."""
+    """Makes the commands start drivers whose trials fail as `write_breaks` says."""
     popen = subprocess.Popen
 
     def start(words, **settings):
@@ -69,7 +69,7 @@ def breaking(monkeypatch):
 
 @pytest.fixture
 def says(capsys):
-    """Runs a command that ends with an exit code; what it says on standard output, and as its complaint."""
+    """Runs a command, checks its exit code and returns its output."""
 
     def run(*words, code=0):
         capsys.readouterr()
@@ -91,7 +91,7 @@ def stopped():
     return last_heartbeat(open_sweep("runs/small").storage).word() == "stopped"
 
 
-def test_an_exception_in_two_trials_stops_the_sweep_until_it_is_mended(sweep, breaking, says):
+def test_an_exception_in_two_trials_stops_the_sweep_until_the_cause_is_removed(sweep, breaking, says):
     write_breaks("data", every=(0, "RuntimeError", INSTRUCTION))
     told = says("submit", sweep(concurrent=2, trials=5, failures={"retries": 0}), code=2)
     assert told.err.count("\n") == 1
@@ -118,7 +118,7 @@ def test_an_exception_in_two_trials_stops_the_sweep_until_it_is_mended(sweep, br
     assert states() == dict.fromkeys(("0000", "0001", "0002", "0003", "0004"), "completed")
 
 
-def test_an_exception_twice_in_the_first_trial_stops_the_sweep_also_over_the_loss_of_its_driver(sweep, breaking, says):
+def test_an_exception_twice_in_the_first_trial_stops_the_sweep_even_after_the_loss_of_its_driver(sweep, breaking, says):
     write_breaks("data", every=(0, "RuntimeError", INSTRUCTION, 1))
     file = sweep(epochs=4)
     with pytest.MonkeyPatch.context() as patch:
@@ -137,7 +137,7 @@ def test_an_exception_twice_in_the_first_trial_stops_the_sweep_also_over_the_los
     assert list(states()) == ["0000"] and stopped()
 
 
-def test_faults_of_single_trials_end_them_alone_and_are_tried_again_when_asked_for(sweep, breaking, says):
+def test_faults_of_single_trials_end_only_these_and_can_be_retried(sweep, breaking, says):
     write_breaks(
         "data",
         t0000=(0, "RuntimeError", INSTRUCTION, 1),  # that did not come again
@@ -175,7 +175,7 @@ def test_faults_of_single_trials_end_them_alone_and_are_tried_again_when_asked_f
     assert says("retry", "small").out == "small: no trial has failed\n"
 
 
-def test_a_sweep_without_a_value_says_the_most_common_reason(sweep, breaking, says):
+def test_a_sweep_without_a_value_shows_the_most_common_reason(sweep, breaking, says):
     write_breaks("data", every=(0, "MemoryError", "Unable to allocate 1 TiB"), t0001=(0, "MemoryError", "odd"))
     said = (
         "small: no trial has a value of holdout/point_score: out of memory: Unable to allocate 1 TiB (after 2 attempts)"
@@ -187,7 +187,7 @@ def test_a_sweep_without_a_value_says_the_most_common_reason(sweep, breaking, sa
     assert said in says("status", "small").out
 
 
-def test_a_driver_that_breaks_says_how_and_where(sweep, breaking, says, tmp_path, monkeypatch):
+def test_a_driver_that_fails_reports_the_error_and_its_log(sweep, breaking, says, tmp_path, monkeypatch):
     write_breaks("data")
     (tmp_path / "driver_that_breaks.py").write_text(BROKEN_DRIVER)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]]))
@@ -199,7 +199,7 @@ def test_a_driver_that_breaks_says_how_and_where(sweep, breaking, says, tmp_path
     assert "KeyError: 'x'" in says("status", "small").out
 
 
-def test_an_image_that_is_damaged_after_the_start_stops_a_real_sweep_until_it_is_mended(sweep, says, monkeypatch):
+def test_an_image_that_is_damaged_after_the_start_stops_a_real_sweep_until_it_is_repaired(sweep, says, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
     image = sorted(Path("data/images").glob("train*.png"))[3]
     whole = image.read_bytes()

@@ -1,4 +1,4 @@
-"""Why an attempt broke off, told in a line, and whether another may help."""
+"""The fault of an attempt, in one line, and whether there is another attempt."""
 
 import errno
 
@@ -8,7 +8,8 @@ from ray.train import WorkerGroupError
 from ray.train.v2._internal.exceptions import UserExceptionWithTraceback, WorkerHealthCheckFailedError
 
 from semprior.errors import SettingError, StorageError, UserError
-from tune.session.failures import BrokenError, CannotGoOnError, fault_of
+from tune.session.attempt_registry import AttemptOverError
+from tune.session.failures import CannotResumeError, WorkerFailedError, fault_from
 from tune.store.checkpoints import SupersededError
 from tune.store.faults import Fault, FaultKind, may_try_again
 
@@ -28,15 +29,16 @@ def own(error):
         (group(own(ValueError("odd")), RayActorError()), "worker", "a worker died: "),
         (group(own(RuntimeError("connection closed by peer"))), "worker", "RuntimeError: connection closed"),
         (group(own(RuntimeError("connection closed by peer")), own(ValueError("odd"))), "error", "ValueError: odd"),
-        (group(own(BrokenError(Fault(FaultKind.ERROR, "told by the worker")))), "error", "told by the worker"),
+        (group(own(WorkerFailedError(Fault(FaultKind.ERROR, "told by the worker")))), "error", "told by the worker"),
         (group(own(UserError("a.png: is damaged"))), "shared", "a.png: is damaged"),
         (group(own(RuntimeError("gloo: reset")), own(UserError("no such folder"))), "shared", "no such folder"),
         (group(own(SettingError("vfm.weights: no such file", "vfm.weights"))), "own", "vfm.weights: no such file"),
         (group(own(SettingError("data.batch: too large", "data.batch"))), "shared", "data.batch: too large"),
-        (group(own(CannotGoOnError("the data set differs"))), "own", "the data set differs"),
+        (group(own(CannotResumeError("the data set differs"))), "own", "the data set differs"),
         (group(own(RuntimeError("gloo: reset")), own(StorageError("the disk is full"))), "storage", "the disk is full"),
         (group(own(OSError(errno.ENOSPC, "No space left on device", "bank"))), "storage", "[Errno 28] No space left"),
         (group(own(SupersededError("attempt 1 was followed"))), "superseded", "attempt 1 was followed"),
+        (group(own(AttemptOverError("attempt 0000/1 is over"))), "preempted", "attempt 0000/1 is over"),
         (group(own(RuntimeError("CUDA out of memory. Tried to allocate"))), "memory", "out of memory: "),
         *(
             (group(own(RuntimeError(text))), "memory", "out of memory: ")
@@ -56,8 +58,8 @@ def own(error):
         (group(RayActorError(error_msg="it died", preempted=True)), "preempted", "its machine was taken away"),
     ],
 )
-def test_the_most_telling_worker_gives_the_reason(error, kind, told):
-    fault = fault_of(error, searched={"vfm.weights", "optim.rate"})
+def test_the_most_specific_fault_of_the_workers_is_the_reason(error, kind, told):
+    fault = fault_from(error, searched={"vfm.weights", "optim.rate"})
     assert fault.kind is FaultKind(kind)
     assert fault.reason.startswith(told)
     assert "\n" not in fault.reason
@@ -83,7 +85,7 @@ def faults(*kinds):
         (("preempted",) * 9, 9, True),
     ],
 )
-def test_another_attempt_is_made_where_it_may_help(kinds, tried, again):
+def test_whether_there_is_another_attempt(kinds, tried, again):
     assert may_try_again(faults(*kinds), tried, retries=2) is again
 
 
@@ -97,6 +99,6 @@ def test_another_attempt_is_made_where_it_may_help(kinds, tried, again):
         (("a", "b", "a"), (0, 0, 0), False),
     ],
 )
-def test_an_exception_that_came_again_before_an_epoch_is_not_tried_again(marks, epochs, again):
+def test_an_exception_that_recurs_before_the_first_epoch_ends_the_trial(marks, epochs, again):
     told = [Fault(FaultKind.ERROR, "", mark, count) for mark, count in zip(marks, epochs, strict=True)]
     assert may_try_again(told, len(told), retries=9) is again

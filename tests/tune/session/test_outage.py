@@ -1,4 +1,4 @@
-"""A storage that is away for a while costs that while: a server that stops in mid-sweep, a disk that is full."""
+"""A temporary failure of the storage only delays a sweep: a server that stops, a full disk."""
 
 import os
 import resource
@@ -21,7 +21,7 @@ AWAY = 5.0  # seconds, several epochs
 
 
 class Server:
-    """An S3 server that can be stopped and started again, with what it holds."""
+    """An S3 server that can be stopped and restarted with its content."""
 
     def __init__(self):
         self.port = 0
@@ -62,7 +62,7 @@ def cluster(cache, server):
 
 
 def worker():
-    """The process of the one worker that trains."""
+    """The process id of the one worker."""
     from ray._private.state import actors
 
     (pid,) = [a["Pid"] for a in actors().values() if a["State"] == "ALIVE" and a["ActorClassName"] == "RayTrainWorker"]
@@ -70,7 +70,7 @@ def worker():
 
 
 def run_with_an_outage(sweep, begin, end):
-    """Run a sweep; from the first epoch on its storage is away for a while."""
+    """Run a sweep whose storage fails for `AWAY` seconds after the first epoch."""
     store, struck = ResultsStore(sweep.storage), []
 
     def strike():
@@ -93,7 +93,7 @@ def run_with_an_outage(sweep, begin, end):
         assert store.storage.exists(f"{kept.name}/manifest.json")
 
 
-def test_a_server_is_away(cluster, server, tmp_path):
+def test_a_server_stops(cluster, server, tmp_path):
     sweep = new_sweep(tmp_path, "away", trials=2, epochs=12)
     spec = sweep.spec.model_copy(update={"storage": "s3://outage/runs"})
     run_with_an_outage(create_sweep(open_storage("s3://outage/runs"), "away", spec), server.stop, server.start)

@@ -1,4 +1,4 @@
-"""Each trial tells the precision that it ran in and the processor's instruction set; a mixture of them is marked."""
+"""Trials record their precision and the instruction set of the processor; tables mark a mixture of precisions."""
 
 import json
 from dataclasses import replace
@@ -69,7 +69,7 @@ def test_workers_of_one_trial_train_in_one_precision(monkeypatch, mine, other):
 
 
 def in_precisions(folder, precisions):
-    """The made-up sweep, whose trials ran in ``precisions[trial][0]`` at first and then in the last of these."""
+    """The made-up sweep. A trial runs its first epoch in ``precisions[trial][0]`` and the others in the last one."""
     made = made_up_sweep(folder)
     records = [record for history in ResultsStore(made.storage).histories().values() for record in history]
     there = open_storage(str(folder / "mixed")).child("small")
@@ -104,7 +104,7 @@ def test_trials_in_one_precision_are_not_marked(tmp_path, capsys, precision):
     assert "*" not in capsys.readouterr().out
 
 
-def test_what_trials_in_another_precision_took_tells_nothing_of_this_machine(tmp_path, monkeypatch):
+def test_the_cost_of_trials_in_another_precision_is_not_used_on_this_machine(tmp_path, monkeypatch):
     monkeypatch.setattr("platform.node", lambda: "elsewhere")
     monkeypatch.setattr("semprior.runtime.device.instruction_set", lambda: "AVX2")
     in_precisions(tmp_path, {"0000": ["fp32"], "0001": ["fp32"], "0002": ["fp32"]})

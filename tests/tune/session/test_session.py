@@ -1,5 +1,6 @@
-"""Real sweeps: their trials run, are recorded, stop when asked, and go on; nothing is left behind."""
+"""Real sweeps: trials run, are recorded, stop on request and resume, and free all resources."""
 
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,11 @@ from ray.train import WorkerGroupError
 from semprior.errors import SettingError, StorageError, UserError
 from tests.tiny import SPLITS
 from tests.tune.real_sweep import STOPPING, new_sweep, ray_cluster, results
-from tune.session.attempt_spec import Order
-from tune.session.session import Past, run_sweep
-from tune.session.trainable import Attempts, Brief
-from tune.session.tune_search import Proposals
+from tune.session.attempt_registry import AttemptOverError, attempt_registry
+from tune.session.attempt_spec import AttemptSpec
+from tune.session.session import SweepState, run_sweep
+from tune.session.trainable import Attempts, TrialOver, TrialPlan
+from tune.session.tune_search import TuneSearch
 from tune.store.checkpoints import SupersededError
 from tune.store.results_store import ResultsStore
 
@@ -31,8 +33,8 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("sweeps")
 
 
-def left_behind():
-    """Placement groups that are still there, and actors that still live."""
+def remaining_resources():
+    """Placement groups that are not removed, and actors that are alive."""
     import ray
     from ray._private.state import actors
 
@@ -60,11 +62,11 @@ def test_a_sweep_runs_its_trials_and_records_every_epoch_once(cluster, folder, c
     computed = [f"({count} computed now)" for count in (SPLITS["train"] + SPLITS["val"], 0)]
     for trial, told in zip(trials, computed, strict=True):
         assert told in sweep.storage.read(f"logs/{trial}.log").decode()
-    assert not left_behind()
+    assert not remaining_resources()
 
 
 @pytest.mark.slow
-def test_early_stops_leave_nothing_behind_and_drivers_take_no_slots(cluster, folder):
+def test_early_stops_free_all_resources_and_trial_processes_take_no_slots(cluster, folder):
     """Two slots, more trials than slots, most of them stopped, and no dashboard that Ray Train could ask."""
     sweep = new_sweep(folder, "asha", trials=6, epochs=6, concurrent="auto", **STOPPING)
     assert run_sweep(sweep.spec, sweep.storage.uri, 1)
@@ -77,11 +79,11 @@ def test_early_stops_leave_nothing_behind_and_drivers_take_no_slots(cluster, fol
     records = ResultsStore(sweep.storage).records()
     started, ended = ({t: r.time for t, told in records.items() for r in told if r.kind == k} for k in ("start", "end"))
     assert started["0001"] < ended["0000"]  # two at a time
-    assert not left_behind()
+    assert not remaining_resources()
 
 
 @pytest.mark.slow
-def test_a_trial_that_diverges_ends_with_its_best_and_a_stopped_sweep_goes_on(cluster, folder):
+def test_a_diverging_trial_keeps_its_best_and_a_stopped_sweep_resumes(cluster, folder):
     grid = {"search": {"optim.rate": {"values": [5e-3, 1e20]}}, "sampler": {"name": "grid"}}
     sweep = new_sweep(folder, "cut", trials=2, epochs=4, **grid)
     store = ResultsStore(sweep.storage)
@@ -98,11 +100,11 @@ def test_a_trial_that_diverges_ends_with_its_best_and_a_stopped_sweep_goes_on(cl
     assert again.epoch == cut.epochs - 1 and "arrays.npz" in again.reason
     assert (diverged.state, diverged.attempt) == ("diverged", 1)
     assert "not finite" in diverged.reason or "the loss is" in diverged.reason
-    assert not left_behind()
+    assert not remaining_resources()
 
 
 @pytest.mark.slow
-def test_two_workers_train_a_trial_and_one_without_memory_is_tried_twice(cluster, folder):
+def test_two_workers_train_a_trial_and_one_without_memory_is_retried_once(cluster, folder):
     vision = ("scam.stages=[1]", "vfm.name=test_resnet", "vfm.weights=random", "vfm.width=8")
     grid = {"search": {"vfm.width": {"values": [8, 2**38]}}, "sampler": {"name": "grid"}}  # the second: many terabytes
     both = {"workers": 2, "cpus": 2}
@@ -117,11 +119,11 @@ def test_two_workers_train_a_trial_and_one_without_memory_is_tried_twice(cluster
     assert (large.state, large.epochs, large.params) == ("failed", 0, {"vfm.width": 2**38})
     assert large.reason.startswith("out of memory: ")
     assert large.reason.endswith(" (after 2 attempts)")  # though two retries were allowed
-    assert not left_behind()
+    assert not remaining_resources()
 
 
 @pytest.mark.slow
-def test_an_exception_of_a_worker_ends_the_sweep_and_is_told_with_its_place(cluster, folder):
+def test_an_exception_of_a_worker_ends_the_sweep_with_the_line_of_code(cluster, folder):
     vision = ("scam.stages=[1]", "vfm.name=test_resnet", "vfm.weights=random", f"vfm.width={2**62}")
     sweep = new_sweep(folder, "raises", trials=3, base=vision)
     place = r"semprior/\S+\.py:\d+, \S+; torch/\S+\.py:\d+, \w+"
@@ -134,11 +136,11 @@ def test_an_exception_of_a_worker_ends_the_sweep_and_is_told_with_its_place(clus
     log = sweep.storage.read("logs/0000.log").decode()
     assert log.count("Traceback") == 2
     assert "semprior/models/scam.py" in log
-    assert not left_behind()
+    assert not remaining_resources()
 
 
 @pytest.mark.slow
-def test_a_sweep_with_seeds_goes_on_and_ends_when_its_hours_are_over(cluster, folder, monkeypatch):
+def test_a_sweep_with_seeds_resumes_and_ends_when_its_hours_are_over(cluster, folder, monkeypatch):
     limits = {"seeds": 2, "budget": {"trials": 4, "hours": 1}, "concurrent": 2}
     sweep = new_sweep(folder, "seeds", trials=4, epochs=6, **limits)
     store, uri = ResultsStore(sweep.storage), sweep.storage.uri
@@ -167,7 +169,7 @@ def test_a_sweep_with_seeds_goes_on_and_ends_when_its_hours_are_over(cluster, fo
     assert all(trial.state != "running" for trial in trials.values())
     (base,) = (entry for entry in store.rank(dict(sweep.spec.objective)) if entry.configuration == 0)
     assert base.trials == tuple(first)
-    assert not left_behind()
+    assert not remaining_resources()
 
 
 def test_a_trial_that_fits_nowhere_is_refused_with_the_numbers(cluster, folder):
@@ -177,7 +179,7 @@ def test_a_trial_that_fits_nowhere_is_refused_with_the_numbers(cluster, folder):
 
 
 class Breaking:
-    """Workers that never begin: nothing of them is in the store."""
+    """Workers that fail at their start, without a record."""
 
     def __init__(self, error):
         self.error = error
@@ -186,53 +188,105 @@ class Breaking:
         raise self.error
 
     def abort(self):
-        """It is over already."""
+        """They have ended already."""
 
 
 @pytest.fixture
-def attempts(cluster, folder, request):
-    """Begin the attempts of a trial whose workers break with an error; what they say last, and how many there were."""
+def registry(cluster):
+    with attempt_registry("a driver") as made:
+        yield made
 
-    def run(name, error, where="fit"):
-        hired = []
 
-        def hire(order, _folder, _take, _placed):
-            hired.append(order.attempt)
-            if where == "hire":
-                raise error
-            return Breaking(error)
+@pytest.fixture
+def plan(registry, folder):
+    """Makes the plan of a trial, with two retries."""
 
-        order = Order(
+    def make(name):
+        spec = AttemptSpec(
             uri=str(folder / name),
+            registry=registry,
             data="none",
             trial="0000",
             configuration=0,
-            leaves={"seed": 0},
+            config={"seed": 0},
             params={"vfm.weights": "hub"},
             objectives=("holdout/point_score",),
-            attempt=0,
         )
-        made = Attempts(Brief(order, before=0, heard=-1, retries=2, folder=str(folder)), hire)
-        request.addfinalizer(made.stop)
-        return made.next(), len(hired), ResultsStore(order.uri).trials()
+        return TrialPlan(spec, previous_attempts=0, last_epoch=-1, retries=2, folder=str(folder))
+
+    return make
+
+
+@pytest.fixture
+def attempts(plan, request):
+    """Runs the attempts of a trial whose workers fail with errors, in this order and then with the last one.
+
+    Returns the result, the number of attempts and the trials in the store.
+    """
+
+    def run(name, *errors, where="fit"):
+        made = []
+
+        def make_workers(spec, _folder, _on_report):
+            made.append(spec.attempt)
+            error = errors[min(len(made), len(errors)) - 1]
+            if where == "make_workers":
+                raise error
+            return Breaking(error)
+
+        running = Attempts(plan(name), make_workers)
+        request.addfinalizer(running.stop)
+        return running.next(), len(made), ResultsStore(running.plan.spec.uri).trials()
 
     return run
 
 
-def test_attempts_whose_workers_die_come_to_an_end(attempts):
-    said, hired, (trial,) = attempts("dead", WorkerGroupError("", {0: RayActorError()}))
-    assert (said, hired) == ({"done": True}, 3)
+class Waiting:
+    """Workers that wait for an epoch which is never permitted."""
+
+    def __init__(self, spec, waits):
+        self.spec, self.waits = spec, waits
+
+    def fit(self):
+        self.waits.set()
+        self.spec.registry.wait(self.spec.name, 99)
+
+    def abort(self):
+        """They are released when their attempt is over."""
+
+
+def test_stopping_a_trial_releases_workers_that_wait_for_permission(registry, plan):
+    waits = threading.Event()
+    running = Attempts(plan("waiting"), lambda spec, *_: Waiting(spec, waits))
+    threading.Thread(target=running.next, daemon=True).start()
+    assert waits.wait(60)
+    stopping = threading.Thread(target=running.stop, daemon=True)
+    stopping.start()
+    stopping.join(60)
+    assert not stopping.is_alive()
+    assert ResultsStore(running.plan.spec.uri).trials() == []
+
+
+def test_an_attempt_that_the_registry_lost_does_not_count_as_a_failure(attempts):
+    over = [AttemptOverError("attempt 0000/1 is over")] * 4
+    result, made, (trial,) = attempts("lost", *over, WorkerGroupError("", {0: RayActorError()}))
+    assert (result, made) == (TrialOver(), 4 + 3)
+    assert (trial.state, trial.attempt) == ("failed", 7)
+
+
+def test_a_trial_fails_when_its_retries_are_used_up(attempts):
+    result, made, (trial,) = attempts("dead", WorkerGroupError("", {0: RayActorError()}))
+    assert (result, made) == (TrialOver(), 3)
     assert (trial.state, trial.epochs) == ("failed", 0)
     assert trial.reason.startswith("a worker died: ")
     assert trial.reason.endswith(" (after 3 attempts)")
 
 
-def test_an_exception_that_comes_again_ends_the_sweep_and_not_the_trial(attempts, folder):
-    said, hired, (trial,) = attempts("broken", RuntimeError("no library of that name"))
-    assert (hired, trial.state) == (2, "running")
-    assert said["done"]
-    assert said["left"].startswith("RuntimeError: no library of that name (")
-    assert said["left"].endswith(
+def test_a_recurring_exception_ends_the_sweep_and_not_the_trial(attempts, folder):
+    result, made, (trial,) = attempts("broken", RuntimeError("no library of that name"))
+    assert (made, trial.state) == (2, "running")
+    assert result.interruption.startswith("RuntimeError: no library of that name (")
+    assert result.interruption.endswith(
         f", twice in trial 0000, before an epoch was trained; log: {folder}/broken/logs/0000.log"
     )
     log = (folder / "broken" / "logs" / "0000.log").read_text()
@@ -241,48 +295,49 @@ def test_an_exception_that_comes_again_ends_the_sweep_and_not_the_trial(attempts
 
 
 @pytest.mark.parametrize(
-    ("error", "left"),
+    ("error", "interrupted"),
     [(UserError("x.png: is damaged"), True), (SettingError("vfm.weights: none", "vfm.weights"), False)],
 )
-def test_a_fault_of_the_user_is_met_once(attempts, error, left):
-    said, hired, (trial,) = attempts(f"user-{left}", WorkerGroupError("", {0: error}))
-    assert (hired, said.get("left")) == (1, str(error) if left else None)
-    assert (trial.state, trial.reason) == (("running", "") if left else ("failed", str(error)))
+def test_a_fault_of_the_user_is_not_retried(attempts, error, interrupted):
+    result, made, (trial,) = attempts(f"user-{interrupted}", WorkerGroupError("", {0: error}))
+    assert (made, result.interruption) == (1, str(error) if interrupted else None)
+    assert (trial.state, trial.reason) == (("running", "") if interrupted else ("failed", str(error)))
 
 
-def test_a_storage_that_stays_away_ends_no_trial(attempts):
-    said, hired, trials = attempts("away", WorkerGroupError("", {0: StorageError("s3://b/runs: cannot be reached")}))
-    assert said == {"done": True, "left": "s3://b/runs: cannot be reached"}
-    assert (hired, trials) == (3, [])
+def test_a_failing_storage_ends_no_trial(attempts):
+    result, made, trials = attempts("away", WorkerGroupError("", {0: StorageError("s3://b/runs: cannot be reached")}))
+    assert result == TrialOver("s3://b/runs: cannot be reached")
+    assert (made, trials) == (3, [])
 
 
-def test_a_trial_that_another_driver_runs_is_left_to_it(attempts):
-    said, hired, trials = attempts("two", WorkerGroupError("", {0: SupersededError("attempt 1 was followed")}))
-    assert said == {"done": True, "left": "attempt 1 was followed; another driver runs this sweep"}
-    assert (hired, trials) == (1, [])
+def test_a_superseded_driver_leaves_the_trial_to_the_other_one(attempts):
+    result, made, trials = attempts("two", WorkerGroupError("", {0: SupersededError("attempt 1 was followed")}))
+    assert result == TrialOver("attempt 1 was followed; another driver runs this sweep")
+    assert (made, trials) == (1, [])
 
 
-def test_what_nobody_foresaw_is_raised_where_tune_waits(attempts):
-    with pytest.raises(RuntimeError, match="the key-value store is gone"):
-        attempts("unforeseen", RuntimeError("the key-value store is gone"), where="hire")
+def test_an_unexpected_error_is_raised_in_the_step_of_the_trial(attempts):
+    with pytest.raises(RuntimeError, match="the registry is gone"):
+        attempts("unforeseen", RuntimeError("the registry is gone"), where="make_workers")
 
 
-def test_an_end_that_cannot_be_recorded_breaks_the_sweep_off_and_raises_nothing(folder, monkeypatch):
-    """Ray Tune would begin the trial anew: it takes whatever is raised there for a fault of the trial."""
+def test_an_end_that_cannot_be_recorded_interrupts_the_sweep_without_an_exception(folder, monkeypatch):
+    """Ray Tune would take an exception for an error of the trial and restart it."""
     sweep = new_sweep(folder, "unrecorded", trials=2)
-    past = Past(sweep.spec, ResultsStore(sweep.storage), sweep.storage.uri, 1)
-    proposals = Proposals(past.search, ResultsStore(sweep.storage), [], past.order, past.briefing(""), 2, "asha")
-    order = past.order("0000", 0, {"seed": 0}, {})
-    proposals.live = {"0000": order, "0001": replace(order, trial="0001")}
+    store = ResultsStore(sweep.storage)
+    state = SweepState(sweep.spec, store, sweep.storage.uri, 1)
+    search = TuneSearch(state.search, store, [], state.attempt_spec, lambda spec: state.trial_plan(spec, ""), 2, "asha")
+    spec = state.attempt_spec("0000", 0, {"seed": 0}, {})
+    search.live = {"0000": spec, "0001": replace(spec, trial="0001")}
 
     def refuse(*_):
         raise StorageError("s3://b/runs: cannot be reached")
 
     monkeypatch.setattr("tune.session.tune_search.end_trial", refuse)
-    proposals.on_trial_complete("0000", {"epoch": 4})
-    proposals.on_trial_complete("0000", {"epoch": 4}, error=True)
-    assert proposals.broken == "s3://b/runs: cannot be reached"
-    assert proposals.is_finished()
+    search.on_trial_complete("0000", {"epoch": 4})
+    search.on_trial_complete("0000", {"epoch": 4}, error=True)
+    assert search.fault == "s3://b/runs: cannot be reached"
+    assert search.is_finished()
     monkeypatch.undo()
-    proposals.on_trial_complete("0001", {"epoch": 4})  # it goes on with the next driver, like the first
-    assert ResultsStore(sweep.storage).trials() == []
+    search.on_trial_complete("0001", {"epoch": 4})  # it continues in the next session, like the first
+    assert store.trials() == []

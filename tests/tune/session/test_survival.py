@@ -1,7 +1,7 @@
-"""What dies on the way costs minutes, not results: kill -9 of a worker, of a node and of the driver, in real sweeps.
+"""Real sweeps survive kill -9 of a worker, of a node and of the driver without a change in their results.
 
-Each sweep must end like one that nothing happened to: the same trials, every epoch recorded once, the same values, the
-same memory of search and scheduler.
+Each sweep must end like an undisturbed one: the same trials and values, each epoch recorded once, the same state of
+search and scheduler.
 """
 
 import os
@@ -15,7 +15,7 @@ import pytest
 
 from tests.repository import ROOT
 from tests.tune.real_sweep import STOPPING, new_sweep, ray_cluster, results, wait_for
-from tune.session.session import Past, run_sweep
+from tune.session.session import SweepState, run_sweep
 from tune.store.results_store import ResultsStore
 
 pytestmark = pytest.mark.slow
@@ -39,10 +39,10 @@ def sweep_of(folder, name):
 
 
 def memory(sweep):
-    """What search and scheduler know when they are rebuilt from the store."""
-    past = Past(sweep.spec, ResultsStore(sweep.storage), sweep.storage.uri, 2)
-    known = {number: (dict(c.parameters), c.runs) for number, c in past.search.history.configurations.items()}
-    return known, past.scheduler().rungs
+    """The state of search and scheduler as rebuilt from the store."""
+    state = SweepState(sweep.spec, ResultsStore(sweep.storage), sweep.storage.uri, 2)
+    known = {number: (dict(c.parameters), c.runs) for number, c in state.search.history.configurations.items()}
+    return known, state.scheduler().rungs
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def undisturbed(cluster, folder):
 
 
 def workers():
-    """Workers of trials that live in this cluster: their process ids and nodes."""
+    """Process ids and nodes of the workers that are alive."""
     from ray._private.state import actors
 
     alive = [a for a in actors().values() if a["State"] == "ALIVE" and a["ActorClassName"] == "RayTrainWorker"]
@@ -67,7 +67,7 @@ def reached(sweep, trial, epoch):
 
 
 def run_and(strike, sweep):
-    """Run a sweep and, when its second trial has recorded an epoch, strike once."""
+    """Run a sweep, and call `strike` once its second trial has recorded an epoch."""
     done = []
 
     def wait_and_strike():
@@ -81,7 +81,7 @@ def run_and(strike, sweep):
     assert done
 
 
-def assert_as_if_nothing_had_happened(sweep, undisturbed):
+def assert_like_undisturbed(sweep, undisturbed):
     assert results(sweep) == results(undisturbed)
     assert memory(sweep) == memory(undisturbed)
     records = ResultsStore(sweep.storage).records()
@@ -97,7 +97,7 @@ def assert_as_if_nothing_had_happened(sweep, undisturbed):
 def test_a_worker_is_killed(cluster, folder, undisturbed):
     sweep = sweep_of(folder, "worker")
     run_and(lambda: os.kill(workers()[0][0], signal.SIGKILL) or True, sweep)
-    assert_as_if_nothing_had_happened(sweep, undisturbed)
+    assert_like_undisturbed(sweep, undisturbed)
     started = [r for r in ResultsStore(sweep.storage).history("0001") if r.kind == "start"]
     assert "a worker died" in started[-1].reason
 
@@ -110,7 +110,7 @@ def test_the_driver_is_killed(cluster, folder, undisturbed):
     driver.kill()
     driver.wait()
     assert run_sweep(sweep.spec, sweep.storage.uri, 2)
-    assert_as_if_nothing_had_happened(sweep, undisturbed)
+    assert_like_undisturbed(sweep, undisturbed)
 
 
 def test_a_node_is_killed(cluster, folder, undisturbed):
@@ -123,4 +123,4 @@ def test_a_node_is_killed(cluster, folder, undisturbed):
         return True
 
     run_and(strike, sweep)
-    assert_as_if_nothing_had_happened(sweep, undisturbed)
+    assert_like_undisturbed(sweep, undisturbed)

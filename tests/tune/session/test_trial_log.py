@@ -5,7 +5,7 @@ import pytest
 from semprior.io.storage import open_storage
 from semprior.training.trainer import EpochReport
 from tests.tiny import optional
-from tune.session.trial_log import TrialFiles
+from tune.session.trial_log import TrialLog
 
 
 def report(epoch):
@@ -18,15 +18,15 @@ def storage(place):
     return open_storage(place)
 
 
-def test_the_log_grows_over_attempts_and_each_has_events_of_its_own(storage):
+def test_the_log_grows_over_attempts_and_each_has_its_own_events(storage):
     optional("tensorboardX")
     for attempt in (1, 2):
-        files = TrialFiles(storage, "0003", attempt, writes=True)
-        files.say(f"attempt {attempt} begins")
+        files = TrialLog(storage, "0003", attempt, enabled=True)
+        files.line(f"attempt {attempt} begins")
         for epoch in range(2):
             files.epoch(report(epoch))
             assert f"epoch {epoch}: inner loss 0.5000" in storage.read("logs/0003.log").decode()
-        files.say("the end")
+        files.line("the end")
         files.close()
     lines = [line.split("  ", 1)[1] for line in storage.read("logs/0003.log").decode().splitlines()]
     assert [line for line in lines if not line.startswith("epoch")] == [
@@ -38,17 +38,17 @@ def test_the_log_grows_over_attempts_and_each_has_events_of_its_own(storage):
         assert b"train/inner_loss" in storage.read(events.name)
 
 
-def test_what_is_said_before_the_first_epoch_is_written_in_the_end(storage):
-    files = TrialFiles(storage, "0003", 1, writes=True)
-    files.say("stopped: another attempt began")
+def test_lines_before_the_first_epoch_are_written_on_close(storage):
+    files = TrialLog(storage, "0003", 1, enabled=True)
+    files.line("stopped: another attempt began")
     files.close()
     assert storage.read("logs/0003.log").decode().endswith("  stopped: another attempt began\n")
     assert not storage.exists("tensorboard")
 
 
 def test_other_workers_write_nothing(storage):
-    files = TrialFiles(storage, "0003", 1, writes=False)
-    files.say("nobody hears this")
+    files = TrialLog(storage, "0003", 1, enabled=False)
+    files.line("not written")
     files.epoch(report(0))
     files.close()
     assert not storage.exists("logs/0003.log")

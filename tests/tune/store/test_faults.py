@@ -3,7 +3,7 @@
 import pytest
 
 from tune.monitor.exception_text import mark, told, without_what_changes
-from tune.session.end_trial import begin_again
+from tune.session.trial_records import retry_trials
 from tune.store.faults import Fault, FaultKind, ending_in_words
 from tune.store.records import Record
 from tune.store.results_store import ResultsStore
@@ -96,7 +96,7 @@ def test_trials_that_are_begun_again_have_no_fault_and_no_end(store):
     for trial in ("0000", "0001"):
         tell(store, trial, "fault", 1)
         tell(store, trial, "end", 1, state="failed")
-    begin_again(store, ["0000", "0001"], "mended")
+    retry_trials(store, ["0000", "0001"], "mended")
     assert ending(store) == []
     assert [(trial.state, trial.attempt) for trial in store.trials()] == [("running", 2)] * 2
     assert store.faults().retried == {"0000": 2, "0001": 2}
@@ -113,7 +113,7 @@ def test_what_comes_in_one_trial_alone_does_not_keep_the_others_from_running(sto
     for attempt in (1, 2):
         tell(store, "0001", "fault", attempt)
     assert ending(store)
-    begin_again(store, ["0001"], "mended")
+    retry_trials(store, ["0001"], "mended")
     for attempt in (4, 5):
         tell(store, "0001", "fault", attempt)
     assert ending(store)
@@ -127,7 +127,7 @@ def test_a_failed_trial_keeps_its_last_checkpoint_and_goes_on_from_there(store, 
         tell(store, "0000", "report", 1, epoch=epoch, best=epoch == best, checkpoint=str(epoch))
     tell(store, "0000", "end", 1, epoch=4, state="failed")
     assert {record.checkpoint for record in store.curve("0000")} - {None} == kept
-    begin_again(store, ["0000"], "")
+    retry_trials(store, ["0000"], "")
     assert {record.checkpoint for record in store.curve("0000")} - {None} == kept
     tell(store, "0000", "start", 3, epoch=4)
     tell(store, "0000", "report", 3, epoch=4, checkpoint="4")
