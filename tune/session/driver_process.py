@@ -21,8 +21,8 @@ from pathlib import Path
 from semprior.errors import StorageError, UserError
 from semprior.io.storage import Storage
 from semprior.reporting.terminal import complain, show_what_can_be_shown
-from tune.monitor.exception_text import told
-from tune.monitor.heartbeat import Heart, StopRequested
+from tune.monitor.exception_text import describe
+from tune.monitor.heartbeat import HeartbeatWriter, StopRequested
 from tune.store.compaction import compact_in_background
 from tune.store.sweeps import driver_log, open_sweep
 
@@ -45,7 +45,7 @@ def drive(uri: str, generation: int, local: bool, attached: bool, log: Path | No
         SystemExit: the driver broke, which its last heartbeat and its log tell.
     """
     sweep = open_sweep(uri)
-    with Heart(sweep.storage, generation, with_each=_copying(log, sweep.storage, generation)) as heart:
+    with HeartbeatWriter(sweep.storage, generation, on_write=_copying(log, sweep.storage, generation)) as heart:
         if attached:
             threading.Thread(target=_ask_when_left, args=(heart,), daemon=True).start()
         try:
@@ -59,7 +59,7 @@ def drive(uri: str, generation: int, local: bool, attached: bool, log: Path | No
         except UserError:
             raise
         except Exception as error:
-            heart.finish("stopped", f"{told(error)}; log: {_logged(sweep.storage, generation, log)}")
+            heart.finish("stopped", f"{describe(error)}; log: {_logged(sweep.storage, generation, log)}")
             raise SystemExit(1) from error
         heart.finish("done" if done else "stopped")
     return done
@@ -99,18 +99,18 @@ def _ray_of_the_job() -> Iterator[None]:
         ray.shutdown()
 
 
-def _ask_when_left(heart: Heart) -> None:
+def _ask_when_left(heart: HeartbeatWriter) -> None:
     while os.read(0, 1024):  # not through sys.stdin, whose lock a thread may not hold when Python ends
         continue
-    heart.ask()
+    heart.request_stop()
 
 
-def _ask_on_signals(heart: Heart) -> None:
+def _ask_on_signals(heart: HeartbeatWriter) -> None:
     def ask(number: int, _: types.FrameType | None) -> None:
         if heart.stop_requested:  # for the second time: at once
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
-        heart.ask()
+        heart.request_stop()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, ask)
