@@ -14,7 +14,7 @@ from typing import Any
 
 from semprior.errors import UserError
 from semprior.runtime.process_setup import THREADS_SHARE
-from tune.launch.ray_internals import LOOPBACK_VARIABLE, reload_authentication
+from tune.launch.ray_internals import loopback_only, reload_authentication
 
 _ATTEMPTS = 4
 _OBJECT_STORE = 256 * 2**20  # bytes: trials exchange nothing large through Ray's object store
@@ -41,7 +41,7 @@ def local_ray(cpus: int | None = None, gpus: int | None = None) -> Iterator[None
     private = tempfile.mkdtemp(prefix="st-", dir=_short_folder())
     folder = Path(private) / "r"  # Ray makes its own folder readable for everybody
     try:
-        with _ray_environment():
+        with _ray_environment(), loopback_only():
             import ray
 
             _start(
@@ -86,7 +86,7 @@ def _ray_environment() -> Iterator[None]:
     not concern this Ray.
     """
     ours: dict[str, str | None] = {
-        LOOPBACK_VARIABLE: "0",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # for processes that Ray starts; for this one: `loopback_only`
         "RAY_ADDRESS": None,
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": _TOKEN,

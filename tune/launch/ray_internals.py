@@ -23,13 +23,26 @@ BOOTSTRAP_CONFIG = Path("~/ray_bootstrap_config.yaml")
 """Where `ray up` leaves its file on the head. A literal in `ray.autoscaler._private.commands`."""
 HEAD_RESOURCE = "node:__internal_head__"
 """The resource that only the head node has: `ray._common.constants.HEAD_NODE_RESOURCE_NAME`."""
-LOOPBACK_VARIABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-"""With "0", a local Ray takes 127.0.0.1 as the address of its node and so listens there alone, on every system. Ray
-reads it on import, into `ray._private.ray_constants.ENABLE_RAY_CLUSTER`; `_node_ip_address="127.0.0.1"` is replaced by
-the outer address."""
 _JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # ray._private.runtime_env.constants
 _JOB_LOGGERS = ("ray", "ray.dashboard.modules.dashboard_sdk")  # the second sets a level of its own
 _ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+
+
+@contextmanager
+def loopback_only() -> Iterator[None]:
+    """Within the context, a local Ray takes 127.0.0.1 as the address of its node, and so listens there alone.
+
+    Ray's variable RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER has the same effect, on Linux, too, but only if it is set before
+    Ray is first imported. The argument `_node_ip_address="127.0.0.1"` of `ray.init` is replaced by the outer address.
+    """
+    from ray._private import ray_constants
+
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def reload_authentication() -> None:
