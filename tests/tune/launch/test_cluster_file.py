@@ -1,5 +1,6 @@
 """``--cluster FILE``: what is found, and what is refused in one line before anything starts."""
 
+import os
 import subprocess
 
 import pytest
@@ -103,9 +104,11 @@ def test_the_dashboard_is_where_the_start_command_puts_it(file):
 
 def test_the_tunnel_ends_with_the_command(file, tmp_path, monkeypatch):
     ssh(tmp_path, monkeypatch, f"echo $$ >{tmp_path}/pid; echo secret; exec cat >/dev/null")
+    before = dict(os.environ)
     with read_target({"RAY_AUTH_TOKEN": "of another cluster"}, cluster=file).reached() as target:
         assert target.address.startswith("http://127.0.0.1:")
         assert target.token == "secret"
+        assert dict(os.environ) == before
     assert subprocess.run(["kill", "-0", (tmp_path / "pid").read_text().strip()], stderr=-3, check=False).returncode
 
 
