@@ -20,8 +20,7 @@ from semprior.config.schema import parse_settings
 from semprior.io.storage import open_storage
 from tests.repository import ROOT
 from tests.tiny import SETTINGS, write_dataset
-from tune.launch.cluster_file import _tunnel as tunnel
-from tune.launch.cluster_file import find_head, read_cluster
+from tune.launch.cluster_file import find_head, read_cluster, tunnel
 from tune.monitor.heartbeat import last_heartbeat
 from tune.store.results_store import ResultsStore
 
@@ -100,7 +99,7 @@ def host_of(trial):
 
 def wait_for_state(hosts, name, state):
     """Wait until a sweep's driver is `done` or `lost`, and see that `status` says so from outside."""
-    wait_for(f"{name} is {state}", lambda: last_heartbeat(storage_of(hosts, name)).word() == state)
+    wait_for(f"{name} is {state}", lambda: last_heartbeat(storage_of(hosts, name)).observed_state() == state)
     assert f"{name}: {state}" in tune("status", name, "--cluster", hosts.file)
 
 

@@ -1,18 +1,22 @@
 """The command line: ``python -m tune submit | list | status | logs | stop | resume | retry | top | show | ...``.
 
-Faults and exit codes are those of `semprior`. What a command needs is imported when it runs, so that ``--help``
-answers at once.
+Errors and exit codes are those of `semprior`. A command imports what it needs when it runs, so that ``--help`` answers
+at once. The environment is read here alone, into a `Target`.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from semprior.reporting.terminal import command_line, console, run
+
+if TYPE_CHECKING:
+    from tune.launch.target import Target
 
 PROGRAM = "semprior-tune"
 app = command_line()
@@ -36,7 +40,7 @@ ClusterFile = Annotated[
     Path | None,
     typer.Option(
         "--cluster",
-        help="File that `ray up` was given: finds head, token and storage. Else SEMPRIOR_CLUSTER.",
+        help="Launcher file that `ray up` was given; leads to head, token and storage. Else SEMPRIOR_CLUSTER.",
         metavar="FILE.yaml",
         envvar="SEMPRIOR_CLUSTER",
         show_envvar=False,
@@ -44,8 +48,15 @@ ClusterFile = Annotated[
     ),
 ]
 Detach = Annotated[bool, typer.Option("--detach", help="Start it and do not wait; `status --follow` watches it.")]
-Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on until the sweep ends.")]
+Follow = Annotated[bool, typer.Option("--follow", "-f", help="Keep printing until the sweep ends.")]
 Format = Annotated[str, typer.Option("--format", help="table, json or csv.", metavar="NAME")]
+
+
+def _target(storage: str | None, cluster: Path | None, address: str | None = None) -> Target:
+    """Where a command's sweeps are stored and run."""
+    from tune.launch.target import read_target
+
+    return read_target(os.environ, storage, cluster, address)
 
 
 @app.callback(invoke_without_command=True)
@@ -69,45 +80,41 @@ def submit(
     address: Address = None,
     cluster: ClusterFile = None,
     id_: Annotated[
-        str | None, typer.Option("--id", help="Of the sweep; else its name.", metavar="ID", show_default=False)
+        str | None, typer.Option("--id", help="Id of the sweep; else its name.", metavar="ID", show_default=False)
     ] = None,
     detach: Detach = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only tell what it would take; one epoch is trained to know.")
+        bool, typer.Option("--dry-run", help="Only print what it would cost; trains one epoch to measure it.")
     ] = False,
 ) -> None:
     """Start a sweep.
 
-    Ctrl-C stops it (on a cluster: only the watching); `resume` goes on where it was.
+    Ctrl-C stops it (on a cluster: only the watching); `resume` continues it.
     """
+    target = _target(storage, cluster, address)
+    if dry_run:
+        from tune.cli.dry_run import dry_run as print_cost
+
+        print_cost(sweep, id_, target, console())
+        return
     from tune.cli import submit as command
 
-    if dry_run:
-        from tune.cli.dry_run import dry_run as tell
-        from tune.launch.cluster_file import storage_of_cluster
-
-        with storage_of_cluster(cluster):
-            tell(command.Request(sweep, storage, address, id_, detach), console())
-        return
-    from tune.launch.cluster_file import reached
-
-    with reached(cluster, address) as there:
-        command.submit(command.Request(sweep, storage, there, id_, detach), console())
+    with target.reached() as reached:
+        command.submit(sweep, id_, reached, detach, console())
 
 
 @app.command()
 def resume(
     name: Name, storage: Storage = None, address: Address = None, cluster: ClusterFile = None, detach: Detach = False
 ) -> None:
-    """Go on with a sweep that was stopped or lost.
+    """Continue a sweep that was stopped or lost.
 
-    What is finished is not run again; a trial that was cut off goes on from its last whole epoch.
+    Finished trials are not run again; a trial that was cut off continues from its last complete epoch.
     """
     from tune.cli import submit as command
-    from tune.launch.cluster_file import reached
 
-    with reached(cluster, address) as there:
-        command.resume(name, storage, there, detach, console())
+    with _target(storage, cluster, address).reached() as target:
+        command.resume(name, target, detach, console())
 
 
 @app.command()
@@ -124,49 +131,43 @@ def retry(
 ) -> None:
     """Run failed trials again, also of a sweep that is done.
 
-    Each goes on from its last checkpoint, if it has one, and may fail as often as a new one.
+    Each continues from its last checkpoint, if it has one, and may fail as often as a new trial.
     """
     from tune.cli import submit as command
-    from tune.launch.cluster_file import reached
 
-    with reached(cluster, address) as there:
-        command.retry(name, trials or (), storage, there, detach, console())
+    with _target(storage, cluster, address).reached() as target:
+        command.retry(name, trials or (), target, detach, console())
 
 
 @app.command()
 def stop(name: Name, storage: Storage = None, address: Address = None, cluster: ClusterFile = None) -> None:
-    """Stop a sweep; `resume` goes on.
+    """Stop a sweep; `resume` continues it.
 
     Its trials finish their epoch and keep its checkpoint.
     """
-    from tune.cli import stop_logs as control
-    from tune.launch.cluster_file import reached
+    from tune.cli import stop_logs as command
 
-    with reached(cluster, address) as there:
-        control.stop(name, storage, there, console())
+    with _target(storage, cluster, address).reached() as target:
+        command.stop(name, target, console())
 
 
 @app.command(name="list")
 def list_(storage: Storage = None, cluster: ClusterFile = None, format_: Format = "table") -> None:
     """List the sweeps of a storage."""
-    from tune.cli import list_status as overview
-    from tune.launch.cluster_file import storage_of_cluster
+    from tune.cli import list_status as command
 
-    with storage_of_cluster(cluster):
-        overview.list_sweeps(storage, format_, console())
+    command.list_sweeps(_target(storage, cluster), format_, console())
 
 
 @app.command()
 def status(name: Name, storage: Storage = None, cluster: ClusterFile = None, follow: Follow = False) -> None:
-    """Show how far a sweep is, and its trials.
+    """Show the progress of a sweep and its trials.
 
-    It is running, lost (its driver went silent), stopped or done.
+    A sweep is waiting, running, lost (its driver is silent), stopped or done.
     """
-    from tune.cli import list_status as overview
-    from tune.launch.cluster_file import storage_of_cluster
+    from tune.cli import list_status as command
 
-    with storage_of_cluster(cluster):
-        overview.status(name, storage, follow, console())
+    command.status(name, _target(storage, cluster), follow, console())
 
 
 @app.command()
@@ -181,11 +182,10 @@ def logs(
     follow: Follow = False,
 ) -> None:
     """Print the log of a sweep's driver, or of a trial."""
-    from tune.cli import stop_logs as control
-    from tune.launch.cluster_file import reached
+    from tune.cli import stop_logs as command
 
-    with reached(cluster, address) as there:
-        control.logs(name, trial, storage, there, follow)
+    with _target(storage, cluster, address).reached() as target:
+        command.logs(name, trial, target, follow)
 
 
 @app.command()
@@ -204,27 +204,23 @@ def top(
 ) -> None:
     """Rank the configurations of a sweep.
 
-    With standard errors: within one of them what is cheaper by a tenth goes first, if it was not stopped early. Then
-    what the search gained over trial 0, the preset itself, and which dimensions mattered.
+    Within one standard error, a configuration that is cheaper by a tenth comes first, unless it was stopped early. Then
+    come what the search gained over trial 0, the preset itself, and which dimensions mattered.
     """
-    from tune.cli import top_show as ranking
-    from tune.launch.cluster_file import storage_of_cluster
+    from tune.cli import top_show as command
 
-    with storage_of_cluster(cluster):
-        ranking.top(name, storage, count, by, format_, console())
+    command.top(name, _target(storage, cluster), count, by, format_, console())
 
 
 @app.command()
 def show(name: Name, trial: Trial, storage: Storage = None, cluster: ClusterFile = None) -> None:
-    """Show all about a trial.
+    """Show everything about a trial.
 
     Configuration, curve, cost, where it ran, why it stopped, and the `semprior train` command that repeats it.
     """
-    from tune.cli import top_show as ranking
-    from tune.launch.cluster_file import storage_of_cluster
+    from tune.cli import top_show as command
 
-    with storage_of_cluster(cluster):
-        ranking.show(name, trial, storage, console())
+    command.show(name, trial, _target(storage, cluster), console())
 
 
 @app.command()
@@ -240,11 +236,9 @@ def pull(
 
     `semprior evaluate`, `predict` and `export` take the folder as it is.
     """
-    from tune.cli import pull as fetch
-    from tune.launch.cluster_file import storage_of_cluster
+    from tune.cli import pull as command
 
-    with storage_of_cluster(cluster):
-        fetch.pull(which, out, storage, console())
+    command.pull(which, out, _target(storage, cluster), console())
 
 
 @app.command()
@@ -253,39 +247,38 @@ def promote(
     storage: Storage = None,
     address: Address = None,
     cluster: ClusterFile = None,
-    top_: Annotated[int, typer.Option("--top", help="Number of configurations, the best.", min=1)] = 5,
-    seeds: Annotated[int, typer.Option(help="Runs of each.", min=1)] = 3,
+    top_: Annotated[int, typer.Option("--top", help="Number of best configurations.", min=1)] = 5,
+    seeds: Annotated[int, typer.Option(help="Trials of each configuration.", min=1)] = 3,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="A setting, like epochs=300; can be repeated.", metavar="KEY=VALUE"),
     ] = None,
-    final: Annotated[bool, typer.Option("--final", help="Then train the winner on all images, none held out.")] = False,
+    final: Annotated[
+        bool, typer.Option("--final", help="Then train the winner on all images, with none held out.")
+    ] = False,
     id_: Annotated[
         str | None,
-        typer.Option("--id", help="Of the new sweep; else SWEEP-promoted.", metavar="ID", show_default=False),
+        typer.Option("--id", help="Id of the new sweep; else SWEEP-promoted.", metavar="ID", show_default=False),
     ] = None,
 ) -> None:
-    """Train the best in full, several times each.
+    """Train the best configurations in full, with several seeds each.
 
-    They are ranked by their mean, with a confidence interval. A promotion that was stopped goes on when it is asked
-    for again.
+    They are ranked by their mean, with a confidence interval. The same command continues a promotion that was stopped.
     """
     from tune.cli import promote as command
-    from tune.launch.cluster_file import reached
 
-    with reached(cluster, address) as there:
-        request = command.Request(name, storage, there, top_, seeds, tuple(set_ or ()), final, id_)
-        command.promote(request, console())
+    with _target(storage, cluster, address).reached() as target:
+        request = command.PromoteRequest(name, top_, seeds, tuple(set_ or ()), final, id_)
+        command.promote(request, target, console())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        arguments: of the command line; none: the process's own.
+        arguments: arguments of the command line; None: those of the process.
 
     Returns:
-        The exit code: 0, 1 where a sweep ended by a fault of ours, 2 for a fault in what was given, 130 when
-        interrupted.
+        The exit code: 0; 1 if a bug ended the sweep; 2 for an error of the user; 130 after an interrupt.
     """
     return run(app, PROGRAM, arguments)

@@ -1,6 +1,6 @@
-"""What a sweep would take, before it begins: seconds an epoch, and from them hours; bytes of memory and checkpoints.
+"""What a sweep will cost: seconds an epoch, and from them hours; bytes of memory and of checkpoints.
 
-Nothing is guessed: the seconds are those of trials like these that the storage holds, or of one epoch trained now.
+The seconds are measured: in similar trials that the storage holds, or in one epoch trained now.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from tune.store.results_store import ResultsStore
 from tune.store.sweeps import Sweep, read_each
 from tune.store.trial_summary import TrialSummary
 
-_LIKE = (
+_COST_KEYS = (
     *("detector", "data.crop", "data.batch", "vfm.name", "vfm.features", "scam.stages", "outer.every", "outer.steps"),
     *("select.every", "precision", "channels_last"),
 )
-"""Settings that decide what an epoch costs, beside data and resources."""
-_EPOCHS = 3  # of a recorded trial, at least: its first ones are slow
+"""Settings that decide what an epoch costs, along with data and resources."""
+_MIN_EPOCHS = 3  # of a recorded trial, whose first epochs are slow
 
 
 @dataclass(frozen=True)
@@ -36,27 +36,27 @@ class Cost:
     """What one trial costs.
 
     Attributes:
-        seconds: an epoch takes.
-        rests_on: where that is known from.
-        memory: bytes that a worker holds at its peak; none where that was not seen.
-        checkpoint: bytes of one, likewise.
+        seconds: duration of an epoch in seconds.
+        source: how the duration is known.
+        memory: peak memory of a worker in bytes; None if it was not measured.
+        checkpoint: size of a checkpoint in bytes; None if it was not measured.
     """
 
     seconds: float
-    rests_on: str
+    source: str
     memory: int | None = None
     checkpoint: int | None = None
 
 
 def recorded_cost(storage: Storage, spec: SweepSpec, here: bool, say: Callable[[str], None]) -> Cost | None:
-    """The cost of trials that the storage holds and that are like those of a sweep; None where there are none.
+    """The median cost of similar trials in a storage; None if there are none.
 
-    They are of the same data, with the same resources and those of the same settings that decide what an epoch costs.
-    Of this machine's those count that ran in the precision, and with the instruction set, that the sweep's would.
+    Similar trials have the same data and resources, and equal settings where these decide what an epoch costs. Trials
+    of this machine must have run in the precision and with the instruction set that the sweep's trials will use.
 
     Args:
-        storage: that holds sweeps.
-        spec: of the sweep.
+        storage: storage of sweeps.
+        spec: checked sweep file.
         here: whether only trials of this machine count.
         say: takes a line for each sweep that cannot be read.
     """
@@ -68,24 +68,24 @@ def recorded_cost(storage: Storage, spec: SweepSpec, here: bool, say: Callable[[
         return [
             trial
             for trial in ResultsStore(sweep.storage).trials()
-            if trial.epochs >= _EPOCHS
-            and all(trial.config.get(key) == wanted[key] for key in _LIKE)
-            and (not here or _here(trial.last, str(wanted["precision"]), "cuda" if spec.resources.gpus else "cpu"))
+            if trial.epochs >= _MIN_EPOCHS
+            and all(trial.config.get(key) == wanted[key] for key in _COST_KEYS)
+            and (not here or _ran_here(trial.last, str(wanted["precision"]), "cuda" if spec.resources.gpus else "cpu"))
         ]
 
     found, unreadable = read_each(storage, similar_trials)
     for name, reason in unreadable.items():
         say(f"{name} cannot be read and is left out of the estimate: {reason}")
-    alike = [trial for _, trials in found for trial in trials]
+    similar = [trial for _, trials in found for trial in trials]
     sweeps = [sweep.id for sweep, trials in found if trials]
-    if not alike:
+    if not similar:
         return None
-    where = f"{len(alike)} recorded trial{'s' if len(alike) > 1 else ''} of {', '.join(sweeps)}"
-    return Cost(median(trial.wall_s / trial.epochs for trial in alike), f"the median of {where}")
+    where = f"{len(similar)} recorded trial{'s' if len(similar) > 1 else ''} of {', '.join(sweeps)}"
+    return Cost(median(trial.wall_s / trial.epochs for trial in similar), f"the median of {where}")
 
 
-def _here(record: Record, wish: str, device: str) -> bool:
-    """Whether a trial was made on this machine, as it would be made now; older records do not tell how it was."""
+def _ran_here(record: Record, wish: str, device: str) -> bool:
+    """Whether a trial ran on this machine as it would run now. Old records lack precision and instruction set."""
     import torch
 
     from semprior.runtime.device import instruction_set, used_precision
@@ -143,13 +143,13 @@ def timed_cost(config: Config, data: Path, device_name: str, threads: int, say: 
 
 
 def _busy() -> str:
-    """A warning where other work slowed the measurement down."""
+    """A warning if other work slows the measurement down."""
     load, processors = os.getloadavg()[0], os.cpu_count() or 1
     return f"; the machine was busy with other work (load {load:.0f})" if load > 1.5 * processors else ""
 
 
 def epochs_expected(spec: SweepSpec, config: Config) -> float:
-    """Epochs that a trial trains on average, if each rung of asha lets through its share."""
+    """Mean number of epochs of a trial, if each rung of asha promotes its share of the trials."""
     full = config.epochs
     if spec.scheduler.name != "asha":
         return float(full)

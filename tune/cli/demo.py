@@ -1,10 +1,8 @@
-"""The service in a few minutes, on synthetic scenes: ``python -m tune.cli.demo [FOLDER]``, or ``make demo``.
+"""A sweep in a few minutes, on synthetic scenes: ``python -m tune.cli.demo [FOLDER]``, or ``make demo``.
 
-Variables like SEMPRIOR__PRECISION=fp32 change the base of its sweep, as of any other.
-
-Draws scenes, searches for the best settings with a small sweep in a Ray of its own, shows the ranking, fetches the best
-checkpoint, scores its student and its teacher on scenes that no trial saw, and shows how first pseudo-masks became
-predictions.
+Draws scenes, searches for the best settings with a small sweep in a local Ray, shows the ranking, fetches the best
+checkpoint, evaluates its student and its teacher on scenes that no trial saw, and draws how the first pseudo-masks
+became predictions. As for any sweep, variables like SEMPRIOR__PRECISION=fp32 change the base.
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -22,11 +20,11 @@ from rich.table import Table
 
 from semprior.deployment.evaluate import METRIC_COLUMNS, Evaluation
 from semprior.errors import UserError
-from semprior.io.storage import open_storage
 from semprior.reporting.terminal import say
 from tune.cli.pull import pull
 from tune.cli.submit import begin
 from tune.cli.top_show import top
+from tune.launch.target import read_target
 from tune.spec.sweep_file import SweepSpec, load_sweep
 from tune.store.sweeps import create_sweep
 
@@ -35,21 +33,26 @@ _ROWS = 5
 
 
 def demo(
-    folder: Path, console: Console, count: int = COUNT, shorten: Callable[[SweepSpec], SweepSpec] | None = None
+    folder: Path,
+    environment: Mapping[str, str],
+    console: Console,
+    count: int = COUNT,
+    shorten: Callable[[SweepSpec], SweepSpec] | None = None,
 ) -> list[Evaluation]:
     """Draw scenes, run the sweep ``demo`` on them and show the results.
 
     Args:
-        folder: ``scenes/``, ``runs/``, ``best/`` and ``picture.png`` in it are replaced.
-        console: shows progress and results.
+        folder: folder in which ``scenes/``, ``runs/``, ``best/`` and ``picture.png`` are replaced.
+        environment: environment variables.
+        console: console for progress and results.
         count: number of scenes.
-        shorten: makes a shorter sweep of the one that ships.
+        shorten: makes a shorter sweep from the packaged one.
 
     Returns:
         The test split's metrics of the best student and its teacher.
 
     Raises:
-        UserError: a variable is mistaken, the extra ``[offline]`` is not installed, or the disk is full.
+        UserError: an environment variable is mistaken, the extra ``[offline]`` is not installed, or the disk is full.
     """
     import torch
 
@@ -58,19 +61,20 @@ def demo(
     from semprior.deployment.load_model import load_student, load_teacher
 
     scenes, runs, best = folder / "scenes", folder / "runs", folder / "best"
+    target = read_target(environment, storage=str(runs))
     with resources.as_file(resources.files("tune") / "sweeps" / "demo.yaml") as file:
-        spec = load_sweep(file, os.environ)
+        spec = load_sweep(file, target.sweep_variables)
     spec = spec.model_copy(update={"data": str(scenes.absolute()), "storage": str(runs.absolute())})
     spec = shorten(spec) if shorten else spec
     for old in (scenes, runs, best):
         shutil.rmtree(old, ignore_errors=True)
     say(console, f"drawing {count} infrared scenes into {scenes}")
     write_scenes(scenes, count, SEED)
-    view = begin(create_sweep(open_storage(runs), spec.name, spec), None, False, console)
-    if view is None or view.word != "done":
+    view = begin(create_sweep(target.storage(), spec.name, spec), target, None, False, console)
+    if view is None or view.state != "done":
         raise UserError(f"the sweep did not end: {view.note if view is not None else 'stopped'}")
-    top(spec.name, str(runs), spec.budget.trials, None, "table", console)
-    pull(f"{spec.name}:best", best, str(runs), console)
+    top(spec.name, target, spec.budget.trials, None, "table", console)
+    pull(f"{spec.name}:best", best, target, console)
     cpu = torch.device("cpu")
     evaluations = [evaluate(load_student(best, cpu), scenes), evaluate(load_teacher(best, cpu), scenes)]
     console.print(_table(evaluations))
@@ -81,7 +85,7 @@ def demo(
 
 
 def draw(checkpoint: Path, scenes: Path, path: Path) -> None:
-    """Write the picture of a checkpoint: images with targets that it learned from, and their true masks."""
+    """Write the picture of a checkpoint: training images with targets, predictions, and true masks."""
     import torch
 
     from semprior.config.schema import Resolved, unflatten
@@ -116,19 +120,19 @@ def _table(evaluations: Sequence[Evaluation]) -> Table:
     table.add_column("")
     for _, label, _, _ in METRIC_COLUMNS:
         table.add_column(label, justify="right")
-    for who, evaluation in zip(("student", "teacher"), evaluations, strict=True):
+    for network, evaluation in zip(("student", "teacher"), evaluations, strict=True):
         cells = []
         for name, _, factor, digits in METRIC_COLUMNS:
             value, error = getattr(evaluation.metrics, name) * factor, evaluation.errors[name] * factor
             cells.append(f"{value:.{digits - 1}f} ± {error:.{digits - 1}f}")  # fits 80 columns
-        table.add_row(who, *cells)
+        table.add_row(network, *cells)
     return table
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the demo in the folder that is named, else in ``demo``; the exit code."""
+    """Run the demo in the folder of the first argument, else in ``demo``; returns the exit code."""
     try:
-        demo(Path(arguments[0] if arguments else "demo"), Console())
+        demo(Path(arguments[0] if arguments else "demo"), os.environ, Console())
     except UserError as error:
         print(f"semprior-tune: {error}", file=sys.stderr)
         return 2

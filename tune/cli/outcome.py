@@ -1,31 +1,29 @@
-"""What came of a sweep that is done."""
+"""Whether a sweep that is done has measured anything."""
 
 from __future__ import annotations
 
 from semprior.errors import UserError
-from tune.launch.next_command import command
+from tune.launch.target import Target
 from tune.monitor.sweep_progress import SweepProgress
 from tune.store.sweeps import Sweep
 
 
-def require_value(sweep: Sweep, view: SweepProgress) -> None:
-    """Refuse a sweep that is done if it was to measure its trials and none has a value.
+def require_value(sweep: Sweep, view: SweepProgress, target: Target) -> None:
+    """Refuse a sweep that is done if it evaluates its trials and none has a value.
 
     Raises:
         UserError: tells the most common reason.
     """
-    if fault := valueless(sweep, view):
+    if fault := why_valueless(sweep, view, target):
         raise UserError(fault)
 
 
-def valueless(sweep: Sweep, view: SweepProgress) -> str:
-    """Why no trial of a sweep that is done has a value, in a line; empty where one has, or nothing is measured."""
+def why_valueless(sweep: Sweep, view: SweepProgress, target: Target) -> str:
+    """Why no trial of a sweep that is done has a value, in a line; empty if one has, or if nothing is held out."""
     if view.ranked() or not sweep.spec.base_config().data.holdout:
         return ""
-    return f"{sweep.id}: no trial has a value of {view.metric}: {view.common_reason()}; {_way_out(sweep, view)}"
-
-
-def _way_out(sweep: Sweep, view: SweepProgress) -> str:
     if view.failures():
-        return f"once that is mended, run them again with: {command('retry', sweep)}"
-    return "begin another sweep, with other settings or a larger budget"
+        way_out = f"once that is mended, run them again with: {target.command('retry', sweep)}"
+    else:
+        way_out = "start another sweep, with other settings or a larger budget"
+    return f"{sweep.id}: no trial has a value of {view.metric}: {view.common_reason()}; {way_out}"

@@ -1,4 +1,4 @@
-"""`pull`: a checkpoint out of the store."""
+"""`pull`: fetch a checkpoint from the store, verified, with its settings, metrics and a model card."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from semprior.errors import UserError
 from semprior.io.atomic_files import atomic_folder
 from semprior.io.manifest import DamagedError
 from semprior.reporting.terminal import say
-from tune.cli.lookup import sweep_of
-from tune.monitor.tables import number
+from tune.launch.target import Target
+from tune.monitor.tables import format_metric
 from tune.store.checkpoints import StoredCheckpoint, fetch_checkpoint
 from tune.store.results_store import ResultsStore
 from tune.store.sweeps import Sweep
@@ -25,20 +25,20 @@ from tune.store.trial_summary import TrialSummary
 _TRIAL, _RANK = re.compile(r"\d{4,}(\.\d+)?"), re.compile(r"\d{1,3}")
 
 
-def pull(which: str, out: Path, storage: str | None, console: Console) -> None:
+def pull(which: str, out: Path, target: Target, console: Console) -> None:
     """Fetch a checkpoint.
 
     Args:
         which: ``SWEEP``, ``SWEEP:best``, ``SWEEP:RANK`` (a place in `top`) or ``SWEEP:TRIAL``.
-        out: a new folder.
-        storage: of the sweep; none: the usual one.
-        console: to say what was fetched on.
+        out: folder to create.
+        target: where the sweep is stored.
+        console: console for messages.
 
     Raises:
-        UserError: there is no such sweep, place or trial, or its checkpoint cannot be had.
+        UserError: there is no such sweep, place or trial, or its checkpoint cannot be fetched.
     """
     name, _, wanted = which.partition(":")
-    sweep = sweep_of(name, storage)
+    sweep = target.sweep(name)
     store = ResultsStore(sweep.storage)
     chosen = chosen_trial(sweep, store, wanted or "best")
     trial = trial_of(sweep, store, chosen)
@@ -48,20 +48,20 @@ def pull(which: str, out: Path, storage: str | None, console: Console) -> None:
         now = trial_of(sweep, store, chosen)
         if now.checkpoint == trial.checkpoint:
             raise
-        trial = now  # which has found a better epoch since, and removed the checkpoint of the one before
+        trial = now  # it has found a better epoch meanwhile, and removed the checkpoint of the former one
         pull_checkpoint(sweep, trial, out)
     metric = next(iter(sweep.spec.objective))
-    value = f", {metric} {number(trial.values[0])}" if trial.values else ""
+    value = f", {metric} {format_metric(trial.values[0])}" if trial.values else ""
     epoch = trial.epochs if trial.best_epoch is None else trial.best_epoch + 1
     say(console, f"{out}: trial {chosen} of {name} after epoch {epoch}{value}; verified, sha256 {trial.sha256}")
     say(console, f"try: semprior evaluate {shlex.quote(str(out))} --data {shlex.quote(sweep.spec.data)}")
 
 
 def trial_of(sweep: Sweep, store: ResultsStore, chosen: str) -> TrialSummary:
-    """A trial as it stands.
+    """A trial by its id.
 
     Raises:
-        UserError: there is none of this id.
+        UserError: the sweep has no such trial.
     """
     trials = {trial.trial: trial for trial in store.trials()}
     if chosen not in trials:
@@ -71,10 +71,10 @@ def trial_of(sweep: Sweep, store: ResultsStore, chosen: str) -> TrialSummary:
 
 
 def chosen_trial(sweep: Sweep, store: ResultsStore, wanted: str) -> str:
-    """The id of the trial that is meant: ``best``, a place in `top`, or an id (four digits or more).
+    """The id of the trial that a word names: ``best``, a place in `top`, or an id (four digits or more).
 
     Raises:
-        UserError: neither of these, or nothing at that place.
+        UserError: the word is none of these, or there is nothing at that place.
     """
     if _TRIAL.fullmatch(wanted):
         return wanted
@@ -91,16 +91,16 @@ CITATION = (
     "Learning with Semantic Priors: Stabilizing Point-Supervised Infrared Small Target Detection via Hierarchical"
     " Knowledge Distillation. IJCAI-ECAI 2026, arXiv 2605.14346."
 )
-_SHOWN = ("point_score", "point_pd", "point_fa", "iou", "niou", "pd", "fa")
+_CARD_METRICS = ("point_score", "point_pd", "point_fa", "iou", "niou", "pd", "fa")
 
 
 def pull_checkpoint(sweep: Sweep, trial: TrialSummary, out: Path) -> None:
-    """Fetch the best checkpoint of a trial, or the last one of a trial that never was evaluated.
+    """Fetch the best checkpoint of a trial, or the last one if the trial was never evaluated.
 
     Args:
-        sweep: of the trial.
-        trial: as it stands.
-        out: a new folder; it appears whole or not at all, and nothing is written elsewhere.
+        sweep: sweep of the trial.
+        trial: summary of the trial.
+        out: folder to create; it appears whole or not at all, and nothing is written elsewhere.
 
     Raises:
         UserError: the folder exists, the trial has no checkpoint, or its checkpoint is damaged.
@@ -118,13 +118,13 @@ def pull_checkpoint(sweep: Sweep, trial: TrialSummary, out: Path) -> None:
             file.rename(folder / file.name)
         inside.rmdir()
         (folder / "config.yaml").write_text(yaml.safe_dump(dict(trial.config), sort_keys=False), encoding="utf-8")
-        told = origin(sweep, trial)
-        (folder / "metrics.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-        (folder / "README.md").write_text(model_card(sweep, trial, told), encoding="utf-8")
+        about = provenance(sweep, trial)
+        (folder / "metrics.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        (folder / "README.md").write_text(model_card(sweep, trial, about), encoding="utf-8")
 
 
-def origin(sweep: Sweep, trial: TrialSummary) -> dict[str, Any]:
-    """Where a checkpoint comes from, and how good it was there."""
+def provenance(sweep: Sweep, trial: TrialSummary) -> dict[str, Any]:
+    """The content of metrics.json: which trial made a checkpoint, of what, where, and with which metrics."""
     return {
         "sweep": sweep.id,
         "trial": trial.trial,
@@ -148,14 +148,14 @@ def origin(sweep: Sweep, trial: TrialSummary) -> dict[str, Any]:
     }
 
 
-def model_card(sweep: Sweep, trial: TrialSummary, told: dict[str, Any]) -> str:
-    """What a stranger needs to know of the folder, in Markdown."""
+def model_card(sweep: Sweep, trial: TrialSummary, about: dict[str, Any]) -> str:
+    """A description of the folder in Markdown, for people who know neither the sweep nor semprior."""
     config = trial.config
     searched = (
         "".join(f"- `{key}`: {value}\n" for key, value in trial.params.items()) or "- nothing: the preset itself\n"
     )
     rows = []
-    for name in _SHOWN:
+    for name in _CARD_METRICS:
         value, error = trial.metrics.get(f"holdout/{name}"), trial.metrics.get(f"holdout/{name}_se")
         if value is not None:
             rows.append(f"| {name} | {value:.4f} | {'' if error is None else f'{error:.4f}'} |\n")
@@ -163,7 +163,7 @@ def model_card(sweep: Sweep, trial: TrialSummary, told: dict[str, Any]) -> str:
         f"| metric | value | standard error |\n|---|---|---|\n{''.join(rows)}" if rows else "No images were held out.\n"
     )
     versions = ", ".join(f"{name} {number}" for name, number in trial.last.versions.items())
-    epoch = f"epoch {told['epoch']}" if told["epoch"] is not None else f"{trial.epochs} epochs"
+    epoch = f"epoch {about['epoch']}" if about["epoch"] is not None else f"{trial.epochs} epochs"
     return (
         f"# {config.get('detector')}, trial {trial.trial} of {sweep.id}\n\n"
         "A detector of small infrared targets, trained by semprior from points alone, one pixel a target; no mask was\n"

@@ -1,12 +1,10 @@
-"""`submit` and `resume`: a sweep begins, or goes on, on this machine or as a job of a cluster, and is watched."""
+"""`submit`, `resume` and `retry`: start or continue a sweep, on this machine or as a job of a cluster, and watch it."""
 
 from __future__ import annotations
 
-import os
 import shlex
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import typer
@@ -16,107 +14,91 @@ from semprior.errors import UserError
 from semprior.io.push_fetch import is_address, read_manifest
 from semprior.io.storage import open_storage
 from semprior.reporting.terminal import print_error, say
-from tune.cli.lookup import jobs_of, sweep_of
 from tune.cli.outcome import require_value
 from tune.launch.local_driver import run_here
 from tune.launch.local_ray import usable_gpus
-from tune.launch.next_command import command
 from tune.launch.preflight import idle_gpus
-from tune.launch.ray_jobs import CLUSTER_VARIABLE, Job, Jobs
+from tune.launch.ray_jobs import Job, Jobs
+from tune.launch.target import Target
 from tune.launch.weights_check import check_weights, refuse_files
 from tune.monitor.heartbeat import Heartbeat, last_heartbeat
 from tune.monitor.live_view import watch
-from tune.monitor.sweep_progress import OPEN, Looker, SweepProgress
+from tune.monitor.sweep_progress import UNFINISHED, ProgressReader, SweepProgress
 from tune.session.trial_records import retry_trials
 from tune.spec.sweep_file import SweepSpec, load_sweep
 from tune.store.results_store import ResultsStore
 from tune.store.sweeps import Sweep, SweepExistsError, create_sweep
 
-_ASK_EVERY = 10.0  # seconds between two questions to a job server
+_JOB_POLL = 10.0  # seconds between two questions to a job server
 
 
-@dataclass(frozen=True)
-class Request:
-    """What `submit` is given.
-
-    Attributes:
-        file: the sweep file.
-        storage: in place of the file's; none: that one.
-        address: of a job server; none: this machine.
-        id: of the sweep; none: its name.
-        detach: whether to return at once.
-    """
-
-    file: Path
-    storage: str | None
-    address: str | None
-    id: str | None
-    detach: bool
-
-
-def submit(request: Request, console: Console) -> None:
-    """Begin a sweep.
-
-    Raises:
-        UserError: a fault in the sweep file, data, storage or cluster, or the id is taken; nothing runs then.
-    """
-    spec = read_spec(request)
-    jobs = jobs_of(request.address)
-    if jobs is not None:
-        check_reach(spec)
-        jobs.probe(spec)
-    else:
-        _tell_idle_gpus(spec, console)
-    try:
-        sweep = create_sweep(open_storage(spec.storage), request.id or spec.name, spec)
-    except SweepExistsError as error:
-        raise UserError(f"{error}, or continue that one: `{command('resume', error.sweep)}`") from error
-    begin(sweep, jobs, request.detach, console)
-
-
-def begin(sweep: Sweep, jobs: Jobs | None, detach: bool, console: Console) -> SweepProgress | None:
-    """Start the first driver of a sweep; its last view, unless it is detached."""
-    spec = sweep.spec
-    say(console, f"{sweep.id}: {spec.budget.trials * spec.seeds} trials, stored in {sweep.storage.uri}")
-    return run(sweep, 1, jobs, detach, console)
-
-
-def resume(name: str, storage: str | None, address: str | None, detach: bool, console: Console) -> None:
-    """Go on with a sweep.
-
-    Raises:
-        UserError: it runs already; or it is done, and no trial has a value.
-    """
-    sweep = sweep_of(name, storage)
-    beat = _resting(sweep)
-    if beat is not None and beat.state == "done":
-        view, retried = Looker(sweep)(), ResultsStore(sweep.storage).faults().retried
-        if not any(row.state in OPEN and row.trial in retried for row in view.rows):  # else `retry` was cut off
-            require_value(sweep, view)
-            say(console, f"{name} is done, nothing is left to run; its ranking: {command('top', sweep)}")
-            return
-    jobs = _ready(sweep, address, console)
-    run(sweep, beat.generation + 1 if beat is not None else 1, jobs, detach, console)
-
-
-def retry(
-    name: str, trials: Sequence[str], storage: str | None, address: str | None, detach: bool, console: Console
-) -> None:
-    """Run failed trials of a sweep again, from their last checkpoints, and whatever else is left of it.
+def submit(file: Path, sweep_id: str | None, target: Target, detach: bool, console: Console) -> None:
+    """Start a sweep.
 
     Args:
-        name: of the sweep.
-        trials: ids of failed trials; empty: all of them.
-        storage: of the sweep; none: the usual one.
-        address: of a job server; none: this machine.
+        file: sweep file.
+        sweep_id: id of the sweep; None: the name in the file.
+        target: where the sweep is stored and runs.
         detach: whether to return at once.
-        console: to say what happens on.
+        console: console for messages.
 
     Raises:
-        UserError: it runs; or one of these trials is not known, or has not failed.
+        UserError: a fault in the sweep file, data, storage or cluster, or the id is taken; nothing is started.
     """
-    sweep = sweep_of(name, storage)
-    beat = _resting(sweep)
+    spec = read_spec(file, target)
+    jobs = target.connect()
+    if jobs is not None:
+        check_reach(spec, target)
+        jobs.check(spec)
+    else:
+        _warn_of_idle_gpus(spec, console)
+    try:
+        sweep = create_sweep(open_storage(spec.storage), sweep_id or spec.name, spec)
+    except SweepExistsError as error:
+        raise UserError(f"{error}, or continue that one: `{target.command('resume', error.sweep)}`") from error
+    begin(sweep, target, jobs, detach, console)
+
+
+def begin(sweep: Sweep, target: Target, jobs: Jobs | None, detach: bool, console: Console) -> SweepProgress | None:
+    """Start the first driver of a sweep and watch it, unless detached; returns the last progress."""
+    spec = sweep.spec
+    say(console, f"{sweep.id}: {spec.budget.trials * spec.seeds} trials, stored in {sweep.storage.uri}")
+    return run(sweep, 1, target, jobs, detach, console)
+
+
+def resume(name: str, target: Target, detach: bool, console: Console) -> None:
+    """Continue a sweep.
+
+    Raises:
+        UserError: it runs already, or it is done and no trial has a value.
+    """
+    sweep = target.sweep(name)
+    heartbeat = _require_idle(sweep, target)
+    if heartbeat is not None and heartbeat.state == "done":
+        view, retried = ProgressReader(sweep)(), ResultsStore(sweep.storage).faults().retried
+        if not any(row.state in UNFINISHED and row.trial in retried for row in view.rows):  # else `retry` was cut off
+            require_value(sweep, view, target)
+            say(console, f"{name} is done, nothing is left to run; its ranking: {target.command('top', sweep)}")
+            return
+    jobs = _prepare(sweep, target, console)
+    run(sweep, heartbeat.generation + 1 if heartbeat is not None else 1, target, jobs, detach, console)
+
+
+def retry(name: str, trials: Sequence[str], target: Target, detach: bool, console: Console) -> None:
+    """Run failed trials of a sweep again, from their last checkpoints, and everything else that is left of it.
+
+    Args:
+        name: id of the sweep.
+        trials: ids of failed trials; empty: all of them.
+        target: where the sweep is stored and runs.
+        detach: whether to return at once.
+        console: console for messages.
+
+    Raises:
+        UserError: the sweep runs; or one of these trials does not exist, or has not failed.
+    """
+    sweep = target.sweep(name)
+    heartbeat = _require_idle(sweep, target)
     store = ResultsStore(sweep.storage)
     states = {trial.trial: trial.state for trial in store.trials()}
     for trial in trials:
@@ -129,104 +111,110 @@ def retry(
     if not chosen:
         say(console, f"{name}: no trial has failed")
         return
-    jobs = _ready(sweep, address, console)
+    jobs = _prepare(sweep, target, console)
     retry_trials(store, chosen, "tried again, as `retry` asked for")
     say(console, f"{name}: runs again: {', '.join(chosen)}")
-    run(sweep, beat.generation + 1 if beat is not None else 1, jobs, detach, console)
+    run(sweep, heartbeat.generation + 1 if heartbeat is not None else 1, target, jobs, detach, console)
 
 
-def _resting(sweep: Sweep) -> Heartbeat | None:
-    """The last heartbeat of a sweep that does not run; none before its first driver."""
-    beat = last_heartbeat(sweep.storage)
-    if beat is not None and beat.word() == "running":
-        raise UserError(f"{sweep.id}: is running on {beat.host}; stop it with `{command('stop', sweep)}`")
-    return beat
+def _require_idle(sweep: Sweep, target: Target) -> Heartbeat | None:
+    """The last heartbeat of a sweep that must not be running; None before its first driver."""
+    heartbeat = last_heartbeat(sweep.storage)
+    if heartbeat is not None and heartbeat.observed_state() == "running":
+        raise UserError(f"{sweep.id}: is running on {heartbeat.host}; stop it with `{target.command('stop', sweep)}`")
+    return heartbeat
 
 
-def _ready(sweep: Sweep, address: str | None, console: Console) -> Jobs | None:
-    """See that a sweep can go on; the job server that it goes on by."""
+def _prepare(sweep: Sweep, target: Target, console: Console) -> Jobs | None:
+    """Check that a sweep can be continued; returns the jobs of the cluster that it will run on."""
     check_data(sweep.spec)
-    jobs = jobs_of(address)
+    jobs = target.connect()
     if jobs is None:
-        _tell_idle_gpus(sweep.spec, console)
+        _warn_of_idle_gpus(sweep.spec, console)
         return None
     job = jobs.find(sweep.storage.uri)
-    if job is not None and not job.over:  # it has yet to begin, or cannot reach the storage
-        raise UserError(f"{sweep.id}: job {job.id} of it is {job.state}; end it with `{command('stop', sweep)}`")
-    jobs.probe(sweep.spec)
+    if job is not None and not job.over:  # it has not begun yet, or cannot reach the storage
+        raise UserError(f"{sweep.id}: job {job.id} of it is {job.state}; end it with `{target.command('stop', sweep)}`")
+    jobs.check(sweep.spec)
     return jobs
 
 
-def run(sweep: Sweep, generation: int, jobs: Jobs | None, detach: bool, console: Console) -> SweepProgress | None:
-    """Start a driver and watch it, unless detached.
+def run(
+    sweep: Sweep, generation: int, target: Target, jobs: Jobs | None, detach: bool, console: Console
+) -> SweepProgress | None:
+    """Start a driver and watch it, unless detached; returns the last progress.
 
     Raises:
-        UserError: it ended by a fault of the user.
+        UserError: the driver ended by a fault of the user.
     """
     if jobs is None:
-        view = run_here(sweep, generation, detach, console)
+        view = run_here(sweep, generation, target, detach, console)
     else:
-        view = run_there(sweep, generation, jobs, detach, console)
+        view = run_there(sweep, generation, target, jobs, detach, console)
     if view is not None:
-        conclude(sweep, view, console)
+        report_end(sweep, view, target, console)
     return view
 
 
-def run_there(sweep: Sweep, generation: int, jobs: Jobs, detach: bool, console: Console) -> SweepProgress | None:
-    """Start a driver as a job and watch it from here; Ctrl-C ends the watching alone."""
+def run_there(
+    sweep: Sweep, generation: int, target: Target, jobs: Jobs, detach: bool, console: Console
+) -> SweepProgress | None:
+    """Start a driver as a job and watch it from this machine; Ctrl-C ends only the watching."""
     job = jobs.submit(sweep.id, sweep.storage.uri, generation)
-    say(console, f"{sweep.id}: submitted to {jobs.target.name} as {job.id}")
+    say(console, f"{sweep.id}: submitted to {jobs.server.name} as {job.id}")
     if detach:
-        say(console, f"watch it with: {command('status', sweep, '--follow')}")
+        say(console, f"watch it with: {target.command('status', sweep, '--follow')}")
         return None
     try:
-        view = watch(Looker(sweep, generation), console, alive=_asking(jobs, job))
+        view = watch(ProgressReader(sweep, generation), console, alive=_job_is_alive(jobs, job))
     except KeyboardInterrupt:
-        say(console, f"{sweep.id} goes on; watch it with: {command('status', sweep, '--follow')}")
-        say(console, f"stop it with: {command('stop', sweep)}")
+        say(console, f"{sweep.id} continues; watch it with: {target.command('status', sweep, '--follow')}")
+        say(console, f"stop it with: {target.command('stop', sweep)}")
         raise typer.Exit(130) from None
     ended = jobs.state(job.id)
-    if ended.state == "failed" and view.word not in ("stopped", "done"):
-        there = () if os.environ.get(CLUSTER_VARIABLE) else ("--address", jobs.target.address)
-        log = command("logs", sweep, *there)
+    if ended.state == "failed" and view.state not in ("stopped", "done"):
+        address = () if target.cluster else ("--address", jobs.server.address)
+        log = target.command("logs", sweep, *address)
         raise UserError(f"{sweep.id}: its job failed: {ended.message}; see `{log}`")
     if ended.code == 1:
         print_error("semprior-tune", f"{sweep.id}: its driver broke: {view.note}")
-        say(console, f"go on with: {command('resume', sweep)}")
+        say(console, f"continue with: {target.command('resume', sweep)}")
         raise typer.Exit(1)
     return view
 
 
-def conclude(sweep: Sweep, view: SweepProgress, console: Console) -> None:
-    """What is to be said when a driver has ended.
+def report_end(sweep: Sweep, view: SweepProgress, target: Target, console: Console) -> None:
+    """Print how a driver has ended, and the next command.
 
     Raises:
         UserError: it ended by a fault of the user, or the sweep is done and no trial has a value.
     """
-    if view.word == "done":
-        require_value(sweep, view)
+    if view.state == "done":
+        require_value(sweep, view, target)
         for line in view.failures():
             say(console, line)
         if view.failures():
-            say(console, f"run what failed again with: {command('retry', sweep)}")
-        say(console, f"{sweep.id} is done; its ranking: {command('top', sweep)}")
+            say(console, f"run the failed trials again with: {target.command('retry', sweep)}")
+        say(console, f"{sweep.id} is done; its ranking: {target.command('top', sweep)}")
         return
     if view.note:
-        raise UserError(f"{sweep.id}: {view.note}; once that is mended, go on with: {command('resume', sweep)}")
-    say(console, f"{sweep.id} was stopped; go on with: {command('resume', sweep)}")
+        raise UserError(
+            f"{sweep.id}: {view.note}; once that is mended, continue with: {target.command('resume', sweep)}"
+        )
+    say(console, f"{sweep.id} was stopped; continue with: {target.command('resume', sweep)}")
 
 
-def read_spec(request: Request) -> SweepSpec:
-    """The sweep file, with the storage of the command line, held against its data."""
-    spec = load_sweep(request.file, os.environ)
-    if request.storage:
-        spec = spec.model_copy(update={"storage": open_storage(request.storage).uri})
+def read_spec(file: Path, target: Target) -> SweepSpec:
+    """Read a sweep file, with the storage of the target, and check it against its data."""
+    spec = load_sweep(file, target.sweep_variables)
+    if target.storage_option:
+        spec = spec.model_copy(update={"storage": open_storage(target.storage_option).uri})
     check_data(spec)
     return spec
 
 
 def check_data(spec: SweepSpec) -> None:
-    """Refuse data that cannot be trained on, objectives that need masks where there are none, and absent weights."""
+    """Refuse data that cannot be trained on, objectives that need masks the data lack, and missing weights."""
     from semprior.data.layout import all_masked, find_layout
 
     check_weights(spec)
@@ -236,9 +224,12 @@ def check_data(spec: SweepSpec) -> None:
     spec.require_masks(all_masked(find_layout(spec.data), "train"))
 
 
-def check_reach(spec: SweepSpec) -> None:
-    """Refuse what only this machine has: a cluster gets addresses, not files; a shared folder's is file:///..."""
-    if not os.environ.get(CLUSTER_VARIABLE):
+def check_reach(spec: SweepSpec, target: Target) -> None:
+    """Refuse data and weights of this machine for a cluster of the launcher, which needs addresses.
+
+    The address of a shared folder is file:///...
+    """
+    if target.cluster is None:
         return
     refuse_files(spec)
     if not is_address(spec.data):
@@ -248,19 +239,20 @@ def check_reach(spec: SweepSpec) -> None:
         )
 
 
-def _tell_idle_gpus(spec: SweepSpec, console: Console) -> None:
-    """What the probe of a cluster tells, of this machine."""
-    if wasted := idle_gpus(spec.resources, [{"GPU": usable_gpus()}], "this machine"):
-        say(console, wasted)
+def _warn_of_idle_gpus(spec: SweepSpec, console: Console) -> None:
+    """Print for this machine what the pre-flight job prints for a cluster."""
+    if warning := idle_gpus(spec.resources, [{"GPU": usable_gpus()}], "this machine"):
+        say(console, warning)
 
 
-def _asking(jobs: Jobs, job: Job) -> Callable[[], bool]:
+def _job_is_alive(jobs: Jobs, job: Job) -> Callable[[], bool]:
+    """A function that returns whether a job has not ended; it asks the job server only now and then."""
     last, asked = job, time.monotonic()
 
-    def alive() -> bool:
+    def is_alive() -> bool:
         nonlocal last, asked
-        if not last.over and time.monotonic() - asked > _ASK_EVERY:
+        if not last.over and time.monotonic() - asked > _JOB_POLL:
             last, asked = jobs.state(job.id), time.monotonic()
         return not last.over
 
-    return alive
+    return is_alive

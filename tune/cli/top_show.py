@@ -1,4 +1,4 @@
-"""`top` and `show`: which configurations are best, and all about one trial."""
+"""`top` and `show`: rank the configurations of a sweep, and describe one trial."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from rich.console import Console
 from semprior.config.schema import flatten, resolve
 from semprior.errors import UserError
 from semprior.reporting.terminal import clock, say
-from tune.cli.lookup import sweep_of
-from tune.launch.next_command import command
-from tune.monitor.tables import check_format, number, print_rows, print_table, short_names, text
+from tune.launch.target import Target
+from tune.monitor.tables import check_format, format_metric, format_value, print_rows, print_table, short_names
 from tune.spec.sweep_file import OBJECTIVE_METRICS, Resources
 from tune.store.faults import log_of
 from tune.store.ranking import Direction, Ranked, RankedBy
@@ -25,20 +24,28 @@ from tune.store.results_store import ResultsStore
 from tune.store.sweeps import Sweep
 
 _MODES: tuple[RankedBy, ...] = ("best", "last", "robust")
-_MATTERED = 400  # trials at most, of a large sweep evenly chosen, that tell which dimensions mattered
-_SMALL_IS_GOOD = ("fa", "point_fa")
+_IMPORTANCE_TRIALS = 400  # at most; more are thinned out evenly
+_MINIMIZED = ("fa", "point_fa")
 _MARKS = {"bf16": "", "fp32": "*", "bf16, fp32": "**"}
-_MARKED = {"*": "ran in fp32", "**": "ran partly in bf16, partly in fp32"}
+_MARK_MEANINGS = {"*": "ran in fp32", "**": "ran partly in bf16, partly in fp32"}
 
 
-def top(name: str, storage: str | None, count: int, by: str | None, form: str, console: Console) -> None:
+def top(name: str, target: Target, count: int, by: str | None, form: str, console: Console) -> None:
     """Rank a sweep's configurations.
 
+    Args:
+        name: id of the sweep.
+        target: where the sweep is stored.
+        count: number of places.
+        by: value of ``--by`` (`ranked_by`).
+        form: ``table``, ``json`` or ``csv``.
+        console: console to print on.
+
     Raises:
-        UserError: an unknown metric or format, or nothing to rank yet.
+        UserError: there is no such sweep, metric or format.
     """
     check_format(form)
-    sweep = sweep_of(name, storage)
+    sweep = target.sweep(name)
     objectives, mode = ranked_by(sweep, by)
     store = ResultsStore(sweep.storage)
     several = len(objectives) > 1
@@ -49,40 +56,44 @@ def top(name: str, storage: str | None, count: int, by: str | None, form: str, c
     if not ranked:
         say(console, f"{name}: no trial has a value of {next(iter(objectives))} yet")
         return
-    _table(ranked[:count], objectives, console)
-    _gain(ranked, objectives, console)
+    _print_ranking(ranked[:count], objectives, console)
+    _print_gain(ranked, objectives, console)
     if by is None and sweep.spec.search:
-        _importance(sweep, store, console)
-    say(console, f"fetch the first: {command('pull', sweep, '--out', 'DIR')}")
+        _print_importance(sweep, store, console)
+    say(console, f"fetch the first: {target.command('pull', sweep, '--out', 'DIR')}")
 
 
 def ranked_by(sweep: Sweep, by: str | None) -> tuple[dict[str, Direction], RankedBy]:
-    """The metrics, and what of their curves, that ``--by`` names; none: the sweep's own, at their best.
+    """The objectives, and which value of their curves to rank by, that ``--by`` names.
+
+    Args:
+        sweep: sweep to rank.
+        by: a metric, or ``best``, ``last`` or ``robust``; None: the best values of the sweep's own objectives.
 
     Raises:
-        UserError: neither a metric nor a way to rank.
+        UserError: `by` is none of these.
     """
     if by is None:
         return dict(sweep.spec.objective), "best"
     if by in _MODES:
-        return dict(sweep.spec.objective), by  # type: ignore[return-value]
+        return dict(sweep.spec.objective), by
     if by in OBJECTIVE_METRICS:
-        usual: Direction = "min" if by.rpartition("/")[2] in _SMALL_IS_GOOD else "max"
-        return {by: sweep.spec.objective.get(by, usual)}, "best"
+        direction: Direction = "min" if by.rpartition("/")[2] in _MINIMIZED else "max"
+        return {by: sweep.spec.objective.get(by, direction)}, "best"
     raise UserError(f"--by {by}: must be best, last, robust or a metric like {OBJECTIVE_METRICS[0]} or holdout/iou")
 
 
 def _entry(entry: Ranked, objectives: Mapping[str, Direction]) -> dict[str, Any]:
-    told: dict[str, Any] = {"place": entry.place, "trial": entry.trial, "configuration": entry.configuration}
+    row: dict[str, Any] = {"place": entry.place, "trial": entry.trial, "configuration": entry.configuration}
     for metric, value, error in zip(objectives, entry.values, entry.errors, strict=True):
-        told |= {metric: value, f"{metric}_se": error}
-    told |= {"front": entry.front} if len(objectives) > 1 else {}
-    told |= {"trials": list(entry.trials), "epoch": entry.epoch, "epochs": entry.epochs, "state": entry.state}
-    told |= {"precision": entry.precision}
-    return told | {"device_s": entry.device_s, "checkpoint": entry.checkpoint, **entry.params}
+        row |= {metric: value, f"{metric}_se": error}
+    row |= {"front": entry.front} if len(objectives) > 1 else {}
+    row |= {"trials": list(entry.trials), "epoch": entry.epoch, "epochs": entry.epochs, "state": entry.state}
+    row |= {"precision": entry.precision}
+    return row | {"device_s": entry.device_s, "checkpoint": entry.checkpoint, **entry.params}
 
 
-def _table(ranked: Sequence[Ranked], objectives: Mapping[str, Direction], console: Console) -> None:
+def _print_ranking(ranked: Sequence[Ranked], objectives: Mapping[str, Direction], console: Console) -> None:
     keys = list(dict.fromkeys(key for entry in ranked for key in entry.params))
     names = short_names(keys)
     several, seeds = len(objectives) > 1, any(len(entry.trials) > 1 for entry in ranked)
@@ -97,27 +108,27 @@ def _table(ranked: Sequence[Ranked], objectives: Mapping[str, Direction], consol
         )
         cells += [with_error(value, error) for value, error in zip(entry.values, entry.errors, strict=True)]
         cells += [str(len(entry.trials))] if seeds else []
-        cells += [text(entry.params.get(key)) for key in keys]
+        cells += [format_value(entry.params.get(key)) for key in keys]
         rows.append([*cells, str(entry.epochs), entry.state, clock(entry.wall_s)])
     print_table(console, columns, rows)
     if marks:
-        told = [f"{mark} {_MARKED[mark]}" for mark in marks.values() if mark]
-        say(console, f"{'; '.join(told)}; the others in bf16: the precision alone may make some of the difference")
+        meanings = [f"{mark} {_MARK_MEANINGS[mark]}" for mark in marks.values() if mark]
+        say(console, f"{'; '.join(meanings)}; the others in bf16: the precision alone may make some of the difference")
 
 
 def _marks(ranked: Sequence[Ranked]) -> dict[str, str]:
-    """By precision, what marks a trial that ran in it; empty where all ran in one, or it is not known of them."""
+    """The mark of trials by their precision; empty if all known precisions are the same."""
     found = {entry.precision for entry in ranked} - {""}
     return {precision: mark for precision, mark in _MARKS.items() if precision in found and len(found) > 1}
 
 
 def with_error(value: float, error: float | None) -> str:
-    """A value, and its standard error where there is one."""
-    return number(value) + (f" ± {number(error)}" if error is not None else "")
+    """A value, and its standard error if there is one."""
+    return format_metric(value) + (f" ± {format_metric(error)}" if error is not None else "")
 
 
-def _gain(ranked: Sequence[Ranked], objectives: Mapping[str, Direction], console: Console) -> None:
-    """What the search gained over the preset itself."""
+def _print_gain(ranked: Sequence[Ranked], objectives: Mapping[str, Direction], console: Console) -> None:
+    """Print what the search gained over the preset itself."""
     base = next((entry for entry in ranked if entry.configuration == 0), None)
     if base is None:
         return
@@ -132,10 +143,15 @@ def _gain(ranked: Sequence[Ranked], objectives: Mapping[str, Direction], console
 
 
 def gain_over(best: Ranked, base: Ranked, index: int, sign: int) -> str:
-    """By how much a configuration is better than the preset itself in the objective of this index, in words.
+    """By how much the first configuration is better than the preset itself, in words.
 
-    Of two whose values differ by no more than their standard errors together one that is cheaper may be first, so that
-    the difference can be negative. `sign` is 1 where more is better, else -1.
+    The difference can be negative: within the standard error, the ranking prefers the cheaper configuration.
+
+    Args:
+        best: the first of the ranking.
+        base: the preset itself.
+        index: index of the objective.
+        sign: 1 if a higher value is better, else -1.
     """
     gain = sign * (best.values[index] - base.values[index])
     errors = [error for entry in (best, base) if (error := entry.errors[index]) is not None]
@@ -147,22 +163,22 @@ def gain_over(best: Ranked, base: Ranked, index: int, sign: int) -> str:
     return f"trial {best.trial} is no better than trial {base.trial}, the preset itself{within} ({gain:+.4f}{spread})"
 
 
-def _importance(sweep: Sweep, store: ResultsStore, console: Console) -> None:
-    """Which dimensions mattered."""
+def _print_importance(sweep: Sweep, store: ResultsStore, console: Console) -> None:
+    """Print which dimensions mattered."""
     from tune.search.importance import importance
 
     trials = store.trials()
-    trials = trials[:: math.ceil(len(trials) / _MATTERED)] if trials else []
+    trials = trials[:: math.ceil(len(trials) / _IMPORTANCE_TRIALS)] if trials else []
     say(console, importance(sweep.spec, trials, store.curves([trial.trial for trial in trials])).summary)
 
 
-def show(name: str, trial: str, storage: str | None, console: Console) -> None:
-    """All about one trial.
+def show(name: str, trial: str, target: Target, console: Console) -> None:
+    """Print configuration, curve, cost, attempts and provenance of a trial, and the command that repeats it.
 
     Raises:
-        UserError: there is none of this id.
+        UserError: there is no such sweep or trial.
     """
-    sweep = sweep_of(name, storage)
+    sweep = target.sweep(name)
     store = ResultsStore(sweep.storage)
     found = {summary.trial: summary for summary in store.trials()}
     if trial not in found:
@@ -170,11 +186,11 @@ def show(name: str, trial: str, storage: str | None, console: Console) -> None:
         raise UserError(f"{name}: no trial {trial}; there are: {known}")
     summary, history = found[trial], store.history(trial)
     say(console, f"trial {trial} of {name}: {summary.state}" + (f", {summary.reason}" if summary.reason else ""))
-    _configuration(sweep, summary.config, summary.params, console)
-    _curve([record for record in history if record.kind == "report"], sweep.spec.objective, console)
+    _print_configuration(sweep, summary.config, summary.params, console)
+    _print_curve([record for record in history if record.kind == "report"], sweep.spec.objective, console)
     metric = next(iter(sweep.spec.objective))
     if summary.values and summary.best_epoch is not None:
-        say(console, f"best: {metric} {number(summary.values[0])} after epoch {summary.best_epoch + 1}")
+        say(console, f"best: {metric} {format_metric(summary.values[0])} after epoch {summary.best_epoch + 1}")
     say(console, f"cost: {clock(summary.wall_s)}, {clock(summary.device_s)} on the device, {summary.epochs} epochs")
     for start in (record for record in history if record.kind == "start"):
         began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(start.time))
@@ -186,7 +202,7 @@ def show(name: str, trial: str, storage: str | None, console: Console) -> None:
         if record.kind == "fault":
             say(console, f"attempt {record.attempt} broke off after {record.epoch} epochs: {record.reason}")
         elif record.kind == "retry":
-            say(console, f"begun again: {record.reason}")
+            say(console, f"started again: {record.reason}")
     if any(record.kind == "fault" for record in history):
         say(console, f"log: {log_of(sweep.storage.uri, trial)}")
     versions = ", ".join(f"{package} {number}" for package, number in summary.last.versions.items())
@@ -194,54 +210,58 @@ def show(name: str, trial: str, storage: str | None, console: Console) -> None:
     ran = {**summary.config, "precision": summary.last.precision or summary.config["precision"]}
     if summary.checkpoint:
         say(console, f"checkpoint: {sweep.storage.uri}/{summary.checkpoint}")
-        say(console, f"fetch it: {command('pull', sweep, '--out', 'DIR', which=trial)}")
+        say(console, f"fetch it: {target.command('pull', sweep, '--out', 'DIR', trial=trial)}")
     say(
         console,
         f"repeat it: {repeat_command(ran, sweep.spec.data, f'{name}-{trial}', sweep.spec.resources)}",
     )
 
 
-def _configuration(sweep: Sweep, config: Mapping[str, Any], params: Mapping[str, Any], console: Console) -> None:
+def _print_configuration(sweep: Sweep, config: Mapping[str, Any], params: Mapping[str, Any], console: Console) -> None:
     from semprior.config.schema import flatten
 
     base = flatten(sweep.spec.base_config())
-    rows = [(key, text(value), "searched") for key, value in params.items()]
+    rows = [(key, format_value(value), "searched") for key, value in params.items()]
     rows += [
-        (key, text(value), f"{text(base[key])} in the base")
+        (key, format_value(value), f"{format_value(base[key])} in the base")
         for key, value in config.items()
         if key not in params and key in base and base[key] != value
     ]
     print_table(console, {"setting": "left", "value": "left", "": "left"}, rows)
 
 
-def _curve(reports: Sequence[Record], objectives: Mapping[str, str], console: Console) -> None:
+def _print_curve(reports: Sequence[Record], objectives: Mapping[str, str], console: Console) -> None:
     evaluated = [report for report in reports if any(metric in report.metrics for metric in objectives)]
     columns = {"epoch": "right", "inner loss": "right"} | {metric: "right" for metric in objectives} | {"": "left"}
     rows = []
     for report in evaluated:
-        values = [number(report.metrics.get(metric)) for metric in objectives]
-        loss = number(report.metrics.get("inner_loss"))
+        values = [format_metric(report.metrics.get(metric)) for metric in objectives]
+        loss = format_metric(report.metrics.get("inner_loss"))
         rows.append([str(report.epoch + 1), loss, *values, "best so far" if report.best else ""])
     if rows:
         print_table(console, columns, rows)
 
 
 def repeat_command(config: Mapping[str, Any], data: str, out: str, resources: Resources) -> str:
-    """The command that trains with these settings.
+    """The `semprior train` command that repeats a trial.
 
-    Only what differs from the preset is written out. A trial of one worker comes out the same to the last bit on a CPU
-    with the same instruction set, with as many threads; several workers are repeated by one, whose sums are rounded
-    otherwise.
+    It gives only the settings that differ from the preset. On a CPU with the same instruction set, and with as many
+    threads, a trial of one worker is repeated to the last bit. Several workers are repeated by one, which rounds sums
+    differently.
 
     Args:
-        config: every leaf of the run, flat.
-        data: of the sweep.
+        config: flat configuration of the trial.
+        data: data of the sweep.
         out: folder to write.
-        resources: of the trial.
+        resources: resources of the trial.
     """
     preset = str(config["preset"])
-    usual = flatten(resolve(preset, environment={}).config)
-    changed = {key: value for key, value in config.items() if key in usual and usual[key] != value and key != "preset"}
+    preset_config = flatten(resolve(preset, environment={}).config)
+    changed = {
+        key: value
+        for key, value in config.items()
+        if key in preset_config and preset_config[key] != value and key != "preset"
+    }
     words = ["semprior", "train", "--data", data, "--out", out, "--preset", preset]
     for key, value in changed.items():
         words += ["--set", f"{key}={_as_yaml(value)}"]
@@ -251,5 +271,5 @@ def repeat_command(config: Mapping[str, Any], data: str, out: str, resources: Re
     return f"OMP_NUM_THREADS={threads} " + shlex.join([*words, "--device", "cpu"])
 
 
-def _as_yaml(value: Any) -> str:  # noqa: ANN401
+def _as_yaml(value: object) -> str:
     return yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("...\n").strip()

@@ -1,4 +1,4 @@
-"""Where a sweep runs: a local Ray, jobs of a cluster, the checks before its start.
+"""Where a sweep runs: the target of a command, a local Ray, jobs on a cluster, the checks before the start.
 
-Imports `store`, `spec` and `semprior`.
+Imports `monitor`, `store`, `spec` and `semprior`.
 """

@@ -1,13 +1,13 @@
-"""Ray's AWS provider, with the things `ray up cluster.yaml` would otherwise leave to find out.
+"""Ray's AWS provider, completed so that `ray up cluster.yaml` needs nothing but the name of a bucket.
 
 **Images.** An `ImageId` of the form ``resolve:ssm:NAME`` is looked up once, by the user's machine, in the cluster's
 region. Ray's own default is an Ubuntu 18.04 that no current PyTorch runs on, and identifiers differ by region.
 
-**Rights.** Ray gives an instance profile to the head alone, and its role may not pass a role on; but every trial writes
-to the bucket. Here all nodes share one role, which may use the bucket of ``provider.storage`` and nothing else of S3,
-start and end machines, and pass on itself. A profile named in the file is left alone.
+**Permissions.** Ray gives an instance profile to the head alone, and its role may not pass a role on; but every trial
+writes to the bucket. Here all nodes share one role, which may use the bucket of ``provider.storage`` and nothing else
+of S3, start and terminate instances, and pass on itself. A profile named in the file is left alone.
 
-**Faults.** What AWS refuses, and a kind of machine that it tells nothing of, is one line before anything starts.
+**Errors.** Whatever AWS refuses, and an instance type that it does not know, is one line before anything starts.
 
 Named in cluster.yaml as ``provider: {type: external, module: tune.launch.aws_provider.Provider}``; everything else is
 Ray's.
@@ -18,16 +18,17 @@ from __future__ import annotations
 import copy
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
+from botocore import exceptions
 from botocore.exceptions import BotoCoreError, ClientError
 from click import ClickException
-from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
 
 from semprior.errors import UserError
-from tune.launch.aws_errors import aws_fault
+from tune.launch.ray_internals import aws_node_provider
 
 SSM = "resolve:ssm:"
 _TRUST = {
@@ -36,22 +37,38 @@ _TRUST = {
         {"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"},
     ],
 }
-_MACHINES = ["ec2:RunInstances", "ec2:StartInstances", "ec2:StopInstances", "ec2:TerminateInstances", "ec2:CreateTags"]
-_PROPAGATION_S = 15.0  # a new profile is not known at once everywhere; Ray's own code waits as long
+_INSTANCE_ACTIONS = [
+    "ec2:RunInstances",
+    "ec2:StartInstances",
+    "ec2:StopInstances",
+    "ec2:TerminateInstances",
+    "ec2:CreateTags",
+]
+_PROPAGATION_S = 15.0  # until a new profile is known everywhere; Ray's own code waits as long
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired"}
+_UNKNOWN = {"AuthFailure", "InvalidClientTokenId", "SignatureDoesNotMatch", "UnrecognizedClientException"}
+_FORBIDDEN = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"}
+_SIGNED_OUT = (exceptions.SSOError, exceptions.TokenRetrievalError, exceptions.CredentialRetrievalError)
+_MISSING = (exceptions.NoCredentialsError, exceptions.PartialCredentialsError, exceptions.ProfileNotFound)
+_UNREACHABLE = (exceptions.HTTPClientError, exceptions.ConnectionError)
+_LOG_IN = "log in again, with `aws sso login` or new AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN"
+
+AWSNodeProvider: Any = aws_node_provider()
 
 
-class Provider(AWSNodeProvider):
+class Provider(AWSNodeProvider):  # type: ignore[misc]  # the base class is imported in `ray_internals`
     """The provider that Ray loads by name."""
 
     @staticmethod
     def bootstrap_config(cluster_config: dict[str, Any]) -> dict[str, Any]:
-        """Fill in images and rights, then what Ray fills in: key pair, subnets, security group.
+        """Fill in images and permissions, then what Ray fills in: key pair, subnets, security group.
 
         Raises:
-            ClickException: for a fault in the file or at AWS, in one line, as `ray up` shows its own.
+            ClickException: a fault in the file or at AWS, in one line, as `ray up` shows its own.
         """
         try:
-            return AWSNodeProvider.bootstrap_config(complete(cluster_config))
+            config: dict[str, Any] = AWSNodeProvider.bootstrap_config(complete(cluster_config))
+            return config
         except UserError as error:
             raise ClickException(str(error)) from error
         except (BotoCoreError, ClientError) as error:
@@ -59,41 +76,43 @@ class Provider(AWSNodeProvider):
 
 
 def complete(cluster_config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration with resources and images looked up and an instance profile on every kind of node.
+    """A configuration with resources and images looked up and an instance profile on every node type.
 
     Raises:
-        UserError: no bucket is filled in, or a type of machine or an image is not to be found.
-        BotoCoreError: AWS cannot be asked.
-        ClientError: it refuses something.
+        UserError: no bucket is filled in, or an instance type or an image is not found.
+        BotoCoreError: AWS cannot be reached, or there are no credentials.
+        ClientError: AWS refuses an operation.
     """
     bucket = bucket_of(cluster_config["provider"].get("storage", ""))
     config = with_resources(cluster_config)
     region = config["provider"]["region"]
-    nodes = [kind["node_config"] for kind in config["available_node_types"].values()]
+    nodes = [node_type["node_config"] for node_type in config["available_node_types"].values()]
     for node in nodes:
         if node.get("ImageId", "").startswith(SSM):
             node["ImageId"] = find_image(node["ImageId"].removeprefix(SSM), region)
-    bare = [node for node in nodes if "IamInstanceProfile" not in node]
-    if bare:
+    without_profile = [node for node in nodes if "IamInstanceProfile" not in node]
+    if without_profile:
         arn = ensure_profile(config["cluster_name"], bucket, region)
-        for node in bare:
+        for node in without_profile:
             node["IamInstanceProfile"] = {"Arn": arn}
     return config
 
 
 def with_resources(cluster_config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration in which every kind of node has CPUs; without them no trial would ever make one start.
+    """A configuration in which every node type has CPUs; without them no trial would ever make a node start.
 
-    Ray has asked AWS before, but only warns where that fails.
+    Ray asks AWS for them, too, but only warns where that fails.
 
     Raises:
-        UserError: there is no such type of machine in the region.
-        ClientError: whoever asks may not ask.
+        UserError: the region has no such instance type.
+        ClientError: the user lacks the permission to ask.
     """
-    if all("CPU" in kind.get("resources", {}) for kind in cluster_config["available_node_types"].values()):
+    node_types = cluster_config["available_node_types"].values()
+    if all("CPU" in node_type.get("resources", {}) for node_type in node_types):
         return copy.deepcopy(cluster_config)
     try:
-        return AWSNodeProvider.fillout_available_node_types_resources(cluster_config)
+        config: dict[str, Any] = AWSNodeProvider.fillout_available_node_types_resources(cluster_config)
+        return config
     except ValueError as error:
         raise UserError(f"cluster.yaml: available_node_types: {error}") from error
 
@@ -102,7 +121,7 @@ def bucket_of(storage: str) -> str:
     """The bucket of an address like ``s3://BUCKET/PREFIX``.
 
     Raises:
-        UserError: it is another kind of address, or the placeholder of the file as it is shipped.
+        UserError: the address is of another kind, or still has the placeholder of the file as it is shipped.
     """
     address = urlsplit(storage)
     if address.scheme != "s3" or not address.netloc or address.netloc == "BUCKET":
@@ -114,36 +133,36 @@ def find_image(parameter: str, region: str) -> str:
     """The image that a public parameter names in a region.
 
     Raises:
-        UserError: there is none.
-        ClientError: whoever asks may not ask.
+        UserError: the region has no such parameter.
+        ClientError: the user lacks the permission to ask.
     """
     ssm = boto3.client("ssm", region_name=region)
     try:
         found = ssm.get_parameter(Name=parameter)
     except ssm.exceptions.ParameterNotFound as error:
         raise UserError(f"cluster.yaml: ImageId: no image {parameter} in {region}") from error
-    return found["Parameter"]["Value"]
+    return str(found["Parameter"]["Value"])
 
 
 def ensure_profile(cluster: str, bucket: str, region: str) -> str:
-    """The instance profile of a cluster's nodes, made where there is none; its rights are written anew each time.
+    """Create the instance profile of a cluster's nodes unless it exists; its permissions are written each time.
 
     Args:
-        cluster: its name; role and profile are called ``semprior-CLUSTER-REGION``.
-        bucket: that the nodes may read and write.
-        region: names are global at AWS, clusters are not.
+        cluster: name of the cluster; role and profile are called ``semprior-CLUSTER-REGION``.
+        bucket: name of the bucket that the nodes may read and write.
+        region: region of the cluster; names of roles are global, clusters are not.
 
     Returns:
-        The profile's resource name.
+        The profile's Amazon resource name.
 
     Raises:
-        ClientError: whoever asks may not make it.
+        ClientError: the user lacks a permission.
     """
     iam = boto3.client("iam", region_name=region)
     name = f"semprior-{cluster}-{region}"
-    role = _made(lambda: iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(_TRUST)))
+    role = _create(lambda: iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(_TRUST)))
     role = role or iam.get_role(RoleName=name)
-    rights = {
+    permissions = {
         "Version": "2012-10-17",
         "Statement": [
             {
@@ -156,8 +175,8 @@ def ensure_profile(cluster: str, bucket: str, region: str) -> str:
                 "Action": ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"],
                 "Resource": f"arn:aws:s3:::{bucket}/*",
             },
-            {"Effect": "Allow", "Action": [*_MACHINES, "ec2:Describe*"], "Resource": "*"},
-            {  # the account's first spot request makes this role
+            {"Effect": "Allow", "Action": [*_INSTANCE_ACTIONS, "ec2:Describe*"], "Resource": "*"},
+            {  # the account's first spot request creates this role
                 "Effect": "Allow",
                 "Action": "iam:CreateServiceLinkedRole",
                 "Resource": "arn:aws:iam::*:role/aws-service-role/spot.amazonaws.com/*",
@@ -165,20 +184,43 @@ def ensure_profile(cluster: str, bucket: str, region: str) -> str:
             {"Effect": "Allow", "Action": "iam:PassRole", "Resource": role["Role"]["Arn"]},
         ],
     }
-    iam.put_role_policy(RoleName=name, PolicyName="semprior", PolicyDocument=json.dumps(rights))
-    made = _made(lambda: iam.create_instance_profile(InstanceProfileName=name))
-    profile = (made or iam.get_instance_profile(InstanceProfileName=name))["InstanceProfile"]
-    if not profile["Roles"]:  # it is new, or an earlier launch ended just here
+    iam.put_role_policy(RoleName=name, PolicyName="semprior", PolicyDocument=json.dumps(permissions))
+    created = _create(lambda: iam.create_instance_profile(InstanceProfileName=name))
+    profile = (created or iam.get_instance_profile(InstanceProfileName=name))["InstanceProfile"]
+    if not profile["Roles"]:  # it is new, or an earlier launch was cut off before this line
         iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name)
         time.sleep(_PROPAGATION_S)
-    return profile["Arn"]
+    return str(profile["Arn"])
 
 
-def _made(make: Any) -> dict[str, Any] | None:  # noqa: ANN401
-    """What a call made; None if it exists."""
+def _create(call: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
+    """The answer of a call that creates something; None if it exists."""
     try:
-        return make()
+        return call()
     except ClientError as error:
         if error.response["Error"]["Code"] != "EntityAlreadyExists":
             raise
         return None
+
+
+def aws_fault(error: BaseException) -> str:
+    """An error of AWS in one line: what is wrong, and the way out."""
+    text = " ".join(str(error).split())
+    if isinstance(error, ClientError):
+        code = error.response["Error"]["Code"]
+        if code in _EXPIRED:
+            return f"AWS: the session has expired; {_LOG_IN}"
+        if code in _UNKNOWN:
+            return f"AWS: the credentials are refused ({code}); {_LOG_IN}"
+        if code in _FORBIDDEN:  # the text may hold an encoded message of a thousand characters
+            return f"AWS: refuses {error.operation_name} ({code}); give the user who runs this that permission"
+        return f"AWS: {text}"
+    if isinstance(error, _SIGNED_OUT):
+        return f"AWS: {text}; {_LOG_IN}"
+    if isinstance(error, _MISSING):
+        return (
+            f"AWS: {text}; give them with `aws configure`, AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
+    if isinstance(error, _UNREACHABLE):
+        return f"AWS: cannot be reached ({text}); check the network, and provider.region"
+    return f"AWS: {text}"

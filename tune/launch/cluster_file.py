@@ -1,8 +1,8 @@
-"""Finds a cluster by its launcher file: the head, its dashboard and its token, and where its sweeps are kept.
+"""Finds the head of a cluster by its launcher file, and its dashboard and token by SSH.
 
-``--cluster cluster.yaml`` takes the place of ``--address`` and ``--storage``. The dashboard of a cluster listens on its
-head alone, and only the head knows its token; whoever may start the cluster may open its head with SSH. So one SSH
-connection brings both: the token as its output, and a way from a port of this machine to the dashboard.
+The dashboard of a cluster listens on its head alone, and only the head knows its token. Users who may start the cluster
+may open its head with SSH, so one SSH connection brings both: the token as its output, and a tunnel from a port of this
+machine to the dashboard.
 """
 
 from __future__ import annotations
@@ -23,13 +23,12 @@ from typing import Any
 import yaml
 
 from semprior.errors import UserError
-from tune.launch.ray_jobs import CLUSTER_VARIABLE, TOKEN_VARIABLE
-from tune.spec.sweep_file import STORAGE_VARIABLE
+from tune.launch.ray_internals import cloud_head
 
-_CONNECT = 10  # seconds for SSH to connect
-_ANSWER = 30.0  # seconds for the head to tell its token
-_TOKEN = "cat ~/.ray/auth_token 2>/dev/null; echo; exec cat >/dev/null"  # ends when this side goes away
-_OPTION = re.compile(r"--dashboard-(host|port)[= ](\S+)")
+_CONNECT_TIMEOUT = 10  # seconds for SSH to connect
+_TOKEN_TIMEOUT = 30.0  # seconds for the head to print its token
+_PRINT_TOKEN = "cat ~/.ray/auth_token 2>/dev/null; echo; exec cat >/dev/null"  # ends when this side disconnects
+_DASHBOARD_OPTION = re.compile(r"--dashboard-(host|port)[= ](\S+)")
 
 
 @dataclass(frozen=True)
@@ -37,12 +36,12 @@ class Head:
     """How the head of a cluster is reached.
 
     Attributes:
-        file: the launcher file.
-        user: on the head.
-        address: of the head, for SSH.
-        key: private key; none: those that SSH takes by itself.
-        proxy: command of SSH that leads there, if any.
-        dashboard: host and port, as seen from the head.
+        file: launcher file.
+        user: user on the head.
+        address: address of the head, for SSH.
+        key: path of the private key; None: SSH chooses among its own.
+        proxy: SSH's proxy command, if any.
+        dashboard: host and port of the dashboard, as seen from the head.
     """
 
     file: Path
@@ -57,55 +56,21 @@ def read_cluster(file: Path) -> dict[str, Any]:
     """The content of a launcher file.
 
     Raises:
-        UserError: there is none, or it is no such file.
+        UserError: the file cannot be read, or is not a launcher file.
     """
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"--cluster {file}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"--cluster {file}: is no YAML") from error
+        raise UserError(f"--cluster {file}: is not YAML") from error
     if not isinstance(content, dict) or not isinstance(content.get("provider"), dict):
         raise UserError(f"--cluster {file}: expected a file for `ray up`, with a `provider:`")
     return content
 
 
-@contextmanager
-def storage_of_cluster(file: Path | None) -> Iterator[None]:
-    """Let a command find the sweeps of a cluster: ``provider.storage`` of its file becomes the usual storage."""
-    if file is None:
-        yield
-        return
-    storage = read_cluster(file)["provider"].get("storage")
-    with _environment({CLUSTER_VARIABLE: str(file)} | ({STORAGE_VARIABLE: str(storage)} if storage else {})):
-        yield
-
-
-@contextmanager
-def reached(file: Path | None, address: str | None) -> Iterator[str | None]:
-    """Let a command reach the jobs and the sweeps of a cluster.
-
-    Args:
-        file: launcher file; none: the command goes by `address`.
-        address: of a job server.
-
-    Yields:
-        The address of the job server.
-
-    Raises:
-        UserError: both are given; the head does not answer, or has no token.
-    """
-    if file is None:
-        yield address
-        return
-    if address is not None:
-        raise UserError("--cluster and --address: give one of them")
-    with storage_of_cluster(file), _tunnel(find_head(file)) as (port, token), _environment({TOKEN_VARIABLE: token}):
-        yield f"http://127.0.0.1:{port}"
-
-
 def find_head(file: Path) -> Head:
-    """The head of a cluster.
+    """The head of the cluster of a launcher file.
 
     Raises:
         UserError: the cluster is not up, or its provider does not answer.
@@ -113,81 +78,77 @@ def find_head(file: Path) -> Head:
     content = read_cluster(file)
     provider, auth = content["provider"], content.get("auth") or {}
     if provider.get("type") == "local":
-        own, key = provider.get("head_ip"), auth.get("ssh_private_key")
-        if not own:
+        internal, key = provider.get("head_ip"), auth.get("ssh_private_key")
+        if not internal:
             raise UserError(f"--cluster {file}: provider.head_ip: is missing")
-        address = provider.get("external_head_ip") or own
+        address = provider.get("external_head_ip") or internal
     else:
-        address, own, key = _ask_provider(file, content)
+        address, internal, key = _ask_provider(file, content)
     key = str(Path(key).expanduser()) if key else None
-    dashboard = _dashboard(content, str(own))
+    dashboard = _dashboard(content, str(internal))
     return Head(file, auth.get("ssh_user") or "root", str(address), key, auth.get("ssh_proxy_command"), dashboard)
 
 
 def _ask_provider(file: Path, content: Mapping[str, Any]) -> tuple[str, str, str | None]:
-    """From the cloud, by Ray's own code, whose chatter is kept from the user.
-
-    Returns:
-        the head's address for whoever is outside, its address among the nodes, and the private key.
-    """
-    from ray.autoscaler._private.commands import _bootstrap_config, _get_running_head_node, get_head_node_ip
-    from ray.autoscaler._private.providers import _get_node_provider
-
+    """What `cloud_head` returns; Ray's progress messages are not shown to the user."""
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            address = get_head_node_ip(str(file))
-            provider = _get_node_provider(content["provider"], content["cluster_name"])
-            own = provider.internal_ip(_get_running_head_node(dict(content), str(file), None, _provider=provider))
-            config = _bootstrap_config(dict(content))
-    except Exception as error:  # credentials, network, rights, a cluster that is down: each provider has its own
-        raise UserError(f"--cluster {file}: its head is not to be found ({_reason(file, error)})") from error
-    return address, own, config["auth"].get("ssh_private_key")
+            return cloud_head(file, content)
+    except Exception as error:  # credentials, network, rights, a cluster that is down: each provider raises its own
+        raise UserError(f"--cluster {file}: its head cannot be found ({_reason(file, error)})") from error
 
 
 def _reason(file: Path, error: BaseException) -> str:
-    """Why a provider gave no head; Ray's launcher tells its terminal and raises nothing but that it gives up."""
+    """Why a provider found no head. Ray's launcher prints the cause and raises only that it gives up."""
     from click import ClickException
 
-    while isinstance(error, ClickException) and (before := error.__cause__ or error.__context__):
-        error = before
+    while isinstance(error, ClickException) and (cause := error.__cause__ or error.__context__):
+        error = cause
     if type(error).__module__.startswith("botocore."):
-        from tune.launch.aws_errors import aws_fault
+        from tune.launch.aws_provider import aws_fault
 
         return aws_fault(error)
     text = " ".join(str(error).split()) or type(error).__name__
     return f"{text}; `ray up {file}` first" if "Head node of cluster" in text else text
 
 
-def _dashboard(content: Mapping[str, Any], own: str) -> tuple[str, int]:
-    """Where the dashboard listens, by the start command of the head; ``$NODE_ADDRESS`` is the head's own address."""
-    given = {"host": "127.0.0.1", "port": "8265"}
+def _dashboard(content: Mapping[str, Any], internal: str) -> tuple[str, int]:
+    """Where the start command of the head puts the dashboard; ``$NODE_ADDRESS`` is the head's internal address."""
+    options = {"host": "127.0.0.1", "port": "8265"}
     for command in content.get("head_start_ray_commands") or ():
-        given |= dict(_OPTION.findall(str(command)))
-    host = own if given["host"].startswith("$") else given["host"]
-    return ("127.0.0.1" if host == "0.0.0.0" else host), int(given["port"])
+        options |= dict(_DASHBOARD_OPTION.findall(str(command)))
+    host = internal if options["host"].startswith("$") else options["host"]
+    return ("127.0.0.1" if host == "0.0.0.0" else host), int(options["port"])
 
 
 @contextmanager
-def _tunnel(head: Head) -> Iterator[tuple[int, str]]:
-    """A port of this machine that leads to the head's dashboard, and the head's token."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    host, remote = head.dashboard
+def tunnel(head: Head) -> Iterator[tuple[int, str]]:
+    """Open an SSH connection to a head.
+
+    Yields:
+        A port of this machine that leads to the head's dashboard, and the head's token.
+
+    Raises:
+        UserError: the head cannot be reached, or has no token.
+    """
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    host, remote_port = head.dashboard
     options = {
         "StrictHostKeyChecking": "no",
         "UserKnownHostsFile": os.devnull,
         "LogLevel": "ERROR",
         "BatchMode": "yes",
-        "ConnectTimeout": str(_CONNECT),
+        "ConnectTimeout": str(_CONNECT_TIMEOUT),
         "ExitOnForwardFailure": "yes",
         "ServerAliveInterval": "15",
         "ServerAliveCountMax": "4",
     } | ({"ProxyCommand": head.proxy} if head.proxy else {})
-    # An agent with many keys would be refused before it comes to the one that fits.
+    # The head would refuse an agent with many keys before the one that fits is tried.
     command = ["ssh", "-T", *(["-i", head.key, "-o", "IdentitiesOnly=yes"] if head.key else [])]
     command += [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
-    command += ["-L", f"127.0.0.1:{port}:{host}:{remote}", f"{head.user}@{head.address}", _TOKEN]
+    command += ["-L", f"127.0.0.1:{port}:{host}:{remote_port}", f"{head.user}@{head.address}", _PRINT_TOKEN]
     try:
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
@@ -209,24 +170,10 @@ def _first_line(process: subprocess.Popen[bytes], head: Head) -> str:
     assert process.stderr is not None
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ)
-        line = process.stdout.readline() if selector.select(_ANSWER) else b""
+        line = process.stdout.readline() if selector.select(_TOKEN_TIMEOUT) else b""
     if line:
         return line.decode().strip()
     process.kill()
-    said = process.stderr.read().decode(errors="replace").strip().splitlines()
-    reason = said[-1] if said else f"no answer in {_ANSWER:.0f} s"
+    output = process.stderr.read().decode(errors="replace").strip().splitlines()
+    reason = output[-1] if output else f"no answer in {_TOKEN_TIMEOUT:.0f} s"
     raise UserError(f"--cluster {head.file}: its head {head.user}@{head.address} cannot be reached by SSH ({reason})")
-
-
-@contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

@@ -1,4 +1,4 @@
-"""A sweep on this machine: its driver is a process of its own, so that nothing that Ray prints disturbs the table."""
+"""A sweep on this machine. Its driver is a separate process, so that Ray's output does not disturb the live table."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ import typer
 from rich.console import Console
 
 from semprior.reporting.terminal import print_error, say
-from tune.launch.next_command import command
+from tune.launch.target import Target
 from tune.monitor.live_view import watch
-from tune.monitor.sweep_progress import Looker, SweepProgress
+from tune.monitor.sweep_progress import ProgressReader, SweepProgress
 from tune.store.sweeps import Sweep, driver_log
 
-_PATIENCE = 120.0  # seconds that a driver may take to stop
+_STOP_TIMEOUT = 120.0  # seconds that a driver may take to stop
 
 
-def run_here(sweep: Sweep, generation: int, detach: bool, console: Console) -> SweepProgress | None:
-    """Run a driver of a sweep in a local Ray and watch it; detached, it goes on by itself.
+def run_here(sweep: Sweep, generation: int, target: Target, detach: bool, console: Console) -> SweepProgress | None:
+    """Run a driver of a sweep in a local Ray and watch it.
 
-    Ctrl-C, or the end of this process in any way, makes the driver stop: every trial has the checkpoint of its last
-    whole epoch.
+    Ctrl-C, or the end of this process in any other way, makes the driver stop: every trial keeps the checkpoint of its
+    last complete epoch. A detached driver runs on without this process.
 
     Returns:
-        The last view, with the driver's last words; none where it is detached.
+        The last view of the sweep, with the driver's last note; None if detached.
     """
     log = _log_file(sweep, generation)
     arguments = ["--local", "--log", str(log)] + ([] if detach else ["--attached"])
@@ -41,39 +41,42 @@ def run_here(sweep: Sweep, generation: int, detach: bool, console: Console) -> S
             stdin=subprocess.DEVNULL if detach else subprocess.PIPE,
             stdout=output,
             stderr=output,
-            start_new_session=True,  # Ctrl-C is for us: Ray's processes must live until their trials are stored
+            start_new_session=True,  # Ctrl-C must not reach Ray's processes before their trials are stored
         )
     if detach:
-        say(console, f"{sweep.id} runs in process {driver.pid}; watch it with: {command('status', sweep, '--follow')}")
+        say(
+            console,
+            f"{sweep.id} runs in process {driver.pid}; watch it with: {target.command('status', sweep, '--follow')}",
+        )
         return None
     try:
-        with _letting_go(driver.stdin):
-            view = watch(Looker(sweep, generation), console, alive=lambda: driver.poll() is None)
+        with _closing(driver.stdin):
+            view = watch(ProgressReader(sweep, generation), console, alive=lambda: driver.poll() is None)
     except KeyboardInterrupt:
-        _stop(driver, sweep, console)
+        _stop(driver, sweep, target, console)
         raise typer.Exit(130) from None
     if driver.returncode not in (0, 2):
-        print_error("semprior-tune", f"{sweep.id}: {_how_it_broke(driver.returncode, view.note, log)}")
-        say(console, f"go on with: {command('resume', sweep)}")
+        print_error("semprior-tune", f"{sweep.id}: {_crash_reason(driver.returncode, view.note, log)}")
+        say(console, f"continue with: {target.command('resume', sweep)}")
         raise typer.Exit(1)
     if driver.returncode == 2 and not view.note:  # it ended before its first heartbeat
         return replace(view, note=_last_line(log))
     return view
 
 
-def _stop(driver: subprocess.Popen[bytes], sweep: Sweep, console: Console) -> None:
-    say(console, "stopping: every trial keeps the checkpoint of its last whole epoch (Ctrl-C again: at once)")
+def _stop(driver: subprocess.Popen[bytes], sweep: Sweep, target: Target, console: Console) -> None:
+    say(console, "stopping: every trial keeps the checkpoint of its last complete epoch (Ctrl-C again stops at once)")
     try:
-        driver.wait(_PATIENCE)  # its standard input has ended: that tells it
+        driver.wait(_STOP_TIMEOUT)  # the end of its standard input asks it to stop
     except (KeyboardInterrupt, subprocess.TimeoutExpired):
         driver.kill()
         driver.wait()
-    say(console, f"{sweep.id} was stopped; go on with: {command('resume', sweep)}")
+    say(console, f"{sweep.id} was stopped; continue with: {target.command('resume', sweep)}")
 
 
 @contextlib.contextmanager
-def _letting_go(pipe: IO[bytes] | None) -> Iterator[None]:
-    """Close a pipe at the end; the driver at its other side takes that for a request to stop."""
+def _closing(pipe: IO[bytes] | None) -> Iterator[None]:
+    """Close a pipe at the end of the context, which the driver at its other end takes as a request to stop."""
     try:
         yield
     finally:
@@ -89,7 +92,7 @@ def _log_file(sweep: Sweep, generation: int) -> Path:
     return path
 
 
-def _how_it_broke(code: int, note: str, log: Path) -> str:
+def _crash_reason(code: int, note: str, log: Path) -> str:
     if code < 0:
         return f"its driver was ended by {signal.Signals(-code).name}; log: {log}"
     return f"its driver broke: {note or f'{_last_line(log)}; log: {log}'}"

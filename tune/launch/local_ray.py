@@ -1,4 +1,4 @@
-"""A Ray of our own on this machine: loopback only, with its token, its resources told, stopped at the end."""
+"""A Ray on this machine for one sweep: it listens on loopback only, asks for a token, and stops with its context."""
 
 from __future__ import annotations
 
@@ -14,50 +14,42 @@ from typing import Any
 
 from semprior.errors import UserError
 from semprior.runtime.process_setup import THREADS_SHARE
+from tune.launch.ray_internals import loopback_only, reload_authentication
 
-_TRIES = 4
-_OBJECTS = 256 * 2**20  # bytes of Ray's object store: trials exchange nothing large through it
-_SOCKET = 103  # bytes that the path of a socket may have on Linux and on macOS
-_BELOW = len("/st-12345678/r/session_2026-12-31_23-59-59_999999_4194304/sockets/plasma_store.10")
+_ATTEMPTS = 4
+_OBJECT_STORE = 256 * 2**20  # bytes: trials exchange nothing large through Ray's object store
+_SOCKET_PATH_LIMIT = 103  # bytes that the path of a socket may have on Linux and on macOS
+_SOCKET_PATH_BELOW = len("/st-12345678/r/session_2026-12-31_23-59-59_999999_4194304/sockets/plasma_store.10")
 _TOKEN = secrets.token_hex(32)
 
 
 @contextmanager
 def local_ray(cpus: int | None = None, gpus: int | None = None) -> Iterator[None]:
-    """Start a Ray of one node and stop it.
+    """Start a Ray of one node, and stop it at the end of the context.
 
-    Without a dashboard, whose processes take seconds to start: nobody asks it, as trials give their placement groups
-    back themselves (`tune.session.worker_group`). All servers listen on 127.0.0.1 alone, and clients need a token that
-    this process
-    draws and hands to its own; nothing of it is written anywhere, so that no home is needed.
+    It has no dashboard, whose processes take seconds to start; trials return their placement groups themselves
+    (`tune.session.worker_group`). All servers listen on 127.0.0.1 alone, and clients need a token that this process
+    draws and hands to its own processes. The token is not written anywhere, so that no home folder is needed.
 
     Args:
-        cpus: slots for workers; none: the processors that this process may use.
-        gpus: none: those that PyTorch can use.
+        cpus: slots for workers; None: the processors that this process may use.
+        gpus: GPUs for workers; None: those that PyTorch can use.
 
     Raises:
-        UserError: it does not start, for a cause that is told.
+        UserError: Ray does not start; the message tells the cause.
     """
-    # Read when ray is first imported. Its name says otherwise, but this is what makes Ray take 127.0.0.1 for the
-    # address of its node, and thus listen there alone; `_node_ip_address="127.0.0.1"` is turned into the outer address.
-    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_agent_register_timeout_ms", "120000")  # Ray's own 30 s are short on a busy machine
-    for name, value in THREADS_SHARE.items():  # workers inherit it
-        os.environ.setdefault(name, value)
-    os.environ.pop("RAY_ADDRESS", None)  # a cluster of the user's is not ours to use here
     private = tempfile.mkdtemp(prefix="st-", dir=_short_folder())
-    folder = Path(private) / "r"  # Ray opens its own folder to everybody
+    folder = Path(private) / "r"  # Ray makes its own folder readable for everybody
     try:
-        with _own_token():
+        with _ray_environment(), loopback_only():
             import ray
 
-            _started(
+            _start(
                 folder,
                 address="local",
                 num_cpus=cpus if cpus is not None else usable_cpus(),
                 num_gpus=gpus if gpus is not None else usable_gpus(),
-                object_store_memory=_OBJECTS,
+                object_store_memory=_OBJECT_STORE,
                 include_dashboard=False,
                 _temp_dir=str(folder),
             )
@@ -70,57 +62,70 @@ def local_ray(cpus: int | None = None, gpus: int | None = None) -> Iterator[None
 
 
 def _short_folder() -> str:
-    """The user's folder for temporary files, or another where paths of sockets are short enough.
+    """The user's folder for temporary files, or another one where the paths of sockets are short enough.
 
     Raises:
         UserError: there is none.
     """
     usual = tempfile.gettempdir()
     for folder in (usual, "/tmp", "/var/tmp", "/dev/shm"):
-        if len(os.fsencode(folder)) + _BELOW <= _SOCKET and os.access(folder, os.W_OK | os.X_OK):
+        if len(os.fsencode(folder)) + _SOCKET_PATH_BELOW <= _SOCKET_PATH_LIMIT and os.access(folder, os.W_OK | os.X_OK):
             return folder
     raise UserError(
         f"TMPDIR: {usual}: is too long for the paths of Ray's sockets, and /tmp cannot be written; name a folder of at "
-        f"most {_SOCKET - _BELOW} characters"
+        f"most {_SOCKET_PATH_LIMIT - _SOCKET_PATH_BELOW} characters"
     )
 
 
 @contextmanager
-def _own_token() -> Iterator[None]:
-    """Within the context, Ray asks for this process's token, whatever the user's variables say of clusters."""
-    ours = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _TOKEN}
+def _ray_environment() -> Iterator[None]:
+    """Within the context, this process has the environment that Ray and the workers that it starts are to have.
+
+    Ray takes these settings from variables only. They are set here and nowhere else, before Ray is imported, and the
+    user's own values come back at the end. Variables about other clusters, like RAY_ADDRESS and the user's token, do
+    not concern this Ray.
+    """
+    ours: dict[str, str | None] = {
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # for processes that Ray starts; for this one: `loopback_only`
+        "RAY_ADDRESS": None,
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": _TOKEN,
+    }
+    defaults = THREADS_SHARE | {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_agent_register_timeout_ms": "120000",  # Ray's own 30 s are short on a busy machine
+    }
+    ours |= {name: os.environ.get(name, value) for name, value in defaults.items()}
     before = {name: os.environ.get(name) for name in ours}
-    os.environ.update(ours)
-    from ray._raylet import AuthenticationTokenLoader, Config
-
-    def read_again() -> None:  # both keep what they read first
-        Config.initialize("")
-        AuthenticationTokenLoader.instance().reset_cache()
-
-    read_again()
+    _set_variables(ours)
+    reload_authentication()
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-        read_again()
+        _set_variables(before)
+        reload_authentication()
 
 
-def _started(folder: Path, **settings: Any) -> None:  # noqa: ANN401
-    """Start Ray, which gives a node 30 s and then up; a machine that is busy may take longer than that."""
+def _set_variables(values: dict[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def _start(folder: Path, **settings: Any) -> None:  # noqa: ANN401  # as `ray.init` takes them
+    """Start Ray; try again where its servers were late: Ray waits 30 s, which a busy machine may exceed."""
     import ray
 
-    for left in reversed(range(_TRIES)):
+    for attempts_left in reversed(range(_ATTEMPTS)):
         try:
             ray.init(**settings)
             return
         except Exception as error:  # Ray raises no narrower one
             ray.shutdown()
-            cause, late = why_not(error, folder)
-            if not left or not late:
+            cause, may_pass = startup_fault(error, folder)
+            if not attempts_left or not may_pass:
                 raise UserError(f"Ray does not start on this machine: {cause}") from error
 
 
@@ -136,40 +141,40 @@ _CAUSES = (
     (r"Resource temporarily unavailable|can't start new thread", "too many processes run; raise `ulimit -u`"),
     (r"Read-only file system|Permission denied|Operation not permitted", "it may not do what it needs to ({line})"),
 )
-"""What a line of an exception or a log means, for the person who reads it."""
+"""Patterns of lines in exceptions and logs, each with the cause in words for the user."""
 _LATE = r"timed? ?out|Timeout|overloaded|not.*within|DEADLINE_EXCEEDED"
 
 
-def why_not(error: BaseException, folder: Path) -> tuple[str, bool]:
-    """Why Ray does not start, and whether it may if it is tried again.
+def startup_fault(error: BaseException, folder: Path) -> tuple[str, bool]:
+    """Why Ray does not start, and whether another attempt may succeed.
 
     Args:
-        error: that `ray.init` ended with.
-        folder: of Ray's session, whose servers tell their own causes in its logs.
+        error: exception of `ray.init`.
+        folder: folder of Ray's session; its servers write their own faults to logs there.
 
     Returns:
-        One line; true where its servers were late, or the cause is not known.
+        The cause in one line; True if the servers were late or the cause is unknown, so that trying again may help.
     """
     chain: list[BaseException] = []
     link: BaseException | None = error
     while link is not None:
         chain.append(link)
         link = link.__cause__ or link.__context__
-    told = [" ".join(str(link).split()) or type(link).__name__ for link in chain]
-    for line in (*told, *_logged(folder)):
-        for pattern, words in _CAUSES:
+    messages = [" ".join(str(link).split()) or type(link).__name__ for link in chain]
+    for line in (*messages, *_log_lines(folder)):
+        for pattern, cause in _CAUSES:
             if re.search(pattern, line):
-                return words.format(line=line), False
+                return cause.format(line=line), False
     for link in chain:
         if isinstance(link, OSError) and link.errno:
             return f"{link.filename}: {link.strerror}" if link.filename else str(link.strerror), False
-    if any(re.search(_LATE, line) for line in told):
-        return f"its servers did not answer in time; the machine may be overloaded ({told[0]})", True
-    return told[0], True
+    if any(re.search(_LATE, message) for message in messages):
+        return f"its servers did not answer in time; the machine may be overloaded ({messages[0]})", True
+    return messages[0], True
 
 
-def _logged(folder: Path) -> Iterator[str]:
-    """Lines of the logs of Ray's servers, the last first."""
+def _log_lines(folder: Path) -> Iterator[str]:
+    """The last lines of each log of Ray's servers, newest first."""
     for log in sorted(folder.glob("session_2*/logs/*.*")):
         if log.suffix in (".err", ".out", ".log"):
             yield from reversed(log.read_text(encoding="utf-8", errors="replace").splitlines()[-200:])
@@ -184,5 +189,5 @@ def usable_gpus() -> int:
     """Number of accelerators that PyTorch can use."""
     import torch
 
-    # device_count asks NVML, which also counts those whose driver is too old for this torch
+    # device_count asks NVML, which also counts GPUs whose driver is too old for this PyTorch
     return torch.cuda.device_count() if torch.cuda.is_available() else 0

@@ -1,9 +1,8 @@
-"""Whether a cluster can run a sweep, asked of the cluster itself before the sweep begins: ``python -m
-tune.launch.preflight``.
+"""Whether a cluster can run a sweep, checked on the cluster before the sweep begins.
 
-A small job, which `submit` waits for: it looks for data and weights from there, compares the packages that compute,
-counts whether one trial fits, and sees that the client and all nodes share the sweep's storage. What it has to tell
-meanwhile, and the fault in words if there is one, it prints as lines that `Report` makes and reads.
+A small job, ``python -m tune.launch.preflight``, for which `submit` waits: it looks for data and weights from there,
+compares the packages, counts whether one trial fits, and sees that the client and all nodes share the sweep's storage.
+It prints messages and, at last, the fault or its absence as lines that `read_report` reads.
 """
 
 from __future__ import annotations
@@ -20,50 +19,52 @@ from pathlib import Path
 from semprior.errors import UserError
 from semprior.io.push_fetch import is_address, read_manifest
 from tune.launch.autoscaler import launcher_config, wait_for_workers
-from tune.launch.resources import cluster_nodes, concurrency
-from tune.launch.shared_storage import marked, unseen
+from tune.launch.ray_internals import HEAD_RESOURCE
+from tune.launch.resources import alive_nodes, cluster_nodes, concurrency
+from tune.launch.shared_storage import probe_file, why_unreadable
 from tune.launch.weights_check import check_weights
 from tune.spec.sweep_file import Resources, SweepSpec
 from tune.store.provenance import versions
 
-_MARK = "probe: "
+_PREFIX = "preflight: "
 _COMPARED = ("semprior", "torch", "timm", "ray", "optuna")
-_ANSWER = 120.0  # seconds for all nodes to read a file; a new process has to start there first
+_READ_TIMEOUT = 120.0  # seconds for all nodes to read a file; a new process has to start there first
 
 
 @dataclass(frozen=True)
-class Report:
-    """What a probe has said so far.
+class PreflightReport:
+    """The output of a pre-flight job so far.
 
     Attributes:
-        told: lines for the user.
-        done: whether it has judged.
-        fault: why the sweep cannot run, if so.
+        messages: lines for the user.
+        done: whether the checks have ended.
+        fault: why the cluster cannot run the sweep; None if it can.
     """
 
-    told: tuple[str, ...]
+    messages: tuple[str, ...]
     done: bool
     fault: str | None
 
 
-def report(log: str) -> Report:
-    """Read the log of a probe's job, finished or not; its last line may be cut off."""
-    lines = [line.removeprefix(_MARK) for line in log.splitlines(keepends=True) if line.startswith(_MARK)]
-    said = [json.loads(line) for line in lines if line.endswith("\n")]
-    faults = [line["fault"] for line in said if "fault" in line]
-    return Report(tuple(line["told"] for line in said if "told" in line), bool(faults), faults[-1] if faults else None)
+def read_report(log: str) -> PreflightReport:
+    """Read the log of a pre-flight job, finished or not; the last line may be cut off."""
+    lines = [line.removeprefix(_PREFIX) for line in log.splitlines(keepends=True) if line.startswith(_PREFIX)]
+    entries = [json.loads(line) for line in lines if line.endswith("\n")]
+    messages = tuple(entry["message"] for entry in entries if "message" in entry)
+    faults = [entry["fault"] for entry in entries if "fault" in entry]
+    return PreflightReport(messages, bool(faults), faults[-1] if faults else None)
 
 
-def probe(spec: SweepSpec, client: Mapping[str, str], mark: str) -> None:
-    """Look at the cluster of the job that this process is.
+def check_cluster(spec: SweepSpec, client: Mapping[str, str], name: str) -> None:
+    """Check that the cluster of this job can run a sweep.
 
     Args:
-        spec: of the sweep.
-        client: versions of packages at whoever submits it.
-        mark: name of a file that whoever submits it has put into the storage.
+        spec: checked sweep file.
+        client: versions of the packages on the machine that submits the sweep.
+        name: name of the probe file that this machine has put into the storage.
 
     Raises:
-        UserError: the sweep cannot run here.
+        UserError: the cluster cannot run the sweep.
     """
     import ray
 
@@ -81,28 +82,28 @@ def probe(spec: SweepSpec, client: Mapping[str, str], mark: str) -> None:
     if is_address(spec.data):
         spec.require_masks(bool(read_manifest(spec.data, "data").about.get("masks")))
     check_weights(spec)
-    reason = unseen(spec.storage, mark)
+    reason = why_unreadable(spec.storage, name)
     if reason:
         raise UserError(
-            f"storage {spec.storage}: what this machine writes, the cluster's head does not see ({reason});"
+            f"storage {spec.storage}: the cluster's head does not see what this machine writes ({reason});"
             " this machine and all nodes must share it"
         )
     ray.init(address="auto", log_to_driver=False)
     try:
         config = launcher_config()
         if config is not None and config["provider"]["type"] == "local":
-            wait_for_workers(config, lambda: set(_alive().values()), _tell)
+            wait_for_workers(config, lambda: set(_alive_addresses().values()), _print_message)
         nodes = cluster_nodes()
         concurrency(spec, nodes)
-        if wasted := idle_gpus(spec.resources, nodes, "the cluster"):
-            _tell(wasted)
+        if warning := idle_gpus(spec.resources, nodes, "the cluster"):
+            _print_message(warning)
         _check_storage(spec.storage)
     finally:
         ray.shutdown()
 
 
 def differences(client: Mapping[str, str], cluster: Mapping[str, str]) -> str:
-    """Packages whose versions differ, in words; builds of one version, like ``+cpu``, are the same."""
+    """Packages whose versions differ; builds of one version, like ``+cpu``, count as the same."""
     found = []
     for name in _COMPARED:
         here, there = client.get(name, "none").partition("+")[0], cluster.get(name, "none").partition("+")[0]
@@ -112,8 +113,14 @@ def differences(client: Mapping[str, str], cluster: Mapping[str, str]) -> str:
 
 
 def idle_gpus(resources: Resources, nodes: Sequence[Mapping[str, float]], place: str) -> str:
-    """A warning where trials take no GPU and all nodes of a place that could run them have one; else empty."""
-    workers = [node for node in nodes if "node:__internal_head__" not in node] or nodes
+    """A warning if trials take no GPU although every node that could run them has one; else empty.
+
+    Args:
+        resources: resources of a trial.
+        nodes: resources of each node.
+        place: what the warning calls the nodes.
+    """
+    workers = [node for node in nodes if HEAD_RESOURCE not in node] or nodes
     if resources.gpus or not all(node.get("GPU", 0.0) for node in workers):
         return ""
     return f"resources: gpus is 0, and the GPUs of {place} will idle; `resources: {{cpus: 4, gpus: 1}}` uses them"
@@ -124,60 +131,58 @@ def _check_storage(uri: str) -> None:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    here = ray.get_runtime_context().get_node_id()
-    read = ray.remote(num_cpus=0, max_retries=0)(unseen)
-    with marked(uri) as name:
-        asked = {
+    own = ray.get_runtime_context().get_node_id()
+    read = ray.remote(num_cpus=0, max_retries=0)(why_unreadable)
+    with probe_file(uri) as name:
+        readers = {
             (node, address): read.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
                 uri, name
             )
-            for node, address in _alive().items()
-            if node != here
+            for node, address in _alive_addresses().items()
+            if node != own
         }
-        until = time.monotonic() + _ANSWER
-        for (node, address), answer in asked.items():
+        deadline = time.monotonic() + _READ_TIMEOUT
+        for (node, address), reader in readers.items():
             try:
-                reason = ray.get(answer, timeout=max(until - time.monotonic(), 0.1))
+                reason = ray.get(reader, timeout=max(deadline - time.monotonic(), 0.1))
             except ray.exceptions.RayError as error:
-                if node not in _alive():  # it has no part in the sweep yet
+                if node not in _alive_addresses():  # the node has left: the sweep does without it
                     continue
-                reason = _words(error)
+                reason = _describe(error)
             if reason:
                 raise UserError(
-                    f"storage {uri}: what the head writes, {address} does not see ({reason}); all nodes must share it"
+                    f"storage {uri}: {address} does not see what the head writes ({reason}); all nodes must share it"
                 )
 
 
-def _alive() -> dict[str, str]:
-    """Address of each node that is there, by its id."""
-    import ray
-
-    return {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+def _alive_addresses() -> dict[str, str]:
+    """Address of each node that has joined, by its id."""
+    return {node["NodeID"]: node["NodeManagerAddress"] for node in alive_nodes()}
 
 
-def _words(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     if isinstance(error, TimeoutError):
-        return f"no answer in {_ANSWER:.0f} s; is the storage mounted there, and does it answer?"
+        return f"no answer in {_READ_TIMEOUT:.0f} s; is the storage mounted there, and does it answer?"
     return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[-1]}"
 
 
-def _tell(text: str) -> None:
-    print(f"{_MARK}{json.dumps({'told': text})}", flush=True)
+def _print_message(text: str) -> None:
+    print(f"{_PREFIX}{json.dumps({'message': text})}", flush=True)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the job."""
+    """Run the checks and print their result; the exit code is 0 in both cases."""
     parser = argparse.ArgumentParser(prog="tune.launch.preflight", description="Whether a cluster can run a sweep.")
     parser.add_argument("spec", help="the sweep, as JSON")
-    parser.add_argument("versions", help="of the client's packages, as JSON")
-    parser.add_argument("mark", help="name of a file that the client has put into the storage")
-    given = parser.parse_args(arguments)
+    parser.add_argument("versions", help="versions of the client's packages, as JSON")
+    parser.add_argument("name", help="name of the probe file that the client has put into the storage")
+    options = parser.parse_args(arguments)
     fault = None
     try:
-        probe(SweepSpec.from_json(given.spec), json.loads(given.versions), given.mark)
+        check_cluster(SweepSpec.from_json(options.spec), json.loads(options.versions), options.name)
     except UserError as error:
         fault = str(error)
-    print(f"{_MARK}{json.dumps({'fault': fault})}", flush=True)
+    print(f"{_PREFIX}{json.dumps({'fault': fault})}", flush=True)
     return 0
 
 

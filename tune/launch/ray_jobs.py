@@ -1,77 +1,75 @@
-"""Sweeps on a cluster: Ray's job server takes the same command that runs a sweep here.
+"""Sweeps on a cluster: Ray's job server runs the same driver that runs a sweep on this machine.
 
 A job carries the packages `semprior` and `tune` as they are on this machine, so that the cluster runs the code that
-submitted it; what they import must be installed there. Data and checkpoints do not travel: the job gets addresses.
+submitted it; their dependencies must be installed there. Data and checkpoints do not travel: the job gets addresses.
 """
 
 from __future__ import annotations
 
 import json
-import logging
-import os
 import shlex
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from semprior.errors import UserError
 from semprior.reporting.terminal import console, say
 from semprior.runtime.process_setup import THREADS_SHARE
-from tune.launch.preflight import report
-from tune.launch.shared_storage import marked
+from tune.launch.preflight import read_report
+from tune.launch.ray_internals import job_client, server_version
+from tune.launch.shared_storage import probe_file
 from tune.spec.sweep_file import SweepSpec
 from tune.store.provenance import REVISION_VARIABLE, revision, versions
 
-TOKEN_VARIABLE = "RAY_AUTH_TOKEN"
-_REACH = 10.0  # seconds that a head may take to answer
+if TYPE_CHECKING:
+    from ray.job_submission import JobDetails, JobSubmissionClient
+
+_CONNECT_TIMEOUT = 10.0  # seconds that a head may take to answer
 _PORT = 8265
-_POLL = 0.3  # seconds between two questions about a job that is waited for
-_CARRIED = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")  # which server an address means; rights stay where they are
-CLUSTER_VARIABLE = "SEMPRIOR_CLUSTER"
-"""Names the launcher file when no ``--cluster`` is given; set while a command runs with one."""
-_TALKATIVE = ("ray", "ray.dashboard.modules.dashboard_sdk")  # the second sets a level of its own
-_REDIRECTING = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+_POLL = 0.3  # seconds between two questions about the state of a pre-flight job
 
 
 @dataclass(frozen=True)
-class Target:
-    """A cluster's job server, and how to be let in.
+class JobServer:
+    """A cluster's job server, and how it is reached.
 
     Attributes:
-        address: like ``http://HEAD:8265``.
-        token: that the cluster was started with; none: Ray's own places are looked at (`found_token`).
-        python: the interpreter on the head.
+        address: address like ``http://HEAD:8265``.
+        cluster: launcher file that the server was found by; None: the user gave the address.
+        token: token of the cluster; None: it needs none.
+        variables: environment variables of the jobs.
     """
 
     address: str
+    cluster: Path | None = None
     token: str | None = None
-    python: str = "python"
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
-        """What the user calls it: its launcher file, or its address."""
-        return os.environ.get(CLUSTER_VARIABLE) or self.address
+        """What the user calls the cluster: its launcher file or its address."""
+        return str(self.cluster or self.address)
 
     @property
-    def words(self) -> str:
-        """How the user named it."""
-        return f"--cluster {self.name}" if os.environ.get(CLUSTER_VARIABLE) else f"--address {self.name}"
+    def option(self) -> str:
+        """The option of the command line that names the cluster."""
+        return f"--cluster {self.cluster}" if self.cluster else f"--address {self.address}"
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job as its cluster sees it.
+    """A job on a cluster.
 
     Attributes:
-        id: its submission id.
+        id: submission id.
         state: ``pending``, ``running``, ``stopped``, ``succeeded`` or ``failed``.
-        message: what Ray says about it, one line.
-        code: its exit code; none before it has ended.
+        message: Ray's message about the state, in one line.
+        code: exit code; None before the job has ended.
     """
 
     id: str
@@ -81,140 +79,125 @@ class Job:
 
     @property
     def over(self) -> bool:
-        """Whether it does no more."""
+        """Whether the job has ended."""
         return self.state not in ("pending", "running")
 
 
 class Jobs:
-    """The sweeps of one cluster. Make one with `connect`."""
+    """The jobs of one cluster, made by `connect`."""
 
-    def __init__(self, client: Any, target: Target) -> None:  # noqa: ANN401
-        self._client, self.target = client, target
+    def __init__(self, client: JobSubmissionClient, server: JobServer) -> None:
+        self._client, self.server = client, server
 
     def submit(self, sweep: str, uri: str, generation: int) -> Job:
         """Start a driver of a sweep on the head.
 
         Args:
-            sweep: its id.
-            uri: where it is stored, as the cluster's nodes reach it.
-            generation: of the driver.
+            sweep: id of the sweep.
+            uri: address of the sweep, as the cluster's nodes reach it.
+            generation: generation of the driver.
         """
         metadata = {"sweep": sweep, "uri": uri, "generation": str(generation)}
         return self._start(["tune.session.driver_process", uri, str(generation)], metadata)
 
-    def probe(self, spec: SweepSpec) -> None:
-        """Ask the cluster whether it can run a sweep (`tune.launch.preflight`), and pass on what it tells meanwhile.
+    def check(self, spec: SweepSpec) -> None:
+        """Run `tune.launch.preflight` on the cluster and show its messages as they come.
 
         Raises:
-            UserError: it cannot, and why; or the sweep's storage cannot be written.
+            UserError: the cluster cannot run the sweep, or the sweep's storage cannot be written.
         """
         shown = 0
-        with marked(spec.storage) as mark:
-            job = self._start(["tune.launch.preflight", spec.to_json(), json.dumps(versions()), mark], {})
+        with probe_file(spec.storage) as name:
+            job = self._start(["tune.launch.preflight", spec.to_json(), json.dumps(versions()), name], {})
             while True:
                 job = self.state(job.id)
-                found = report(self.logs(job.id))
-                for text in found.told[shown:]:
-                    say(console(), f"{self.target.name}: {text}")
-                shown = len(found.told)
+                report = read_report(self.logs(job.id))
+                for message in report.messages[shown:]:
+                    say(console(), f"{self.server.name}: {message}")
+                shown = len(report.messages)
                 if job.over:
                     break
                 time.sleep(_POLL)
-        if not found.done:
-            raise UserError(f"{self.target.words}: cannot run jobs: {job.message or job.state}")
-        if found.fault:
-            raise UserError(f"{self.target.words}: {found.fault}")
+        if not report.done:
+            raise UserError(f"{self.server.option}: cannot run jobs: {job.message or job.state}")
+        if report.fault:
+            raise UserError(f"{self.server.option}: {report.fault}")
 
     def _start(self, module: list[str], metadata: dict[str, str]) -> Job:
         import semprior
         import tune
 
         packages = [str(Path(package.__file__).parent) for package in (semprior, tune) if package.__file__]
-        carried = THREADS_SHARE | {REVISION_VARIABLE: revision()}
-        carried |= {name: os.environ[name] for name in _CARRIED if name in os.environ}
-        for name in _TALKATIVE:
-            logging.getLogger(name).setLevel(logging.WARNING)  # its packing of the two folders is nobody's news
-        with _told(self.target):
+        variables = THREADS_SHARE | {REVISION_VARIABLE: revision()} | dict(self.server.variables)
+        with _faults_in_one_line(self.server):
             job = self._client.submit_job(
-                entrypoint=shlex.join([self.target.python, "-m", *module]),
-                runtime_env={"py_modules": packages, "excludes": ["__pycache__", "*.pyc"], "env_vars": carried},
+                entrypoint=shlex.join(["python", "-m", *module]),
+                runtime_env={"py_modules": packages, "excludes": ["__pycache__", "*.pyc"], "env_vars": variables},
                 metadata=metadata,
             )
         return self.state(job)
 
     def state(self, job: str) -> Job:
-        """How a job is doing."""
-        with _told(self.target):
+        """A job as it stands, by its id."""
+        with _faults_in_one_line(self.server):
             return _job(self._client.get_job_info(job))
 
     def find(self, uri: str) -> Job | None:
-        """The newest job of a sweep; none if this cluster has seen none."""
-        with _told(self.target):
-            listed = self._client.list_jobs()
-        ours = [job for job in listed if (job.metadata or {}).get("uri") == uri and job.submission_id]
+        """The newest job of the sweep at an address; None if this cluster has none."""
+        with _faults_in_one_line(self.server):
+            jobs = self._client.list_jobs()
+        ours = [job for job in jobs if (job.metadata or {}).get("uri") == uri and job.submission_id]
         return _job(max(ours, key=lambda job: int((job.metadata or {})["generation"]))) if ours else None
 
     def logs(self, job: str) -> str:
-        """What a job's driver wrote."""
-        with _told(self.target):
-            return self._client.get_job_logs(job)
+        """The output of a job's driver."""
+        with _faults_in_one_line(self.server):
+            return str(self._client.get_job_logs(job))
 
     def stop(self, job: str) -> None:
         """End a job's processes."""
-        with _told(self.target):
+        with _faults_in_one_line(self.server):
             self._client.stop_job(job)
 
 
-def connect(target: Target) -> Jobs:
-    """Reach a cluster.
+def connect(server: JobServer) -> Jobs:
+    """Connect to a cluster.
 
     Raises:
-        UserError: nobody answers, the token is refused, or the cluster's Ray is another version.
+        UserError: the server does not answer, refuses the token, or runs another version of Ray.
     """
-    address = target.address if "://" in target.address else f"http://{target.address}"
+    address = server.address if "://" in server.address else f"http://{server.address}"
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UserError(f"{target.words}: must look like http://HEAD:{_PORT}")
+        raise UserError(f"{server.option}: must look like http://HEAD:{_PORT}")
     port = parts.port or (443 if parts.scheme == "https" else _PORT)
     try:
-        socket.create_connection((parts.hostname, port), timeout=_REACH).close()
+        socket.create_connection((parts.hostname, port), timeout=_CONNECT_TIMEOUT).close()
     except OSError as error:
         raise UserError(
-            f"{target.words}: nobody answers at {parts.hostname}:{port} ({error.strerror or error});"
+            f"{server.option}: nobody answers at {parts.hostname}:{port} ({error.strerror or error});"
             " is the cluster up, and its dashboard reachable from here?"
         ) from error
-    from ray.job_submission import JobSubmissionClient
-
-    token = target.token or found_token()
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    with _told(target), _undirected():
-        client = JobSubmissionClient(f"{parts.scheme}://{parts.hostname}:{port}{parts.path}", headers=headers)
-    _same_version(client, target)
-    return Jobs(client, target)
+    with _faults_in_one_line(server):
+        client = job_client(f"{parts.scheme}://{parts.hostname}:{port}{parts.path}", server.token)
+    _require_same_version(client, server)
+    return Jobs(client, server)
 
 
-def found_token() -> str | None:
-    """The token where Ray looks for it: ``RAY_AUTH_TOKEN``, the file ``RAY_AUTH_TOKEN_PATH``, ``~/.ray/auth_token``."""
-    if token := os.environ.get(TOKEN_VARIABLE):
-        return token.strip()
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or os.path.expanduser("~/.ray/auth_token"))
-    return path.read_text(encoding="utf-8").strip() if path.is_file() else None
-
-
-def _same_version(client: Any, target: Target) -> None:  # noqa: ANN401
+def _require_same_version(client: JobSubmissionClient, server: JobServer) -> None:
     import ray
 
-    there = client._server_ray_version  # asked for by the client itself when it connects
+    there = server_version(client)
     if there != ray.__version__:
         raise UserError(
-            f"{target.words}: the cluster runs Ray {there}, this machine {ray.__version__};"
+            f"{server.option}: the cluster runs Ray {there}, this machine {ray.__version__};"
             f" install the same: pip install 'ray=={there}'"
         )
 
 
 @contextmanager
-def _told(target: Target) -> Iterator[None]:
-    """Faults between us and the cluster, as one line each."""
+def _faults_in_one_line(server: JobServer) -> Iterator[None]:
+    """Within the context, a fault between this machine and the cluster becomes a `UserError`."""
     import requests
     from ray.exceptions import AuthenticationError
 
@@ -222,29 +205,15 @@ def _told(target: Target) -> Iterator[None]:
         yield
     except AuthenticationError as error:
         raise UserError(
-            f"{target.words}: the cluster refuses this machine's token; give the cluster's own with"
+            f"{server.option}: the cluster refuses this machine's token; give the cluster's own with"
             " RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH (on its head: ~/.ray/auth_token)"
         ) from error
     except (ConnectionError, requests.RequestException, RuntimeError) as error:
         first = (str(error).splitlines() or [""])[0]
-        raise UserError(f"{target.words}: {first or type(error).__name__}") from error
+        raise UserError(f"{server.option}: {first or type(error).__name__}") from error
 
 
-@contextmanager
-def _undirected() -> Iterator[None]:
-    """Without the variables that make Ray's client go elsewhere than it is told to."""
-    kept = {name: os.environ.pop(name) for name in _REDIRECTING if name in os.environ}
-    try:
-        yield
-    finally:
-        os.environ.update(kept)
-
-
-def _job(details: Any) -> Job:  # noqa: ANN401
+def _job(details: JobDetails) -> Job:
     message = " ".join((details.message or "").split())
-    return Job(
-        details.submission_id,
-        str(getattr(details.status, "value", details.status)).lower(),
-        message,
-        details.driver_exit_code,
-    )
+    state = str(getattr(details.status, "value", details.status)).lower()
+    return Job(details.submission_id or "", state, message, details.driver_exit_code)

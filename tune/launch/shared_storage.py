@@ -1,4 +1,4 @@
-"""Whether machines share a storage: what one of them writes there, the others must read."""
+"""Whether machines share a storage: files that one of them writes, the others must be able to read."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from semprior.io.storage import open_storage
 
 
 @contextmanager
-def marked(uri: str) -> Iterator[str]:
-    """A new file in a storage, for as long as the block lasts.
+def probe_file(uri: str) -> Iterator[str]:
+    """Within the context, a storage holds a new file whose content is its name.
 
     Yields:
-        Its name, which no other file had before; it is its content, too.
+        The name, which is unique.
 
     Raises:
         UserError: the storage cannot be written.
@@ -29,8 +29,8 @@ def marked(uri: str) -> Iterator[str]:
         storage.delete(name)
 
 
-def unseen(uri: str, name: str) -> str:
-    """Why this machine does not see a mark that another one made; empty where it does."""
+def why_unreadable(uri: str, name: str) -> str:
+    """Why this machine cannot read the probe file of another machine; empty if it can."""
     try:
         return "" if open_storage(uri).read(name).decode(errors="replace") == name else "something else is there"
     except FileNotFoundError:

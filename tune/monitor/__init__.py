@@ -1,4 +1,4 @@
-"""What a person sees of a running sweep: heartbeats, progress, tables.
+"""What users see of a running sweep: heartbeats, progress, tables.
 
 Imports `store`, `spec` and `semprior`.
 """

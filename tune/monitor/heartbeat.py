@@ -1,20 +1,21 @@
-"""Whether a sweep runs: small files that its driver renews, one for each of its lives, and requests to stop.
+"""Whether a sweep runs: small files that its drivers renew, one for each driver, and requests to stop.
 
 ::
 
-    SWEEP/heartbeat/0001.json   the first driver's; 0002.json is that of the first `resume`, and so on
-                    0001.stop   somebody has asked that driver to stop
+    SWEEP/heartbeat/0001.json   of the first driver; 0002.json is of the driver that the first `resume` starts
+                    0001.stop   a request that the first driver stop
 
-A life of the driver is a *generation*. Its file says `running` while it beats, and at its end `stopped` (there is more
-to do, `resume` goes on) or `done`. A file that says `running` and was not renewed for `LOST_AFTER` seconds is of a
-driver that died: *lost*. The newest generation speaks for the sweep.
+The drivers of a sweep are counted: the number of a driver is its *generation*. Its file says `running` while the driver
+runs, and at its end `stopped` (there is more to do, which `resume` continues) or `done`. A file that says `running` and
+was not renewed for `LOST_AFTER` seconds belongs to a driver that died: the sweep is *lost*. The newest generation
+decides the state of the sweep.
 
 Example, in a driver::
 
-    with Heart(storage, generation) as heart:
-        while trials_are_left and not heart.stop_requested:
+    with HeartbeatWriter(storage, generation) as heartbeat:
+        while trials_are_left and not heartbeat.stop_requested:
             ...
-        heart.finish("stopped" if trials_are_left else "done")
+        heartbeat.finish("stopped" if trials_are_left else "done")
 """
 
 from __future__ import annotations
@@ -31,26 +32,26 @@ from types import TracebackType
 
 from semprior.errors import StorageError, UserError
 from semprior.io.storage import Storage
-from tune.monitor.exception_text import told
+from tune.monitor.exception_text import describe
 
 FOLDER = "heartbeat"
-BEAT_EVERY, LOST_AFTER = 5.0, 60.0  # seconds
+INTERVAL, LOST_AFTER = 5.0, 60.0  # seconds
 STATES = ("running", "stopped", "done")
 
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """What a driver last said of itself.
+    """The content of a driver's file.
 
     Attributes:
-        generation: of the driver, counted from 1.
-        state: ``running``, ``stopped`` or ``done``.
-        time: of the beat, in seconds since 1970.
-        started: likewise, of the generation.
-        host: that it runs on.
-        processes: which of the host's process tables (a container has its own) `pid` stands in.
-        pid: of its process.
-        note: why it ended, or nothing.
+        generation: generation of the driver, counted from 1.
+        state: state that the driver wrote: ``running``, ``stopped`` or ``done``.
+        time: time of writing, in seconds since 1970.
+        started: start of the driver, in seconds since 1970.
+        host: host that the driver runs on.
+        processes: identity of the process table that `pid` belongs to; a container has its own.
+        pid: id of the driver's process.
+        note: why the driver ended; may be empty.
     """
 
     generation: int
@@ -62,140 +63,151 @@ class Heartbeat:
     pid: int
     note: str = ""
 
-    def word(self, now: float | None = None) -> str:
-        """``running``, ``lost``, ``stopped`` or ``done``; a process of this host that is gone is lost at once."""
+    def observed_state(self, now: float | None = None) -> str:
+        """``running``, ``lost``, ``stopped`` or ``done``.
+
+        Lost is a driver whose file is old, and at once one whose process has gone from this host.
+
+        Args:
+            now: time of observation, in seconds since 1970; None: the present.
+        """
         if self.state != "running":
             return self.state
         late = (time.time() if now is None else now) - self.time > LOST_AFTER
-        gone = (self.host, self.processes) == _here() and not _alive(self.pid)
+        gone = (self.host, self.processes) == _process_table() and not _is_alive(self.pid)
         return "lost" if late or gone else "running"
 
 
-class Heart:
-    """Beats in a thread of its own while a driver runs, and hears requests to stop.
+class HeartbeatWriter:
+    """Renews the heartbeat of a driver in a thread, and notices requests to stop.
 
-    Entering the block claims the generation; a later generation that begins is a request to stop, too. Leaving it
-    without `finish` says ``stopped``, with the error if there is one.
+    Entering the context claims the generation. A later generation counts as a request to stop, too. Leaving the
+    context without `finish` writes ``stopped``, with the exception if there is one.
 
     Args:
-        storage: of the sweep.
-        generation: of the driver.
-        every: seconds between two beats.
-        with_each: done with every beat.
+        storage: storage of the sweep.
+        generation: generation of the driver.
+        interval: seconds between two writes.
+        on_write: called after each write.
     """
 
     def __init__(
-        self, storage: Storage, generation: int, every: float = BEAT_EVERY, with_each: Callable[[], None] | None = None
+        self,
+        storage: Storage,
+        generation: int,
+        interval: float = INTERVAL,
+        on_write: Callable[[], None] | None = None,
     ) -> None:
-        self.storage, self.every, self.with_each = storage, every, with_each
+        self.storage, self.interval, self.on_write = storage, interval, on_write
         now = time.time()
-        self._beat = Heartbeat(generation, "running", now, now, *_here(), os.getpid())
-        self._over, self._asked = threading.Event(), threading.Event()
+        self._heartbeat = Heartbeat(generation, "running", now, now, *_process_table(), os.getpid())
+        self._ended, self._stop_requested = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     @property
     def stop_requested(self) -> bool:
-        """Whether somebody asked this driver to stop."""
-        return self._asked.is_set()
+        """Whether the driver is requested to stop."""
+        return self._stop_requested.is_set()
 
-    def ask(self) -> None:
-        """Ask this driver to stop, from within its process."""
-        self._asked.set()
+    def request_stop(self) -> None:
+        """Request from within the driver's process that the driver stop."""
+        self._stop_requested.set()
 
     def finish(self, state: str, note: str = "") -> None:
-        """What the last beat will say, once the block is left."""
+        """Set the state that is written when the context ends."""
         if state not in STATES:
             raise ValueError(f"{state} is none of {', '.join(STATES)}")
-        self._beat = replace(self._beat, state=state, note=note)
+        self._heartbeat = replace(self._heartbeat, state=state, note=note)
 
-    def __enter__(self) -> Heart:
+    def __enter__(self) -> HeartbeatWriter:
         """Claim the generation.
 
         Raises:
-            UserError: another driver has.
+            UserError: another driver has claimed it.
         """
-        number = self._beat.generation
+        number = self._heartbeat.generation
         try:
-            self.storage.create(_file(number), self._content(self._beat))
+            self.storage.create(_file(number), self._content(self._heartbeat))
         except FileExistsError:
             raise UserError(
-                f"{self.storage.uri}: another driver has begun, the {number}. of this sweep; `status` shows it"
+                f"{self.storage.uri}: another driver has begun, number {number} of this sweep; `status` shows it"
             ) from None
         self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._over.set()
+        self._ended.set()
         self._thread.join()
-        if self._beat.state == "running":
-            self.finish("stopped", _told(error))
+        if self._heartbeat.state == "running":
+            self.finish("stopped", _note(error))
         try:
             self._write()
         except StorageError:
-            if error is None:  # else that is what is to be told
+            if error is None:  # else the user needs to see that exception
                 raise
 
     def _run(self) -> None:
-        while not self._over.wait(self.every):
+        while not self._ended.wait(self.interval):
             try:
                 self._write(running=True)
-                number = self._beat.generation
+                number = self._heartbeat.generation
                 if stop_requested(self.storage, number) or last_generation(self.storage) > number:
-                    self._asked.set()
-            except (UserError, FileNotFoundError):  # of a storage that is away for a while; the next beat may reach it
+                    self._stop_requested.set()
+            except (UserError, FileNotFoundError):  # the storage may answer again at the next write
                 continue
 
     def _write(self, running: bool = False) -> None:
-        beat = replace(self._beat, time=time.time(), state="running" if running else self._beat.state)
-        self.storage.put(_file(beat.generation), self._content(beat))
-        if self.with_each is not None:
-            self.with_each()
+        state = "running" if running else self._heartbeat.state
+        heartbeat = replace(self._heartbeat, time=time.time(), state=state)
+        self.storage.put(_file(heartbeat.generation), self._content(heartbeat))
+        if self.on_write is not None:
+            self.on_write()
 
     @staticmethod
-    def _content(beat: Heartbeat) -> bytes:
-        return json.dumps(asdict(beat)).encode()
+    def _content(heartbeat: Heartbeat) -> bytes:
+        return json.dumps(asdict(heartbeat)).encode()
 
 
 class StopRequested:
-    """Whether a driver is asked to stop, for Ray Tune, which pickles whatever it is given, as no heart can be.
+    """Returns whether a driver is requested to stop. Ray Tune pickles it, which a `HeartbeatWriter` cannot be.
 
     Args:
-        heart: of the driver; none, in a copy: nobody asks.
+        heartbeat: writer of the driver; None, in a pickled copy: nothing is requested.
     """
 
-    def __init__(self, heart: Heart | None) -> None:
-        self._heart = heart
+    def __init__(self, heartbeat: HeartbeatWriter | None) -> None:
+        self._heartbeat = heartbeat
 
     def __call__(self) -> bool:
-        return self._heart is not None and self._heart.stop_requested
+        return self._heartbeat is not None and self._heartbeat.stop_requested
 
     def __reduce__(self) -> tuple[type[StopRequested], tuple[None]]:
         return StopRequested, (None,)
 
 
-def _told(error: BaseException | None) -> str:
+def _note(error: BaseException | None) -> str:
     if error is None:
         return ""
     if isinstance(error, UserError):
         return " ".join(str(error).split())
-    return told(error)
+    return describe(error)
 
 
 def last_heartbeat(storage: Storage) -> Heartbeat | None:
-    """That of a sweep's newest generation; none before its first."""
+    """The heartbeat of a sweep's newest driver; None before the first."""
     number = last_generation(storage)
     return _read(storage, number) if number else None
 
 
 def last_generation(storage: Storage) -> int:
-    """The newest generation of a sweep's drivers; 0 before its first."""
+    """The newest generation of a sweep's drivers; 0 before the first."""
     return max(_generations(storage), default=0)
 
 
 def hours_before(storage: Storage, generation: int) -> float:
-    """How long the drivers of a sweep have run before that of a generation."""
-    beats = [_read(storage, number) for number in _generations(storage) if number < generation]
-    return sum(beat.time - beat.started for beat in beats) / 3600
+    """Hours that the drivers of a sweep before a generation have run."""
+    heartbeats = [_read(storage, number) for number in _generations(storage) if number < generation]
+    return sum(heartbeat.time - heartbeat.started for heartbeat in heartbeats) / 3600
 
 
 def _generations(storage: Storage) -> list[int]:
@@ -212,7 +224,7 @@ def _file(generation: int) -> str:
 
 
 def request_stop(storage: Storage, generation: int) -> None:
-    """Ask the driver of a generation to stop."""
+    """Request that the driver of a generation stop."""
     storage.put(f"{FOLDER}/{generation:04d}.stop", b"")
 
 
@@ -221,12 +233,13 @@ def stop_requested(storage: Storage, generation: int) -> bool:
     return storage.exists(f"{FOLDER}/{generation:04d}.stop")
 
 
-def _here() -> tuple[str, str]:
+def _process_table() -> tuple[str, str]:
+    """Name of this host and identity of this process's process table."""
     table = Path("/proc/self/ns/pid")
     return platform.node(), os.readlink(table) if table.is_symlink() else ""
 
 
-def _alive(pid: int) -> bool:
+def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""How far a sweep is, read from its storage."""
+"""The progress of a sweep, read from its storage."""
 
 from __future__ import annotations
 
@@ -8,30 +8,32 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tune.monitor.exception_text import without_what_changes
+from tune.monitor.exception_text import without_variable_parts
 from tune.monitor.heartbeat import Heartbeat, last_heartbeat
 from tune.store.faults import log_of
 from tune.store.results_store import ResultsStore
 from tune.store.sweeps import Sweep
 from tune.store.trial_summary import TrialSummary
 
-OPEN = ("running", "waiting")  # states of trials that will do more
+UNFINISHED = ("running", "waiting")  # states of trials that have epochs left to train
+_IDLE = ("stopped", "lost", "done")  # states of sweeps without a driver
 
 
 @dataclass(frozen=True)
 class TrialProgress:
-    """A trial as it stands.
+    """The progress of a trial.
 
     Attributes:
-        trial: its id.
-        state: ``running``, ``completed``, ``stopped``, ``diverged`` or ``failed``; ``waiting`` for the sweep to go on.
-        epoch: number of epochs done.
-        epochs: in full.
-        seconds: an epoch takes, about; 0 where none is done.
-        value: the last evaluation's, of the metric that is optimised.
-        best: so far, likewise.
-        params: the sampled dimensions.
-        reason: why it ended.
+        trial: id of the trial.
+        state: ``running``, ``completed``, ``stopped``, ``diverged`` or ``failed``; ``waiting`` if it is unfinished and
+            the sweep does not run.
+        epoch: number of epochs trained.
+        epochs: number of epochs of the whole trial.
+        seconds: mean time of an epoch; 0 before the first has ended.
+        value: last value of the objective.
+        best: best value of the objective so far.
+        params: sampled values by dimension.
+        reason: why the trial ended.
     """
 
     trial: str
@@ -46,28 +48,28 @@ class TrialProgress:
 
     @property
     def left(self) -> float | None:
-        """Seconds to its last epoch, if it is not stopped before; none where nothing is known yet."""
+        """Seconds to the last epoch, unless the trial is stopped early; None before the first epoch has ended."""
         return self.seconds * (self.epochs - self.epoch) if self.seconds else None
 
 
 @dataclass(frozen=True)
 class SweepProgress:
-    """A sweep as it stands.
+    """The progress of a sweep.
 
     Attributes:
-        name: its id.
-        word: ``waiting`` (its driver has not begun), ``running``, ``lost``, ``stopped`` or ``done``.
-        metric: that is optimised.
-        maximize: whether more of it is better.
-        trials: number of trials that there will be.
-        rows: of those that began.
-        note: what the driver last said.
-        hours: the budget of time; none: no limit.
-        elapsed: seconds since it began.
+        name: id of the sweep.
+        state: ``waiting`` (its driver has not begun), ``running``, ``lost``, ``stopped`` or ``done``.
+        metric: name of the objective.
+        maximize: whether a higher value of the objective is better.
+        trials: number of trials that the sweep will have.
+        rows: progress of the trials that have begun.
+        note: last note of the driver.
+        hours: budget of hours; None: no limit.
+        elapsed: seconds since the sweep was created.
     """
 
     name: str
-    word: str
+    state: str
     metric: str
     maximize: bool
     trials: int
@@ -78,45 +80,46 @@ class SweepProgress:
 
     @property
     def ended(self) -> list[TrialProgress]:
-        """Trials that will do nothing more."""
-        return [row for row in self.rows if row.state not in OPEN]
+        """Trials that have ended."""
+        return [row for row in self.rows if row.state not in UNFINISHED]
 
     @property
     def running(self) -> list[TrialProgress]:
-        """Trials at work."""
+        """Trials that are training."""
         return [row for row in self.rows if row.state == "running"]
 
     def ranked(self) -> list[TrialProgress]:
-        """Trials that have a value, the best first."""
+        """Trials that have a value, best first."""
         valued = [row for row in self.rows if row.best is not None]
         sign = -1 if self.maximize else 1
         return sorted(valued, key=lambda row: (sign * (row.best or 0.0), row.trial))
 
     def failures(self) -> list[str]:
-        """A line for each way in which trials failed, the most common first."""
-        alike: dict[str, list[TrialProgress]] = {}
+        """A line for each reason for which trials failed, the most common first."""
+        by_reason: dict[str, list[TrialProgress]] = {}
         for row in self.rows:
             if row.state == "failed":
-                alike.setdefault(without_what_changes(row.reason), []).append(row)
-        groups = sorted(alike.values(), key=len, reverse=True)
+                by_reason.setdefault(without_variable_parts(row.reason), []).append(row)
+        groups = sorted(by_reason.values(), key=len, reverse=True)
         return [f"failed: {', '.join(row.trial for row in rows)}: {rows[0].reason}" for rows in groups]
 
     def common_reason(self) -> str:
-        """Why trials ended, in most cases."""
+        """The most common reason for which trials ended."""
         if not self.rows:
-            return "none was begun"
-        reasons = Counter(without_what_changes(row.reason) for row in self.rows)
+            return "no trial has begun"
+        reasons = Counter(without_variable_parts(row.reason) for row in self.rows)
         most, count = reasons.most_common(1)[0]
-        row = next(row for row in self.rows if without_what_changes(row.reason) == most)
+        row = next(row for row in self.rows if without_variable_parts(row.reason) == most)
         return f"{row.reason or row.state} ({count} of {len(self.rows)} trials)"
 
     @property
     def left(self) -> float | None:
-        """Seconds to the end, about: what runs to its last epoch, the rest taking what trials took so far.
+        """Estimated seconds to the end of the sweep; None before the first epoch has ended.
 
-        None where no trial has done an epoch. Budgeted hours cut it short.
+        Running trials go to their last epoch, and trials that have not begun take as long as those that have ended.
+        No trial begins after the budgeted hours.
         """
-        known = [row.left for row in self.running if row.left is not None]
+        to_go = [row.left for row in self.running if row.left is not None]
         spent = [row.seconds * row.epoch for row in self.ended if row.seconds] or [
             row.seconds * row.epochs for row in self.running if row.seconds
         ]
@@ -124,43 +127,44 @@ class SweepProgress:
             return None
         slots = max(1, len(self.running))
         waiting = max(0, self.trials - len(self.rows))
-        total = max([*known, 0.0]) if not waiting else (sum(known) + waiting * sum(spent) / len(spent)) / slots
+        total = max([*to_go, 0.0]) if not waiting else (sum(to_go) + waiting * sum(spent) / len(spent)) / slots
         if self.hours is None:
             return total
-        return min(total, max(self.hours * 3600 - self.elapsed, max([*known, 0.0])))
+        return min(total, max(self.hours * 3600 - self.elapsed, max([*to_go, 0.0])))
 
 
-class Looker:
-    """Reads a sweep again and again.
+class ProgressReader:
+    """Reads the progress of a sweep; can be called any number of times.
 
     Args:
-        sweep: to look at.
-        generation: of the driver that is waited for; a sweep whose newest driver is an older one is ``waiting``.
+        sweep: sweep to read.
+        generation: generation of the expected driver; while the newest driver is an older one, the sweep is
+            ``waiting``.
     """
 
     def __init__(self, sweep: Sweep, generation: int = 1) -> None:
         self.sweep, self.generation = sweep, generation
         self.store = ResultsStore(sweep.storage)
-        self._values: dict[str, float] = {}  # of the last evaluation, which not every epoch has
+        self._values: dict[str, float] = {}  # last value by trial, as not every epoch is evaluated
 
     def __call__(self) -> SweepProgress:
-        """The sweep now."""
-        spec, beat = self.sweep.spec, last_heartbeat(self.sweep.storage)
+        """The present progress."""
+        spec, heartbeat = self.sweep.spec, last_heartbeat(self.sweep.storage)
         metric, direction = next(iter(spec.objective.items()))
-        word = state_word(beat, self.generation)
+        state = sweep_state(heartbeat, self.generation)
         return SweepProgress(
             name=self.sweep.id,
-            word=word,
+            state=state,
             metric=metric,
             maximize=direction == "max",
             trials=spec.budget.trials * spec.seeds,
-            rows=tuple(self._row(summary, metric, word) for summary in self.store.trials()),
-            note=beat.note if beat is not None and word != "waiting" else "",
+            rows=tuple(self._row(summary, metric, state) for summary in self.store.trials()),
+            note=heartbeat.note if heartbeat is not None and state != "waiting" else "",
             hours=spec.budget.hours,
-            elapsed=(beat.time if beat is not None else time.time()) - self.sweep.created,
+            elapsed=(heartbeat.time if heartbeat is not None else time.time()) - self.sweep.created,
         )
 
-    def _row(self, trial: TrialSummary, metric: str, word: str) -> TrialProgress:
+    def _row(self, trial: TrialSummary, metric: str, sweep_state: str) -> TrialProgress:
         value = trial.last.metrics.get(metric)
         if value is not None:
             self._values[trial.trial] = value
@@ -175,13 +179,13 @@ class Looker:
             params=trial.params if trial.configuration else {},
             reason=self._reason(trial),
         )
-        return replace(row, state="waiting") if row.state == "running" and word in ("stopped", "lost", "done") else row
+        return replace(row, state="waiting") if row.state == "running" and sweep_state in _IDLE else row
 
     def _reason(self, trial: TrialSummary) -> str:
         log = f"; log: {log_of(self.sweep.storage.uri, trial.trial)}" if trial.state == "failed" else ""
         return trial.reason + log
 
 
-def state_word(beat: Heartbeat | None, generation: int = 1) -> str:
-    """``waiting`` for a driver of this generation, else what the newest one's heartbeat says."""
-    return "waiting" if beat is None or beat.generation < generation else beat.word()
+def sweep_state(heartbeat: Heartbeat | None, generation: int = 1) -> str:
+    """The state of a sweep by its newest heartbeat; ``waiting`` before the driver of a generation has begun."""
+    return "waiting" if heartbeat is None or heartbeat.generation < generation else heartbeat.observed_state()

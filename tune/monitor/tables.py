@@ -1,4 +1,4 @@
-"""Rows as a table, JSON or CSV, and how their cells are written."""
+"""Prints rows as a table, JSON or CSV, and formats their cells."""
 
 from __future__ import annotations
 
@@ -15,34 +15,38 @@ from rich.text import Text
 from semprior.errors import UserError
 
 FORMATS = ("table", "json", "csv")
-_WIDE = 250  # columns for a table that goes into a file or a pipe
+_FILE_WIDTH = 250  # columns of a table that goes into a file or a pipe
 
 
 def check_format(name: str) -> None:
-    """Refuse a format that is not known."""
+    """Refuse an unknown format.
+
+    Raises:
+        UserError: names the known formats.
+    """
     if name not in FORMATS:
         raise UserError(f"--format {name}: must be {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
 
 
 def print_table(console: Console, columns: Mapping[str, str], rows: Sequence[Sequence[str]], title: str = "") -> None:
-    """A table.
+    """Print a table.
 
     Args:
-        console: to print it on; where it is no terminal nothing is cut to its width.
-        columns: by heading, ``left`` or ``right``.
-        rows: the cells.
-        title: above it.
+        console: console to print on; a table that goes elsewhere than to a terminal is not cut to its width.
+        columns: alignment by heading, ``left`` or ``right``.
+        rows: cells of each row.
+        title: line above the table; empty: none.
     """
     table = Table(title=title or None, title_justify="left")
     for heading, side in columns.items():
         table.add_column(heading, justify="right" if side == "right" else "left", overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
-    (console if console.is_terminal else Console(file=console.file, width=_WIDE)).print(table)
+    (console if console.is_terminal else Console(file=console.file, width=_FILE_WIDTH)).print(table)
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], form: str) -> None:
-    """Rows on standard output, as one JSON array or as CSV with the first row's keys for a heading."""
+    """Print rows on standard output, as one JSON array or as CSV with a heading of all keys."""
     if form == "json":
         print(json.dumps([dict(row) for row in rows], indent=1))
         return
@@ -56,7 +60,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]], form: str) -> None:
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
-    """Each dotted key's shortest ending that no other shares: ``clusters.count`` is ``count`` if alone with it."""
+    """The shortest unique ending of each dotted key: ``clusters.count`` is ``count`` if no other key ends so."""
     names: dict[str, str] = {}
     for key in keys:
         parts = key.split(".")
@@ -68,8 +72,8 @@ def short_names(keys: Sequence[str]) -> dict[str, str]:
     return names
 
 
-def text(value: Any) -> str:  # noqa: ANN401
-    """A value of a dimension, short; nothing where it does not apply."""
+def format_value(value: object) -> str:
+    """A short text of a dimension's value; empty for None, where the dimension does not apply."""
     if value is None:
         return ""
     if isinstance(value, float):
@@ -79,6 +83,6 @@ def text(value: Any) -> str:  # noqa: ANN401
     return str(value)
 
 
-def number(value: float | None) -> str:
-    """A metric with four digits; nothing where there is none."""
+def format_metric(value: float | None) -> str:
+    """A metric with four digits; empty for None."""
     return "" if value is None else f"{value:.4f}" if abs(value) < 1000 else f"{value:.4g}"

@@ -20,8 +20,8 @@ from pathlib import Path
 from semprior.errors import StorageError, UserError
 from semprior.io.storage import Storage
 from semprior.reporting.terminal import print_error, replace_unencodable_output
-from tune.monitor.exception_text import told
-from tune.monitor.heartbeat import Heart, StopRequested
+from tune.monitor.exception_text import describe
+from tune.monitor.heartbeat import HeartbeatWriter, StopRequested
 from tune.store.compaction import compact_in_background
 from tune.store.sweeps import driver_log, open_sweep
 
@@ -44,7 +44,7 @@ def run_driver(uri: str, generation: int, local: bool, attached: bool, log: Path
         SystemExit: an error in the driver, which is in its last heartbeat and its log.
     """
     sweep = open_sweep(uri)
-    with Heart(sweep.storage, generation, with_each=_log_copier(log, sweep.storage, generation)) as heart:
+    with HeartbeatWriter(sweep.storage, generation, on_write=_log_copier(log, sweep.storage, generation)) as heart:
         if attached:
             threading.Thread(target=_stop_at_end_of_input, args=(heart,), daemon=True).start()
         try:
@@ -58,7 +58,7 @@ def run_driver(uri: str, generation: int, local: bool, attached: bool, log: Path
         except UserError:
             raise
         except Exception as error:
-            heart.finish("stopped", f"{told(error)}; log: {_log_error(sweep.storage, generation, log)}")
+            heart.finish("stopped", f"{describe(error)}; log: {_log_error(sweep.storage, generation, log)}")
             raise SystemExit(1) from error
         heart.finish("done" if done else "stopped")
     return done
@@ -99,18 +99,18 @@ def _ray_of_the_job() -> Iterator[None]:
         ray.shutdown()
 
 
-def _stop_at_end_of_input(heart: Heart) -> None:
+def _stop_at_end_of_input(heart: HeartbeatWriter) -> None:
     while os.read(0, 1024):  # sys.stdin has a lock that a thread may not hold when Python ends
         continue
-    heart.ask()
+    heart.request_stop()
 
 
-def _stop_on_signals(heart: Heart) -> None:
+def _stop_on_signals(heart: HeartbeatWriter) -> None:
     def request_stop(number: int, _: types.FrameType | None) -> None:
         if heart.stop_requested:  # the second signal ends the process at once
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
-        heart.ask()
+        heart.request_stop()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, request_stop)

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Collection
 
 from semprior.errors import SettingError, StorageError, UserError
-from tune.monitor.exception_text import LONGEST, mark, told, without_what_changes
+from tune.monitor.exception_text import MESSAGE_LIMIT, describe, signature, without_variable_parts
 from tune.session.attempt_registry import AttemptOverError
 from tune.store.checkpoints import SupersededError
 from tune.store.faults import Fault, FaultKind
@@ -83,7 +83,7 @@ def _fault(error: BaseException, searched: Collection[str]) -> Fault:
     text = " ".join(str(error).split())
     log = "".join(traceback.format_exception(error))
     if isinstance(error, UserError):
-        return Fault(_user_fault_kind(error, searched), text, without_what_changes(text))
+        return Fault(_user_fault_kind(error, searched), text, without_variable_parts(text))
     if isinstance(error, OSError) and error.errno in _DISK_FULL:
         return Fault(FaultKind.STORAGE, text)
     if isinstance(error, SupersededError):
@@ -94,18 +94,18 @@ def _fault(error: BaseException, searched: Collection[str]) -> Fault:
         if error.preempted:
             return Fault(FaultKind.PREEMPTED, "its machine was taken away")
         if "low on memory" not in text:
-            return Fault(FaultKind.WORKER, f"{_DIED}{_cause_of_death(text)}"[:LONGEST], log=log)
+            return Fault(FaultKind.WORKER, f"{_DIED}{_cause_of_death(text)}"[:MESSAGE_LIMIT], log=log)
     if isinstance(error, OutOfMemoryError | RayActorError | MemoryError) or any(
         words in text.lower() for words in _MEMORY
     ):
-        return Fault(FaultKind.MEMORY, f"out of memory: {text}"[:LONGEST], log=log)
+        return Fault(FaultKind.MEMORY, f"out of memory: {text}"[:MESSAGE_LIMIT], log=log)
     lost = isinstance(error, ConnectionError | TimeoutError | RayError | RayTrainError) or any(
         kind.__name__ == "DistError"
         for kind in type(error).__mro__  # an exception of PyTorch, which may not be imported
     )
     if lost or any(words in text.lower() for words in _CONNECTION):
-        return Fault(FaultKind.WORKER, told(error), log=log)
-    return Fault(FaultKind.ERROR, told(error), mark(error), log=log)
+        return Fault(FaultKind.WORKER, describe(error), log=log)
+    return Fault(FaultKind.ERROR, describe(error), signature(error), log=log)
 
 
 def _user_fault_kind(error: UserError, searched: Collection[str]) -> FaultKind:

@@ -43,7 +43,7 @@ class Fault:
     Attributes:
         kind: what it broke off by.
         reason: in one line.
-        mark: equal for faults of one cause (`tune.monitor.exception_text.mark`).
+        mark: equal for faults of one cause (`tune.monitor.exception_text.signature`).
         epochs: that the attempt had trained.
         log: the traceback; empty where there is none.
     """

@@ -15,7 +15,7 @@ from tests.tune.made_up import made_up_sweep
 from tests.tune.small_sweep import SWEEP
 from tune.cli.app import main
 from tune.cli.top_show import gain_over
-from tune.monitor.heartbeat import Heart, last_generation
+from tune.monitor.heartbeat import HeartbeatWriter, last_generation
 from tune.store.ranking import Ranked
 
 
@@ -62,11 +62,11 @@ def test_status_tells_the_state_and_the_trials(told, sweep):
     shown = told("status", "small")
     assert "small: waiting, 2 of 12 trials ended" in shown
     assert "9 not begun, best: trial 0001, holdout/point_score 0.8000" in shown
-    with Heart(sweep.storage, 1):
+    with HeartbeatWriter(sweep.storage, 1):
         assert "small: running" in told("status", "small")
     shown = told("status", "small", "--follow")
     assert "small: stopped" in shown
-    assert "go on with: semprior-tune resume small\n" in shown
+    assert "continue with: semprior-tune resume small\n" in shown
 
 
 def test_top_ranks_with_errors_and_tells_the_gain(told):
@@ -189,7 +189,7 @@ def test_masks_that_an_objective_needs_and_the_data_lack_are_told_before_the_sta
 
 def test_a_sweep_that_runs_or_is_done_is_not_resumed(sweep, refused, told):
     generation = last_generation(sweep.storage) + 1
-    with Heart(sweep.storage, generation) as heart:
+    with HeartbeatWriter(sweep.storage, generation) as heart:
         assert "small: is running on" in refused("resume", "small")
         heart.finish("done")
     assert "small is done, nothing is left to run" in told("resume", "small")

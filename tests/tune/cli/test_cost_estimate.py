@@ -32,7 +32,7 @@ def test_recorded_trials_that_are_alike_tell_the_cost(tmp_path):
     said = []
     cost = recorded_cost(storage, spec, here=False, say=said.append)
     assert cost.seconds == 2.0
-    assert cost.rests_on == "the median of 1 recorded trial of small"
+    assert cost.source == "the median of 1 recorded trial of small"
     assert recorded_cost(storage, spec, here=True, say=said.append) is None
     others = {"data": "elsewhere"}, {"resources": Resources(cpus=4)}, {"base": {**spec.base, "data.crop": 64}}
     for other in others:

@@ -1,6 +1,7 @@
 """The demo, much shortened: a sweep of its own, the ranking, the best checkpoint pulled and scored, the picture."""
 
 import io
+import os
 
 import cv2
 import pytest
@@ -24,7 +25,7 @@ def test_demo_ends_in_a_ranking_a_table_and_a_picture(tmp_path, monkeypatch):
     (tmp_path / "demo" / "runs" / "demo").mkdir(parents=True)  # of an earlier demo
     (tmp_path / "demo" / "best").mkdir()
     shown = io.StringIO()
-    student, teacher = demo(tmp_path / "demo", Console(file=shown, width=120), count=15, shorten=shortened)
+    student, teacher = demo(tmp_path / "demo", os.environ, Console(file=shown, width=120), count=15, shorten=shortened)
     assert student.split == teacher.split == "test"
     assert student.metrics.targets == teacher.metrics.targets > 0
     for text in ("demo is done", "point_score", "the preset itself", "student", "teacher", "IoU", "picture.png"):
@@ -54,4 +55,4 @@ def test_a_fault_that_ends_the_demo_is_its_one_line(tmp_path):
     with pytest.raises(
         UserError, match=r"demo: data.batch: the training pool has \d+ images, fewer than a batch of 64"
     ):
-        demo(tmp_path / "demo", Console(quiet=True), count=15, shorten=too_large)
+        demo(tmp_path / "demo", os.environ, Console(quiet=True), count=15, shorten=too_large)

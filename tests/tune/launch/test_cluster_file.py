@@ -1,5 +1,6 @@
 """``--cluster FILE``: what is found, and what is refused in one line before anything starts."""
 
+import os
 import subprocess
 
 import pytest
@@ -8,8 +9,9 @@ import yaml
 from semprior.errors import UserError
 from tests.repository import ROOT
 from tune.cli.app import main
-from tune.launch import autoscaler as launched
-from tune.launch import cluster_file as cluster
+from tune.launch.autoscaler import coming_nodes
+from tune.launch.cluster_file import find_head
+from tune.launch.target import read_target
 
 
 @pytest.fixture
@@ -54,7 +56,7 @@ def test_files_that_launch_nothing(refused, tmp_path):
     (tmp_path / "other.yaml").write_text("name: sweep\n")
     assert "expected a file for `ray up`" in refused("top", "small", "--cluster", tmp_path / "other.yaml")
     (tmp_path / "broken.yaml").write_text("a: [")
-    assert "is no YAML" in refused("status", "small", "--cluster", tmp_path / "broken.yaml")
+    assert "is not YAML" in refused("status", "small", "--cluster", tmp_path / "broken.yaml")
 
 
 def test_a_head_that_cannot_be_reached(file, refused, tmp_path, monkeypatch):
@@ -78,7 +80,7 @@ def test_data_of_this_machine_alone_names_the_push(file, refused, tmp_path, monk
     sweep = tmp_path / "sweep.yaml"
     keys = {"search": {"optim.rate": {"float": [0.001, 0.01]}}, "budget": {"trials": 2}}
     sweep.write_text(yaml.safe_dump({"data": str(data), "objective": {"holdout/point_score": "max"}, **keys}))
-    monkeypatch.setattr("tune.cli.submit.jobs_of", lambda address: object())
+    monkeypatch.setattr("tune.launch.target.connect", lambda server: object())
     assert f"`semprior data push {data} URI`" in refused("submit", sweep, "--cluster", file)
     weights = tmp_path / "own weights.pth"
     weights.touch()
@@ -92,20 +94,21 @@ def test_data_of_this_machine_alone_names_the_push(file, refused, tmp_path, monk
 
 def test_the_dashboard_is_where_the_start_command_puts_it(file):
     content = yaml.safe_load(file.read_text())
-    assert cluster.find_head(file).dashboard == ("127.0.0.1", 8265)
+    assert find_head(file).dashboard == ("127.0.0.1", 8265)
     start = content["head_start_ray_commands"]
     start[-1] = start[-1].replace("--dashboard-host=127.0.0.1", "--dashboard-host=$NODE_ADDRESS --dashboard-port=9000")
     content["provider"]["head_ip"] = "10.0.0.7"
     file.write_text(yaml.safe_dump(content))
-    assert cluster.find_head(file).dashboard == ("10.0.0.7", 9000)
+    assert find_head(file).dashboard == ("10.0.0.7", 9000)
 
 
 def test_the_tunnel_ends_with_the_command(file, tmp_path, monkeypatch):
     ssh(tmp_path, monkeypatch, f"echo $$ >{tmp_path}/pid; echo secret; exec cat >/dev/null")
-    with cluster.reached(file, None) as address:
-        assert address.startswith("http://127.0.0.1:")
-        assert cluster.os.environ["RAY_AUTH_TOKEN"] == "secret"
-    assert "RAY_AUTH_TOKEN" not in cluster.os.environ
+    before = dict(os.environ)
+    with read_target({"RAY_AUTH_TOKEN": "of another cluster"}, cluster=file).reached() as target:
+        assert target.address.startswith("http://127.0.0.1:")
+        assert target.token == "secret"
+        assert dict(os.environ) == before
     assert subprocess.run(["kill", "-0", (tmp_path / "pid").read_text().strip()], stderr=-3, check=False).returncode
 
 
@@ -121,10 +124,10 @@ def test_nodes_that_are_coming_count():
         "head_node_type": "head",
         "available_node_types": kinds,
     }
-    assert launched.coming_nodes([head], config) == [{"CPU": 4.0, "GPU": 1.0, "memory": 10.0}] * 8
-    assert len(launched.coming_nodes([head, {"CPU": 4.0, "GPU": 1.0}], config)) == 7
+    assert coming_nodes([head], config) == [{"CPU": 4.0, "GPU": 1.0, "memory": 10.0}] * 8
+    assert len(coming_nodes([head, {"CPU": 4.0, "GPU": 1.0}], config)) == 7
     local = {"provider": {"type": "local", "worker_ips": ["a", "b"]}}
-    assert launched.coming_nodes([{"CPU": 2.0}], local) == []  # nobody knows what they are
+    assert coming_nodes([{"CPU": 2.0}], local) == []  # nobody knows what they are
 
 
 def test_a_provider_that_does_not_answer_is_one_line(tmp_path):
@@ -134,8 +137,8 @@ def test_a_provider_that_does_not_answer_is_one_line(tmp_path):
         .read_text()
         .replace("tune.launch.aws_provider.Provider", "tune.launch.aws_provider.Nothing")
     )
-    with pytest.raises(UserError, match="its head is not to be found"):
-        cluster.find_head(path)
+    with pytest.raises(UserError, match="its head cannot be found"):
+        find_head(path)
 
 
 def test_the_cause_is_told_and_a_launch_is_proposed_only_where_it_helps(tmp_path, monkeypatch):
@@ -155,15 +158,15 @@ def test_the_cause_is_told_and_a_launch_is_proposed_only_where_it_helps(tmp_path
 
     monkeypatch.setattr(commands, "get_head_node_ip", expired)
     with pytest.raises(UserError, match="AWS: the session has expired; log in again") as refused:
-        cluster.find_head(path)
+        find_head(path)
     assert "ray up" not in str(refused.value)
     monkeypatch.setattr(commands, "get_head_node_ip", down)
     with pytest.raises(UserError, match=r"not found!; `ray up .*cloud.yaml` first"):
-        cluster.find_head(path)
+        find_head(path)
 
 
 def test_a_key_that_is_given_is_the_only_one_that_is_tried(file, tmp_path, monkeypatch):
     ssh(tmp_path, monkeypatch, f"echo $* >{tmp_path}/words; echo secret; exec cat >/dev/null")
-    with cluster.reached(file, None):
+    with read_target({}, cluster=file).reached():
         pass
     assert f"-i {tmp_path}/none -o IdentitiesOnly=yes" in (tmp_path / "words").read_text()

@@ -77,7 +77,7 @@ def test_a_sweep_is_cut_off_interrupted_resumed_and_a_trial_repeated(tmp_path, m
     begun.kill()  # whoever watches it is gone: the driver stops by itself
     begun.wait()
     storage = open_sweep("runs/small").storage
-    until(lambda: last_heartbeat(storage).word() == "stopped")
+    until(lambda: last_heartbeat(storage).observed_state() == "stopped")
     before = epochs(tmp_path)
     assert before < 3 * 24
 
@@ -87,9 +87,9 @@ def test_a_sweep_is_cut_off_interrupted_resumed_and_a_trial_repeated(tmp_path, m
     said, _ = resumed.communicate(timeout=PATIENCE)
     assert resumed.returncode == 130, (before, said)
     assert "stopping: every trial keeps the checkpoint" in said
-    assert said.endswith("small was stopped; go on with: semprior-tune resume small\n")
+    assert said.endswith("small was stopped; continue with: semprior-tune resume small\n")
     assert "Traceback" not in said and "ray" not in said
-    assert last_heartbeat(storage).word() == "stopped"
+    assert last_heartbeat(storage).observed_state() == "stopped"
 
     finished = tune(tmp_path, "resume", "small")
     said, _ = finished.communicate(timeout=PATIENCE)
@@ -124,5 +124,5 @@ def test_a_view_is_taken_once_more_after_the_driver_ended():
 
     words = iter(["running", "running", "done"])
     alive = iter([True, True, False])
-    last = watch(lambda: view(trials=1, word=next(words)), Console(quiet=True), poll=0.0, alive=lambda: next(alive))
-    assert last.word == "done"
+    last = watch(lambda: view(trials=1, state=next(words)), Console(quiet=True), poll=0.0, alive=lambda: next(alive))
+    assert last.state == "done"

@@ -15,7 +15,7 @@ import torch
 from semprior.errors import UserError
 from tests.tune.made_up import made_up_sweep
 from tune.cli.app import main
-from tune.launch.local_ray import local_ray, usable_gpus, why_not
+from tune.launch.local_ray import local_ray, startup_fault, usable_gpus
 
 IDLE = "resources: gpus is 0, and the GPUs of this machine will idle; `resources: {cpus: 4, gpus: 1}` uses them"
 
@@ -132,8 +132,8 @@ def test_what_keeps_ray_from_starting_is_told_by_its_cause(tmp_path, error, log,
     logs = tmp_path / "session_2026-01-01" / "logs"
     logs.mkdir(parents=True)
     (logs / "gcs_server.err").write_text(f"hello\n{log}\n", encoding="utf-8")
-    told, again = why_not(error, tmp_path)
-    assert re.search(cause, told)
+    found, again = startup_fault(error, tmp_path)
+    assert re.search(cause, found)
     assert again is late
 
 

@@ -9,29 +9,30 @@ import ray
 from semprior.errors import UserError
 from semprior.io.storage import open_storage
 from tests.tune.small_sweep import spec_of
-from tune.launch import autoscaler as joining
-from tune.launch import preflight as probe
-from tune.launch.ray_jobs import Jobs, Target
-from tune.launch.shared_storage import marked, unseen
+from tune.launch import autoscaler, preflight
+from tune.launch.ray_jobs import Jobs, JobServer
+from tune.launch.shared_storage import probe_file, why_unreadable
 from tune.launch.weights_check import check_weights
 from tune.spec.sweep_file import Resources
 from tune.store.provenance import versions
 
-LINES = [json.dumps({"told": "waits"}), json.dumps({"fault": "no"})]
+LINES = [json.dumps({"message": "waits"}), json.dumps({"fault": "no"})]
 
 
 def test_packages_that_differ_are_named():
     here = {"semprior": "0.1.0", "torch": "2.14.1+cpu", "ray": "2.60.0", "timm": "1", "optuna": "5"}
-    assert probe.differences(here, {**here, "torch": "2.14.1"}) == ""
-    assert probe.differences(here, {**here, "ray": "2.61.0"}) == "ray 2.61.0 (here 2.60.0)"
+    assert preflight.differences(here, {**here, "torch": "2.14.1"}) == ""
+    assert preflight.differences(here, {**here, "ray": "2.61.0"}) == "ray 2.61.0 (here 2.60.0)"
 
 
 def test_a_job_reports_by_lines_of_its_log():
-    log = f"noise\nprobe: {LINES[0]}\nnoise\nprobe: {LINES[1]}\nnoise"
-    assert probe.report(log) == probe.Report(("waits",), True, "no")
-    assert probe.report(log[:-30]) == probe.Report(("waits",), False, None)  # the second line is cut off
-    assert probe.report('probe: {"fault": null}\n') == probe.Report((), True, None)
-    assert not probe.report("Traceback").done
+    log = f"noise\npreflight: {LINES[0]}\nnoise\npreflight: {LINES[1]}\nnoise"
+    assert preflight.read_report(log) == preflight.PreflightReport(("waits",), True, "no")
+    assert preflight.read_report(log[:-30]) == preflight.PreflightReport(
+        ("waits",), False, None
+    )  # the second line is cut off
+    assert preflight.read_report('preflight: {"fault": null}\n') == preflight.PreflightReport((), True, None)
+    assert not preflight.read_report("Traceback").done
 
 
 def test_the_user_hears_what_a_probe_tells_meanwhile_and_the_client_marks_the_storage(tmp_path, capsys):
@@ -43,17 +44,17 @@ def test_the_user_hears_what_a_probe_tells_meanwhile_and_the_client_marks_the_st
             return "probing"
 
         def get_job_info(self, job):
-            log.append(f"probe: {LINES[len(log)]}\n")
+            log.append(f"preflight: {LINES[len(log)]}\n")
             state = "RUNNING" if len(log) < len(LINES) else "SUCCEEDED"
             return types.SimpleNamespace(submission_id=job, status=state, message="", driver_exit_code=None)
 
         def get_job_logs(self, job):
-            assert unseen(spec.storage, given[0]) == ""
+            assert why_unreadable(spec.storage, given[0]) == ""
             return "".join(log)
 
     spec = spec_of(tmp_path, ("./runs", str(tmp_path / "runs")))
     with pytest.raises(UserError, match="--address http://head:8265: no"):
-        Jobs(Client(), Target("http://head:8265")).probe(spec)
+        Jobs(Client(), JobServer("http://head:8265")).check(spec)
     assert capsys.readouterr().out.endswith(": waits\n")
     assert open_storage(spec.storage).list() == []
 
@@ -61,18 +62,18 @@ def test_the_user_hears_what_a_probe_tells_meanwhile_and_the_client_marks_the_st
 def test_a_folder_that_only_the_client_has_is_no_storage_of_a_cluster(tmp_path, capsys):
     (tmp_path / "scenes").mkdir()
     spec = spec_of(tmp_path, ("./runs", str(tmp_path / "runs")), ("data: scenes", f"data: {tmp_path}/scenes"))
-    assert probe.main([spec.to_json(), json.dumps(versions()), "probe-of-the-client"]) == 0
+    assert preflight.main([spec.to_json(), json.dumps(versions()), "probe-of-the-client"]) == 0
     [line] = capsys.readouterr().out.splitlines(keepends=True)
-    fault = probe.report(line).fault
-    assert "what this machine writes, the cluster's head does not see (nothing is there)" in fault
+    fault = preflight.read_report(line).fault
+    assert "the cluster's head does not see what this machine writes (nothing is there)" in fault
 
 
 def test_a_storage_is_shared_by_those_who_see_a_mark(tmp_path):
-    with marked(f"file://{tmp_path}/runs") as name:
-        assert unseen(str(tmp_path / "runs"), name) == ""
-        assert unseen(str(tmp_path / "other"), name) == "nothing is there"
+    with probe_file(f"file://{tmp_path}/runs") as name:
+        assert why_unreadable(str(tmp_path / "runs"), name) == ""
+        assert why_unreadable(str(tmp_path / "other"), name) == "nothing is there"
         (tmp_path / "runs" / name).write_text("else")
-        assert unseen(str(tmp_path / "runs"), name) == "something else is there"
+        assert why_unreadable(str(tmp_path / "runs"), name) == "something else is there"
     assert list((tmp_path / "runs").iterdir()) == []
 
 
@@ -111,16 +112,18 @@ def nodes(monkeypatch):
 
 def test_a_node_that_does_not_see_the_storage_is_named_and_one_that_is_gone_is_not_missed(nodes, tmp_path):
     nodes(a="", b=ray.exceptions.NodeDiedError("gone"), going=["b"])
-    probe._check_storage(str(tmp_path))
+    preflight._check_storage(str(tmp_path))
     nodes(c=ray.exceptions.GetTimeoutError("late"))
-    with pytest.raises(UserError, match=r"at-c0* does not see \(no answer in 120 s; is the storage mounted there"):
-        probe._check_storage(str(tmp_path))
+    with pytest.raises(
+        UserError, match=r"at-c0* does not see what the head writes \(no answer in 120 s; is the storage mounted there"
+    ):
+        preflight._check_storage(str(tmp_path))
     nodes(c=ray.exceptions.RuntimeEnvSetupError("no room"))
-    with pytest.raises(UserError, match=r"at-c0* does not see \(RuntimeEnvSetupError: no room\)"):
-        probe._check_storage(str(tmp_path))
+    with pytest.raises(UserError, match=r"at-c0* does not see what the head writes \(RuntimeEnvSetupError: no room\)"):
+        preflight._check_storage(str(tmp_path))
     nodes(c="nothing is there")
     with pytest.raises(UserError, match=r"\(nothing is there\); all nodes must share it"):
-        probe._check_storage(str(tmp_path))
+        preflight._check_storage(str(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -138,7 +141,7 @@ HEAD, GPU = {"CPU": 4.0, "node:__internal_head__": 1.0}, {"CPU": 4.0, "GPU": 1.0
     ],
 )
 def test_gpus_that_would_idle_are_told(gpus, nodes, warned):
-    assert bool(probe.idle_gpus(Resources(gpus=gpus), nodes, "the cluster")) == warned
+    assert bool(preflight.idle_gpus(Resources(gpus=gpus), nodes, "the cluster")) == warned
 
 
 @pytest.fixture
@@ -150,7 +153,7 @@ def launcher(tmp_path, monkeypatch):
         now[0] += seconds
 
     monkeypatch.setattr("ray.autoscaler._private.local.config.get_state_path", lambda cluster: str(path))
-    monkeypatch.setattr(joining, "time", types.SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    monkeypatch.setattr(autoscaler, "time", types.SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
 
     def state(**states):
         path.write_text(json.dumps({worker: {"tags": {"ray-node-status": word}} for worker, word in states.items()}))
@@ -163,26 +166,26 @@ CONFIG = {"cluster_name": "own", "provider": {"type": "local", "head_ip": "h", "
 
 
 def test_workers_that_are_set_up_are_waited_for(launcher, monkeypatch):
-    monkeypatch.setattr(joining, "_address", lambda host: host)
+    monkeypatch.setattr(autoscaler, "_address", lambda host: host)
     told = []
     launcher(**{"a.invalid": "setting-up", "b": "up-to-date"})
 
     def alive():
         return {"h", "b"} if launcher.now[0] < 300 else {"h", "b", "a.invalid"}
 
-    joining.wait_for_workers(CONFIG, alive, told.append)
-    assert (launcher.now[0], told) == (300.0, ["waits for 1 of 2 workers, 10 minutes at most"])
-    joining.wait_for_workers(CONFIG, lambda: {"h", "x", "y"}, told.append)  # all, by other addresses
+    autoscaler.wait_for_workers(CONFIG, alive, told.append)
+    assert (launcher.now[0], told) == (300.0, ["waiting for 1 of 2 workers, 10 minutes at most"])
+    autoscaler.wait_for_workers(CONFIG, lambda: {"h", "x", "y"}, told.append)  # all, by other addresses
     assert len(told) == 1
 
 
 @pytest.mark.parametrize(("state", "seconds"), [("setting-up", 601), ("waiting-for-ssh", 31), (None, 31)])
 def test_workers_that_do_not_come_are_named_and_not_waited_for_long(launcher, monkeypatch, state, seconds):
-    monkeypatch.setattr(joining, "_address", lambda host: host)
+    monkeypatch.setattr(autoscaler, "_address", lambda host: host)
     told = []
     if state:
         launcher(b=state)
-    joining.wait_for_workers(CONFIG, lambda: {"h", "a.invalid"}, told.append)
+    autoscaler.wait_for_workers(CONFIG, lambda: {"h", "a.invalid"}, told.append)
     assert launcher.now[0] == seconds
     assert told[1].startswith("not counted, because not there: b ")
 

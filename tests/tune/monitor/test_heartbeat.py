@@ -13,7 +13,7 @@ import pytest
 from semprior.errors import UserError
 from semprior.io.storage import open_storage
 from tests.tune.real_sweep import wait_for
-from tune.monitor.heartbeat import LOST_AFTER, Heart, Heartbeat, hours_before, last_heartbeat, request_stop
+from tune.monitor.heartbeat import LOST_AFTER, Heartbeat, HeartbeatWriter, hours_before, last_heartbeat, request_stop
 
 
 @pytest.fixture
@@ -23,25 +23,25 @@ def sweep(tmp_path):
 
 def test_running_then_done(sweep):
     assert last_heartbeat(sweep) is None
-    with Heart(sweep, 1) as heart:
-        assert last_heartbeat(sweep).word() == "running"
+    with HeartbeatWriter(sweep, 1) as heart:
+        assert last_heartbeat(sweep).observed_state() == "running"
         heart.finish("done")
-        assert last_heartbeat(sweep).word() == "running"
-    assert last_heartbeat(sweep).word() == "done"
+        assert last_heartbeat(sweep).observed_state() == "running"
+    assert last_heartbeat(sweep).observed_state() == "done"
 
 
 def test_an_error_is_noted(sweep):
-    with pytest.raises(ZeroDivisionError), Heart(sweep, 1):
+    with pytest.raises(ZeroDivisionError), HeartbeatWriter(sweep, 1):
         _ = 1 / 0
     last = last_heartbeat(sweep)
-    assert last.word() == "stopped"
+    assert last.observed_state() == "stopped"
     assert re.fullmatch(
         r"ZeroDivisionError: division by zero \(.*test_heartbeat.py:\d+, test_an_error_is_noted\)", last.note
     )
 
 
 def test_a_request_to_stop_is_heard_by_its_generation_alone(sweep):
-    with Heart(sweep, 2, every=0.01) as heart:
+    with HeartbeatWriter(sweep, 2, interval=0.01) as heart:
         request_stop(sweep, 1)
         began = last_heartbeat(sweep).time
         while last_heartbeat(sweep).time < began + 0.05:
@@ -55,11 +55,14 @@ def test_a_request_to_stop_is_heard_by_its_generation_alone(sweep):
 
 
 def test_of_two_drivers_one_runs(sweep):
-    with Heart(sweep, 1, every=0.01) as first:
-        with pytest.raises(UserError, match=r"another driver has begun, the 1\. of this sweep"), Heart(sweep, 1):
+    with HeartbeatWriter(sweep, 1, interval=0.01) as first:
+        with (
+            pytest.raises(UserError, match=r"another driver has begun, number 1 of this sweep"),
+            HeartbeatWriter(sweep, 1),
+        ):
             pass
         assert not first.stop_requested
-        with Heart(sweep, 2):  # of someone who took the first for lost
+        with HeartbeatWriter(sweep, 2):  # of someone who took the first for lost
             wait_for(lambda: first.stop_requested)
 
 
@@ -72,19 +75,19 @@ def test_hours_are_those_of_the_drivers_before(sweep):
 
 
 def test_silence_and_a_process_that_is_gone_are_lost(sweep):
-    with Heart(sweep, 1):
+    with HeartbeatWriter(sweep, 1):
         beat = last_heartbeat(sweep)
     running = replace(beat, state="running", pid=os.getpid())
-    assert running.word(beat.time + LOST_AFTER - 1) == "running"
-    assert running.word(beat.time + LOST_AFTER + 1) == "lost"
+    assert running.observed_state(beat.time + LOST_AFTER - 1) == "running"
+    assert running.observed_state(beat.time + LOST_AFTER + 1) == "lost"
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    assert replace(running, pid=gone.pid).word(beat.time) == "lost"
-    assert replace(running, pid=gone.pid, host="elsewhere").word(beat.time) == "running"
+    assert replace(running, pid=gone.pid).observed_state(beat.time) == "lost"
+    assert replace(running, pid=gone.pid, host="elsewhere").observed_state(beat.time) == "running"
 
 
 def test_the_newest_generation_speaks(sweep):
     for generation in (1, 2):
-        with Heart(sweep, generation):
+        with HeartbeatWriter(sweep, generation):
             pass
     assert last_heartbeat(sweep).generation == 2

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from semprior.errors import StorageError
-from tune.monitor.live_view import Speaker, headline, picture, watch
+from tune.monitor.live_view import ProgressLines, headline, progress_table, watch
 from tune.monitor.sweep_progress import SweepProgress, TrialProgress
 from tune.monitor.tables import short_names
 
@@ -21,13 +21,13 @@ def row(number, state="running", epoch=3, **fields):
 
 def view(*rows, **fields):
     return SweepProgress(
-        **{"name": "demo", "word": "running", "metric": "holdout/point_score", "maximize": True, **fields}, rows=rows
+        **{"name": "demo", "state": "running", "metric": "holdout/point_score", "maximize": True, **fields}, rows=rows
     )
 
 
 def drawn(seen, width, height=40):
     file = io.StringIO()
-    Console(file=file, width=width, height=height, color_system=None).print(picture(seen, width, height))
+    Console(file=file, width=width, height=height, color_system=None).print(progress_table(seen, width, height))
     return file.getvalue()
 
 
@@ -46,7 +46,7 @@ def test_the_table_shows_what_runs_and_the_best(capsys):
 
 def test_a_storage_that_is_away_for_a_while_does_not_end_the_watching():
     file, rows = io.StringIO(), [row(0, epoch=1), None, None, row(0, epoch=2), None, row(0, "completed", 10)]
-    views = [one and view(one, trials=1, word="done" if one.state == "completed" else "running") for one in rows]
+    views = [one and view(one, trials=1, state="done" if one.state == "completed" else "running") for one in rows]
 
     def look():
         seen = views.pop(0)
@@ -54,8 +54,8 @@ def test_a_storage_that_is_away_for_a_while_does_not_end_the_watching():
             raise StorageError("s3://b/runs: the server cannot be reached")
         return seen
 
-    assert watch(look, Console(file=file, width=200), poll=0).word == "done"
-    assert file.getvalue().count("the sweep goes on, and is looked at again and again: s3://b/runs") == 2
+    assert watch(look, Console(file=file, width=200), poll=0).state == "done"
+    assert file.getvalue().count("the sweep continues, and its storage is tried again and again: s3://b/runs") == 2
     views[:] = [None]
     with pytest.raises(StorageError):
         watch(look, Console(file=file), poll=0)
@@ -78,7 +78,7 @@ def test_the_table_fits_the_terminal(width):
 
 def test_plain_lines_tell_each_change_once():
     file = io.StringIO()
-    speaker = Speaker(Console(file=file, width=40))
+    lines = ProgressLines(Console(file=file, width=40))
     for seen in (
         view(trials=2),
         view(row(0, epoch=1), trials=2),
@@ -86,7 +86,7 @@ def test_plain_lines_tell_each_change_once():
         view(row(0, "completed", 10), row(1), trials=2),
         view(row(0, "completed", 10), row(1, "failed", 4, reason="out of memory"), trials=2),
     ):
-        speaker.tell(seen)
+        lines.update(seen)
     assert file.getvalue().splitlines() == [
         "demo: running, 0 of 2 trials ended, 0 running",
         "trial 0000 began: the preset itself",
@@ -112,7 +112,7 @@ def test_time_left_counts_what_runs_and_what_waits():
 def test_watching_ends_with_the_sweep_or_with_its_driver():
     console = Console(file=io.StringIO())
     words = iter(["waiting", "running", "done"])
-    assert watch(lambda: view(trials=1, word=next(words)), console, poll=0.0).word == "done"
+    assert watch(lambda: view(trials=1, state=next(words)), console, poll=0.0).state == "done"
     alive = iter([True, True, False])
     seen = []
     watch(lambda: seen.append(1) or view(trials=1), console, poll=0.0, alive=lambda: next(alive))

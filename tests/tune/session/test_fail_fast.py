@@ -88,7 +88,7 @@ def kinds(trial):
 
 
 def stopped():
-    return last_heartbeat(open_sweep("runs/small").storage).word() == "stopped"
+    return last_heartbeat(open_sweep("runs/small").storage).observed_state() == "stopped"
 
 
 def test_an_exception_in_two_trials_stops_the_sweep_until_the_cause_is_removed(sweep, breaking, says):
@@ -102,7 +102,7 @@ def test_an_exception_in_two_trials_stops_the_sweep_until_the_cause_is_removed(s
         "in trials 0000 and ",
     ):
         assert part in told.err
-    assert "once that is mended, go on with: semprior-tune resume small" in told.err
+    assert "once that is mended, continue with: semprior-tune resume small" in told.err
     (log,) = [word for word in told.err.replace(";", " ").split() if word.endswith(".log")]
     content = Path(log).read_text()
     assert "Traceback" in content and "in _break" in content
@@ -128,7 +128,7 @@ def test_an_exception_twice_in_the_first_trial_stops_the_sweep_even_after_the_lo
         wait_for(lambda: (last_heartbeat(store.storage) or None) and "fault" in kinds("0000"))
         beat = last_heartbeat(store.storage)
         os.kill(beat.pid, 9)
-        wait_for(lambda: last_heartbeat(store.storage).word() == "lost")
+        wait_for(lambda: last_heartbeat(store.storage).observed_state() == "lost")
     assert kinds("0000").count("fault") == 1
     write_breaks("data", every=(0, "RuntimeError", INSTRUCTION))
     told = says("resume", "small", code=2)
@@ -148,7 +148,7 @@ def test_faults_of_single_trials_end_only_these_and_can_be_retried(sweep, breaki
     assert states() == {"0000": "completed", "0001": "failed", "0002": "failed", "0003": "completed"}
     for line in ("failed: 0001: out of memory: ", "failed: 0002: RuntimeError: the fourth epoch is odd"):
         assert line in told.out
-    assert "run what failed again with: semprior-tune retry small\n" in told.out
+    assert "run the failed trials again with: semprior-tune retry small\n" in told.out
 
     for words, fault in (
         (("0004",), "no trial 0004; there are: 0000 to 0003"),
@@ -207,9 +207,9 @@ def test_an_image_that_is_damaged_after_the_start_stops_a_real_sweep_until_it_is
     says("submit", file, "--detach")
     image.write_bytes(whole[: len(whole) // 2])
     store = wait_for(lambda: Path("runs/small/heartbeat/0001.json").exists() and ResultsStore("runs/small"))
-    wait_for(lambda: last_heartbeat(store.storage).word() != "running")
+    wait_for(lambda: last_heartbeat(store.storage).observed_state() != "running")
     beat = last_heartbeat(store.storage)
-    assert beat.word() == "stopped" and str(image.name) in beat.note, beat
+    assert beat.observed_state() == "stopped" and str(image.name) in beat.note, beat
     assert set(states().values()) == {"running"}
     image.write_bytes(whole)
     says("resume", "small")

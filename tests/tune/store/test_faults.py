@@ -2,7 +2,7 @@
 
 import pytest
 
-from tune.monitor.exception_text import mark, told, without_what_changes
+from tune.monitor.exception_text import describe, signature, without_variable_parts
 from tune.session.trial_records import retry_trials
 from tune.store.faults import Fault, FaultKind, ending_in_words
 from tune.store.records import Record
@@ -148,10 +148,10 @@ def _raise(message):
 
 def test_an_exception_is_told_with_its_place_and_known_again():
     first, second = raised("slot 7 at 0x7f3a of /tmp/a b"), raised("slot 12 at 0x7f4b of /tmp/c b")
-    assert told(first).startswith("RuntimeError: slot 7 at 0x7f3a of /tmp/a b (")
-    assert told(first).endswith(", _raise)")
-    assert mark(first) == mark(second)
-    assert mark(raised("slot 7 at another place")) != mark(first)
-    assert mark(raised("", deeper=True)) != mark(first)
-    assert told(RuntimeError("of another process")) == "RuntimeError: of another process"
-    assert without_what_changes("loss is nan at epoch 12") == without_what_changes("loss is nan at epoch 7")
+    assert describe(first).startswith("RuntimeError: slot 7 at 0x7f3a of /tmp/a b (")
+    assert describe(first).endswith(", _raise)")
+    assert signature(first) == signature(second)
+    assert signature(raised("slot 7 at another place")) != signature(first)
+    assert signature(raised("", deeper=True)) != signature(first)
+    assert describe(RuntimeError("of another process")) == "RuntimeError: of another process"
+    assert without_variable_parts("loss is nan at epoch 12") == without_variable_parts("loss is nan at epoch 7")
