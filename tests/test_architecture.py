@@ -72,6 +72,8 @@ def at_the_top(name: str) -> set[str]:
     found, waiting = set(), list(tree(name).body)
     while waiting:
         node = waiting.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
         found |= imported(name, node)
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             waiting += ast.iter_child_nodes(node)
