@@ -14,6 +14,8 @@ import tune.cli.app
 from semprior.config.schema import Config, flatten, preset_names
 from tests.repository import ROOT
 
+pytestmark = pytest.mark.ray
+
 TEXT = (ROOT / "README.md").read_text()
 COMMANDS = [
     line for block in re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL) for line in block.splitlines() if line.strip()

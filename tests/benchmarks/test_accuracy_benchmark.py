@@ -7,6 +7,8 @@ import pytest
 from benchmarks import accuracy
 from semprior.data.synthetic.scenes import write_scenes
 
+pytestmark = pytest.mark.trains
+
 TINY = (
     "epochs=2",
     "data.crop=32",

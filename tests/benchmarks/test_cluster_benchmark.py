@@ -7,6 +7,8 @@ import pytest
 from benchmarks import cluster
 from tune.store.records import Record
 
+pytestmark = pytest.mark.ray
+
 
 def told(*kinds, **fields):
     return [Record(kind=kind, trial="0000", configuration=0, seed=0, attempt=1, epoch=0, **fields) for kind in kinds]

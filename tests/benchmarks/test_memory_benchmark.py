@@ -4,9 +4,12 @@ import hashlib
 import mmap
 
 import numpy as np
+import pytest
 
 from benchmarks import memory
 from semprior.data.layout import check_dataset, find_layout
+
+pytestmark = pytest.mark.trains
 
 MANY = 64 << 20  # bytes
 

@@ -11,6 +11,8 @@ from benchmarks.plain import losses
 from benchmarks.plain.detectors import DETECTORS
 from semprior.kernels import build, layers
 
+pytestmark = pytest.mark.trains
+
 
 @pytest.mark.parametrize("name", DETECTORS)
 def test_ours_has_the_same_losses_gradients_and_statistics(name, monkeypatch):

@@ -7,6 +7,8 @@ import pytest
 from benchmarks import throughput
 from tests.tiny import write_dataset
 
+pytestmark = pytest.mark.trains
+
 
 def test_all_lines(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(throughput, "BATCH", 2)

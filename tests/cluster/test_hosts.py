@@ -26,7 +26,7 @@ from tune.store.results_store import ResultsStore
 
 PATIENCE = 420.0  # seconds that anything may take on a busy machine
 FIRST, SECOND = (3, 40), (4, 8)  # trials, and epochs of each: those of the first must outlast the start of all hosts
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 
 def launcher(verb, file):

@@ -13,6 +13,8 @@ from semprior.cli.app import main
 from tests.repository import ROOT
 from tests.tiny import SETTINGS, write_dataset
 
+pytestmark = pytest.mark.trains
+
 FLAGS = [word for setting in SETTINGS for word in ("--set", setting)]
 
 

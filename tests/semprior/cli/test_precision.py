@@ -13,7 +13,7 @@ from semprior.training.run_folder import RunFolder
 from tests.other_processor import require_both_kinds, semprior_there
 from tests.tiny import SETTINGS, optional, write_dataset
 
-pytestmark = pytest.mark.avx2
+pytestmark = [pytest.mark.avx2, pytest.mark.trains]
 
 VISION = ("scam.stages=[2]", "vfm.name=mobilenetv3_small_050", "vfm.weights=random", "vfm.width=8", "epochs=2")
 FLAGS = [word for setting in (*SETTINGS, *VISION) for word in ("--set", setting)]

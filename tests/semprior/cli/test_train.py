@@ -22,6 +22,8 @@ from semprior.training.run_folder import RunFolder
 from semprior.training.trainer import Trainer
 from tests.tiny import SETTINGS, write_dataset
 
+pytestmark = pytest.mark.trains
+
 FLAGS = [word for setting in SETTINGS for word in ("--set", setting)]
 
 

@@ -17,6 +17,8 @@ from semprior.io.checkpoint import Snapshot, load_checkpoint, save_checkpoint
 from semprior.models.build import build_teacher
 from tests.tiny import LEVEL, bright_student, write_checkpoint, write_dataset
 
+pytestmark = pytest.mark.trains
+
 CPU = torch.device("cpu")
 
 

@@ -13,6 +13,8 @@ from semprior.data.images import IntensityRange
 from semprior.deployment.load_model import load_student
 from tests.tiny import optional, write_checkpoint
 
+pytestmark = pytest.mark.trains
+
 RANGE = (1000.0, 9000.0)
 
 

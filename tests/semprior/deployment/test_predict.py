@@ -15,6 +15,8 @@ from semprior.deployment.predict import Detection, detections, output_names, pre
 from semprior.errors import UserError
 from tests.tiny import bright_student, write_checkpoint, write_dataset
 
+pytestmark = pytest.mark.trains
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):

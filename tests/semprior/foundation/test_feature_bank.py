@@ -12,6 +12,8 @@ from semprior.foundation import feature_file as feature_store
 from semprior.foundation.feature_bank import FeatureBank
 from semprior.foundation.vfm import load_vfm
 
+pytestmark = pytest.mark.trains
+
 STUB = '''
 import hashlib
 import torch

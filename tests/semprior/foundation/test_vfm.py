@@ -19,6 +19,8 @@ from semprior.foundation import weights as vfm_weights
 from semprior.foundation.vfm import VFM, load_vfm
 from semprior.foundation.weights import offline_file, read_state_dict, rename_efficientnet_lite
 
+pytestmark = pytest.mark.trains
+
 DINO = "vit_small_plus_patch16_dinov3"
 LITE = "tf_efficientnet_lite2"
 SMALL_CNN = "mobilenetv3_small_050"

@@ -15,6 +15,8 @@ from semprior.io.storage import open_storage
 from semprior.training.run_folder import RunFolder
 from tests.tiny import SETTINGS, write_dataset
 
+pytestmark = pytest.mark.trains
+
 LACKS = {"nothing": 0, "unknown": errno.ENOSYS, "refused": errno.EOPNOTSUPP, "denied": errno.EPERM}
 HOLD = """
 import errno, fcntl, os, sys

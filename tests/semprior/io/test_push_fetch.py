@@ -18,6 +18,8 @@ from semprior.io.storage import open_storage
 from semprior.io.transfer_progress import Transfer
 from tests.tiny import SETTINGS, write_dataset
 
+pytestmark = pytest.mark.trains
+
 
 @pytest.fixture
 def fresh_cache(tmp_path, monkeypatch):

@@ -11,6 +11,8 @@ from semprior.models.detector import create_detector, detector_spec
 from semprior.models.scam import SCAM
 from semprior.models.teacher import Teacher, repeat_batchnorm_updates
 
+pytestmark = pytest.mark.trains
+
 NAMES = ("mlclnet", "alclnet")
 MAPS = 3
 

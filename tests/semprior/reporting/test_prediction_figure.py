@@ -13,6 +13,8 @@ from semprior.training.prepare import read_training_set
 from semprior.training.trainer import Trainer
 from tests.tiny import SETTINGS, write_dataset
 
+pytestmark = pytest.mark.trains
+
 
 def figure_row(size=(90, 70), points=((80, 3),), **parts):
     shape = {"first": None, "evolved": None, "truth": None, **parts}

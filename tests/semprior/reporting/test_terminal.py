@@ -9,6 +9,8 @@ import pytest
 from tests.repository import ROOT
 from tests.tiny import SETTINGS, write_dataset
 
+pytestmark = pytest.mark.trains
+
 ASCII = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 PLAIN = """
 import sys

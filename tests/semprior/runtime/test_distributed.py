@@ -20,6 +20,8 @@ from semprior.runtime.distributed import average_statistics_, gather, global_mea
 from semprior.training.trainer import DivergedError, Trainer
 from tests.semprior.training.test_trainer import CPU, PooledVision, config, training_set
 
+pytestmark = pytest.mark.trains
+
 LEAVES = {"data.batch": 4, "epochs": 3, "precision": "fp32", "optim.schedule": "constant", "detector": "small"}
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.tiny import SETTINGS, write_dataset
 
-pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc")
+pytestmark = [pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc"), pytest.mark.trains]
 
 TRAIN = """
 from semprior.cli.app import main

@@ -19,6 +19,8 @@ from semprior.io.checkpoint import load_checkpoint, save_checkpoint
 from semprior.labels.seeds import contrast_seed
 from semprior.training.trainer import DivergedError, Trainer
 
+pytestmark = pytest.mark.trains
+
 CPU = torch.device("cpu")
 
 

@@ -12,6 +12,8 @@ from tune.cli.app import main
 from tune.cli.cost_estimate import epochs_expected, recorded_cost
 from tune.spec.sweep_file import Resources
 
+pytestmark = pytest.mark.trains
+
 BASE = "base: {preset: quick, detector: alclnet, epochs: 45}"
 SHORT = "base: {preset: quick, detector: mlclnet, epochs: 4, data.crop: 64, data.batch: 4, scam.stages: none}"
 

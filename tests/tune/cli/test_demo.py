@@ -12,6 +12,8 @@ from tune.cli.demo import demo, main
 from tune.store.results_store import ResultsStore
 from tune.store.sweeps import open_sweep
 
+pytestmark = pytest.mark.ray
+
 
 def shortened(spec):
     base = {**spec.base, "epochs": 2, "data.crop": 64, "data.batch": 4, "clusters.count": 4, "select.after": 0.0}

@@ -20,6 +20,8 @@ from tune.store.records import Record
 from tune.store.results_store import ResultsStore
 from tune.store.sweeps import open_sweep
 
+pytestmark = pytest.mark.trains
+
 
 def stored(folder, place, data=None):
     """The made-up sweep in a place, where trial 0001's best epoch has a checkpoint; its data may lie at an address."""

@@ -19,6 +19,8 @@ from tune.monitor.live_view import watch
 from tune.store.results_store import ResultsStore
 from tune.store.sweeps import open_sweep
 
+pytestmark = pytest.mark.ray
+
 SWEEP = """\
 name: small
 data: scenes

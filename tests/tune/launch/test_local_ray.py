@@ -17,6 +17,8 @@ from tests.tune.made_up import made_up_sweep
 from tune.cli.app import main
 from tune.launch.local_ray import local_ray, startup_fault, usable_gpus
 
+pytestmark = pytest.mark.ray
+
 IDLE = "resources: gpus is 0, and the GPUs of this machine will idle; `resources: {cpus: 4, gpus: 1}` uses them"
 
 

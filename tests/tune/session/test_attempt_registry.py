@@ -10,6 +10,8 @@ import ray
 from tests.tune.real_sweep import ray_cluster, wait_for
 from tune.session.attempt_registry import AttemptOverError, AttemptRegistry, attempt_registry
 
+pytestmark = pytest.mark.ray
+
 
 @pytest.fixture(scope="module", autouse=True)
 def running():

@@ -21,7 +21,7 @@ from tune.monitor.heartbeat import last_heartbeat
 from tune.store.results_store import ResultsStore
 from tune.store.sweeps import open_sweep
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 BROKEN_DRIVER = """\
 import tune.session.session

@@ -15,7 +15,7 @@ from tune.session.session import run_sweep
 from tune.store.results_store import ResultsStore
 from tune.store.sweeps import create_sweep
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 AWAY = 5.0  # seconds, several epochs
 

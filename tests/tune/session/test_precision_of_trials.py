@@ -17,6 +17,8 @@ from tune.cli.cost_estimate import recorded_cost
 from tune.store.results_store import ResultsStore
 from tune.store.sweeps import open_sweep
 
+pytestmark = pytest.mark.ray
+
 HERE = used_precision("bf16", torch.device("cpu"))
 
 

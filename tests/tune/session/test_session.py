@@ -21,6 +21,8 @@ from tune.session.tune_search import TuneSearch
 from tune.store.checkpoints import SupersededError
 from tune.store.results_store import ResultsStore
 
+pytestmark = pytest.mark.ray
+
 
 @pytest.fixture(scope="module")
 def cluster(cache):

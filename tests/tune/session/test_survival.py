@@ -18,7 +18,7 @@ from tests.tune.real_sweep import STOPPING, new_sweep, ray_cluster, results, wai
 from tune.session.session import SweepState, run_sweep
 from tune.store.results_store import ResultsStore
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 SEARCHING = {**STOPPING, "sampler": {"name": "tpe", "startup": 2}}
 

@@ -6,7 +6,11 @@ import platform
 import subprocess
 import sys
 
+import pytest
+
 from tests.tiny import SETTINGS, write_dataset
+
+pytestmark = pytest.mark.ray
 
 ATTEMPT = """
 import json, sys
