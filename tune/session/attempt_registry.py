@@ -82,9 +82,9 @@ def attempt_registry(name: str) -> Iterator[AttemptRegistry]:
     Args:
         name: unlike that of any other driver in the cluster.
     """
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    own_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     options: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_concurrency": _WAITERS}
-    options |= {"name": name, "namespace": _NAMESPACE, "scheduling_strategy": here}
+    options |= {"name": name, "namespace": _NAMESPACE, "scheduling_strategy": own_node}
     actor: Any = ray.remote(_Registry).options(**options).remote()
     ray.get(actor.holders.remote())
     try:
