@@ -1,4 +1,4 @@
-"""The commands that look at a sweep, and every fault in what they are given: one line, exit code 2."""
+"""The commands that read a sweep, and errors of the user: one line, exit code 2."""
 
 import csv
 import io
@@ -25,8 +25,8 @@ def sweep(tmp_path_factory):
 
 
 @pytest.fixture
-def told(sweep, capsys, monkeypatch):
-    """What a command about the made-up sweep prints."""
+def output_of(sweep, capsys, monkeypatch):
+    """A function that runs a command about the made-up sweep and returns its output."""
     monkeypatch.setenv("SEMPRIOR_STORAGE", str(open_storage(sweep.spec.storage).local))
 
     def run(*arguments, code=0):
@@ -38,7 +38,7 @@ def told(sweep, capsys, monkeypatch):
 
 @pytest.fixture
 def refused(capsys):
-    """What a command that must be refused says: exit code 2 and one line."""
+    """A function that runs a command that must be refused, with exit code 2 and one line, and returns the line."""
 
     def run(*arguments):
         assert main([str(argument) for argument in arguments]) == 2
@@ -50,38 +50,38 @@ def refused(capsys):
     return run
 
 
-def test_list_tells_each_sweep_in_every_format(told):
-    assert "small" in told("list")
-    (entry,) = json.loads(told("list", "--format", "json"))
+def test_list_tells_each_sweep_in_every_format(output_of):
+    assert "small" in output_of("list")
+    (entry,) = json.loads(output_of("list", "--format", "json"))
     assert (entry["sweep"], entry["state"], entry["ended"], entry["trials"]) == ("small", "waiting", 2, 12)
-    (row,) = csv.DictReader(io.StringIO(told("list", "--format", "csv")))
+    (row,) = csv.DictReader(io.StringIO(output_of("list", "--format", "csv")))
     assert row["best"] == "0.8"
 
 
-def test_status_tells_the_state_and_the_trials(told, sweep):
-    shown = told("status", "small")
+def test_status_tells_the_state_and_the_trials(output_of, sweep):
+    shown = output_of("status", "small")
     assert "small: waiting, 2 of 12 trials ended" in shown
     assert "9 not begun, best: trial 0001, holdout/point_score 0.8000" in shown
     with HeartbeatWriter(sweep.storage, 1):
-        assert "small: running" in told("status", "small")
-    shown = told("status", "small", "--follow")
+        assert "small: running" in output_of("status", "small")
+    shown = output_of("status", "small", "--follow")
     assert "small: stopped" in shown
     assert "continue with: semprior-tune resume small\n" in shown
 
 
-def test_top_ranks_with_errors_and_tells_the_gain(told):
-    shown = told("top", "small")
+def test_top_ranks_with_errors_and_tells_the_gain(output_of):
+    shown = output_of("top", "small")
     assert shown.index("0001") < shown.index("0002") < shown.index("0000")
     for part in ("0.8000 ± 0.0100", "0.25", "1,2,3", "stopped", "by 0.3000 ± 0.0141"):
         assert part in shown
     assert "importance of the dimensions: unknown until 8 trials are evaluated; there are 3" in shown
-    entries = json.loads(told("top", "small", "-n", 2, "--format", "json"))
+    entries = json.loads(output_of("top", "small", "-n", 2, "--format", "json"))
     assert [entry["trial"] for entry in entries] == ["0001", "0002"]
     assert entries[0]["scam.stages"] == [2]
-    rows = list(csv.DictReader(io.StringIO(told("top", "small", "--by", "holdout/iou", "--format", "csv"))))
+    rows = list(csv.DictReader(io.StringIO(output_of("top", "small", "--by", "holdout/iou", "--format", "csv"))))
     assert [float(row["holdout/iou"]) for row in rows] == [0.4, 0.3, 0.25]
     assert [json.loads(row["scam.stages"]) for row in rows] == [[2], [], [1, 2, 3]]
-    by_last = json.loads(told("top", "small", "--by", "last", "--format", "json"))
+    by_last = json.loads(output_of("top", "small", "--by", "last", "--format", "json"))
     assert by_last[0]["holdout/point_score"] == pytest.approx(0.7)
 
 
@@ -113,8 +113,8 @@ def test_the_gain_in_words(values, errors, sign, said):
     assert gain_over(best, base, 0, sign) == said
 
 
-def test_show_tells_all_of_a_trial(told):
-    shown = told("show", "small", "0001")
+def test_show_tells_all_of_a_trial(output_of):
+    shown = output_of("show", "small", "0001")
     for part in (
         "trial 0001 of small: stopped, stopped by asha at epoch 4",
         "45 in the base",
@@ -130,13 +130,13 @@ def test_show_tells_all_of_a_trial(told):
         assert part in shown
 
 
-def test_logs_print_what_is_stored_and_name_what_is_there(told, sweep, capsys):
+def test_logs_print_what_is_stored_and_name_what_is_there(output_of, sweep, capsys):
     assert main(["logs", "small"]) == 2
     assert "no log of its driver; there is: none yet" in capsys.readouterr().err
     sweep.storage.put("logs/driver-0001.log", b"began\n")
     sweep.storage.put("logs/0001.log", b"epoch 1\n")
-    assert told("logs", "small") == "began\n"
-    assert told("logs", "small", "0001", "--follow") == "epoch 1\n"
+    assert output_of("logs", "small") == "began\n"
+    assert output_of("logs", "small", "0001", "--follow") == "epoch 1\n"
     assert main(["logs", "small", "0009"]) == 2
     assert "no log of 0009; there is: 0001, driver-0001" in capsys.readouterr().err
 
@@ -161,14 +161,14 @@ def test_logs_print_what_is_stored_and_name_what_is_there(told, sweep, capsys):
         (["submit", "SWEEP"], "small: exists already in"),
     ],
 )
-def test_mistaken_commands(told, refused, sweep, tmp_path, monkeypatch, arguments, fault):
+def test_mistaken_commands(output_of, refused, sweep, tmp_path, monkeypatch, arguments, fault):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sweep.yaml").write_text(SWEEP.replace("data: scenes", f"data: {sweep.spec.data}"))
     assert fault in refused(*["sweep.yaml" if word == "SWEEP" else word for word in arguments])
     assert os.listdir(tmp_path) == ["sweep.yaml"]
 
 
-def test_a_sweep_that_exists_is_refused_with_the_line_that_resumes(told, refused, sweep, tmp_path):
+def test_a_sweep_that_exists_is_refused_with_the_line_that_resumes(output_of, refused, sweep, tmp_path):
     (tmp_path / "sweep.yaml").write_text(SWEEP.replace("data: scenes", f"data: {sweep.spec.data}"))
     error = refused("submit", tmp_path / "sweep.yaml")
     assert "choose another --id, or continue that one: `semprior-tune resume small`" in error
@@ -187,13 +187,13 @@ def test_masks_that_an_objective_needs_and_the_data_lack_are_told_before_the_sta
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_sweep_that_runs_or_is_done_is_not_resumed(sweep, refused, told):
+def test_a_sweep_that_runs_or_is_done_is_not_resumed(sweep, refused, output_of):
     generation = last_generation(sweep.storage) + 1
     with HeartbeatWriter(sweep.storage, generation) as heart:
         assert "small: is running on" in refused("resume", "small")
         heart.finish("done")
-    assert "small is done, nothing is left to run" in told("resume", "small")
-    assert "small is done already" in told("stop", "small")
+    assert "small is done, nothing is left to run" in output_of("resume", "small")
+    assert "small is done already" in output_of("stop", "small")
 
 
 def test_help_answers_without_loading_ray_or_torch():

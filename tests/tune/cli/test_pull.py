@@ -51,8 +51,8 @@ def test_the_best_is_pulled_with_settings_metrics_and_a_card_and_works(tmp_path,
     said = capsys.readouterr().out
     assert "trial 0001 of small after epoch 3, holdout/point_score 0.8000; verified" in said
     assert hashlib.sha256((out / "manifest.json").read_bytes()).hexdigest() == checkpoint.sha256
-    told = json.loads((out / "metrics.json").read_text())
-    assert (told["trial"], told["epoch"], told["objectives"]) == ("0001", 3, {"holdout/point_score": 0.8})
+    about = json.loads((out / "metrics.json").read_text())
+    assert (about["trial"], about["epoch"], about["objectives"]) == ("0001", 3, {"holdout/point_score": 0.8})
     card = (out / "README.md").read_text()
     for part in ("trial 0001 of small", "`clusters.count`: 7", "| point_score | 0.8000 | 0.0100 |", checkpoint.sha256):
         assert part in card
@@ -144,8 +144,8 @@ def test_a_trial_that_finds_a_better_epoch_meanwhile_is_pulled_there(tmp_path, m
         monkeypatch.setattr(tune.cli.pull, "fetch_checkpoint", fetch)
         better = put_checkpoint(storage, "0001", 1, replace_epoch(storage, checkpoint, 9))
         best = next(record for record in ResultsStore(storage).curve("0001") if record.epoch == 2)
-        told = {"epoch": 8, "checkpoint": better.address, "sha256": better.sha256, "writer": ""}
-        ResultsStore(storage).append([replace(best, **told)])
+        about = {"epoch": 8, "checkpoint": better.address, "sha256": better.sha256, "writer": ""}
+        ResultsStore(storage).append([replace(best, **about)])
         remove_checkpoint(storage, checkpoint.address)
         fetch(storage, wanted, target)
 

@@ -1,4 +1,4 @@
-"""A real sweep on this machine as a user lives it: begun, cut off, interrupted, resumed, looked at, repeated."""
+"""A real sweep on this machine as a user runs it: started, cut off, interrupted, resumed, shown, repeated."""
 
 import json
 import os
@@ -38,7 +38,7 @@ PATIENCE = 600.0
 
 
 def tune(folder, *words):
-    """A command in a process of its own, as from a terminal that is none."""
+    """A command in a process of its own, with a pipe in the place of a terminal."""
     return subprocess.Popen(
         [sys.executable, "-m", "tune", *words],
         cwd=folder,
@@ -76,7 +76,7 @@ def test_a_sweep_is_cut_off_interrupted_resumed_and_a_trial_repeated(tmp_path, m
     until(lambda: (tmp_path / "runs/small/heartbeat").is_dir() and epochs(tmp_path) >= 1)
     assert main(["resume", "small"]) == 2
     assert "small: is running on" in capsys.readouterr().err
-    begun.kill()  # whoever watches it is gone: the driver stops by itself
+    begun.kill()  # the process that watches is gone: the driver stops by itself
     begun.wait()
     storage = open_sweep("runs/small").storage
     until(lambda: last_heartbeat(storage).observed_state() == "stopped")

@@ -1,4 +1,4 @@
-"""This machine as sweeps on it use it: its GPUs, as they count them without one, and the heap of its workers."""
+"""A local Ray: the GPUs that it counts, its token and folder, and what keeps it from starting."""
 
 import os
 import platform
@@ -45,8 +45,8 @@ def test_the_tests_themselves_see_no_gpu():
     assert usable_gpus() == 0
 
 
-@pytest.mark.parametrize(("count", "taken", "told"), [(1, "0", True), (1, "0.5", False), (0, "0", False)])
-def test_gpus_of_this_machine_that_would_idle_are_told(tmp_path, monkeypatch, capsys, gpus, count, taken, told):
+@pytest.mark.parametrize(("count", "taken", "warned"), [(1, "0", True), (1, "0.5", False), (0, "0", False)])
+def test_gpus_of_this_machine_that_would_idle_are_named(tmp_path, monkeypatch, capsys, gpus, count, taken, warned):
     monkeypatch.delenv("SEMPRIOR_STORAGE", raising=False)
     monkeypatch.setattr("tune.cli.submit.run_here", lambda *_: None)
     monkeypatch.chdir(tmp_path)
@@ -54,11 +54,11 @@ def test_gpus_of_this_machine_that_would_idle_are_told(tmp_path, monkeypatch, ca
     gpus(count)
     for words in (["submit", "sweep.yaml", "--id", "other"], ["resume", "small"]):
         assert main(words) == 0
-        assert (IDLE in " ".join(capsys.readouterr().out.split())) is told
+        assert (IDLE in " ".join(capsys.readouterr().out.split())) is warned
 
 
 def refaulted_in_a_thread():
-    """Of a block larger than the heap that glibc gives to a thread."""
+    """Whether freed memory is kept, and the share of a block beyond a thread's heap that faults again."""
     from semprior.runtime.process_setup import keep_freed_memory
     from tests.page_faults import refaulted
 
@@ -75,8 +75,8 @@ def test_workers_keep_large_freed_blocks_in_the_thread_that_trains(monkeypatch):
     with local_ray(cpus=1, gpus=0):
         import ray
 
-        kept, share = ray.get(ray.remote(refaulted_in_a_thread).remote(), timeout=120)
-    assert kept
+        freed_memory_is_kept, share = ray.get(ray.remote(refaulted_in_a_thread).remote(), timeout=120)
+    assert freed_memory_is_kept
     assert share < 0.1
 
 
@@ -130,7 +130,7 @@ def test_a_folder_for_temporary_files_that_is_too_long_is_one_line(monkeypatch):
         (FileNotFoundError(2, "No such file or directory", "/b"), "", "/b: No such file", False),
     ],
 )
-def test_what_keeps_ray_from_starting_is_told_by_its_cause(tmp_path, error, log, cause, late):
+def test_the_cause_that_keeps_ray_from_starting_is_found(tmp_path, error, log, cause, late):
     logs = tmp_path / "session_2026-01-01" / "logs"
     logs.mkdir(parents=True)
     (logs / "gcs_server.err").write_text(f"hello\n{log}\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What a cluster is asked before a sweep begins, without a cluster."""
+"""The checks of a cluster before a sweep begins, without a cluster."""
 
 import json
 import types
@@ -35,7 +35,7 @@ def test_a_job_reports_by_lines_of_its_log():
     assert not preflight.read_report("Traceback").done
 
 
-def test_the_user_hears_what_a_probe_tells_meanwhile_and_the_client_marks_the_storage(tmp_path, capsys):
+def test_messages_are_shown_as_they_come_and_the_client_puts_a_probe_file_into_the_storage(tmp_path, capsys):
     given, log = [], []
 
     class Client:
@@ -68,7 +68,7 @@ def test_a_folder_that_only_the_client_has_is_no_storage_of_a_cluster(tmp_path, 
     assert "the cluster's head does not see what this machine writes (nothing is there)" in fault
 
 
-def test_a_storage_is_shared_by_those_who_see_a_mark(tmp_path):
+def test_a_storage_is_shared_by_machines_that_read_the_probe_file(tmp_path):
     with probe_file(f"file://{tmp_path}/runs") as name:
         assert why_unreadable(str(tmp_path / "runs"), name) == ""
         assert why_unreadable(str(tmp_path / "other"), name) == "nothing is there"
@@ -79,7 +79,7 @@ def test_a_storage_is_shared_by_those_who_see_a_mark(tmp_path):
 
 @pytest.fixture
 def nodes(monkeypatch):
-    """A made-up cluster: what each node but the first answers, and which of them are there in the end."""
+    """A made-up cluster: the answer of each node but the first, and which nodes leave."""
     answers, alive = {}, {}
 
     def get(reference, timeout):
@@ -91,9 +91,9 @@ def nodes(monkeypatch):
         return types.SimpleNamespace(remote=lambda uri, name: scheduling_strategy.node_id)
 
     def listed():
-        told = [{"NodeID": node, "NodeManagerAddress": f"at-{node}", "Alive": there} for node, there in alive.items()]
+        nodes = [{"NodeID": node, "NodeManagerAddress": f"at-{node}", "Alive": there} for node, there in alive.items()]
         alive.update(gone)
-        return told
+        return nodes
 
     gone = {}
     identity = types.SimpleNamespace(get_node_id=lambda: "head")
@@ -146,7 +146,7 @@ def test_gpus_that_would_idle_are_told(gpus, nodes, warned):
 
 @pytest.fixture
 def launcher(tmp_path, monkeypatch):
-    """A launcher's state of workers, and a clock that goes on when somebody waits."""
+    """A function that writes the launcher's state of workers; its clock advances only in `sleep`."""
     now, path = [0.0], tmp_path / "state"
 
     def sleep(seconds):
@@ -167,27 +167,27 @@ CONFIG = {"cluster_name": "own", "provider": {"type": "local", "head_ip": "h", "
 
 def test_workers_that_are_set_up_are_waited_for(launcher, monkeypatch):
     monkeypatch.setattr(autoscaler, "_address", lambda host: host)
-    told = []
+    messages = []
     launcher(**{"a.invalid": "setting-up", "b": "up-to-date"})
 
     def alive():
         return {"h", "b"} if launcher.now[0] < 300 else {"h", "b", "a.invalid"}
 
-    autoscaler.wait_for_workers(CONFIG, alive, told.append)
-    assert (launcher.now[0], told) == (300.0, ["waiting for 1 of 2 workers, 10 minutes at most"])
-    autoscaler.wait_for_workers(CONFIG, lambda: {"h", "x", "y"}, told.append)  # all, by other addresses
-    assert len(told) == 1
+    autoscaler.wait_for_workers(CONFIG, alive, messages.append)
+    assert (launcher.now[0], messages) == (300.0, ["waiting for 1 of 2 workers, 10 minutes at most"])
+    autoscaler.wait_for_workers(CONFIG, lambda: {"h", "x", "y"}, messages.append)  # all, by other addresses
+    assert len(messages) == 1
 
 
 @pytest.mark.parametrize(("state", "seconds"), [("setting-up", 601), ("waiting-for-ssh", 31), (None, 31)])
 def test_workers_that_do_not_come_are_named_and_not_waited_for_long(launcher, monkeypatch, state, seconds):
     monkeypatch.setattr(autoscaler, "_address", lambda host: host)
-    told = []
+    messages = []
     if state:
         launcher(b=state)
-    autoscaler.wait_for_workers(CONFIG, lambda: {"h", "a.invalid"}, told.append)
+    autoscaler.wait_for_workers(CONFIG, lambda: {"h", "a.invalid"}, messages.append)
     assert launcher.now[0] == seconds
-    assert told[1].startswith("not counted, because not there: b ")
+    assert messages[1].startswith("not counted, because not there: b ")
 
 
 def test_weights_that_are_not_there_are_refused_before_anything_starts(tmp_path):

@@ -1,4 +1,4 @@
-"""How many trials fit; what does not fit is said with the numbers."""
+"""How many trials fit; what does not fit is refused with the numbers."""
 
 import pytest
 
@@ -33,7 +33,7 @@ def test_as_many_trials_run_as_fit(tmp_path, resources, nodes, fitting):
 
 
 @pytest.mark.parametrize(
-    ("resources", "concurrent", "nodes", "told"),
+    ("resources", "concurrent", "nodes", "message"),
     [
         ("{gpus: 1}", "auto", [{"CPU": 8}], "takes 1 CPUs and 1 GPUs, but there is one node, with 8 CPUs and 0 GPUs"),
         ("{cpus: 4}", "auto", [{"CPU": 2}, {"CPU": 3}], "there are 2 nodes, with 2 CPUs and 0 GPUs, or 3 CPUs"),
@@ -42,7 +42,7 @@ def test_as_many_trials_run_as_fit(tmp_path, resources, nodes, fitting):
         ("{}", "auto", [], "there is no node"),
     ],
 )
-def test_what_does_not_fit_is_refused_with_the_numbers(tmp_path, resources, concurrent, nodes, told):
+def test_what_does_not_fit_is_refused_with_the_numbers(tmp_path, resources, concurrent, nodes, message):
     with pytest.raises(UserError) as refused:
         concurrency(sweep(tmp_path, resources, concurrent), nodes)
-    assert told in str(refused.value)
+    assert message in str(refused.value)

@@ -1,4 +1,4 @@
-"""A sweep's heartbeat says running, stopped or done; a driver that died is lost; a request to stop is heard."""
+"""A heartbeat says running, stopped or done; a driver that died is lost; a request to stop reaches the driver."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def test_an_error_is_noted(sweep):
     )
 
 
-def test_a_request_to_stop_is_heard_by_its_generation_alone(sweep):
+def test_a_request_to_stop_reaches_its_generation_alone(sweep):
     with HeartbeatWriter(sweep, 2, interval=0.01) as heart:
         request_stop(sweep, 1)
         began = last_heartbeat(sweep).time

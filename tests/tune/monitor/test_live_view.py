@@ -76,7 +76,7 @@ def test_the_table_fits_the_terminal(width):
     assert "point_score" in shown and "0.8900" in shown
 
 
-def test_plain_lines_tell_each_change_once():
+def test_plain_lines_print_each_change_once():
     file = io.StringIO()
     lines = ProgressLines(Console(file=file, width=40))
     for seen in (
@@ -105,7 +105,7 @@ def test_time_left_counts_what_runs_and_what_waits():
     two_of_four = view(row(0), row(1), trials=4)
     assert two_of_four.left == (14 + 14 + 2 * 20) / 2
     budgeted = view(row(0), row(1), trials=400, hours=1.0, elapsed=3590.0)
-    assert budgeted.left == 14  # nothing begins after the hours; what runs goes on
+    assert budgeted.left == 14  # nothing begins after the hours; running trials continue
     assert "about 0:34 left" in headline(two_of_four)
 
 

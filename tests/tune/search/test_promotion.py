@@ -88,5 +88,7 @@ def test_a_final_run_of_another_promotion_is_told_before_anything_runs(tmp_path,
     monkeypatch.setattr("tune.cli.promote.run", lambda *_: pytest.fail("it began"))
     arguments = ["promote", "small", "--storage", str(home), "--final"]
     assert main(arguments) == 2
-    assert "small-final: exists already and is of another promotion; choose another --id" in capsys.readouterr().err
+    assert (
+        "small-final: exists already and belongs to another promotion; choose another --id" in capsys.readouterr().err
+    )
     assert not (home / "small-promoted").exists()

@@ -166,7 +166,7 @@ def test_faults_of_single_trials_end_only_these_and_can_be_retried(sweep, breaki
     assert [record.epoch for record in history if record.kind == "report"] == list(range(5))
     assert [record.epoch for record in history if record.kind == "start"][-1] == 3  # from where it was
     assert kinds("0001").count("retry") == 0
-    assert "begun again: tried again, as `retry` asked for" in says("show", "small", "0002").out
+    assert "started again: tried again, as `retry` asked for" in says("show", "small", "0002").out
     ranked = json.loads(says("top", "small", "--format", "json").out)
     assert {entry["trial"]: entry["state"] for entry in ranked}["0002"] == "completed"
 
