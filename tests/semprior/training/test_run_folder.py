@@ -148,7 +148,7 @@ def test_the_board_is_read_by_what_wrote_it(tmp_path):
     from tensorboardX.proto.event_pb2 import Event
 
     board = open_event_file(tmp_path / "tensorboard", 3)
-    board.scalars({"train/inner_loss": 0.5}, 3)
+    board.add_scalars({"train/inner_loss": 0.5}, 3)
     board.picture("predictions", np.zeros((4, 6, 3), np.uint8), 3)
     board.close()
     (file,) = (tmp_path / "tensorboard").iterdir()
@@ -164,6 +164,6 @@ def test_the_board_is_read_by_what_wrote_it(tmp_path):
 
 def test_without_tensorboardx_the_board_is_silent():
     board = EventFile(None)
-    board.scalars({"a": 1.0}, 0)
+    board.add_scalars({"a": 1.0}, 0)
     board.close()
     assert not board.writes
