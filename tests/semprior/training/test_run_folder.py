@@ -149,7 +149,7 @@ def test_the_board_is_read_by_what_wrote_it(tmp_path):
 
     board = open_event_file(tmp_path / "tensorboard", 3)
     board.add_scalars({"train/inner_loss": 0.5}, 3)
-    board.picture("predictions", np.zeros((4, 6, 3), np.uint8), 3)
+    board.add_image("predictions", np.zeros((4, 6, 3), np.uint8), 3)
     board.close()
     (file,) = (tmp_path / "tensorboard").iterdir()
     content, events = file.read_bytes(), []

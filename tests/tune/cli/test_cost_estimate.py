@@ -88,7 +88,7 @@ def test_a_dry_run_times_the_process_and_the_settings_of_a_trial(tmp_path, monke
     write_scenes(tmp_path / "scenes", 15, 0)
     monkeypatch.chdir(tmp_path)
     short = SHORT.replace("epochs: 4", "epochs: 1, clusters.count: 100")  # more than there are images
-    spec = spec_of(tmp_path, (BASE, short), ("workers: 1, cpus: 1", "workers: 2, cpus: 6"))
+    spec = spec_of(tmp_path, (BASE, short), ("workers: 1, cpus: 1", "workers: 2, cpus: 4"))
     prepared = []
 
     def record(resolved, data, device, *, threads, cache, say):
@@ -106,8 +106,9 @@ def test_a_dry_run_times_the_process_and_the_settings_of_a_trial(tmp_path, monke
     monkeypatch.setattr("tune.session.worker.prepare_trainer", record)
     monkeypatch.setattr("tune.cli.dry_run.usable_cpus", lambda: 8)
     threads = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
     assert main(["submit", "sweep.yaml", "--dry-run"]) == 0
-    assert (torch.get_num_threads(), cv2.getNumThreads()) == threads
+    assert (torch.get_num_threads(), cv2.getNumThreads()) == (1, threads[1])
     order = Order(
         uri=str(tmp_path / "runs" / "small"),
         data=spec.data,
@@ -118,7 +119,7 @@ def test_a_dry_run_times_the_process_and_the_settings_of_a_trial(tmp_path, monke
         objectives=("holdout/point_score",),
         attempt=1,
         workers=2,
-        cpus=6.0,
+        cpus=4.0,
     )
     try:
         Attempt(order, lambda report: None).run()
@@ -128,5 +129,5 @@ def test_a_dry_run_times_the_process_and_the_settings_of_a_trial(tmp_path, monke
     dry_run, trial = prepared
     assert dry_run == trial
     config, process, _ = trial
-    assert process == (3, 3, [True])
+    assert process == (2, 2, [True])
     assert config.clusters.count < 100
