@@ -10,15 +10,27 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
 from semprior.data.images import encode_png
 from semprior.io.atomic_files import naming
 
-if TYPE_CHECKING:
-    from tensorboardX.record_writer import RecordWriter
+
+class Writer(Protocol):
+    """The part of tensorboardX's `RecordWriter` that an `EventFile` uses."""
+
+    path: str
+
+    def write(self, data: bytes) -> None:
+        """Append a serialised event."""
+
+    def flush(self) -> None:
+        """Hand buffered events to the operating system."""
+
+    def close(self) -> None:
+        """Close the file."""
 
 
 class EventFile:
@@ -28,7 +40,7 @@ class EventFile:
         writer: a tensorboardX `RecordWriter`; None to write nothing.
     """
 
-    def __init__(self, writer: RecordWriter | None) -> None:
+    def __init__(self, writer: Writer | None) -> None:
         self._writer = writer
 
     @property

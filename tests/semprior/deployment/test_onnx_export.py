@@ -98,7 +98,7 @@ def test_a_file_that_computes_something_else_does_not_appear(checkpoint, tmp_pat
 
 def test_the_check_shows_the_student_what_it_knows():
     for size in ((96, 64), (75, 133)):
-        picture = exporting._picture(np.random.default_rng(0), size, Normalisation(0.4, 0.1))
+        picture = exporting._example_image(np.random.default_rng(0), size, Normalisation(0.4, 0.1))
         assert picture.shape == size and picture.dtype == np.float32
         assert abs(np.median(picture) / 255 - 0.4) < 0.1  # the grey levels of the data,
         assert picture.max() > 255 * 0.8  # and what may be a target

@@ -105,7 +105,7 @@ def test_images_of_one_name_do_not_overwrite_each_other(data, tmp_path):
 
 
 def test_more_images_than_fit_into_memory_at_once(data, tmp_path, monkeypatch):
-    monkeypatch.setattr("semprior.deployment.predict._AT_ONCE", 3)
+    monkeypatch.setattr("semprior.deployment.predict._BATCH", 3)
     images = sorted((data / "images").glob("*.png"))
     assert predict(bright_student(), images, tmp_path) == 2 * len(images)
     assert len(list(tmp_path.glob("*_mask.png"))) == len(images)

@@ -218,7 +218,7 @@ def test_compiled_for_any_processor_of_this_kind_it_is_torchs(monkeypatch, anew,
 def test_it_is_compiled_once(monkeypatch, tmp_path):
     monkeypatch.setenv("SEMPRIOR_CACHE", str(tmp_path))
     compiler, options = build._compiler(), build._Options((), ("-fopenmp",))
-    first = build._built(compiler, options)
+    first = build._compiled_library(compiler, options)
     made = first.stat().st_mtime_ns
-    assert build._built(compiler, options) == first and first.stat().st_mtime_ns == made
+    assert build._compiled_library(compiler, options) == first and first.stat().st_mtime_ns == made
     assert [path.name for path in first.parent.iterdir()] == [first.name]

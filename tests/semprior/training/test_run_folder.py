@@ -147,10 +147,10 @@ def test_the_board_is_read_by_what_wrote_it(tmp_path):
     import numpy as np
     from tensorboardX.proto.event_pb2 import Event
 
-    board = open_event_file(tmp_path / "tensorboard", 3)
-    board.scalars({"train/inner_loss": 0.5}, 3)
-    board.picture("predictions", np.zeros((4, 6, 3), np.uint8), 3)
-    board.close()
+    events = open_event_file(tmp_path / "tensorboard", 3)
+    events.add_scalars({"train/inner_loss": 0.5}, 3)
+    events.add_image("predictions", np.zeros((4, 6, 3), np.uint8), 3)
+    events.close()
     (file,) = (tmp_path / "tensorboard").iterdir()
     content, events = file.read_bytes(), []
     while content:
@@ -163,7 +163,7 @@ def test_the_board_is_read_by_what_wrote_it(tmp_path):
 
 
 def test_without_tensorboardx_the_board_is_silent():
-    board = EventFile(None)
-    board.scalars({"a": 1.0}, 0)
-    board.close()
-    assert not board.writes
+    events = EventFile(None)
+    events.add_scalars({"a": 1.0}, 0)
+    events.close()
+    assert not events.writes

@@ -1,15 +1,22 @@
 """What a dry run tells: epochs that early stopping leaves, the cost of recorded trials, and all of it as a table."""
 
+from dataclasses import replace
+
+import cv2
 import pytest
 import torch
 
+from semprior.config.schema import flatten
 from semprior.data.synthetic.scenes import write_scenes
 from semprior.errors import UserError
 from semprior.io.storage import open_storage
+from semprior.training.prepare import prepare_trainer
 from tests.tune.made_up import made_up_sweep
 from tests.tune.small_sweep import spec_of
 from tune.cli.app import main
 from tune.cli.cost_estimate import epochs_expected, recorded_cost
+from tune.session.attempt_spec import Order
+from tune.session.worker import Attempt
 from tune.spec.sweep_file import Resources
 
 pytestmark = pytest.mark.trains
@@ -76,3 +83,53 @@ def test_a_dry_run_trains_an_epoch_tells_what_it_takes_and_begins_nothing(tmp_pa
     spec_of(tmp_path, (BASE, SHORT), ("concurrent: auto", "concurrent: 999"))
     assert main(["submit", "sweep.yaml", "--dry-run"]) == 2
     assert "concurrent: 999 trials of 1 CPUs do not fit" in capsys.readouterr().err
+
+
+def test_a_dry_run_times_the_process_and_the_settings_of_a_trial(tmp_path, monkeypatch):
+    """Allocator, threads and config as used are half of what a step takes; speed itself is not asserted."""
+    write_scenes(tmp_path / "scenes", 15, 0)
+    monkeypatch.chdir(tmp_path)
+    short = SHORT.replace("epochs: 4", "epochs: 1, clusters.count: 100")  # more than there are images
+    spec = spec_of(tmp_path, (BASE, short), ("workers: 1, cpus: 1", "workers: 2, cpus: 4"))
+    prepared = []
+
+    def record(resolved, data, device, *, threads, cache, say):
+        kept = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("semprior.training.prepare.keep_freed_memory", lambda: kept.append(True))
+            trainer = prepare_trainer(resolved, data, device, threads=threads, cache=cache, say=say)
+        config = replace(trainer.config, select=None)  # an evaluation is timed, too
+        process = torch.get_num_threads(), cv2.getNumThreads(), kept
+        arguments = replace(resolved.config, select=None), resolved.chosen, data.resolve(), device, threads, cache
+        prepared.append((config, process, arguments))
+        return trainer
+
+    monkeypatch.setattr("semprior.training.prepare.prepare_trainer", record)
+    monkeypatch.setattr("tune.session.worker.prepare_trainer", record)
+    monkeypatch.setattr("tune.cli.dry_run.usable_cpus", lambda: 8)
+    threads = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
+    assert main(["submit", "sweep.yaml", "--dry-run"]) == 0
+    assert (torch.get_num_threads(), cv2.getNumThreads()) == (1, threads[1])
+    order = Order(
+        uri=str(tmp_path / "runs" / "small"),
+        data=spec.data,
+        trial="0000",
+        configuration=0,
+        leaves=flatten(spec.base_config()),
+        params={},
+        objectives=("holdout/point_score",),
+        attempt=1,
+        workers=2,
+        cpus=4.0,
+    )
+    try:
+        Attempt(order, lambda report: None).run()
+    finally:
+        torch.set_num_threads(threads[0])
+        cv2.setNumThreads(threads[1])
+    dry_run, trial = prepared
+    assert dry_run == trial
+    config, process, _ = trial
+    assert process == (2, 2, [True])
+    assert config.clusters.count < 100
