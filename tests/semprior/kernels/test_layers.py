@@ -181,6 +181,7 @@ def test_without_a_compiler_it_says_so_once_and_goes_on(monkeypatch, caplog, tmp
     assert [told in message for message in caplog.messages] == [True]
 
 
+@pytest.mark.slow
 def test_a_compiler_that_refuses_the_options_is_asked_with_fewer(monkeypatch, tmp_path, caplog, anew):
     """As Apple's does, which knows no -fopenmp, and others that do not know this processor."""
     monkeypatch.setenv("SEMPRIOR_CACHE", str(tmp_path))
@@ -215,6 +216,7 @@ def test_compiled_for_any_processor_of_this_kind_it_is_torchs(monkeypatch, anew,
 
 
 @needs_compiler
+@pytest.mark.slow
 def test_it_is_compiled_once(monkeypatch, tmp_path):
     monkeypatch.setenv("SEMPRIOR_CACHE", str(tmp_path))
     compiler, options = build._compiler(), build._Options((), ("-fopenmp",))

@@ -118,6 +118,7 @@ def test_no_other_module_of_the_room_uses_private_names():
     assert set(users) == {"ray_internals.py"}
 
 
+@pytest.mark.ray
 def test_a_local_ray_listens_on_loopback_although_ray_was_imported_before(monkeypatch):
     monkeypatch.delenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", raising=False)
     with local_ray(cpus=1, gpus=0):
