@@ -89,7 +89,7 @@ def evaluate(
     device: Device = "auto",
 ) -> None:
     """Score a run's student, or its teacher, against masks."""
-    from semprior.devices import choose_device, memory_told
+    from semprior.devices import choose_device, fallback_remark, memory_told
     from semprior.evaluate import evaluate as score
     from semprior.evaluate import show
     from semprior.load import load_student, load_teacher
@@ -99,9 +99,12 @@ def evaluate(
     model = load_teacher(run, where) if teacher else load_student(run, where)
     if teacher and not model.features.vfm:
         complain("semprior", "nothing is modulated in this run: its teacher is its student")
-    used = model.origin.config.vfm
+    config = model.origin.config
+    used = config.vfm
     if model.origin.vfm and used.weights == "random":
         complain("semprior", f"trained beside {used.name} with RANDOM weights (vfm.weights=random)")
+    if remark := fallback_remark(config.precision, where):
+        complain("semprior", remark)
     with memory_told("use --device cpu"):
         evaluation = score(model, folder, split)
     if json_:
@@ -121,13 +124,15 @@ def predict(
     device: Device = "auto",
 ) -> None:
     """Find targets: a mask and a probability PNG an image, and detections.csv (image, x, y, score, area)."""
-    from semprior.devices import choose_device, memory_told
+    from semprior.devices import choose_device, fallback_remark, memory_told
     from semprior.load import load_student
     from semprior.predict import predict as run
     from semprior.progress import say
 
     shown = console()
     student = load_student(checkpoint, choose_device(device))
+    if remark := fallback_remark(student.origin.config.precision, student.device):
+        say(shown, remark)
     with memory_told("use --device cpu"):
         found = run(student, image, out, overlay=overlay, say=lambda text: say(shown, text))
     say(shown, f"{found} detections in {len(image)} images; results in {out}")

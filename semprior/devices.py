@@ -1,9 +1,17 @@
-"""What a run computes on, and in which precision."""
+"""What a run computes on, and in which precision.
+
+The setting `precision` is a wish: ``bf16`` is bfloat16 where the device computes in it natively, and float32 elsewhere.
+`used_precision` decides, for everything that runs networks.
+"""
 
 from __future__ import annotations
 
+import functools
+import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 
@@ -30,20 +38,75 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda")
 
 
-def uses_bf16(precision: str, device: torch.device) -> bool:
-    """Whether networks run in bfloat16: as the config says, but float32 on a GPU that has none (before Ampere).
+Precision = Literal["bf16", "fp32"]
+_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")  # in the order in which oneDNN reads them
+_UNLIMITED = ("", "ALL", "DEFAULT")
 
-    There torch emulates it, many times more slowly than float32.
+
+def used_precision(wish: str, device: torch.device) -> Precision:
+    """The precision in which networks run on `device` where a config's `precision` is `wish`.
+
+    Without native bfloat16 torch refuses it (a processor before AVX-512, in fused convolutions) or emulates it, many
+    times more slowly than float32 (such a processor elsewhere, a GPU before Ampere).
     """
-    if precision != "bf16":
+    if wish != "bf16":
+        return "fp32"
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if processor_has_bf16() else "fp32"
+
+
+def uses_bf16(wish: str, device: torch.device) -> bool:
+    """Whether `used_precision` is bfloat16."""
+    return used_precision(wish, device) == "bf16"
+
+
+@functools.cache
+def processor_has_bf16() -> bool:
+    """Whether oneDNN, which computes torch's convolutions on a processor, does so in bfloat16 here.
+
+    oneDNN itself is asked, since the variable ONEDNN_MAX_CPU_ISA may have it use less than the processor has, of which
+    `torch.cpu.get_capabilities` knows nothing. The question has no public name (torch 2.11 to 2.14), and none at all in
+    a torch without oneDNN, as on Apple's machines, where bfloat16 is emulated.
+    """
+    try:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    except (AttributeError, RuntimeError):
         return False
-    return device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-def precision_remark(precision: str, device: torch.device) -> str:
-    """What follows the device's name where networks do not run as the config says; else nothing."""
-    lacking = precision == "bf16" and not uses_bf16(precision, device)
-    return ", in fp32, since this GPU has no bfloat16" if lacking else ""
+def instruction_set() -> str:
+    """What torch uses of this processor, like ``AVX512``; with what oneDNN is held to, where a variable says so."""
+    found = torch.backends.cpu.get_cpu_capability()
+    found = platform.machine() if found == "DEFAULT" else found  # nothing beyond what every one of its kind has
+    limit = next((os.environ[name].upper() for name in _LIMITS if os.environ.get(name)), "")
+    return found if limit in (*_UNLIMITED, found) else f"{found}, oneDNN {limit}"
+
+
+def precision_remark(wish: str, device: torch.device) -> str:
+    """What follows the device's name: the precision, and the reason where it is not what was wished for."""
+    used = used_precision(wish, device)
+    return f", in {used}" if used == wish else f", in {used}, since {_lacking(device)}"
+
+
+def fallback_remark(wish: str, device: torch.device) -> str | None:
+    """A line that says why networks do not run in the precision wished for; none where they do."""
+    used = used_precision(wish, device)
+    return None if used == wish else f"computes in {used}, since {_lacking(device)}"
+
+
+def change_remark(before: str | None, now: Precision) -> str:
+    """What follows where a run goes on in another precision than it was last trained in; else nothing.
+
+    Args:
+        before: of its last epoch; none where it is not known.
+        now: of what follows.
+    """
+    return "" if before in (None, "", now) else f"; those ran in {before}, what follows runs in {now}"
+
+
+def _lacking(device: torch.device) -> str:
+    return f"this {'GPU' if device.type == 'cuda' else 'processor'} has no bfloat16"
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from semprior.bilevel import NonFiniteLossError, inner_step, outer_step
 from semprior.checkpoint import Snapshot
 from semprior.config import Config, flatten
 from semprior.data.batches import Batch, Pool, draw_batch, epoch_batches
-from semprior.devices import uses_bf16
+from semprior.devices import used_precision, uses_bf16
 from semprior.errors import UserError
 from semprior.infer import Each, WholeFeatures, each_by_student, each_by_teacher
 from semprior.labels.pseudo_masks import PseudoMasks
@@ -171,6 +171,7 @@ class Trainer:
                 "intensity": [self.training_set.intensity.low, self.training_set.intensity.high],
                 "vfm": self.features.vfm.key if self.features.vfm else None,
                 "data": self.data,
+                "precision": used_precision(self.config.precision, self.device),
             },
         )
 

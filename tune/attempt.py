@@ -15,7 +15,7 @@ from semprior.allocator import keep_freed_memory
 from semprior.cache import cache_folder
 from semprior.config import Resolved, flatten, unflatten
 from semprior.data.layout import find_layout
-from semprior.devices import precision_remark
+from semprior.devices import Precision, change_remark, instruction_set, precision_remark, used_precision
 from semprior.parallel import rank, workers
 from semprior.prepare import as_used, load_features, read_training_set
 from semprior.remote import local_data
@@ -49,6 +49,7 @@ class Attempt:
         self.device = torch.device("cuda", torch.cuda.current_device()) if order.gpus else torch.device("cpu")
         self.values: tuple[float, ...] = ()
         self.data = ""
+        self.before: str | None = None  # precision of the last epoch of an attempt before
         self._last = order.started or time.time()
 
     def run(self) -> None:
@@ -107,6 +108,7 @@ class Attempt:
                 fault = f"{error}; going on from the checkpoint before it"
             if _agreed(fault is None):
                 trainer.restore(snapshot)
+                self.before = snapshot.values.get("precision")
                 self.values = known.values
                 return checkpoint, "; ".join(faults)
             faults.append(fault or f"{known.address}: damaged for another worker")
@@ -114,6 +116,7 @@ class Attempt:
 
     def _start(self, trainer: Trainer, checkpoint: StoredCheckpoint | None, reason: str) -> None:
         told = f"attempt {self.order.attempt} begins after {trainer.epoch} of {trainer.config.epochs} epochs"
+        told += change_remark(self.before, _precision(trainer))
         self.files.say(f"{told}: {reason}" if reason else told)
         self._append(self._record("start", trainer, checkpoint=checkpoint, reason=reason))
 
@@ -166,6 +169,8 @@ class Attempt:
             device_s=spent * (order.gpus or order.workers),
             host=platform.node(),
             device=_device_name(self.device),
+            precision=_precision(trainer),
+            instructions=instruction_set(),
             revision=revision(),
             versions=versions(),
             data=self.data,
@@ -187,6 +192,10 @@ def _agreed(mine: bool) -> bool:
     votes = torch.tensor(int(mine), device="cuda" if dist.get_backend() == "nccl" else "cpu")
     dist.all_reduce(votes, dist.ReduceOp.MIN)
     return bool(votes.item())
+
+
+def _precision(trainer: Trainer) -> Precision:
+    return used_precision(trainer.config.precision, trainer.device)
 
 
 def _device_name(device: torch.device) -> str:

@@ -3,8 +3,8 @@
 A record stands for itself: it holds the whole configuration, where and with what it was made, and what it cost. Its
 Parquet form has one column a field and one a metric, ``metric/holdout/iou``; what is nested is JSON.
 
-Schema versions: 1, the first; 2 adds ``data``. A newer program reads older files, whose records have the defaults of
-what they lack; an older program refuses newer files.
+Schema versions: 1, the first; 2 adds ``data``; 3 adds ``precision`` and ``instructions``. A newer program reads older
+files, whose records have the defaults of what they lack; an older program refuses newer files.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 METRIC = "metric/"
 KINDS = ("start", "report", "end")
 Kind = Literal["start", "report", "end"]
@@ -51,6 +51,8 @@ class Record:
         device_s: the same in device seconds, times the trial's workers or GPUs. Their sum is what a trial cost.
         host: name of the machine.
         device: name of the device.
+        precision: in which networks ran there, ``bf16`` or ``fp32``, whatever the setting says; empty where not known.
+        instructions: of the processor, as far as torch uses them (`semprior.devices.instruction_set`); empty likewise.
         revision: git revision of the code.
         versions: of the packages that matter, by name.
         data: SHA-256 of what the run takes from its data (`semprior.trainer.data_digest`); empty where it is not known.
@@ -77,6 +79,8 @@ class Record:
     device_s: float = 0.0
     host: str = ""
     device: str = ""
+    precision: str = ""
+    instructions: str = ""
     revision: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     data: str = ""
@@ -106,6 +110,8 @@ SCHEMA = pa.schema(
         ("sha256", pa.string()),
         ("host", _WORD),
         ("device", _WORD),
+        ("precision", _WORD),
+        ("instructions", _WORD),
         ("revision", _WORD),
         ("versions", _WORD),
         ("data", _WORD),
@@ -114,7 +120,7 @@ SCHEMA = pa.schema(
     ]
 )
 """The columns of every record; those of metrics follow, float64 each, null where a record has no such metric."""
-ADDED = {"data": 2}
+ADDED = {"data": 2, "precision": 3, "instructions": 3}
 """The schema version that a column came with; the others came with the first."""
 JSON = ("config", "params", "versions")
 

@@ -20,7 +20,7 @@ from semprior.cache import cache_folder
 from semprior.checkpoint import Snapshot, load_checkpoint
 from semprior.config import Config, Resolved, environment_leaves, flatten, parse_settings, read_leaves, resolve
 from semprior.data.layout import find_layout
-from semprior.devices import choose_device, memory_told, precision_remark
+from semprior.devices import change_remark, choose_device, memory_told, precision_remark, used_precision
 from semprior.errors import UserError
 from semprior.models.detector import detector_spec
 from semprior.models.scam import placed_stages
@@ -31,6 +31,8 @@ from semprior.threads import use_threads
 from semprior.trainer import Report, Trainer
 
 _PANELS_EVERY = 5  # evaluations
+_MAY_CHANGE = ("epochs", "precision")  # when a run goes on
+_UNCHANGED = "only epochs, precision and the device may change on resume"
 _SHOWN = (
     ("point_score", "point score", 4),
     ("point_pd", "Pd of points", 4),
@@ -120,7 +122,9 @@ def train(request: Request, console: Console) -> RunFolder:
             run.set_config(trainer.config)
             if request.data is not None:
                 run.set_data(request.data)
-            voice(f"resumed after {trainer.epoch} of {trainer.config.epochs} epochs")
+            before = snapshot.values.get("precision") if snapshot is not None else None
+            change = change_remark(before, used_precision(trainer.config.precision, device))
+            voice(f"resumed after {trainer.epoch} of {trainer.config.epochs} epochs{change}")
             _train(trainer, run, voice)
         return run
     refuse_existing(request.out)
@@ -137,11 +141,11 @@ def train(request: Request, console: Console) -> RunFolder:
 
 
 def resumed_settings(stored: Config, request: Request) -> Resolved:
-    """The settings of a run that goes on: those it has, and another number of epochs if one is given.
+    """The settings of a run that goes on: those it has, and other epochs or another precision if they are given.
 
     Args:
         stored: of the run.
-        request: may give settings again; each must be what it is, but `epochs`.
+        request: may give settings again; each must be what it is, but `epochs` and `precision`.
 
     Raises:
         UserError: another setting is given; names the key.
@@ -151,17 +155,14 @@ def resumed_settings(stored: Config, request: Request) -> Resolved:
     given: Mapping[str, Any] = {**file, **environment_leaves(), **flags}
     preset = request.preset or given.get("preset")
     if preset is not None and preset != stored.preset:
-        raise UserError(f"preset: the run began with {stored.preset}; only epochs and the device may change on resume")
+        raise UserError(f"preset: the run began with {stored.preset}; {_UNCHANGED}")
     resolved = resolve(stored.preset, request.file, {**flags, "preset": stored.preset})
     before, now = flatten(stored), flatten(resolved.config)
-    for key in sorted(resolved.chosen - {"epochs"}):
+    for key in sorted(resolved.chosen.difference(_MAY_CHANGE)):
         if now[key] != before[key]:
-            raise UserError(
-                f"{key}: the run began with {before[key]}, not {now[key]};"
-                " only epochs and the device may change on resume"
-            )
-    epochs = resolved.config.epochs if "epochs" in resolved.chosen else stored.epochs
-    return Resolved(replace(stored, epochs=epochs), resolved.chosen)
+            raise UserError(f"{key}: the run began with {before[key]}, not {now[key]}; {_UNCHANGED}")
+    given_now = {key: now[key] for key in resolved.chosen.intersection(_MAY_CHANGE)}
+    return Resolved(replace(stored, **given_now), resolved.chosen)
 
 
 def _prepare(resolved: Resolved, data: Path, device: Any, voice: _Voice) -> Trainer:  # noqa: ANN401
@@ -194,7 +195,7 @@ def _last_snapshot(run: RunFolder, config: Config, voice: _Voice) -> Snapshot | 
         snapshot = load_checkpoint(run.checkpoints.path("previous"))
     trained, now = snapshot.values["config"], flatten(config)
     for key in now:
-        if key != "epochs" and trained.get(key) != now[key]:
+        if key not in _MAY_CHANGE and trained.get(key) != now[key]:
             raise UserError(
                 f"{run.root}: config.yaml has {key}={now[key]}, but its checkpoint was trained with {trained.get(key)};"
                 " a run goes on with the settings it began with"

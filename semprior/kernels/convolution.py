@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from semprior.devices import processor_has_bf16
 from semprior.kernels.layers import LAYOUT, call, fits
 
 _STEP = 16  # as in layers.cpp
@@ -30,13 +31,13 @@ def conv_relu(conv: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def folds(norm: nn.BatchNorm2d, x: Tensor) -> bool:
-    """Whether `folded` takes over: evaluation on a CPU in bfloat16, without gradients."""
+    """Whether `folded` takes over: evaluation on a CPU in native bfloat16, without gradients."""
     return (
         not (norm.training or torch.is_grad_enabled() or torch.compiler.is_compiling())
         and x.device.type == "cpu"
         and torch.is_autocast_enabled("cpu")
         and torch.get_autocast_dtype("cpu") == torch.bfloat16
-        and torch.backends.mkldnn.is_available()
+        and processor_has_bf16()
     )
 
 
@@ -65,7 +66,7 @@ class _ConvReLU(torch.autograd.Function):
     def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor, shape: tuple) -> Tensor:
         stride, padding, dilation, groups = shape
         kernel = weight.to(x.dtype)
-        if x.dtype == torch.bfloat16 and torch.backends.mkldnn.is_available():
+        if x.dtype == torch.bfloat16 and processor_has_bf16():
             out = torch.ops.mkldnn._convolution_pointwise(
                 x, kernel, bias.to(x.dtype), padding, stride, dilation, groups, "relu", [], ""
             )
