@@ -1,10 +1,11 @@
 """The two numbers that bound a step: its operations over the measured matrix rate, its bytes over the bandwidth.
 
-Operations are those of all convolutions in 16 bit: forward once through the encoder and twice through the decoder
-(teacher and student), backward once through both. Bytes are what convolutions must read and write in 16 bit if what
-lies between them is free: forward input and result, backward the gradient twice, input and its gradient. Both are of
-an inner step; an outer step is two of them. The matrix rate is the best that this machine showed in a matrix product
-or in a convolution on its own, so no way of computing convolutions directly is faster than the larger of the two.
+Operations are those of all convolutions in the precision that a run takes here: 16 bit where the machine has bfloat16,
+else 32. They are forward once through the encoder and twice through the decoder (teacher and student), backward once
+through both. Bytes are what convolutions must read and write in that precision if what lies between them is free:
+forward input and result, backward the gradient twice, input and its gradient. Both are of an inner step; an outer step
+is two of them. The matrix rate is the best that this machine showed in a matrix product or in a convolution on its own,
+so no way of computing convolutions directly is faster than the larger of the two.
 """
 
 import time
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from semprior.devices import uses_bf16
 from semprior.models.detector import create_detector
 
 _ROUNDS = 8
@@ -28,7 +30,7 @@ class Floor:
     Attributes:
         operations: floating-point, a product and its sum counted as two.
         bytes: read and written.
-        matrix_rate: operations a second in bfloat16, see `matrix_rate`.
+        matrix_rate: operations a second, see `matrix_rate`.
         bandwidth: bytes a second, read and written, of a copy that fits no cache.
     """
 
@@ -56,23 +58,28 @@ class Floor:
 def floor(name: str, batch: int, size: int, device: str) -> Floor:
     """What bounds an inner step of the detector `name` on this machine, on as many threads as torch has."""
     operations, moved = step_work(name, batch, size)
-    return Floor(operations, moved, matrix_rate(device), bandwidth(device))
+    return Floor(operations, moved * _dtype(device).itemsize, matrix_rate(device), bandwidth(device))
 
 
 def matrix_rate(device: str) -> float:
-    """Operations a second in bfloat16: the best of two matrix products and two convolutions of 3x3."""
-    cpu = device == "cpu"
+    """Operations a second in a run's precision: the best of two matrix products and two convolutions of 3x3."""
+    cpu, dtype = device == "cpu", _dtype(device)
     rates = []
     for side in (1024, 2048) if cpu else (4096, 8192):
-        a, b = (torch.randn(side, side, device=device).bfloat16() for _ in range(2))
+        a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
         rates.append(2 * side**3 / _best(lambda a=a, b=b: a @ b, device))
     for channels, side in (64, 128), (128, 64):
-        x = torch.randn(16 if cpu else 64, channels, side, side, device=device).bfloat16()
+        x = torch.randn(16 if cpu else 64, channels, side, side, device=device, dtype=dtype)
         x = x.to(memory_format=torch.channels_last)
-        kernel = torch.randn(channels, channels, 3, 3, device=device).bfloat16().to(memory_format=torch.channels_last)
+        kernel = torch.randn(channels, channels, 3, 3, device=device, dtype=dtype)
+        kernel = kernel.to(memory_format=torch.channels_last)
         operations = 2 * 9 * channels * x.numel()
         rates.append(operations / _best(lambda x=x, kernel=kernel: F.conv2d(x, kernel, padding=1), device))
     return max(rates)
+
+
+def _dtype(device: str) -> torch.dtype:
+    return torch.bfloat16 if uses_bf16("bf16", torch.device(device)) else torch.float32
 
 
 def bandwidth(device: str) -> float:
@@ -91,7 +98,7 @@ def forward_work(name: str, pixels: float) -> float:
 
 
 def step_work(name: str, batch: int, size: int) -> tuple[float, float]:
-    """Operations and bytes of an inner step, counted without computing anything."""
+    """Operations of an inner step and the numbers that it moves, counted without computing anything."""
     detector = create_detector(name).to("meta")
     x = torch.empty(batch, 3, size, size, device="meta")
     moved: list[tuple[int, int]] = []
@@ -110,7 +117,7 @@ def step_work(name: str, batch: int, size: int) -> tuple[float, float]:
     for handle in handles:
         handle.remove()
     numbers = sum(3 * i + 3 * o for i, o in whole) + sum(i + o for i, o in moved)
-    return float(trained.get_total_flops() + held.get_total_flops()), 2.0 * numbers
+    return float(trained.get_total_flops() + held.get_total_flops()), float(numbers)
 
 
 def _best(work: Callable[[], object], device: str) -> float:

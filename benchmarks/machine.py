@@ -10,7 +10,9 @@ def describe_machine(device: str = "cpu") -> str:
     """Processor, cores, threads, precision hardware and versions; with `device` "cuda" the accelerator too."""
     import torch  # here, for a benchmark without it would measure its import
 
-    parts = [_processor(), f"{_cores()} cores", f"{torch.get_num_threads()} threads"]
+    from semprior.devices import instruction_set
+
+    parts = [_processor(), f"torch uses {instruction_set()}", f"{_cores()} cores", f"{torch.get_num_threads()} threads"]
     if device.startswith("cuda"):
         properties = torch.cuda.get_device_properties(device)
         parts.insert(0, f"{properties.name} ({properties.total_memory / 2**30:.0f} GiB), CUDA {torch.version.cuda}")

@@ -3,9 +3,10 @@
     python -m benchmarks.step [--json] [--repeats N] [--device cpu|cuda]
 
 The plain path is `benchmarks.plain`: fp32, NCHW, ViT-S+/16 with random weights run on every crop, two full forwards.
-Ours is the preset `standard` on the same crops of 256 in batches of 16: bf16, channels-last, one pass of the encoder,
-the same ViT's features from a warm bank, statistics of the teacher's own, half of an inner batch bare, and the average
-of the weights moved after every step. Both include cropping and augmentation; both take every core they are given.
+Ours is the preset `standard` on the same crops of 256 in batches of 16: bf16 where the machine has it, channels-last,
+one pass of the encoder, the same ViT's features from a warm bank, statistics of the teacher's own, half of an inner
+batch bare, and the average of the weights moved after every step. Both include cropping and augmentation; both take
+every core they are given.
 First the gradients of both are compared on equal features; the exit code is 1 where they differ. Beside the seconds
 stands the floor (`benchmarks.floor`): operations over the measured matrix rate, bytes over the measured bandwidth.
 

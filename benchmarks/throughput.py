@@ -6,8 +6,8 @@
   on one at a time, without features, as published; ours draws from the pictures and pseudo-masks of a run and delivers
   the model's features from a warm bank, too, as the step takes them.
 - `evaluation`, all cores, by the clock: the test images through an untrained detector, and all metrics. Plain is fp32,
-  one image at a time, and loops over components; ours is bf16 in batches of one size. An untrained detector sees
-  targets everywhere or nowhere, so that metrics are taken of the true masks, moved by a pixel.
+  one image at a time, and loops over components; ours is bf16, where the machine has it, in batches of one size. An
+  untrained detector sees targets everywhere or nowhere, so that metrics are taken of the true masks, moved by a pixel.
 - `evolution`, one core: one evolution of the soft masks of all images towards blurred true masks.
 
 Figures are the best of the rounds. Of what runs on one core they are images per second of processor time, which other
@@ -40,6 +40,7 @@ from semprior.allocator import keep_freed_memory
 from semprior.config import Config, resolve
 from semprior.data.batches import Normalisation, Pool, draw_batch, epoch_batches
 from semprior.data.layout import Layout, Scene, find_layout, intensity_range, read_scenes
+from semprior.devices import uses_bf16
 from semprior.errors import UserError
 from semprior.evaluate import score
 from semprior.infer import student_probabilities
@@ -185,7 +186,7 @@ def evaluation(name: str, scenes: Sequence[Scene], rounds: int) -> Figures:
     images, device = [scene.image for scene in scenes], torch.device("cpu")
 
     def run() -> int:
-        student_probabilities(detector, images, Normalisation(MEAN, STD), device, bf16=True)
+        student_probabilities(detector, images, Normalisation(MEAN, STD), device, uses_bf16("bf16", device))
         score([_predicted(scene).astype(np.float32) for scene in scenes], [_mask(scene) for scene in scenes], Config())
         return len(scenes)
 

@@ -298,11 +298,28 @@ def parse_settings(settings: typing.Sequence[str]) -> dict[str, Any]:
 
 
 def environment_leaves(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """Leaves set by variables like ``SEMPRIOR__SCAM__SCALE=0.3``."""
-    names = [name for name in sorted(environment) if name.startswith(ENVIRONMENT_PREFIX)]
-    return parse_settings(
-        [f"{n.removeprefix(ENVIRONMENT_PREFIX).lower().replace('__', '.')}={environment[n]}" for n in names]
-    )
+    """Leaves set by variables like ``SEMPRIOR__SCAM__SCALE=0.3``.
+
+    Raises:
+        UserError: a value that is not YAML.
+    """
+    found: dict[str, Any] = {}
+    for name in sorted(environment):
+        if name.startswith(ENVIRONMENT_PREFIX):
+            try:
+                found[_key_of(name)] = yaml.safe_load(environment[name])
+            except yaml.YAMLError as error:
+                raise UserError(f"environment: {name}={environment[name]}: the value is not valid YAML") from error
+    return found
+
+
+def _key_of(variable: str) -> str:
+    return variable.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
+
+
+def variable_of(key: str) -> str:
+    """The variable that sets the leaf `key`."""
+    return ENVIRONMENT_PREFIX + key.upper().replace(".", "__")
 
 
 @dataclass(frozen=True)

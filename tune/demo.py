@@ -1,5 +1,7 @@
 """The service in a few minutes, on synthetic scenes: ``python -m tune.demo [FOLDER]``, or ``make demo``.
 
+Variables like SEMPRIOR__PRECISION=fp32 change the base of its sweep, as of any other.
+
 Draws scenes, searches for the best settings with a small sweep in a Ray of its own, shows the ranking, fetches the best
 checkpoint, scores its student and its teacher on scenes that no trial saw, and shows how first pseudo-masks became
 predictions.
@@ -7,6 +9,7 @@ predictions.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -46,7 +49,7 @@ def demo(
         The test split's metrics of the best student and its teacher.
 
     Raises:
-        UserError: the extra ``[offline]`` is not installed, or the disk is full.
+        UserError: a variable is mistaken, the extra ``[offline]`` is not installed, or the disk is full.
     """
     import torch
 
@@ -55,14 +58,14 @@ def demo(
     from semprior.load import load_student, load_teacher
 
     scenes, runs, best = folder / "scenes", folder / "runs", folder / "best"
+    with resources.as_file(resources.files("tune") / "sweeps" / "demo.yaml") as file:
+        spec = load_sweep(file, os.environ)
+    spec = spec.model_copy(update={"data": str(scenes.absolute()), "storage": str(runs.absolute())})
+    spec = shorten(spec) if shorten else spec
     for old in (scenes, runs, best):
         shutil.rmtree(old, ignore_errors=True)
     say(console, f"drawing {count} infrared scenes into {scenes}")
     write_scenes(scenes, count, SEED)
-    with resources.as_file(resources.files("tune") / "sweeps" / "demo.yaml") as file:
-        spec = load_sweep(file, {})
-    spec = spec.model_copy(update={"data": str(scenes.absolute()), "storage": str(runs.absolute())})
-    spec = shorten(spec) if shorten else spec
     view = begin(create_sweep(open_storage(runs), spec.name, spec), None, False, console)
     if view is None or view.word != "done":
         raise UserError(f"the sweep did not end: {view.note if view is not None else 'stopped'}")

@@ -52,6 +52,7 @@ def recorded_cost(storage: Storage, names: Sequence[str], spec: SweepSpec, here:
     """The cost of trials that the storage holds and that are like those of a sweep; none where there are none.
 
     They are of the same data, with the same resources and those of the same settings that decide what an epoch costs.
+    Of this machine's those count that ran in the precision, and with the instruction set, that the sweep's would.
 
     Args:
         storage: that holds sweeps.
@@ -71,7 +72,7 @@ def recorded_cost(storage: Storage, names: Sequence[str], spec: SweepSpec, here:
             for trial in ResultsStore(sweep.storage).trials()
             if trial.epochs >= _EPOCHS
             and all(trial.config.get(key) == wanted[key] for key in _LIKE)
-            and (not here or _here(trial.last))
+            and (not here or _here(trial.last, str(wanted["precision"]), "cuda" if spec.resources.gpus else "cpu"))
         ]
         alike += found
         sweeps += [name] if found else []
@@ -81,8 +82,16 @@ def recorded_cost(storage: Storage, names: Sequence[str], spec: SweepSpec, here:
     return Cost(median(trial.wall_s / trial.epochs for trial in alike), f"the median of {where}")
 
 
-def _here(record: Record) -> bool:
-    return record.host == platform.node()
+def _here(record: Record, wish: str, device: str) -> bool:
+    """Whether a trial was made on this machine, as it would be made now; older records do not tell how it was."""
+    import torch
+
+    from semprior.devices import instruction_set, used_precision
+
+    if record.host != platform.node() or not record.precision:
+        return record.host == platform.node()
+    now = used_precision(wish, torch.device(device)), instruction_set()
+    return (record.precision, record.instructions) == now
 
 
 def timed_cost(settings: Resolved, data: Path, device_name: str, threads: int, say: Callable[[str], None]) -> Cost:
@@ -105,7 +114,7 @@ def timed_cost(settings: Resolved, data: Path, device_name: str, threads: int, s
 
     from semprior.cache import cache_folder
     from semprior.data.layout import find_layout
-    from semprior.devices import choose_device
+    from semprior.devices import choose_device, precision_remark
     from semprior.prepare import load_features, read_training_set
     from semprior.threads import use_threads
     from semprior.trainer import Trainer
@@ -132,7 +141,8 @@ def timed_cost(settings: Resolved, data: Path, device_name: str, threads: int, s
     if device.type == "cuda":
         memory = torch.cuda.max_memory_allocated()
     where = f"{threads} thread{'s' if threads > 1 else ''}" if device.type == "cpu" else torch.cuda.get_device_name()
-    rests_on = f"one epoch of the base, trained now and alone on {where}, outer pass and evaluation included"
+    rests_on = f"one epoch of the base, trained now and alone on {where}"
+    rests_on += precision_remark(config.precision, device) + "; outer pass and evaluation included"
     return Cost(report.seconds, rests_on + _busy(), memory, size)
 
 

@@ -6,7 +6,7 @@ YAML's readers let pass with the last one winning, is refused.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,14 +29,18 @@ class Document:
         source: what errors call the file.
         content: plain values.
         lines: line, from 1, of each place; empty for what was not read from a file.
+        outside: what errors call a place that was set elsewhere than in the file.
     """
 
     source: str
     content: Any
     lines: dict[Place, int] = field(default_factory=dict)
+    outside: Mapping[Place, str] = field(default_factory=dict)
 
     def at(self, place: Place) -> str:
         """``FILE:LINE`` of a place, or of what encloses it; without the line where none is known."""
+        if place in self.outside:
+            return self.outside[place]
         for end in range(len(place), -1, -1):
             if place[:end] in self.lines:
                 return f"{self.source}:{self.lines[place[:end]]}"

@@ -76,6 +76,8 @@ def origin(sweep: Sweep, trial: TrialSummary) -> dict[str, Any]:
         "device_s": trial.device_s,
         "host": trial.last.host,
         "device": trial.last.device,
+        "precision": trial.last.precision,
+        "instructions": trial.last.instructions,
         "revision": trial.last.revision,
         "versions": dict(trial.last.versions),
     }
@@ -111,6 +113,6 @@ def model_card(sweep: Sweep, trial: TrialSummary, told: dict[str, Any]) -> str:
         "semprior export . --out student.onnx\n```\n\n"
         f"## Method\n\n{CITATION}\n\n"
         f"## Origin\n\nData `{sweep.spec.data}` (digest `{trial.last.data or 'unknown'}`);"
-        f" {trial.last.host} ({trial.last.device}), {trial.wall_s:.0f} s; revision {trial.last.revision or 'unknown'};"
+        f" {trial.last.host} ({trial.last.made_on}), {trial.wall_s:.0f} s; revision {trial.last.revision or 'unknown'};"
         f" {versions}. SHA-256 of the manifest: `{trial.sha256}`.\n"
     )

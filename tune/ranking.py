@@ -34,7 +34,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from tune.arrange import Arranged, last_of_each
+from tune.arrange import Arranged, last_of_each, ranked_words
 from tune.records import METRIC, State, from_table
 from tune.summaries import arrange_view, best_positions
 from tune.view import Files, View
@@ -67,6 +67,8 @@ class Ranked:
         sha256: of its manifest.
         wall_s: seconds a trial, on average.
         device_s: device seconds a trial, on average.
+        precision: in which the networks of all `trials` ran: ``bf16``, ``fp32``, or ``bf16, fp32`` where both occurred;
+            empty where none is known.
     """
 
     place: int
@@ -85,6 +87,7 @@ class Ranked:
     sha256: str | None
     wall_s: float
     device_s: float
+    precision: str = ""
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ def rank(
     """Rank the configurations of a view; `ResultsStore.rank` says by what."""
     names = [name for objective in objectives for name in _columns(objective)]
     # Of millions of records a column takes 24 MB, and reading it from a bucket a second: few at a time, and few times.
-    about, cost = ["wall_s", "configuration", "best", "state"], ["device_s"]
+    about, cost = ["wall_s", "configuration", "best", "state", "precision"], ["device_s"]
     read, found = arrange_view(view, [*names, *about, *cost])
     if not len(found.reports):
         return []
@@ -130,6 +133,7 @@ def rank(
     configurations = table["configuration"].to_numpy()[found.firsts]
     best = best_positions(table["best"], found)
     completed = _completed(table["state"], found)
+    precisions = _precisions(table["precision"], found)
     del table
     device_s = found.total(read.columns(cost)["device_s"])
     numbers, group = np.unique(configurations[ranked], return_inverse=True)
@@ -178,6 +182,7 @@ def rank(
                 sha256=peak.sha256 if peak else None,
                 wall_s=float(wall[i]),
                 device_s=float(spent[i]),
+                precision=", ".join(sorted(set().union(*(precisions[index] for index in ranked[group == i])))),
             )
         )
     return entries
@@ -271,6 +276,16 @@ def _completed(column: pa.ChunkedArray, found: Arranged) -> np.ndarray:
     completed = np.zeros(len(found.trials), bool)
     completed[ended] = [state == "completed" for state in column.take(found.ends[ended]).to_pylist()]
     return completed
+
+
+def _precisions(column: pa.ChunkedArray, found: Arranged) -> list[set[str]]:
+    """(T,) the precisions that each trial's reports tell, from ``precision`` of all rows."""
+    words, places = ranked_words(column)
+    told: list[set[str]] = [set() for _ in found.trials]
+    pairs = np.unique(found.owners.astype(np.int64) * max(len(words), 1) + places[found.reports])
+    for owner, place in zip(*divmod(pairs, max(len(words), 1)), strict=True):
+        told[owner] |= {words[place]} - {""}
+    return told
 
 
 def _by_bands(

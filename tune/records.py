@@ -87,6 +87,11 @@ class Record:
     writer: str = ""
     time: float = field(default_factory=time.time)
 
+    @property
+    def made_on(self) -> str:
+        """Device, precision and instruction set, as far as they are known: ``x86_64, fp32, AVX2``."""
+        return ", ".join(word for word in (self.device, self.precision, self.instructions) if word)
+
 
 _WORD = pa.dictionary(pa.int32(), pa.string())
 SCHEMA = pa.schema(

@@ -15,8 +15,9 @@ from tune.sweep import Resources
 def repeat_command(config: Mapping[str, Any], data: str, out: str, resources: Resources) -> str:
     """The command that trains with these settings.
 
-    Only what differs from the preset is written out. A trial of one worker comes out the same to the last bit on the
-    CPU, with as many threads; several workers are repeated by one, whose sums are rounded otherwise.
+    Only what differs from the preset is written out. A trial of one worker comes out the same to the last bit on a CPU
+    with the same instruction set, with as many threads; several workers are repeated by one, whose sums are rounded
+    otherwise.
 
     Args:
         config: every leaf of the run, flat.

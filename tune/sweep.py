@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from semprior.config import Config, Resolved, check_leaf, environment_leaves, leaves, resolve
+from semprior.config import Config, Resolved, check_leaf, environment_leaves, leaves, resolve, variable_of
 from semprior.errors import UserError
 from tune.dimensions import Dimension, Number, Part, Whole
 from tune.lined_yaml import Document, Place, read_document
@@ -276,12 +276,15 @@ def load_sweep(path: Path, environment: Mapping[str, str]) -> SweepSpec:
     for key, value in set_outside.items():
         check_leaf(key, value, "environment")
         if key in (content.get("search") or {}):
-            raise UserError(f"{document.at(('search', key))}: search: {key} is also set in the environment; unset it")
+            raise UserError(
+                f"{document.at(('search', key))}: search: {key} is also set in the environment; unset {variable_of(key)}"
+            )
     if set_outside and isinstance(content.get("base", {}), dict):
         content["base"] = {**content.get("base", {}), **set_outside}
     if environment.get(STORAGE_VARIABLE):
         content["storage"] = environment[STORAGE_VARIABLE]
-    return _checked(Document(document.source, content, lines))
+    outside = {("base", key): f"environment: {variable_of(key)}" for key in set_outside}
+    return _checked(Document(document.source, content, lines, outside))
 
 
 def _flat(tree: Mapping[str, Any], above: tuple[str, ...], lines: dict[Place, int]) -> dict[str, Any]:

@@ -23,6 +23,8 @@ from tune.tables import check_format, number, print_rows, print_table, short_nam
 _MODES: tuple[RankedBy, ...] = ("best", "last", "robust")
 _MATTERED = 400  # trials at most, of a large sweep evenly chosen, that tell which dimensions mattered
 _SMALL_IS_GOOD = ("fa", "point_fa")
+_MARKS = {"bf16": "", "fp32": "*", "bf16, fp32": "**"}
+_MIXED = {"fp32": "ran in fp32", "bf16, fp32": "ran in bf16 on one machine and in fp32 on another"}
 
 
 def top(name: str, storage: str | None, count: int, by: str | None, form: str, console: Console) -> None:
@@ -72,6 +74,7 @@ def _entry(entry: Ranked, objectives: Mapping[str, Direction]) -> dict[str, Any]
         told |= {metric: value, f"{metric}_se": error}
     told |= {"front": entry.front} if len(objectives) > 1 else {}
     told |= {"trials": list(entry.trials), "epoch": entry.epoch, "epochs": entry.epochs, "state": entry.state}
+    told |= {"precision": entry.precision}
     return told | {"device_s": entry.device_s, "checkpoint": entry.checkpoint, **entry.params}
 
 
@@ -83,14 +86,26 @@ def _table(ranked: Sequence[Ranked], objectives: Mapping[str, Direction], consol
     columns |= {metric.rpartition("/")[2]: "right" for metric in objectives}
     columns |= {"seeds": "right"} if seeds else {}
     columns |= {names[key]: "right" for key in keys} | {"epochs": "right", "state": "left", "time": "right"}
-    rows = []
+    rows, marks = [], _marks(ranked)
     for entry in ranked:
-        cells = [str(entry.place), entry.trial] + ([str(entry.front)] if several else [])
+        cells = [str(entry.place), entry.trial + marks.get(entry.precision, "")] + (
+            [str(entry.front)] if several else []
+        )
         cells += [with_error(value, error) for value, error in zip(entry.values, entry.errors, strict=True)]
         cells += [str(len(entry.trials))] if seeds else []
         cells += [text(entry.params.get(key)) for key in keys]
         rows.append([*cells, str(entry.epochs), entry.state, clock(entry.wall_s)])
     print_table(console, columns, rows)
+    if marks:
+        kinds = [(mark, _MIXED[precision]) for precision, mark in marks.items() if mark]
+        told = "; ".join(f"{mark} {words}" for mark, words in kinds)
+        say(console, f"{told}; else in bf16: a difference between them may come of the precision alone")
+
+
+def _marks(ranked: Sequence[Ranked]) -> dict[str, str]:
+    """By precision, what marks a trial that ran in it; empty where all ran in one, or it is not known of them."""
+    found = {entry.precision for entry in ranked} - {""}
+    return {precision: _MARKS[precision] for precision in sorted(found)} if len(found) > 1 else {}
 
 
 def with_error(value: float, error: float | None) -> str:
@@ -161,16 +176,18 @@ def show(name: str, trial: str, storage: str | None, console: Console) -> None:
     for start in (record for record in history if record.kind == "start"):
         began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(start.time))
         say(
-            console, f"attempt {start.attempt}: {began}, from epoch {start.epoch + 1}, on {start.host} ({start.device})"
+            console,
+            f"attempt {start.attempt}: {began}, from epoch {start.epoch + 1}, on {start.host} ({start.made_on})",
         )
     versions = ", ".join(f"{package} {number}" for package, number in summary.last.versions.items())
     say(console, f"made by: revision {summary.last.revision or 'unknown'}; {versions}")
+    ran = {**summary.config, "precision": summary.last.precision or summary.config["precision"]}
     if summary.checkpoint:
         say(console, f"checkpoint: {sweep.storage.uri}/{summary.checkpoint}")
         say(console, f"fetch it: {command('pull', sweep, '--out', 'DIR', which=trial)}")
     say(
         console,
-        f"repeat it: {repeat_command(summary.config, sweep.spec.data, f'{name}-{trial}', sweep.spec.resources)}",
+        f"repeat it: {repeat_command(ran, sweep.spec.data, f'{name}-{trial}', sweep.spec.resources)}",
     )
 
 
