@@ -1,15 +1,30 @@
 """Devices and precision, as far as they can be tested without an accelerator."""
 
 import copy
+import os
+import platform
+import subprocess
+import sys
 
 import pytest
 import torch
+from other_processor import AVX2
 from torch import nn
 
 from semprior.bilevel import apply_gradients
-from semprior.devices import choose_device, memory_told, precision_remark, uses_bf16
+from semprior.devices import (
+    choose_device,
+    fallback_remark,
+    memory_told,
+    precision_remark,
+    processor_has_bf16,
+    used_precision,
+    uses_bf16,
+)
 from semprior.errors import UserError
 from semprior.optimizers import restore_optimizer, stored_optimizer
+
+pytestmark = pytest.mark.avx2
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -47,16 +62,42 @@ def test_a_gpu_that_this_torch_has_no_kernels_for(monkeypatch, name):
     assert choose_device("cpu") == CPU
 
 
-def test_a_gpu_without_bfloat16_runs_in_fp32_and_says_so(monkeypatch):
-    with_gpu(monkeypatch, bf16=False)
-    assert uses_bf16("bf16", CPU)
-    assert not uses_bf16("bf16", CUDA)
-    assert "in fp32" in precision_remark("bf16", CUDA)
-    assert precision_remark("fp32", CUDA) == precision_remark("bf16", CPU) == ""
-    with_gpu(monkeypatch)
-    assert uses_bf16("bf16", CUDA)
-    assert not uses_bf16("fp32", CUDA)
-    assert precision_remark("bf16", CUDA) == ""
+@pytest.mark.parametrize("has", [True, False])
+@pytest.mark.parametrize(("device", "name"), [(CPU, "processor"), (CUDA, "GPU")])
+def test_a_device_without_bfloat16_runs_in_fp32_and_says_so(monkeypatch, device, name, has):
+    with_gpu(monkeypatch, bf16=has if device == CUDA else not has)
+    monkeypatch.setattr("semprior.devices.processor_has_bf16", lambda: has if device == CPU else not has)
+    assert used_precision("fp32", device) == "fp32"
+    assert precision_remark("fp32", device) == ", in fp32"
+    assert fallback_remark("fp32", device) is None
+    assert uses_bf16("bf16", device) is has
+    if has:
+        assert precision_remark("bf16", device) == ", in bf16"
+        assert fallback_remark("bf16", device) is None
+    else:
+        assert precision_remark("bf16", device) == f", in fp32, since this {name} has no bfloat16"
+        assert fallback_remark("bf16", device) == f"computes in fp32, since this {name} has no bfloat16"
+
+
+@pytest.mark.skipif(sys.platform != "linux" or platform.machine() != "x86_64", reason="of oneDNN on x86")
+def test_onednn_is_asked_so_that_its_variable_counts():
+    program = "from semprior.devices import instruction_set, processor_has_bf16 as has; print(has(), instruction_set())"
+    found = []
+    for limit in ({"ONEDNN_MAX_CPU_ISA": "AVX2"}, AVX2):
+        done = subprocess.run(
+            [sys.executable, "-c", program], env={**os.environ, **limit}, capture_output=True, text=True, check=True
+        )
+        found.append(done.stdout.strip())
+    assert found[0].startswith("False ") and found[0].endswith("AVX2")
+    assert found[1] == "False AVX2"
+
+
+def test_a_torch_without_onednn_has_no_bfloat16(monkeypatch):
+    processor_has_bf16.cache_clear()
+    monkeypatch.setattr(torch.ops, "mkldnn", object())
+    assert not processor_has_bf16()
+    monkeypatch.undo()
+    processor_has_bf16.cache_clear()
 
 
 def test_full_memory_is_one_line():

@@ -277,7 +277,8 @@ def load_sweep(path: Path, environment: Mapping[str, str]) -> SweepSpec:
         check_leaf(key, value, "environment")
         if key in (content.get("search") or {}):
             raise UserError(
-                f"{document.at(('search', key))}: search: {key} is also set in the environment; unset {variable_of(key)}"
+                f"{document.at(('search', key))}: search: {key} is also set in the environment;"
+                f" unset {variable_of(key)}"
             )
     if set_outside and isinstance(content.get("base", {}), dict):
         content["base"] = {**content.get("base", {}), **set_outside}

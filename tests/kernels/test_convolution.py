@@ -5,12 +5,14 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from other_processor import needs_bf16
 from torch import nn
 
 from semprior.kernels import build
 from semprior.kernels.convolution import conv_relu
 from semprior.models.detector import create_detector
 
+pytestmark = pytest.mark.avx2
 needs_compiler = pytest.mark.skipif(build.library() is None, reason="there is no C++ compiler")
 
 
@@ -49,6 +51,7 @@ def test_under_autocast(channels):
         assert (mine - true).norm() <= 1.1 * (theirs - true).norm() + 1e-3 * true.norm()
 
 
+@needs_bf16
 @pytest.mark.parametrize("name", ["alclnet", "mlclnet"])
 def test_evaluation_in_16_bit_is_as_near_to_exact_with_norms_folded(name, monkeypatch):
     torch.manual_seed(0)

@@ -10,6 +10,7 @@ from torch import nn
 from semprior.kernels import build
 from semprior.kernels.layers import gated_sum, join_relu, norm_pool_relu, norm_relu, scale_and_shift
 
+pytestmark = pytest.mark.avx2
 SHAPES = ((2, 16, 8, 12), (3, 32, 6, 4), (2, 64, 4, 10), (1, 128, 6, 6), (2, 256, 2, 4))
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-5, torch.bfloat16: 2e-2}
 

@@ -6,6 +6,8 @@ import torch
 from semprior.kernels import build
 from semprior.kernels.mixture import _side_by_side, mix
 
+pytestmark = pytest.mark.avx2
+
 
 def stored_maps(count=5, channels=32, dtype=torch.float16):
     torch.manual_seed(0)

@@ -24,7 +24,7 @@ _MODES: tuple[RankedBy, ...] = ("best", "last", "robust")
 _MATTERED = 400  # trials at most, of a large sweep evenly chosen, that tell which dimensions mattered
 _SMALL_IS_GOOD = ("fa", "point_fa")
 _MARKS = {"bf16": "", "fp32": "*", "bf16, fp32": "**"}
-_MIXED = {"fp32": "ran in fp32", "bf16, fp32": "ran in bf16 on one machine and in fp32 on another"}
+_MARKED = {"*": "ran in fp32", "**": "ran partly in bf16, partly in fp32"}
 
 
 def top(name: str, storage: str | None, count: int, by: str | None, form: str, console: Console) -> None:
@@ -97,15 +97,14 @@ def _table(ranked: Sequence[Ranked], objectives: Mapping[str, Direction], consol
         rows.append([*cells, str(entry.epochs), entry.state, clock(entry.wall_s)])
     print_table(console, columns, rows)
     if marks:
-        kinds = [(mark, _MIXED[precision]) for precision, mark in marks.items() if mark]
-        told = "; ".join(f"{mark} {words}" for mark, words in kinds)
-        say(console, f"{told}; else in bf16: a difference between them may come of the precision alone")
+        told = [f"{mark} {_MARKED[mark]}" for mark in marks.values() if mark]
+        say(console, f"{'; '.join(told)}; the others in bf16: the precision alone may make some of the difference")
 
 
 def _marks(ranked: Sequence[Ranked]) -> dict[str, str]:
     """By precision, what marks a trial that ran in it; empty where all ran in one, or it is not known of them."""
     found = {entry.precision for entry in ranked} - {""}
-    return {precision: _MARKS[precision] for precision in sorted(found)} if len(found) > 1 else {}
+    return {precision: mark for precision, mark in _MARKS.items() if precision in found and len(found) > 1}
 
 
 def with_error(value: float, error: float | None) -> str:
