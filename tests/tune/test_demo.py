@@ -6,7 +6,9 @@ import cv2
 import pytest
 from rich.console import Console
 
-from tune.demo import demo
+from tune.catalogue import open_sweep
+from tune.demo import demo, main
+from tune.results import ResultsStore
 
 
 def shortened(spec):
@@ -15,7 +17,9 @@ def shortened(spec):
 
 
 @pytest.mark.slow
-def test_demo_ends_in_a_ranking_a_table_and_a_picture(tmp_path):
+def test_demo_ends_in_a_ranking_a_table_and_a_picture(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEMPRIOR__OPTIM__RATE", "3e-3")
+    monkeypatch.setenv("SEMPRIOR_STORAGE", str(tmp_path / "elsewhere"))
     (tmp_path / "demo" / "runs" / "demo").mkdir(parents=True)  # of an earlier demo
     (tmp_path / "demo" / "best").mkdir()
     shown = io.StringIO()
@@ -24,5 +28,18 @@ def test_demo_ends_in_a_ranking_a_table_and_a_picture(tmp_path):
     assert student.metrics.targets == teacher.metrics.targets > 0
     for text in ("demo is done", "point_score", "the preset itself", "student", "teacher", "IoU", "picture.png"):
         assert text in shown.getvalue()
+    trials = ResultsStore(open_sweep(str(tmp_path / "demo" / "runs" / "demo")).storage).trials()
+    assert [trial.config["optim.rate"] for trial in trials] == [3e-3, 3e-3]
+    assert not (tmp_path / "elsewhere").exists()
     picture = cv2.imread(str(tmp_path / "demo" / "picture.png"))
     assert picture.shape[1] > picture.shape[0] > 100
+
+
+@pytest.mark.parametrize("variable", ["SEMPRIOR__EPOCH", "SEMPRIOR__EPOCHS", "SEMPRIOR__SCAM__SCALE"])
+def test_a_mistaken_variable_is_one_line_before_anything_is_drawn(tmp_path, monkeypatch, capsys, variable):
+    monkeypatch.setenv(variable, "0.5")
+    assert main([str(tmp_path / "demo")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("semprior-tune: ") and error.count("\n") == 1
+    assert variable in error or variable.removeprefix("SEMPRIOR__").lower() in error
+    assert not (tmp_path / "demo").exists()

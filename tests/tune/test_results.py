@@ -5,7 +5,7 @@ import pytest
 from semprior.errors import UserError
 from tune.compaction import compact
 from tune.parquet import write_file
-from tune.records import Record, to_table
+from tune.records import ADDED, Record, to_table
 from tune.results import ResultsStore
 from tune.view import NEW
 
@@ -98,12 +98,13 @@ def test_files_of_an_older_version_are_read_and_compacted_with_newer_ones(tmp_pa
     store = ResultsStore(tmp_path)
     old = [make_report("0000", epoch, score=epoch / 10, config=LEAVES) for epoch in range(3)]
     (tmp_path / NEW).mkdir(parents=True)
-    table = to_table(old).drop_columns(["data"])  # version 1 did not have it
+    table = to_table(old).drop_columns(list(ADDED))  # version 1 did not have them
     (tmp_path / NEW / "0-someone-1.v1.parquet").write_bytes(write_file(table))
-    new = [make_report("0000", epoch, score=epoch / 10, config=LEAVES, data="cd") for epoch in (3, 4)]
+    new = [make_report("0000", epoch, score=epoch / 10, config=LEAVES, data="cd", precision="fp32") for epoch in (3, 4)]
     store.append(new)
     for _ in range(2):
         assert [record.data for record in store.curve("0000")] == ["", "", "", "cd", "cd"]
+        assert [record.precision for record in store.curve("0000")] == ["", "", "", "fp32", "fp32"]
         assert [record.config for record in store.curve("0000")] == [LEAVES] * 5
         assert store.rank({"holdout/point_score": "max"})[0].epoch == 4
         assert store.trials()[0].epochs == 5

@@ -68,6 +68,22 @@ def test_the_environment_overrides_base_and_storage(tmp_path):
         spec_of(tmp_path, environment={"SEMPRIOR__SCAM__SCALE": "0.25"})
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "fault"),
+    [
+        ("SEMPRIOR__SCAM__DROPP", "0.25", "environment: unknown key 'scam.dropp'; did you mean 'scam.drop'?"),
+        ("SEMPRIOR__SCAM__DROP", "much", "environment: scam.drop must be a number, not 'much'"),
+        ("SEMPRIOR__SCAM__DROP", "[1", "environment: SEMPRIOR__SCAM__DROP=[1: the value is not valid YAML"),
+        ("SEMPRIOR__DETECTOR", "net", "environment: SEMPRIOR__DETECTOR: base: detector: unknown detector 'net'"),
+        ("SEMPRIOR__SELECT__BY", "holdout/iou", "environment: SEMPRIOR__SELECT__BY: base: select.by: expected point"),
+    ],
+)
+def test_a_mistaken_variable_is_named_and_not_the_file(tmp_path, variable, value, fault):
+    with pytest.raises(UserError) as caught:
+        spec_of(tmp_path, environment={variable: value})
+    assert str(caught.value).startswith(fault)
+
+
 COUNT = "{int: [1, 128], log: true}"
 SCALE_WHEN = "{float: [0.05, 1.0], when: {scam.stages: nonempty}}"
 REFUSED = [
