@@ -13,9 +13,9 @@ import torch.distributed as dist
 
 from semprior.allocator import keep_freed_memory
 from semprior.cache import cache_folder
-from semprior.config import Resolved, flatten, unflatten
+from semprior.config import Config, Resolved, flatten, unflatten
 from semprior.data.layout import find_layout
-from semprior.devices import Precision, change_remark, instruction_set, precision_remark, used_precision
+from semprior.devices import Precision, change_remark, instruction_set, precision_remark, used_precision, uses_bf16
 from semprior.parallel import rank, workers
 from semprior.prepare import as_used, load_features, read_training_set
 from semprior.remote import local_data
@@ -81,7 +81,7 @@ class Attempt:
         root = self.store.storage.patiently(lambda: local_data(self.order.data))
         layout, resolved = find_layout(root), Resolved(config, frozenset())
         training_set = read_training_set(layout, resolved, self._say, cache_folder())
-        config = as_used(config, training_set)
+        config = alike(as_used(config, training_set), self.device)
         features = load_features(config, training_set, cache_folder(), self.device, self._say)
         self._say(
             f"{training_set.train} training, {training_set.validation} validation and"
@@ -192,6 +192,12 @@ def _agreed(mine: bool) -> bool:
     votes = torch.tensor(int(mine), device="cuda" if dist.get_backend() == "nccl" else "cpu")
     dist.all_reduce(votes, dist.ReduceOp.MIN)
     return bool(votes.item())
+
+
+def alike(config: Config, device: torch.device) -> Config:
+    """The config with which this worker computes as the others do: in float32 if one of them has no bfloat16."""
+    mine = uses_bf16(config.precision, device)
+    return replace(config, precision="fp32") if not _agreed(mine) and mine else config
 
 
 def _precision(trainer: Trainer) -> Precision:

@@ -8,10 +8,11 @@ import torch
 import yaml
 from made_up import made_up_sweep
 
-from semprior.config import parse_settings
+from semprior.config import parse_settings, unflatten
 from semprior.devices import instruction_set, used_precision
 from semprior.storage import open_storage
 from tests.tiny import SETTINGS, write_dataset
+from tune.attempt import alike
 from tune.catalogue import open_sweep
 from tune.cli import main
 from tune.estimate import recorded_cost
@@ -20,6 +21,7 @@ from tune.results import ResultsStore
 HERE = used_precision("bf16", torch.device("cpu"))
 
 
+@pytest.mark.slow
 @pytest.mark.avx2
 def test_a_sweep_of_two_trials_on_this_machine(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -55,6 +57,16 @@ def test_a_sweep_of_two_trials_on_this_machine(tmp_path, monkeypatch, capsys):
     assert main(["pull", "two:best", "--out", "best"]) == 0
     told = json.loads((tmp_path / "best" / "metrics.json").read_text())
     assert (told["precision"], told["instructions"]) == (HERE, instruction_set())
+
+
+@pytest.mark.parametrize("other", [True, False])
+@pytest.mark.parametrize("mine", [True, False])
+def test_workers_of_one_trial_train_in_one_precision(monkeypatch, mine, other):
+    monkeypatch.setattr("semprior.devices.processor_has_bf16", lambda: mine)
+    monkeypatch.setattr("tune.attempt._agreed", lambda found: found and other)
+    config, cpu = unflatten({}), torch.device("cpu")
+    assert used_precision(alike(config, cpu).precision, cpu) == ("bf16" if mine and other else "fp32")
+    assert alike(unflatten({"precision": "fp32"}), cpu).precision == "fp32"
 
 
 def in_precisions(folder, precisions):
