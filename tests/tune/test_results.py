@@ -98,7 +98,7 @@ def test_files_of_an_older_version_are_read_and_compacted_with_newer_ones(tmp_pa
     store = ResultsStore(tmp_path)
     old = [make_report("0000", epoch, score=epoch / 10, config=LEAVES) for epoch in range(3)]
     (tmp_path / NEW).mkdir(parents=True)
-    table = to_table(old).drop_columns(["data"])  # version 1 did not have it
+    table = to_table(old).drop_columns(["data", "fault"])  # version 1 did not have them
     (tmp_path / NEW / "0-someone-1.v1.parquet").write_bytes(write_file(table))
     new = [make_report("0000", epoch, score=epoch / 10, config=LEAVES, data="cd") for epoch in (3, 4)]
     store.append(new)
