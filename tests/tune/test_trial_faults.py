@@ -8,8 +8,8 @@ from ray.train import WorkerGroupError
 from ray.train.v2._internal.exceptions import UserExceptionWithTraceback, WorkerHealthCheckFailedError
 
 from semprior.errors import SettingError, StorageError, UserError
-from tune.diagnosis import fault_of
-from tune.faults import Fault, may_try_again
+from tune.diagnosis import BrokenError, CannotGoOnError, fault_of
+from tune.faults import Fault, Kind, may_try_again
 from tune.retention import SupersededError
 
 
@@ -57,7 +57,7 @@ def own(error):
     ],
 )
 def test_the_most_telling_worker_gives_the_reason(error, kind, told):
-    fault = fault_of(error)
+    fault = fault_of(error, searched={"vfm.weights", "optim.rate"})
     assert fault.kind is Kind(kind)
     assert fault.reason.startswith(told)
     assert "\n" not in fault.reason
