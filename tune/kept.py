@@ -26,8 +26,8 @@ def kept_checkpoints(history: Sequence[Record]) -> set[str]:
         last = reports[-1:] if not best or states[-1] == "failed" else []
         return {str(record.checkpoint) for record in [*best, *last]}
     again = max((record.attempt for record in history if record.kind == "retry"), default=0)
-    before = [record for record in reports[:-1] if record.attempt < again]  # removed when the trial had failed
-    return {str(record.checkpoint) for record in [*best, *reports[-2:]] if record in best or record not in before}
+    removed = [record for record in reports if record.attempt < again][:-1]  # when the trial had failed
+    return {str(record.checkpoint) for record in [*best, *(r for r in reports[-2:] if r not in removed)]}
 
 
 def with_kept_checkpoints(history: Sequence[Record]) -> list[Record]:

@@ -6,9 +6,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from ray.exceptions import RayActorError
 from ray.train import WorkerGroupError
 
-from semprior.errors import StorageError, UserError
+from semprior.errors import SettingError, StorageError, UserError
 from tests.tiny import SPLITS
 from tests.tune.real_sweep import STOPPING, new_sweep, ray_cluster, results
 from tune.driver import Past, run_sweep
@@ -190,7 +191,7 @@ def attempts(cluster, folder, request):
             trial="0000",
             configuration=0,
             leaves={"seed": 0},
-            params={},
+            params={"vfm.weights": "hub"},
             objectives=("holdout/point_score",),
             attempt=0,
         )
@@ -201,11 +202,35 @@ def attempts(cluster, folder, request):
     return run
 
 
-def test_attempts_that_break_off_before_they_begin_come_to_an_end(attempts):
-    said, hired, (trial,) = attempts("broken", RuntimeError("no library of that name"))
+def test_attempts_whose_workers_die_come_to_an_end(attempts):
+    said, hired, (trial,) = attempts("dead", WorkerGroupError("", {0: RayActorError()}))
     assert (said, hired) == ({"done": True}, 3)
     assert (trial.state, trial.epochs) == ("failed", 0)
-    assert trial.reason.endswith("no library of that name (after 3 attempts)")
+    assert trial.reason.startswith("a worker died: ")
+    assert trial.reason.endswith(" (after 3 attempts)")
+
+
+def test_an_exception_that_comes_again_ends_the_sweep_and_not_the_trial(attempts, folder):
+    said, hired, (trial,) = attempts("broken", RuntimeError("no library of that name"))
+    assert (hired, trial.state) == (2, "running")
+    assert said["done"]
+    assert said["left"].startswith("RuntimeError: no library of that name (")
+    assert said["left"].endswith(
+        f", twice in trial 0000, before an epoch was trained; log: {folder}/broken/logs/0000.log"
+    )
+    log = (folder / "broken" / "logs" / "0000.log").read_text()
+    assert log.count("Traceback") == 2
+    assert "test_driver.py" in log
+
+
+@pytest.mark.parametrize(
+    ("error", "left"),
+    [(UserError("x.png: is damaged"), True), (SettingError("vfm.weights: none", "vfm.weights"), False)],
+)
+def test_a_fault_of_the_user_is_met_once(attempts, error, left):
+    said, hired, (trial,) = attempts(f"user-{left}", WorkerGroupError("", {0: error}))
+    assert (hired, said.get("left")) == (1, str(error) if left else None)
+    assert (trial.state, trial.reason) == (("running", "") if left else ("failed", str(error)))
 
 
 def test_a_storage_that_stays_away_ends_no_trial(attempts):
