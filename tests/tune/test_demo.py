@@ -6,6 +6,7 @@ import cv2
 import pytest
 from rich.console import Console
 
+from semprior.errors import UserError
 from tune.demo import demo
 
 
@@ -26,3 +27,14 @@ def test_demo_ends_in_a_ranking_a_table_and_a_picture(tmp_path):
         assert text in shown.getvalue()
     picture = cv2.imread(str(tmp_path / "demo" / "picture.png"))
     assert picture.shape[1] > picture.shape[0] > 100
+
+
+@pytest.mark.slow
+def test_a_fault_that_ends_the_demo_is_its_one_line(tmp_path):
+    def too_large(spec):
+        return spec.model_copy(update={"base": {**shortened(spec).base, "data.batch": 64}})
+
+    with pytest.raises(
+        UserError, match=r"demo: data.batch: the training pool has \d+ images, fewer than a batch of 64"
+    ):
+        demo(tmp_path / "demo", Console(quiet=True), count=15, shorten=too_large)

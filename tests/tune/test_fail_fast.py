@@ -142,7 +142,7 @@ def test_faults_of_single_trials_end_them_alone_and_are_tried_again_when_asked_f
         t0001=(0, "MemoryError", "Unable to allocate 1 TiB"),
         t0002=(3, "RuntimeError", "the fourth epoch is odd"),
     )
-    told = says("submit", sweep(trials=4, epochs=5, failures={"retries": 1}))
+    told = says("submit", sweep(epochs=5, failures={"retries": 1}, budget={"trials": 4, "hours": 1}))
     assert states() == {"0000": "completed", "0001": "failed", "0002": "failed", "0003": "completed"}
     for line in ("failed: 0001: out of memory: ", "failed: 0002: RuntimeError: the fourth epoch is odd"):
         assert line in told.out
@@ -153,7 +153,11 @@ def test_faults_of_single_trials_end_them_alone_and_are_tried_again_when_asked_f
         (("0001", "0000"), "trial 0000 has not failed: completed"),
     ):
         assert says("retry", "small", *words, code=2).err == f"semprior-tune: small: {fault}\n"
-    told = says("retry", "small", "0002")
+    beat = Path("runs/small/heartbeat/0001.json")
+    told = json.loads(beat.read_text())
+    beat.write_text(json.dumps(told | {"started": told["started"] - 7200}))  # the sweep's hours are over
+    write_breaks("data", t0001=(0, "MemoryError", "Unable to allocate 1 TiB"))
+    says("retry", "small", "0002")
     assert states() == {"0000": "completed", "0001": "failed", "0002": "completed", "0003": "completed"}
     history = ResultsStore("runs/small").history("0002")
     assert [record.epoch for record in history if record.kind == "report"] == list(range(5))

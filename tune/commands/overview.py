@@ -9,8 +9,8 @@ from rich.console import Console
 
 from semprior.progress import say
 from tune.catalogue import Sweep, command, open_sweep, sweep_ids
+from tune.commands.outcome import valueless
 from tune.commands.places import storage_of, sweep_of
-from tune.commands.submit import valueless
 from tune.looking import Looker
 from tune.progress import SweepProgress
 from tune.tables import check_format, number, print_rows, print_table

@@ -18,6 +18,7 @@ from semprior.remote import is_address, look
 from semprior.storage import open_storage
 from semprior.terminal import complain
 from tune.catalogue import Sweep, command, create_sweep
+from tune.commands.outcome import require_value
 from tune.commands.places import jobs_of, sweep_of
 from tune.ends import begin_again
 from tune.heartbeat import Heartbeat, last_heartbeat
@@ -210,29 +211,6 @@ def conclude(sweep: Sweep, view: SweepProgress, console: Console) -> None:
     if view.note:
         raise UserError(f"{sweep.id}: {view.note}; once that is mended, go on with: {command('resume', sweep)}")
     say(console, f"{sweep.id} was stopped; go on with: {command('resume', sweep)}")
-
-
-def require_value(sweep: Sweep, view: SweepProgress) -> None:
-    """Refuse a sweep that is done if it was to measure its trials and none has a value.
-
-    Raises:
-        UserError: tells the most common reason.
-    """
-    if fault := valueless(sweep, view):
-        raise UserError(fault)
-
-
-def valueless(sweep: Sweep, view: SweepProgress) -> str:
-    """Why no trial of a sweep that is done has a value, in a line; empty where one has, or nothing is measured."""
-    if view.ranked() or not sweep.spec.base_config().data.holdout:
-        return ""
-    return f"{sweep.id}: no trial has a value of {view.metric}: {view.common_reason()}; {_way_out(sweep, view)}"
-
-
-def _way_out(sweep: Sweep, view: SweepProgress) -> str:
-    if view.failures():
-        return f"once that is mended, run them again with: {command('retry', sweep)}"
-    return "begin another sweep, with other settings or a larger budget"
 
 
 def read_spec(request: Request) -> SweepSpec:
