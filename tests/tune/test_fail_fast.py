@@ -43,7 +43,7 @@ def sweep(tmp_path, monkeypatch):
     monkeypatch.delenv("SEMPRIOR_STORAGE", raising=False)
     write_dataset(tmp_path / "data")
 
-    def write(trials=3, epochs=2, base=(), **keys):
+    def write(trials=3, epochs=3, base=(), **keys):
         settings = dict(setting.split("=") for setting in (*SETTINGS, f"epochs={epochs}", *base))
         typed = {key: yaml.safe_load(value) for key, value in settings.items()}
         spec = {"name": "small", "data": "data", "base": typed, "budget": {"trials": trials}, **PLAIN, **keys}
