@@ -28,6 +28,9 @@ class BrokenError(Exception):
         super().__init__(fault)
         self.fault = fault
 
+    def __str__(self) -> str:
+        return self.fault.reason
+
 
 class CannotGoOnError(UserError):
     """A trial's checkpoints are of other data or weights than it would go on with; new trials are not concerned."""

@@ -121,6 +121,23 @@ def test_two_workers_train_a_trial_and_one_without_memory_is_tried_twice(cluster
 
 
 @pytest.mark.slow
+def test_an_exception_of_a_worker_ends_the_sweep_and_is_told_with_its_place(cluster, folder):
+    vision = ("scam.stages=[1]", "vfm.name=test_resnet", "vfm.weights=random", f"vfm.width={2**62}")
+    sweep = new_sweep(folder, "raises", trials=3, base=vision)
+    place = r"semprior/\S+\.py:\d+, \S+; torch/\S+\.py:\d+, \w+"
+    with pytest.raises(
+        UserError, match=rf"^RuntimeError: .* \({place}\), twice in trial 0000, before an epoch .*0000.log$"
+    ):
+        run_sweep(sweep.spec, sweep.storage.uri, 1)
+    (trial,) = ResultsStore(sweep.storage).trials()
+    assert (trial.state, trial.attempt, trial.epochs) == ("running", 2, 0)
+    log = sweep.storage.read("logs/0000.log").decode()
+    assert log.count("Traceback") == 2
+    assert "semprior/models/scam.py" in log
+    assert not left_behind()
+
+
+@pytest.mark.slow
 def test_a_sweep_with_seeds_goes_on_and_ends_when_its_hours_are_over(cluster, folder, monkeypatch):
     limits = {"seeds": 2, "budget": {"trials": 4, "hours": 1}, "concurrent": 2}
     sweep = new_sweep(folder, "seeds", trials=4, epochs=6, **limits)
