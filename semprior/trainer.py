@@ -18,7 +18,7 @@ from semprior.checkpoint import Snapshot
 from semprior.config import Config, flatten
 from semprior.data.batches import Batch, Pool, draw_batch, epoch_batches
 from semprior.devices import used_precision, uses_bf16
-from semprior.errors import UserError
+from semprior.errors import UserError, depends_on
 from semprior.infer import Each, WholeFeatures, each_by_student, each_by_teacher
 from semprior.labels.pseudo_masks import PseudoMasks
 from semprior.metrics import THRESHOLD
@@ -237,6 +237,7 @@ class Trainer:
             peak = detector_spec(self.config.detector).learning_rate
         return learning_rate(self.config.optim.schedule, peak, (epoch + within) / self.config.epochs)
 
+    @depends_on("data.batch", "labels.pool", "labels.seed")
     def _require_full_batch(self) -> None:
         members, batch = len(self.pseudo_masks.members), self.config.data.batch
         if members < batch:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from tune.records import KINDS
+from tune.records import BEGINNING, KINDS
 
 KEYS = ("trial", "attempt", "epoch", "kind", "writer")
 """The columns that `arrange` needs of every row; of some it needs ``time``."""
@@ -69,7 +69,8 @@ def arrange(columns: dict[str, pa.ChunkedArray], time_of: Callable[[np.ndarray],
 
     # groups of rows of one trial, attempt and writer, in order
     firsts = np.flatnonzero(_changes(trial) | _changes(attempt) | _changes(writer))
-    begins = np.minimum.reduceat(np.where(kind == KINDS.index("end"), NEVER, epoch), firsts) if len(rows) else firsts
+    begin = np.isin(kind, [KINDS.index(name) for name in BEGINNING])
+    begins = np.minimum.reduceat(np.where(begin, epoch, NEVER), firsts) if len(rows) else firsts
     limits = _least_of_later(begins, trial[firsts])
     group = np.repeat(np.arange(len(firsts)), np.diff(np.append(firsts, len(rows))))
     counts = (kind == KINDS.index("report")) & (epoch < limits[group])

@@ -13,9 +13,11 @@ import torch.distributed as dist
 
 from semprior.allocator import keep_freed_memory
 from semprior.cache import cache_folder
+from semprior.checkpoint import Snapshot
 from semprior.config import Config, Resolved, flatten, unflatten
 from semprior.data.layout import find_layout
 from semprior.devices import Precision, change_remark, instruction_set, precision_remark, used_precision, uses_bf16
+from semprior.errors import UserError
 from semprior.parallel import rank, workers
 from semprior.prepare import as_used, load_features, read_training_set
 from semprior.remote import local_data
@@ -23,6 +25,7 @@ from semprior.storage import open_storage
 from semprior.threads import use_threads
 from semprior.trainer import DivergedError, Report, Trainer
 from tune.checkpoints import DamagedCheckpointError, StoredCheckpoint, get_checkpoint, put_checkpoint
+from tune.diagnosis import CannotGoOnError
 from tune.order import Order
 from tune.origin import revision, versions
 from tune.records import Record
@@ -107,12 +110,19 @@ class Attempt:
             except DamagedCheckpointError as error:
                 fault = f"{error}; going on from the checkpoint before it"
             if _agreed(fault is None):
-                trainer.restore(snapshot)
+                self._go_on(trainer, snapshot)
                 self.before = snapshot.values.get("precision")
                 self.values = known.values
                 return checkpoint, "; ".join(faults)
             faults.append(fault or f"{known.address}: damaged for another worker")
         return None, "; ".join(faults)
+
+    @staticmethod
+    def _go_on(trainer: Trainer, snapshot: Snapshot) -> None:
+        try:
+            trainer.restore(snapshot)
+        except UserError as error:
+            raise CannotGoOnError(str(error)) from error
 
     def _start(self, trainer: Trainer, checkpoint: StoredCheckpoint | None, reason: str) -> None:
         told = f"attempt {self.order.attempt} begins after {trainer.epoch} of {trainer.config.epochs} epochs"

@@ -1,4 +1,4 @@
-"""The command line: ``python -m tune submit | list | status | logs | stop | resume | top | show | pull | promote``.
+"""The command line: ``python -m tune submit | list | status | logs | stop | resume | retry | top | show | ...``.
 
 Faults and exit codes are those of `semprior`. What a command needs is imported when it runs, so that ``--help``
 answers at once.
@@ -108,6 +108,29 @@ def resume(
 
     with reached(cluster, address) as there:
         command.resume(name, storage, there, detach, console())
+
+
+@app.command()
+def retry(
+    name: Name,
+    trials: Annotated[
+        list[str] | None,
+        typer.Argument(help="Ids of failed trials; else all.", metavar="[TRIAL]...", show_default=False),
+    ] = None,
+    storage: Storage = None,
+    address: Address = None,
+    cluster: ClusterFile = None,
+    detach: Detach = False,
+) -> None:
+    """Run failed trials again, also of a sweep that is done.
+
+    Each goes on from its last checkpoint, if it has one, and may fail as often as a new one.
+    """
+    from tune.cluster import reached
+    from tune.commands import submit as command
+
+    with reached(cluster, address) as there:
+        command.retry(name, trials or (), storage, there, detach, console())
 
 
 @app.command()

@@ -12,17 +12,19 @@ import os
 import signal
 import sys
 import threading
+import traceback
 import types
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from semprior.errors import UserError
+from semprior.errors import StorageError, UserError
 from semprior.storage import Storage
 from semprior.terminal import complain
 from tune.catalogue import open_sweep
 from tune.compaction import compacting
 from tune.heartbeat import Heart, StopRequested
 from tune.here import driver_log
+from tune.telling import told
 
 
 def drive(uri: str, generation: int, local: bool, attached: bool, log: Path | None) -> bool:
@@ -39,21 +41,38 @@ def drive(uri: str, generation: int, local: bool, attached: bool, log: Path | No
         Whether it is done.
 
     Raises:
-        UserError: the sweep cannot be had, or cannot run here.
+        UserError: the sweep cannot be had, or cannot run here; or a fault came that every trial would meet.
+        SystemExit: the driver broke, which its last heartbeat and its log tell.
     """
     sweep = open_sweep(uri)
     with Heart(sweep.storage, generation, with_each=_copying(log, sweep.storage, generation)) as heart:
-        from tune.driver import run_sweep  # here: it takes seconds, in which another driver might begin
-        from tune.local import local_ray
-
         if attached:
             threading.Thread(target=_ask_when_left, args=(heart,), daemon=True).start()
-        with local_ray() if local else _ray_of_the_job():
-            _ask_on_signals(heart)  # Ray's own handlers, set at its start, would kill the trials' last checkpoints
-            with compacting(sweep.storage, lambda text: complain("semprior-tune", text)):
-                done = run_sweep(sweep.spec, uri, generation, stop=StopRequested(heart))
+        try:
+            from tune.driver import run_sweep  # here: it takes seconds, in which another driver might begin
+            from tune.local import local_ray
+
+            with local_ray() if local else _ray_of_the_job():
+                _ask_on_signals(heart)  # Ray's own handlers, set at its start, would kill the trials' last checkpoints
+                with compacting(sweep.storage, lambda text: complain("semprior-tune", text)):
+                    done = run_sweep(sweep.spec, uri, generation, stop=StopRequested(heart))
+        except UserError:
+            raise
+        except Exception as error:
+            heart.finish("stopped", f"{told(error)}; log: {_logged(sweep.storage, generation, log)}")
+            raise SystemExit(1) from error
         heart.finish("done" if done else "stopped")
     return done
+
+
+def _logged(storage: Storage, generation: int, log: Path | None) -> str:
+    """Write how the driver broke where its log is kept; the address of that."""
+    traceback.print_exc()
+    sys.stderr.flush()
+    if log is None:
+        with contextlib.suppress(StorageError):
+            storage.put(driver_log(generation), traceback.format_exc().encode())
+    return f"{storage.uri.partition('?')[0]}/{driver_log(generation)}"
 
 
 def _copying(log: Path | None, storage: Storage, generation: int) -> Callable[[], None]:
@@ -98,7 +117,7 @@ def _ask_on_signals(heart: Heart) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run a driver; the exit code: 0 done or stopped, 2 for a fault of the user."""
+    """Run a driver; the exit code: 0 done or stopped, 1 for a fault of ours, 2 for one of the user."""
     parser = argparse.ArgumentParser(prog="tune.drive", description="One life of a sweep's driver.")
     parser.add_argument("uri")
     parser.add_argument("generation", type=int)

@@ -2,7 +2,8 @@
 
 Nothing that Ray or Optuna hold in memory is saved. A driver that begins, the first or a later one, rebuilds search and
 scheduler from the store, goes on with the trials that were begun, under their own ids and from their checkpoints, and
-then with new ones. Trials that have ended are never run again.
+then with new ones. Trials that have ended are not run again, but for those that somebody wants to be (`retry`), and
+those that a fault broke off which ended the sweep (`tune.standing`): whoever goes on with it has mended that.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from semprior.errors import UserError
 from semprior.storage import Storage
-from tune.ends import end_trial
+from tune.ends import begin_again, end_trial
 from tune.heartbeat import hours_before
 from tune.leases import holders, reclaim
 from tune.order import Order
@@ -37,6 +38,7 @@ from tune.trial import Brief, Trial
 
 STUDY = "study.journal"
 OVER = "the sweep's hours are over"
+MENDED = "begun again after the fault that stopped the sweep"
 PATIENCE = 100.0  # seconds that trials get to finish their epoch when somebody asks the sweep to stop
 _MEMORY = 1e6  # bytes: what a trial's own process takes of a node's resources, because Tune refuses nothing at all
 _SETTINGS = {
@@ -66,24 +68,30 @@ def run_sweep(
         Whether the sweep is done: its budget is spent, in trials or hours.
 
     Raises:
-        UserError: not one trial fits into the cluster; or the storage cannot be had, or another driver runs the sweep:
-            trials go on with the next driver then.
+        UserError: not one trial fits into the cluster; or the storage cannot be had, another driver runs the sweep, or
+            a fault came that every trial would meet: trials go on with the next driver then.
     """
     at_once = concurrency(spec, cluster_nodes())
     store = patient_store(uri)
+    begin_again(store, _broken_off(store), MENDED)
     past = Past(spec, store, uri, generation)
-    if past.hours_left <= 0:
-        _cut(store, past.unfinished())
-        return True
+    waiting = past.unfinished()
+    over = past.hours_left <= 0
+    if over:  # but what somebody wants to be run again is run
+        _cut(store, [order for order in waiting if order.trial not in past.again])
+        waiting = [order for order in waiting if order.trial in past.again]
+        if not waiting:
+            return True
     for name, value in _SETTINGS.items():
         os.environ[name] = value
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(at_once)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)  # it misses its own result files, which nobody needs
     with tempfile.TemporaryDirectory(prefix="semprior-tune-", ignore_cleanup_errors=True) as folder:
         proposals = Proposals(
-            past.search, store, past.unfinished(), past.order, past.briefing(folder), at_once, spec.scheduler.name
+            past.search, store, waiting, past.order, past.briefing(folder), at_once, spec.scheduler.name, new=not over
         )
-        halt = Halt(proposals, uri, stop, time.monotonic() + past.hours_left * 3600)
+        hours = float("inf") if over else past.hours_left
+        halt = Halt(proposals, uri, stop, time.monotonic() + hours * 3600)
         tune.run(
             trial,
             name=f"generation-{generation}",
@@ -107,6 +115,13 @@ def run_sweep(
     return not halt.asked
 
 
+def _broken_off(store: ResultsStore) -> list[str]:
+    """Trials that faults broke off which ended the sweep."""
+    ending = {record.trial for record in store.faults().ending()}
+    trials = store.trials() if ending else []
+    return [known.trial for known in trials if known.trial in ending and known.state in ("running", "failed")]
+
+
 def _cut(store: ResultsStore, orders: Iterable[Order]) -> None:
     """End the trials that were begun and that the sweep's hours leave no time for."""
     running = {trial.trial for trial in store.trials() if trial.state == "running"}
@@ -128,6 +143,8 @@ class Past:
     def __init__(self, spec: SweepSpec, store: ResultsStore, uri: str, generation: int) -> None:
         self.spec, self.uri = spec, uri
         self.trials: dict[str, TrialSummary] = {trial.trial: trial for trial in store.trials()}
+        retried = store.faults().retried
+        self.again = {trial for trial, known in self.trials.items() if known.state == "running" and trial in retried}
         self.curves = store.curves()
         self.search = Search(spec, _study_file(store.storage, spec.name))
         self.search.rebuild(list(self.trials.values()), self.curves)

@@ -31,10 +31,10 @@ from types import TracebackType
 
 from semprior.errors import StorageError, UserError
 from semprior.storage import Storage
+from tune.telling import told
 
 FOLDER = "heartbeat"
 BEAT_EVERY, LOST_AFTER = 5.0, 60.0  # seconds
-_LONGEST = 200  # characters of a note
 STATES = ("running", "stopped", "done")
 
 
@@ -178,8 +178,7 @@ def _told(error: BaseException | None) -> str:
         return ""
     if isinstance(error, UserError):
         return " ".join(str(error).split())
-    first = (str(error).strip().splitlines() or [""])[0]  # Ray's errors go on for pages; the log has all of them
-    return f"{type(error).__name__}: {first}"[:_LONGEST].removesuffix(": ")
+    return told(error)
 
 
 def last_heartbeat(storage: Storage) -> Heartbeat | None:

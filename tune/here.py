@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,7 +23,6 @@ from tune.progress import SweepProgress
 from tune.watch import watch
 
 _PATIENCE = 120.0  # seconds that a driver may take to stop
-_TAIL = 15  # lines of the log of a driver that broke
 
 
 def run_here(sweep: Sweep, generation: int, detach: bool, console: Console) -> SweepProgress | None:
@@ -54,8 +54,7 @@ def run_here(sweep: Sweep, generation: int, detach: bool, console: Console) -> S
         _stop(driver, sweep, console)
         raise typer.Exit(130) from None
     if driver.returncode not in (0, 2):
-        _show_tail(log)
-        complain("semprior-tune", f"{sweep.id}: its driver broke; all of its log: {log}")
+        complain("semprior-tune", f"{sweep.id}: {_how_it_broke(driver.returncode, view.note, log)}")
         say(console, f"go on with: {command('resume', sweep)}")
         raise typer.Exit(1)
     if driver.returncode == 2 and not view.note:  # it ended before its first heartbeat
@@ -96,9 +95,10 @@ def driver_log(generation: int) -> str:
     return f"logs/driver-{generation:04d}.log"
 
 
-def _show_tail(log: Path) -> None:
-    for line in log.read_text(errors="replace").splitlines()[-_TAIL:]:
-        print(line, file=sys.stderr)
+def _how_it_broke(code: int, note: str, log: Path) -> str:
+    if code < 0:
+        return f"its driver was ended by {signal.Signals(-code).name}; log: {log}"
+    return f"its driver broke: {note or f'{_last_line(log)}; log: {log}'}"
 
 
 def _last_line(log: Path) -> str:

@@ -72,11 +72,13 @@ class Job:
         id: its submission id.
         state: ``pending``, ``running``, ``stopped``, ``succeeded`` or ``failed``.
         message: what Ray says about it, one line.
+        code: its exit code; none before it has ended.
     """
 
     id: str
     state: str
     message: str
+    code: int | None = None
 
     @property
     def over(self) -> bool:
@@ -241,4 +243,9 @@ def _undirected() -> Iterator[None]:
 
 def _job(details: Any) -> Job:  # noqa: ANN401
     message = " ".join((details.message or "").split())
-    return Job(details.submission_id, str(getattr(details.status, "value", details.status)).lower(), message)
+    return Job(
+        details.submission_id,
+        str(getattr(details.status, "value", details.status)).lower(),
+        message,
+        details.driver_exit_code,
+    )

@@ -9,6 +9,7 @@ from tune.catalogue import Sweep
 from tune.heartbeat import Heartbeat, last_heartbeat
 from tune.progress import SweepProgress, TrialProgress
 from tune.results import ResultsStore
+from tune.standing import log_of
 from tune.summaries import TrialSummary
 
 
@@ -55,9 +56,13 @@ class Looker:
             value=self._values.get(trial.trial),
             best=trial.values[0] if trial.values else None,
             params=trial.params if trial.configuration else {},
-            reason=trial.reason,
+            reason=self._reason(trial),
         )
         return replace(row, state="waiting") if row.state == "running" and word in ("stopped", "lost", "done") else row
+
+    def _reason(self, trial: TrialSummary) -> str:
+        log = f"; log: {log_of(self.sweep.storage.uri, trial.trial)}" if trial.state == "failed" else ""
+        return trial.reason + log
 
 
 def state_word(beat: Heartbeat | None, generation: int = 1) -> str:

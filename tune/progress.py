@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from tune.telling import without_what_changes
 
 OPEN = ("running", "waiting")  # states of trials that will do more
 
@@ -82,6 +85,24 @@ class SweepProgress:
         valued = [row for row in self.rows if row.best is not None]
         sign = -1 if self.maximize else 1
         return sorted(valued, key=lambda row: (sign * (row.best or 0.0), row.trial))
+
+    def failures(self) -> list[str]:
+        """A line for each way in which trials failed, the most common first."""
+        alike: dict[str, list[TrialProgress]] = {}
+        for row in self.rows:
+            if row.state == "failed":
+                alike.setdefault(without_what_changes(row.reason), []).append(row)
+        groups = sorted(alike.values(), key=len, reverse=True)
+        return [f"failed: {', '.join(row.trial for row in rows)}: {rows[0].reason}" for rows in groups]
+
+    def common_reason(self) -> str:
+        """Why trials ended, in most cases."""
+        if not self.rows:
+            return "none was begun"
+        reasons = Counter(without_what_changes(row.reason) for row in self.rows)
+        most, count = reasons.most_common(1)[0]
+        row = next(row for row in self.rows if without_what_changes(row.reason) == most)
+        return f"{row.reason or row.state} ({count} of {len(self.rows)} trials)"
 
     @property
     def left(self) -> float | None:

@@ -39,6 +39,7 @@ class Proposals(SearchAlgorithm):
         brief: what a trial's process is told, from its order.
         at_once: how many trials may be alive.
         scheduler: its name, for the reason of an early stop.
+        new: whether configurations are begun that were not.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Proposals(SearchAlgorithm):
         brief: Briefs,
         at_once: int,
         scheduler: str,
+        new: bool = True,
     ) -> None:
         self.search, self.store, self.scheduler = search, store, scheduler
         self.waiting = deque(unfinished)
@@ -60,7 +62,7 @@ class Proposals(SearchAlgorithm):
         self.cut: dict[str, str] = {}
         self._make, self._brief, self._at_once = make, brief, at_once
         self._experiment: Experiment | None = None
-        self._exhausted = False
+        self._exhausted = not new
 
     def add_configurations(self, experiments: list[Experiment]) -> None:
         """Tune's word on what to run."""
@@ -129,8 +131,8 @@ class Proposals(SearchAlgorithm):
             self.break_off(str(result["left"]))
         if self.broken or (trial_id in self.cut and not self.cut[trial_id]):
             return  # it goes on with the next session
-        state, reason = self._reason(trial_id, result or {}, error)
         try:
+            state, reason = self._reason(trial_id, result or {}, error)
             end = end_trial(self.store, order, state, reason)
         except UserError as fault:
             self.break_off(str(fault))
@@ -139,12 +141,14 @@ class Proposals(SearchAlgorithm):
 
     def _reason(self, trial_id: str, result: dict[str, Any], error: bool) -> tuple[State, str]:
         if error:
-            return "failed", "its process died, and again when it was restarted"
-        if "fault" in result:
-            return "failed", str(result["fault"])
+            return "failed", self._last_fault(trial_id) or "its process died, and again when it was restarted"
         if trial_id in self.cut:
             return "stopped", self.cut[trial_id]
         return "stopped", f"stopped by {self.scheduler} at epoch {result.get('epoch', -1)}"
+
+    def _last_fault(self, trial_id: str) -> str:
+        told = [record for record in self.store.history(trial_id) if record.kind in ("fault", "retry")]
+        return told[-1].reason if told and told[-1].kind == "fault" else ""
 
     def _learn(self, trial_id: str, result: dict[str, Any]) -> None:
         if "epoch" in result:

@@ -1,10 +1,11 @@
-"""What is remembered of a trial: one record when it starts, one an epoch, one when it ends.
+"""What is remembered of a trial: when an attempt starts or breaks off, each epoch, its end, and when it is begun again.
 
 A record stands for itself: it holds the whole configuration, where and with what it was made, and what it cost. Its
 Parquet form has one column a field and one a metric, ``metric/holdout/iou``; what is nested is JSON.
 
-Schema versions: 1, the first; 2 adds ``data``; 3 adds ``precision`` and ``instructions``. A newer program reads older
-files, whose records have the defaults of what they lack; an older program refuses newer files.
+Schema versions: 1, the first; 2 adds ``data``; 3 adds ``precision``, ``instructions``, ``fault``, and the kinds ``fault``
+and ``retry``. A newer program reads older files, whose records have the defaults of what they lack; an older program
+refuses newer files.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ import pyarrow as pa
 
 SCHEMA_VERSION = 3
 METRIC = "metric/"
-KINDS = ("start", "report", "end")
-Kind = Literal["start", "report", "end"]
+KINDS = ("retry", "start", "report", "fault", "end")
+Kind = Literal["retry", "start", "report", "fault", "end"]
+BEGINNING = ("retry", "start", "report")
+"""Kinds that say at which epoch an attempt begins."""
 State = Literal["running", "completed", "stopped", "diverged", "failed"]
 
 
@@ -31,20 +34,23 @@ class Record:
     """One thing that happened to a trial.
 
     Attributes:
-        kind: ``start`` of an attempt, ``report`` of an epoch, ``end`` of the trial.
+        kind: ``start`` of an attempt, ``report`` of an epoch, ``fault`` that an attempt broke off by, ``end`` of the
+            trial, ``retry``: the trial is begun again, and neither its end nor its faults until then count.
         trial: its id, "0007", or "0007.2" for configuration 7 with its third seed.
         configuration: its number; 0 is the preset itself.
         seed: of the run.
         attempt: counted from 1 over the starts of the trial.
         epoch: of a report, counted from 0. Of a start, the first epoch that this attempt will train: whatever lower
-            attempts say of it and of later ones no longer counts. Of an end, the number of epochs trained.
+            attempts say of it and of later ones no longer counts. Of a retry likewise, which has a number among the
+            attempts. Of a fault and an end, the number of epochs trained.
         config: every leaf of the run's settings, resolved, by flat keys.
         params: what the search chose, by flat keys.
         metrics: what the trainer reported, flat: ``inner_loss``, ``holdout/iou``, ``holdout/iou_se``.
         values: the objectives at the best evaluation so far, in the sweep file's order; empty before the first.
         best: whether this epoch's evaluation is the best so far.
         state: of the trial: ``running`` but in an end.
-        reason: of the state, in words: "stopped by asha at epoch 9".
+        reason: of the state, in words: "stopped by asha at epoch 9"; or what broke off.
+        fault: of a fault, what else is known of it (`tune.faults.Fault`): kind, mark, epochs of that attempt.
         checkpoint: of this epoch, or that a start goes on from; its address relative to the sweep's folder.
         sha256: of that checkpoint's manifest.json.
         wall_s: seconds since this attempt's record before (of a start: since the process started).
@@ -73,6 +79,7 @@ class Record:
     best: bool = False
     state: State = "running"
     reason: str = ""
+    fault: Mapping[str, Any] = field(default_factory=dict)
     checkpoint: str | None = None
     sha256: str | None = None
     wall_s: float = 0.0
@@ -122,12 +129,13 @@ SCHEMA = pa.schema(
         ("data", _WORD),
         ("params", _WORD),
         ("config", _WORD),
+        ("fault", _WORD),
     ]
 )
 """The columns of every record; those of metrics follow, float64 each, null where a record has no such metric."""
-ADDED = {"data": 2, "precision": 3, "instructions": 3}
+ADDED = {"data": 2, "precision": 3, "instructions": 3, "fault": 3}
 """The schema version that a column came with; the others came with the first."""
-JSON = ("config", "params", "versions")
+JSON = ("config", "params", "versions", "fault")
 
 
 def new_writer() -> str:
@@ -171,7 +179,7 @@ def from_table(table: pa.Table) -> list[Record]:
     found = []
     for row in table.select([name for name in table.column_names if name in known or name in metrics]).to_pylist():
         fields = {name: value for name, value in row.items() if name in known and value is not None}
-        fields |= {name: parse(fields[name]) for name in JSON if name in fields}
+        fields |= {name: parse(fields[name] or "{}") for name in JSON if name in fields}
         if "values" in fields:
             fields["values"] = tuple(fields["values"] or ())
         held = {name.removeprefix(METRIC): row[name] for name in metrics if row[name] is not None}
@@ -198,7 +206,7 @@ def visible(records: Iterable[Record]) -> list[Record]:
     told = list({(r.attempt, r.writer, r.epoch, r.kind): r for r in told}.values())
     begins: dict[tuple[int, str], int] = {}
     for record in told:
-        if record.kind != "end":
+        if record.kind in BEGINNING:
             who = (record.attempt, record.writer)
             begins[who] = min(record.epoch, begins.get(who, record.epoch))
     ends = [r for r in told if r.kind == "end" and r.attempt == max(other.attempt for other in told)]

@@ -21,6 +21,7 @@ from tune.kept import with_kept_checkpoints
 from tune.parquet import file_name, write_file
 from tune.ranking import Direction, Ranked, RankedBy, rank
 from tune.records import Record, from_table, new_writer, to_table, visible
+from tune.standing import Faults, read_faults
 from tune.summaries import TrialSummary, summarise
 from tune.view import NEW, read_view, scan
 
@@ -118,6 +119,14 @@ class ResultsStore:
         for record in from_table(sort_records(table)):  # which two compactions at once may have doubled
             found.setdefault(record.trial, []).append(record)
         return found
+
+    def faults(self) -> Faults:
+        """What attempts of all trials broke off by.
+
+        Raises:
+            UserError: the storage cannot be read.
+        """
+        return read_view(self.storage, read_faults)
 
     def rank(
         self,

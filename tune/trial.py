@@ -13,12 +13,15 @@ from typing import Any
 from ray import tune
 
 from semprior.errors import StorageError, UserError
-from tune.ends import end_trial
-from tune.faults import Fault, fault_of, may_try_again
+from semprior.storage import open_storage
+from tune.diagnosis import fault_of
+from tune.ends import end_trial, record_fault
+from tune.faults import Fault, Kind, may_try_again
 from tune.leases import Lease
 from tune.order import Known, Order
 from tune.records import Record
 from tune.results import patient_store
+from tune.standing import ending_in_words
 from tune.workers import Hire, Take, Workers
 
 
@@ -66,8 +69,8 @@ class Trial(tune.Trainable):
 
         Returns:
             ``epoch``, ``values`` (the objectives at the best evaluation so far) and ``value``, the first of them, once
-            there is one; ``done`` where the trial has ended by itself, with ``fault`` where nothing could be recorded,
-            or cannot go on now, with the reason as ``left``.
+            there is one; ``done`` where the trial has ended by itself, or goes on when the sweep does, which has to
+            stop now: with the reason as ``left``.
         """
         return self._attempts.next()
 
@@ -127,26 +130,59 @@ class Attempts:
     def _run(self) -> None:
         try:
             self._reports.put(self._tried())
-        except StorageError as error:  # nothing can be recorded now: the trial goes on when the sweep does
+        except UserError as error:  # of the storage: nothing can be recorded now
             self._reports.put({"done": True, "left": str(error)})
-        except UserError as error:
-            self._reports.put({"done": True, "fault": str(error)})
         except asyncio.CancelledError as error:
             if not self._stopped:
                 self._reports.put(RuntimeError(f"the workers were cancelled: {error}"))
         except Exception as error:
-            self._reports.put(error)
+            self._reports.put(error if self._stopped else self._unforeseen(error))
+
+    def _unforeseen(self, error: Exception) -> dict[str, Any] | Exception:
+        """What to say of an error in this process: it is raised where Tune waits, which begins another one."""
+        try:
+            order = self._planned([])
+            self._recorded(order, fault_of(error, order.params))
+            return self._left() or error
+        except Exception:  # the first error tells more
+            return error
 
     def _tried(self) -> dict[str, Any]:
         """Run attempts until the trial has ended, or another process runs it."""
-        faults: list[Fault] = []
+        faults: list[Fault] = self._known_faults()
         while not self._ended(faults):
-            fault = self._attempt(self._planned(faults))
-            if fault is not None and fault.kind == "superseded":
+            order = self._planned(faults)
+            fault = self._attempt(order)
+            if fault is None:
+                continue
+            if fault.kind is Kind.SUPERSEDED:
                 return {"done": True, "left": f"{fault.reason}; another driver runs this sweep"}
-            if fault is not None:
-                faults.append(fault)
+            faults.append(self._recorded(order, fault))
+            if left := self._left():
+                return left
         return {"done": True}
+
+    def _known_faults(self) -> list[Fault]:
+        """Of attempts that a process of this trial saw before it died."""
+        history = self.store.history(self.brief.order.trial)
+        told = [record for record in history if record.kind == "fault" and record.attempt > self.brief.before]
+        return [Fault.from_json(record.fault, record.reason) for record in told]
+
+    def _recorded(self, order: Order, fault: Fault) -> Fault:
+        """Log and record what an attempt broke off by, unless that was the storage."""
+        from tune.trial_files import TrialFiles  # here: it takes seconds that few trials need
+
+        if fault.kind is Kind.STORAGE:
+            return fault
+        files = TrialFiles(open_storage(order.uri), order.trial, order.attempt, writes=True)
+        files.say(f"attempt {order.attempt} broke off: {fault.reason}" + (f"\n{fault.log}" if fault.log else ""))
+        files.close()
+        return record_fault(self.store, order, fault)
+
+    def _left(self) -> dict[str, Any] | None:
+        """What to say where faults, of whatever trials, end the sweep: this one goes on when it does."""
+        ending = self.store.faults().ending()
+        return {"done": True, "left": ending_in_words(ending, self.brief.order.uri)} if ending else None
 
     def _ended(self, faults: list[Fault]) -> bool:
         """Tell the driver what it missed; whether the trial has ended, or has to end because it failed too often."""
@@ -157,13 +193,14 @@ class Attempts:
         if any(record.kind == "end" for record in history):
             return True
         told = max((record.attempt for record in history), default=0) - self.brief.before
-        tried = max(told, len(faults))  # the store has none that broke off before it began to train
+        tried = max(told, len(faults))  # the store has none that it could not be told of
         if may_try_again(faults, tried, self.brief.retries):
             return False
-        if faults and faults[-1].kind == "storage":
+        if faults and faults[-1].kind is Kind.STORAGE:
             raise StorageError(faults[-1].reason)
         reason = faults[-1].reason if faults else "its process died"
-        end_trial(self.store, self.brief.order, "failed", f"{reason} (after {tried} attempts)")
+        times = f" (after {tried} attempts)" if tried > 1 else ""
+        end_trial(self.store, self.brief.order, "failed", f"{reason}{times}")
         return True
 
     def _planned(self, faults: list[Fault]) -> Order:
@@ -171,6 +208,7 @@ class Attempts:
         history = self.store.history(self.brief.order.trial)
         highest = max((record.attempt for record in history), default=0)
         note = faults[-1].reason if faults else "its process died" if highest > self.brief.before else ""
+        note = history[-1].reason if history and history[-1].kind == "retry" else note
         known = [_known(record) for record in reversed(history) if record.kind == "report" and record.checkpoint]
         return replace(self.brief.order, attempt=highest + 1, resume=tuple(known), note=note, started=time.time())
 
@@ -188,7 +226,9 @@ class Attempts:
             workers.fit()
             return None
         except Exception as error:  # whatever ended the workers is counted and told
-            return fault_of(error)
+            if self._stopped:
+                raise asyncio.CancelledError from error
+            return fault_of(error, order.params)
         finally:
             with self._lock:
                 self._order = self._workers = None

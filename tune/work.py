@@ -11,9 +11,17 @@ def work(settings: Mapping[str, Any]) -> None:
 
     Args:
         settings: its ``order``.
+
+    Raises:
+        BrokenError: whatever ended it.
     """
     from ray.train import report
 
     from tune.attempt import Attempt
+    from tune.diagnosis import BrokenError, fault_of
 
-    Attempt(settings["order"], report).run()
+    order = settings["order"]
+    try:
+        Attempt(order, report).run()
+    except Exception as error:  # its place is known here alone
+        raise BrokenError(fault_of(error, order.params)) from None

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semprior.errors import UserError
+from semprior.errors import UserError, depends_on
 from semprior.models.vfm_weights import StateDict, _one_line, find_weights, rename_efficientnet_lite
 
 STRIDE = 16
@@ -92,6 +92,7 @@ class VFM:
             return [_to_grid(m.float(), grid) for m in maps]
 
 
+@depends_on("vfm.name", "vfm.weights")
 def load_vfm(name: str, weights: str = "auto", device: torch.device | str = "cpu") -> VFM:
     """Make the VFM `name` with the weights asked for.
 

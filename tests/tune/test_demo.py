@@ -6,6 +6,7 @@ import cv2
 import pytest
 from rich.console import Console
 
+from semprior.errors import UserError
 from tune.catalogue import open_sweep
 from tune.demo import demo, main
 from tune.results import ResultsStore
@@ -43,3 +44,14 @@ def test_a_mistaken_variable_is_one_line_before_anything_is_drawn(tmp_path, monk
     assert error.startswith("semprior-tune: ") and error.count("\n") == 1
     assert variable in error or variable.removeprefix("SEMPRIOR__").lower() in error
     assert not (tmp_path / "demo").exists()
+
+
+@pytest.mark.slow
+def test_a_fault_that_ends_the_demo_is_its_one_line(tmp_path):
+    def too_large(spec):
+        return spec.model_copy(update={"base": {**shortened(spec).base, "data.batch": 64}})
+
+    with pytest.raises(
+        UserError, match=r"demo: data.batch: the training pool has \d+ images, fewer than a batch of 64"
+    ):
+        demo(tmp_path / "demo", Console(quiet=True), count=15, shorten=too_large)

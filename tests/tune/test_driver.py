@@ -6,9 +6,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from ray.exceptions import RayActorError
 from ray.train import WorkerGroupError
 
-from semprior.errors import StorageError, UserError
+from semprior.errors import SettingError, StorageError, UserError
 from tests.tiny import SPLITS
 from tests.tune.real_sweep import STOPPING, new_sweep, ray_cluster, results
 from tune.driver import Past, run_sweep
@@ -120,6 +121,23 @@ def test_two_workers_train_a_trial_and_one_without_memory_is_tried_twice(cluster
 
 
 @pytest.mark.slow
+def test_an_exception_of_a_worker_ends_the_sweep_and_is_told_with_its_place(cluster, folder):
+    vision = ("scam.stages=[1]", "vfm.name=test_resnet", "vfm.weights=random", f"vfm.width={2**62}")
+    sweep = new_sweep(folder, "raises", trials=3, base=vision)
+    place = r"semprior/\S+\.py:\d+, \S+; torch/\S+\.py:\d+, \w+"
+    with pytest.raises(
+        UserError, match=rf"^RuntimeError: .* \({place}\), twice in trial 0000, before an epoch .*0000.log$"
+    ):
+        run_sweep(sweep.spec, sweep.storage.uri, 1)
+    (trial,) = ResultsStore(sweep.storage).trials()
+    assert (trial.state, trial.attempt, trial.epochs) == ("running", 2, 0)
+    log = sweep.storage.read("logs/0000.log").decode()
+    assert log.count("Traceback") == 2
+    assert "semprior/models/scam.py" in log
+    assert not left_behind()
+
+
+@pytest.mark.slow
 def test_a_sweep_with_seeds_goes_on_and_ends_when_its_hours_are_over(cluster, folder, monkeypatch):
     limits = {"seeds": 2, "budget": {"trials": 4, "hours": 1}, "concurrent": 2}
     sweep = new_sweep(folder, "seeds", trials=4, epochs=6, **limits)
@@ -190,7 +208,7 @@ def attempts(cluster, folder, request):
             trial="0000",
             configuration=0,
             leaves={"seed": 0},
-            params={},
+            params={"vfm.weights": "hub"},
             objectives=("holdout/point_score",),
             attempt=0,
         )
@@ -201,11 +219,35 @@ def attempts(cluster, folder, request):
     return run
 
 
-def test_attempts_that_break_off_before_they_begin_come_to_an_end(attempts):
-    said, hired, (trial,) = attempts("broken", RuntimeError("no library of that name"))
+def test_attempts_whose_workers_die_come_to_an_end(attempts):
+    said, hired, (trial,) = attempts("dead", WorkerGroupError("", {0: RayActorError()}))
     assert (said, hired) == ({"done": True}, 3)
     assert (trial.state, trial.epochs) == ("failed", 0)
-    assert trial.reason.endswith("no library of that name (after 3 attempts)")
+    assert trial.reason.startswith("a worker died: ")
+    assert trial.reason.endswith(" (after 3 attempts)")
+
+
+def test_an_exception_that_comes_again_ends_the_sweep_and_not_the_trial(attempts, folder):
+    said, hired, (trial,) = attempts("broken", RuntimeError("no library of that name"))
+    assert (hired, trial.state) == (2, "running")
+    assert said["done"]
+    assert said["left"].startswith("RuntimeError: no library of that name (")
+    assert said["left"].endswith(
+        f", twice in trial 0000, before an epoch was trained; log: {folder}/broken/logs/0000.log"
+    )
+    log = (folder / "broken" / "logs" / "0000.log").read_text()
+    assert log.count("Traceback") == 2
+    assert "test_driver.py" in log
+
+
+@pytest.mark.parametrize(
+    ("error", "left"),
+    [(UserError("x.png: is damaged"), True), (SettingError("vfm.weights: none", "vfm.weights"), False)],
+)
+def test_a_fault_of_the_user_is_met_once(attempts, error, left):
+    said, hired, (trial,) = attempts(f"user-{left}", WorkerGroupError("", {0: error}))
+    assert (hired, said.get("left")) == (1, str(error) if left else None)
+    assert (trial.state, trial.reason) == (("running", "") if left else ("failed", str(error)))
 
 
 def test_a_storage_that_stays_away_ends_no_trial(attempts):

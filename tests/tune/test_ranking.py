@@ -168,8 +168,9 @@ def histories(draw):
                     "writer": draw(st.sampled_from(["a", "b"])),
                     "device_s": float(draw(st.integers(0, 3))),
                 }
-                if draw(st.booleans()):
-                    records.append(Record(kind="start", epoch=first, **common))
+                for kind in ("retry", "start", "fault"):
+                    if draw(st.booleans()):
+                        records.append(Record(kind=kind, epoch=first, **common))
                 for epoch in range(first, first + draw(st.integers(0, 4))):
                     score, alarms = draw(SCORES), draw(st.sampled_from([1.0, 2.0, 3.0]))
                     told = {} if score is None else {SCORE: score, ALARMS: alarms, f"{SCORE}_se": ERROR}
@@ -214,7 +215,7 @@ def test_no_epoch_counts_twice_and_none_of_a_lower_attempt_after_a_higher_one_be
         epochs = [record.epoch for record in reports]
         assert epochs == sorted(set(epochs))
         assert [r.attempt for r in reports] == sorted(r.attempt for r in reports)
-        for start in (record for record in history if record.kind == "start"):
+        for start in (record for record in history if record.kind in ("start", "retry")):
             assert not any(r.attempt < start.attempt and r.epoch >= start.epoch for r in reports)
         assert len([record for record in history if record.kind == "end"]) <= 1
 

@@ -7,8 +7,9 @@ from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.train import WorkerGroupError
 from ray.train.v2._internal.exceptions import UserExceptionWithTraceback, WorkerHealthCheckFailedError
 
-from semprior.errors import StorageError, UserError
-from tune.faults import Fault, fault_of, may_try_again
+from semprior.errors import SettingError, StorageError, UserError
+from tune.diagnosis import BrokenError, CannotGoOnError, fault_of
+from tune.faults import Fault, Kind, may_try_again
 from tune.retention import SupersededError
 
 
@@ -25,9 +26,14 @@ def own(error):
     [
         (group(WorkerHealthCheckFailedError("no answer", RayActorError())), "worker", "a worker died: "),
         (group(own(ValueError("odd")), RayActorError()), "worker", "a worker died: "),
-        (group(own(RuntimeError("connection closed by peer")), own(ValueError("odd"))), "worker", "RuntimeError: "),
-        (group(own(UserError("data.batch: too large"))), "user", "data.batch: too large"),
-        (group(own(RuntimeError("gloo: reset")), own(UserError("no such folder"))), "user", "no such folder"),
+        (group(own(RuntimeError("connection closed by peer"))), "worker", "RuntimeError: connection closed"),
+        (group(own(RuntimeError("connection closed by peer")), own(ValueError("odd"))), "error", "ValueError: odd"),
+        (group(own(BrokenError(Fault(Kind.ERROR, "told by the worker")))), "error", "told by the worker"),
+        (group(own(UserError("a.png: is damaged"))), "shared", "a.png: is damaged"),
+        (group(own(RuntimeError("gloo: reset")), own(UserError("no such folder"))), "shared", "no such folder"),
+        (group(own(SettingError("vfm.weights: no such file", "vfm.weights"))), "own", "vfm.weights: no such file"),
+        (group(own(SettingError("data.batch: too large", "data.batch"))), "shared", "data.batch: too large"),
+        (group(own(CannotGoOnError("the data set differs"))), "own", "the data set differs"),
         (group(own(RuntimeError("gloo: reset")), own(StorageError("the disk is full"))), "storage", "the disk is full"),
         (group(own(OSError(errno.ENOSPC, "No space left on device", "bank"))), "storage", "[Errno 28] No space left"),
         (group(own(SupersededError("attempt 1 was followed"))), "superseded", "attempt 1 was followed"),
@@ -51,14 +57,14 @@ def own(error):
     ],
 )
 def test_the_most_telling_worker_gives_the_reason(error, kind, told):
-    fault = fault_of(error)
-    assert fault.kind == kind
+    fault = fault_of(error, searched={"vfm.weights", "optim.rate"})
+    assert fault.kind is Kind(kind)
     assert fault.reason.startswith(told)
     assert "\n" not in fault.reason
 
 
 def faults(*kinds):
-    return [Fault(kind, kind) for kind in kinds]
+    return [Fault(Kind(kind), kind) for kind in kinds]
 
 
 @pytest.mark.parametrize(
@@ -70,7 +76,8 @@ def faults(*kinds):
         ((), 3, False),  # its process died every time, and this one saw nothing of it
         (("memory",), 1, True),
         (("memory", "memory"), 2, False),
-        (("user",), 1, False),
+        (("shared",), 1, False),
+        (("own",), 1, False),
         (("storage", "storage"), 2, True),
         (("storage", "storage", "storage"), 3, False),
         (("preempted",) * 9, 9, True),
@@ -78,3 +85,18 @@ def faults(*kinds):
 )
 def test_another_attempt_is_made_where_it_may_help(kinds, tried, again):
     assert may_try_again(faults(*kinds), tried, retries=2) is again
+
+
+@pytest.mark.parametrize(
+    ("marks", "epochs", "again"),
+    [
+        (("a", "a"), (0, 0), False),
+        (("a", "b"), (0, 0), True),
+        (("a", "a"), (0, 3), True),  # it came far, and may come farther
+        (("a", "a"), (3, 0), False),
+        (("a", "b", "a"), (0, 0, 0), False),
+    ],
+)
+def test_an_exception_that_came_again_before_an_epoch_is_not_tried_again(marks, epochs, again):
+    told = [Fault(Kind.ERROR, "", mark, count) for mark, count in zip(marks, epochs, strict=True)]
+    assert may_try_again(told, len(told), retries=9) is again

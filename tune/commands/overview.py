@@ -9,6 +9,7 @@ from rich.console import Console
 
 from semprior.progress import say
 from tune.catalogue import Sweep, command, open_sweep, sweep_ids
+from tune.commands.outcome import valueless
 from tune.commands.places import storage_of, sweep_of
 from tune.looking import Looker
 from tune.progress import SweepProgress
@@ -63,6 +64,11 @@ def status(name: str, storage: str | None, follow: bool, console: Console) -> No
         console.print(picture(view, console.width, console.height if console.is_terminal else 10_000))
     elif not console.is_terminal:
         say(console, headline(view))
+    for line in view.failures():
+        say(console, line)
+    if view.word == "done" and (fault := valueless(sweep, view)):
+        say(console, fault)
+        return
     if view.word in ("stopped", "lost"):
         say(console, f"go on with: {command('resume', sweep)}")
     elif view.word == "done":

@@ -17,6 +17,7 @@ from tune.ranking import Direction, Ranked, RankedBy
 from tune.records import Record
 from tune.repeat import repeat_command
 from tune.results import ResultsStore
+from tune.standing import log_of
 from tune.sweep import METRICS
 from tune.tables import check_format, number, print_rows, print_table, short_names, text
 
@@ -178,6 +179,13 @@ def show(name: str, trial: str, storage: str | None, console: Console) -> None:
             console,
             f"attempt {start.attempt}: {began}, from epoch {start.epoch + 1}, on {start.host} ({start.made_on})",
         )
+    for record in history:
+        if record.kind == "fault":
+            say(console, f"attempt {record.attempt} broke off after {record.epoch} epochs: {record.reason}")
+        elif record.kind == "retry":
+            say(console, f"begun again: {record.reason}")
+    if any(record.kind == "fault" for record in history):
+        say(console, f"log: {log_of(sweep.storage.uri, trial)}")
     versions = ", ".join(f"{package} {number}" for package, number in summary.last.versions.items())
     say(console, f"made by: revision {summary.last.revision or 'unknown'}; {versions}")
     ran = {**summary.config, "precision": summary.last.precision or summary.config["precision"]}

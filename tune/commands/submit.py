@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,15 +16,19 @@ from semprior.errors import UserError
 from semprior.progress import say
 from semprior.remote import is_address, look
 from semprior.storage import open_storage
+from semprior.terminal import complain
 from tune.catalogue import Sweep, command, create_sweep
+from tune.commands.outcome import require_value
 from tune.commands.places import jobs_of, sweep_of
-from tune.heartbeat import last_heartbeat
+from tune.ends import begin_again
+from tune.heartbeat import Heartbeat, last_heartbeat
 from tune.here import run_here
 from tune.jobs import CLUSTER_VARIABLE, Job, Jobs
 from tune.local import usable_gpus
 from tune.looking import Looker
 from tune.probe import idle_gpus
-from tune.progress import SweepProgress
+from tune.progress import OPEN, SweepProgress
+from tune.results import ResultsStore
 from tune.sweep import SweepSpec, load_sweep
 from tune.watch import watch
 from tune.weights import check_weights, refuse_files
@@ -78,26 +82,76 @@ def resume(name: str, storage: str | None, address: str | None, detach: bool, co
     """Go on with a sweep.
 
     Raises:
-        UserError: it runs already.
+        UserError: it runs already; or it is done, and no trial has a value.
     """
     sweep = sweep_of(name, storage)
-    beat = last_heartbeat(sweep.storage)
-    word = beat.word() if beat is not None else "stopped"
-    if beat is not None and word == "running":
-        raise UserError(f"{name}: is running on {beat.host}; stop it with `{command('stop', sweep)}`")
-    if word == "done":
-        say(console, f"{name} is done, nothing is left to run; its ranking: {command('top', sweep)}")
+    beat = _resting(sweep)
+    if beat is not None and beat.state == "done":
+        view, retried = Looker(sweep)(), ResultsStore(sweep.storage).faults().retried
+        if not any(row.state in OPEN and row.trial in retried for row in view.rows):  # else `retry` was cut off
+            require_value(sweep, view)
+            say(console, f"{name} is done, nothing is left to run; its ranking: {command('top', sweep)}")
+            return
+    jobs = _ready(sweep, address, console)
+    run(sweep, beat.generation + 1 if beat is not None else 1, jobs, detach, console)
+
+
+def retry(
+    name: str, trials: Sequence[str], storage: str | None, address: str | None, detach: bool, console: Console
+) -> None:
+    """Run failed trials of a sweep again, from their last checkpoints, and whatever else is left of it.
+
+    Args:
+        name: of the sweep.
+        trials: ids of failed trials; empty: all of them.
+        storage: of the sweep; none: the usual one.
+        address: of a job server; none: this machine.
+        detach: whether to return at once.
+        console: to say what happens on.
+
+    Raises:
+        UserError: it runs; or one of these trials is not known, or has not failed.
+    """
+    sweep = sweep_of(name, storage)
+    beat = _resting(sweep)
+    store = ResultsStore(sweep.storage)
+    states = {trial.trial: trial.state for trial in store.trials()}
+    for trial in trials:
+        if trial not in states:
+            known = f"{min(states)} to {max(states)}" if states else "none yet"
+            raise UserError(f"{name}: no trial {trial}; there are: {known}")
+        if states[trial] != "failed":
+            raise UserError(f"{name}: trial {trial} has not failed: {states[trial]}")
+    chosen = sorted(set(trials)) or [trial for trial, state in states.items() if state == "failed"]
+    if not chosen:
+        say(console, f"{name}: no trial has failed")
         return
+    jobs = _ready(sweep, address, console)
+    begin_again(store, chosen, "tried again, as `retry` asked for")
+    say(console, f"{name}: runs again: {', '.join(chosen)}")
+    run(sweep, beat.generation + 1 if beat is not None else 1, jobs, detach, console)
+
+
+def _resting(sweep: Sweep) -> Heartbeat | None:
+    """The last heartbeat of a sweep that does not run; none before its first driver."""
+    beat = last_heartbeat(sweep.storage)
+    if beat is not None and beat.word() == "running":
+        raise UserError(f"{sweep.id}: is running on {beat.host}; stop it with `{command('stop', sweep)}`")
+    return beat
+
+
+def _ready(sweep: Sweep, address: str | None, console: Console) -> Jobs | None:
+    """See that a sweep can go on; the job server that it goes on by."""
     check_data(sweep.spec)
     jobs = jobs_of(address)
-    if jobs is not None:
-        job = jobs.find(sweep.storage.uri)
-        if job is not None and not job.over:  # it has yet to begin, or cannot reach the storage
-            raise UserError(f"{name}: job {job.id} of it is {job.state}; end it with `{command('stop', sweep)}`")
-        jobs.probe(sweep.spec)
-    else:
+    if jobs is None:
         _tell_idle_gpus(sweep.spec, console)
-    run(sweep, beat.generation + 1 if beat is not None else 1, jobs, detach, console)
+        return None
+    job = jobs.find(sweep.storage.uri)
+    if job is not None and not job.over:  # it has yet to begin, or cannot reach the storage
+        raise UserError(f"{sweep.id}: job {job.id} of it is {job.state}; end it with `{command('stop', sweep)}`")
+    jobs.probe(sweep.spec)
+    return jobs
 
 
 def run(sweep: Sweep, generation: int, jobs: Jobs | None, detach: bool, console: Console) -> SweepProgress | None:
@@ -133,16 +187,29 @@ def run_there(sweep: Sweep, generation: int, jobs: Jobs, detach: bool, console: 
         there = () if os.environ.get(CLUSTER_VARIABLE) else ("--address", jobs.target.address)
         log = command("logs", sweep, *there)
         raise UserError(f"{sweep.id}: its job failed: {ended.message}; see `{log}`")
+    if ended.code == 1:
+        complain("semprior-tune", f"{sweep.id}: its driver broke: {view.note}")
+        say(console, f"go on with: {command('resume', sweep)}")
+        raise typer.Exit(1)
     return view
 
 
 def conclude(sweep: Sweep, view: SweepProgress, console: Console) -> None:
-    """What is to be said when a driver has ended; raises where it ended by a fault of the user."""
+    """What is to be said when a driver has ended.
+
+    Raises:
+        UserError: it ended by a fault of the user, or the sweep is done and no trial has a value.
+    """
     if view.word == "done":
+        require_value(sweep, view)
+        for line in view.failures():
+            say(console, line)
+        if view.failures():
+            say(console, f"run what failed again with: {command('retry', sweep)}")
         say(console, f"{sweep.id} is done; its ranking: {command('top', sweep)}")
         return
     if view.note:
-        raise UserError(f"{sweep.id}: {view.note}; go on with: {command('resume', sweep)}")
+        raise UserError(f"{sweep.id}: {view.note}; once that is mended, go on with: {command('resume', sweep)}")
     say(console, f"{sweep.id} was stopped; go on with: {command('resume', sweep)}")
 
 
