@@ -15,7 +15,6 @@ that after a kill at any moment every epoch that the last checkpoint has trained
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
@@ -34,7 +33,7 @@ from semprior.checkpoint import CheckpointFolder
 from semprior.config import Config, flatten, read_leaves, unflatten
 from semprior.data.folders import appearing
 from semprior.errors import UserError
-from semprior.files import naming, write_atomically
+from semprior.files import locked, naming, write_atomically
 
 CONFIG, RECORD, METRICS, LOG = "config.yaml", "run.json", "metrics.jsonl", "log.txt"
 
@@ -85,11 +84,11 @@ class RunFolder:
         Raises:
             UserError: another process holds it.
         """
-        with (self.root / LOG).open("ab") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UserError(f"{self.root}: another process is training this run") from error
+
+        def refuse(holder: str) -> None:
+            raise UserError(f"{self.root}: another process is training this run{holder and f' ({holder})'}")
+
+        with locked(self.root / LOG, refuse):
             yield
 
     @property
