@@ -245,7 +245,7 @@ class Watch:
 
 def memory(kind: str) -> int:
     """Bytes of this process: ``RssAnon``, private to it, or ``RssFile``, of mapped files."""
-    found = re.search(rf"^{kind}:\s*(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    found = re.search(rf"^{kind}:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"), re.MULTILINE)
     assert found is not None, f"/proc/self/status has no {kind}"
     return 1024 * int(found.group(1))
 

@@ -257,7 +257,7 @@ def read_leaves(path: Path) -> dict[str, Any]:
         UserError: the file cannot be read or is not a mapping.
     """
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

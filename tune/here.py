@@ -97,10 +97,10 @@ def driver_log(generation: int) -> str:
 
 
 def _show_tail(log: Path) -> None:
-    for line in log.read_text(errors="replace").splitlines()[-_TAIL:]:
+    for line in log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL:]:
         print(line, file=sys.stderr)
 
 
 def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").strip().splitlines()
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     return lines[-1].removeprefix("semprior-tune: ") if lines else "its driver ended"
