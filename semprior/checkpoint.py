@@ -133,7 +133,7 @@ class CheckpointFolder:
         if not path.exists():
             return {}
         try:
-            index = json.loads(path.read_text())
+            index = json.loads(path.read_text(encoding="utf-8"))
             return {which: str(index[which]) for which in KEPT}
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: is damaged; name a checkpoint beside it instead") from error

@@ -246,7 +246,7 @@ def preset_leaves(name: str) -> dict[str, Any]:
     """
     if name not in preset_names():
         raise UserError(f"preset: unknown preset '{name}'; choose one of {', '.join(preset_names())}")
-    text = (resources.files("semprior") / "presets" / f"{name}.yaml").read_text()
+    text = (resources.files("semprior") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
     return {**_flat_keys(yaml.safe_load(text) or {}), "preset": name}
 
 

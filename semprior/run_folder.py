@@ -57,8 +57,10 @@ class RunFolder:
         """
         refuse_existing(root)
         with appearing(root) as folder:
-            (folder / CONFIG).write_text(_yaml(config))
-            (folder / RECORD).write_text(_json({"data": str(data.resolve()), "versions": _versions()}))
+            (folder / CONFIG).write_text(_yaml(config), encoding="utf-8")
+            (folder / RECORD).write_text(
+                _json({"data": str(data.resolve()), "versions": _versions()}), encoding="utf-8"
+            )
             (folder / "checkpoints").mkdir()
             (folder / METRICS).touch()
             (folder / LOG).touch()
@@ -112,7 +114,7 @@ class RunFolder:
         """Remember where its data lie now."""
         path = self.root / RECORD
         try:
-            record = dict(json.loads(path.read_text()))
+            record = dict(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):  # lost; the data are named anew all the same
             record = {}
         write_atomically(path, _json(record | {"data": str(data.resolve())}).encode())
@@ -125,7 +127,7 @@ class RunFolder:
         """
         path = self.root / RECORD
         try:
-            return Path(json.loads(path.read_text())["data"])
+            return Path(json.loads(path.read_text(encoding="utf-8"))["data"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: does not name the data of the run; give --data") from error
 
@@ -133,7 +135,7 @@ class RunFolder:
         """Add an epoch's metrics, on disk when this returns; what is not finite is written as null."""
         clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
         path = self.root / METRICS
-        with naming(path), path.open("a") as file:
+        with naming(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(clean) + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -145,7 +147,7 @@ class RunFolder:
             UserError: a line before the last is damaged.
         """
         path = self.root / METRICS
-        texts = path.read_text().splitlines() if path.exists() else []
+        texts = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         found: list[dict[str, Any]] = []
         for number, text in enumerate(texts, 1):
             try:
@@ -163,7 +165,7 @@ class RunFolder:
     def log(self, text: str) -> None:
         """Add a line to the log."""
         path = self.root / LOG
-        with naming(path), path.open("a") as file:
+        with naming(path), path.open("a", encoding="utf-8", errors="surrogateescape") as file:  # names of any bytes
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n")
 
 

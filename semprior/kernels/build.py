@@ -175,7 +175,9 @@ class _Failed(OSError):
 
 def _run(command: list[str]) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT_S, check=True)
+        done = subprocess.run(
+            command, capture_output=True, timeout=_LIMIT_S, check=True, encoding="utf-8", errors="replace"
+        )
     except subprocess.TimeoutExpired as error:
         raise OSError(f"{command[0]} took more than {_LIMIT_S} s") from error
     except subprocess.CalledProcessError as error:

@@ -231,6 +231,15 @@ def test_weights_that_cannot_be_had_are_an_error_with_three_ways_out_and_no_retr
     assert len(calls) == (weights != "offline")  # asked once at most, no retries
 
 
+@pytest.mark.parametrize("weights", ["auto", "hub"])
+@pytest.mark.parametrize("address", ["hub.example.org", "ftp://hub.example.org", "https://"])
+def test_the_address_of_a_hub_that_is_none_is_told_by_its_variable(weights, address, monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(UserError, match=f"HF_ENDPOINT: {address}: is no address of a hub"):
+        load_vfm("vit_tiny_patch16_224.augreg_in21k", weights)
+
+
 def test_auto_falls_back_to_the_package_and_a_hanging_network_is_given_up(monkeypatch, tmp_path):
     needs_offline()
     over = threading.Event()
