@@ -234,7 +234,8 @@ def _maps(network: nn.Module, kind: Literal["vit", "cnn"], pixels: Tensor) -> li
 
 def _vit_maps(network: nn.Module, pixels: Tensor, grid: tuple[int, int]) -> list[Tensor]:
     """The tokens entering block 0, then every block's output, the last one after the final norm."""
-    patch = network.patch_embed.patch_size
+    side = network.patch_embed.patch_size
+    patch = (side, side) if isinstance(side, int) else side
     if any(STRIDE % side for side in patch):
         size = (grid[0] * patch[0], grid[1] * patch[1])
         pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)
