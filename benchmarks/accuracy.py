@@ -72,7 +72,7 @@ def train(data: Path, resolved: Resolved, device: torch.device, kept: Path, say:
 
 def score(data: Path, device: torch.device, kept: Path) -> dict[str, Any]:
     """Read the test split once for a run that `train` left; the figures of its student and teacher."""
-    reports = [json.loads(line) for line in (kept / REPORTS).read_text().splitlines()]
+    reports = [json.loads(line) for line in (kept / REPORTS).read_text(encoding="utf-8").splitlines()]
     curve = [[report["scores"][metric] for metric in CHOSEN_BY.values()] for report in reports if report["scores"]]
     students = {by: load_student(kept / by, device) for by in CHOSEN_BY}
     teacher = load_teacher(kept / "by-points", device)

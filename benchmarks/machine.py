@@ -34,7 +34,9 @@ def peak_memory() -> int | None:
     `getrusage` will not do: what a process inherits there from the one that started it may be more than its own.
     """
     status = Path("/proc/self/status")
-    found = re.search(r"^VmHWM:\s*(\d+) kB", status.read_text() if status.exists() else "", re.MULTILINE)
+    found = re.search(
+        r"^VmHWM:\s*(\d+) kB", status.read_text(encoding="utf-8") if status.exists() else "", re.MULTILINE
+    )
     return int(found.group(1)) * 1024 if found else None
 
 
@@ -44,7 +46,7 @@ def _cores() -> int:
 
 def _processor() -> str:
     described = Path("/proc/cpuinfo")
-    text = described.read_text() if described.exists() else ""
+    text = described.read_text(encoding="utf-8") if described.exists() else ""
     model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
     name = model.group(1).strip() if model else platform.processor() or platform.machine()
     flags = set(re.findall(r"\b(avx2|avx512f|avx512_bf16|amx_bf16)\b", text))

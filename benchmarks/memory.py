@@ -196,9 +196,9 @@ def draw_data(root: Path, count: int, side: int) -> None:
             rows.append(f"{name},{column},{row}")
         cv2.imwrite(str(root / "images" / f"{name}.bmp"), image)
     validation = max(1, count // 20)
-    (root / "mode" / "train.txt").write_text("\n".join(names[validation:]) + "\n")
-    (root / "mode" / "val.txt").write_text("\n".join(names[:validation]) + "\n")
-    (root / "points.csv").write_text("\n".join(rows) + "\n")
+    (root / "mode" / "train.txt").write_text("\n".join(names[validation:]) + "\n", encoding="utf-8")
+    (root / "mode" / "val.txt").write_text("\n".join(names[:validation]) + "\n", encoding="utf-8")
+    (root / "points.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
 def train(root: Path, preset: str, settings: Sequence[str], folder: Path) -> Usage:
@@ -245,7 +245,7 @@ class Watch:
 
 def memory(kind: str) -> int:
     """Bytes of this process: ``RssAnon``, private to it, or ``RssFile``, of mapped files."""
-    found = re.search(rf"^{kind}:\s*(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    found = re.search(rf"^{kind}:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"), re.MULTILINE)
     assert found is not None, f"/proc/self/status has no {kind}"
     return 1024 * int(found.group(1))
 

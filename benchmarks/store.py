@@ -99,7 +99,7 @@ def _timed(name: str, uri: str) -> dict[str, float | str]:
     timings = []
     for _ in range(3):
         began = time.perf_counter()
-        told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        told = json.loads(subprocess.run(command, capture_output=True, check=True, encoding="utf-8").stdout)
         timings.append((time.perf_counter() - began, told))
     seconds, told = min(timings, key=lambda timing: timing[0])
     memory = max(told["memory"] for _, told in timings) / 1e6

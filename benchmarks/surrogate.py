@@ -69,7 +69,7 @@ def curve(level: float, start: float, pace: float, done: float) -> float:
 
 def read_recorded(path: Path = RECORDED) -> list[Recorded]:
     """The real trials."""
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return [Recorded(**{**row, "scores": tuple(tuple(pair) for pair in row["scores"])}) for row in rows]
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from safetensors import SafetensorError
 
 from semprior.errors import StorageError, UserError
-from semprior.files import umask, write_atomically
+from semprior.files import sync_folder, usual_rights, write_atomically
 
 if TYPE_CHECKING:  # it is imported where weights are read or written: who names checkpoints does without
     from torch import Tensor
@@ -60,12 +60,12 @@ def save_checkpoint(folder: Path, snapshot: Snapshot) -> None:
         digests = {name: _write(scratch / name, content) for name, content in _files(snapshot)}
         manifest = {"format": FORMAT, "sha256": digests}
         _write(scratch / MANIFEST, json.dumps(manifest, indent=1).encode())
-        os.chmod(scratch, 0o777 & ~umask())
-        _sync_folder(scratch)
+        usual_rights(scratch, 0o777)
+        sync_folder(scratch)
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(scratch, folder)
-        _sync_folder(folder.parent)
+        sync_folder(folder.parent)
     except OSError as error:
         raise StorageError(f"{folder}: the checkpoint could not be written: {error.strerror or error}") from error
     finally:
@@ -119,7 +119,7 @@ class CheckpointFolder:
         if best:
             index["best"] = name
         write_atomically(self.root / INDEX, json.dumps(index, indent=1).encode())
-        _sync_folder(self.root)
+        sync_folder(self.root)
         self._prune(index)
         return self.root / name
 
@@ -133,7 +133,7 @@ class CheckpointFolder:
         if not path.exists():
             return {}
         try:
-            index = json.loads(path.read_text())
+            index = json.loads(path.read_text(encoding="utf-8"))
             return {which: str(index[which]) for which in KEPT}
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: is damaged; name a checkpoint beside it instead") from error
@@ -215,11 +215,3 @@ def _write(path: Path, content: bytes) -> str:
         file.flush()
         os.fsync(file.fileno())
     return hashlib.sha256(content).hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -246,7 +246,7 @@ def preset_leaves(name: str) -> dict[str, Any]:
     """
     if name not in preset_names():
         raise UserError(f"preset: unknown preset '{name}'; choose one of {', '.join(preset_names())}")
-    text = (resources.files("semprior") / "presets" / f"{name}.yaml").read_text()
+    text = (resources.files("semprior") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
     return {**_flat_keys(yaml.safe_load(text) or {}), "preset": name}
 
 
@@ -257,7 +257,7 @@ def read_leaves(path: Path) -> dict[str, Any]:
         UserError: the file cannot be read or is not a mapping.
     """
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

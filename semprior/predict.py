@@ -107,7 +107,7 @@ def predict(
         for kind, picture in pictures.items():
             write_atomically(out / f"{name}_{kind}.png", encode_png(picture))
         rows += [(name, detection) for detection in detections(probability)]
-    write_atomically(out / TABLE, _table(rows).encode())
+    write_atomically(out / TABLE, _table(rows).encode(errors="surrogateescape"))
     return len(rows)
 
 

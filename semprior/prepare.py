@@ -19,7 +19,7 @@ from semprior.models.bank import FeatureBank
 from semprior.models.detector import detector_spec
 from semprior.models.features import Features
 from semprior.models.scam import placed_stages
-from semprior.models.vfm import load_vfm
+from semprior.models.vfm import VFM, load_vfm
 from semprior.pictures import Pictures
 
 Say = Callable[[str], None]
@@ -124,22 +124,44 @@ def _clusters(pictures: Pictures, order: Sequence[int], resolved: Resolved, say:
     return pictures.clusters(order, count, config.seed)
 
 
-def load_features(config: Config, training_set: TrainingSet, cache: Path, device: torch.device, say: Say) -> Features:
-    """The VFM and, unless features are to be exact, the bank of the run's images.
+def load_frozen(config: Config, device: torch.device, say: Say) -> VFM | None:
+    """The VFM of a run, before anything is computed; None where nothing is modulated.
 
     Args:
         config: of the run.
+        device: where the VFM runs.
+        say: takes one line for each thing the user should know.
+
+    Raises:
+        UserError: as `load_vfm`.
+    """
+    if not placed_stages(config.scam.stages, len(detector_spec(config.detector).stages)):
+        return None
+    vfm = load_vfm(config.vfm.name, config.vfm.weights, device)
+    if vfm.random:
+        say(f"{config.vfm.name} has RANDOM weights (vfm.weights=random): the teacher learns no semantics from it")
+    return vfm
+
+
+def load_features(config: Config, training_set: TrainingSet, cache: Path, device: torch.device, say: Say) -> Features:
+    """`load_frozen`, then `banked`."""
+    return banked(config, load_frozen(config, device, say), training_set, cache, device, say)
+
+
+def banked(
+    config: Config, vfm: VFM | None, training_set: TrainingSet, cache: Path, device: torch.device, say: Say
+) -> Features:
+    """The VFM with, unless features are to be exact, the bank of the run's images.
+
+    Args:
+        config: of the run.
+        vfm: of `load_frozen`.
         training_set: its images.
         cache: folder of feature banks, shared by runs.
         device: where the VFM runs.
         say: takes one line for each thing the user should know.
     """
-    if not placed_stages(config.scam.stages, len(detector_spec(config.detector).stages)):
-        return Features(None, None)
-    vfm = load_vfm(config.vfm.name, config.vfm.weights, device)
-    if vfm.random:
-        say(f"{config.vfm.name} has RANDOM weights (vfm.weights=random): the teacher learns no semantics from it")
-    if config.vfm.features == "exact":
+    if vfm is None or config.vfm.features == "exact":
         return Features(vfm, None)
     images = [scene.image for scene in training_set.scenes]
 

@@ -158,7 +158,11 @@ def fetch(uri: str, kind: Kind, transfer: Transfer) -> Path:
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with locked(folder.with_name(f".{folder.name}.lock"), lambda: transfer.say(f"{uri}: another process fetches")):
+
+        def saying(holder: str) -> None:
+            transfer.say(f"{uri}: another process fetches{holder and f' ({holder})'}")
+
+        with locked(folder.with_name(f".{folder.name}.lock"), saying):
             if not folder.is_dir():
                 partial = folder.with_name(f".{folder.name}")
                 _fetch(open_storage(uri), manifest, partial, transfer)

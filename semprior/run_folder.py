@@ -15,7 +15,6 @@ that after a kill at any moment every epoch that the last checkpoint has trained
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
@@ -34,7 +33,7 @@ from semprior.checkpoint import CheckpointFolder
 from semprior.config import Config, flatten, read_leaves, unflatten
 from semprior.data.folders import appearing
 from semprior.errors import UserError
-from semprior.files import naming, write_atomically
+from semprior.files import locked, naming, write_atomically
 
 CONFIG, RECORD, METRICS, LOG = "config.yaml", "run.json", "metrics.jsonl", "log.txt"
 
@@ -58,8 +57,10 @@ class RunFolder:
         """
         refuse_existing(root)
         with appearing(root) as folder:
-            (folder / CONFIG).write_text(_yaml(config))
-            (folder / RECORD).write_text(_json({"data": str(data.resolve()), "versions": _versions()}))
+            (folder / CONFIG).write_text(_yaml(config), encoding="utf-8")
+            (folder / RECORD).write_text(
+                _json({"data": str(data.resolve()), "versions": _versions()}), encoding="utf-8"
+            )
             (folder / "checkpoints").mkdir()
             (folder / METRICS).touch()
             (folder / LOG).touch()
@@ -85,11 +86,11 @@ class RunFolder:
         Raises:
             UserError: another process holds it.
         """
-        with (self.root / LOG).open("ab") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UserError(f"{self.root}: another process is training this run") from error
+
+        def refuse(holder: str) -> None:
+            raise UserError(f"{self.root}: another process is training this run{holder and f' ({holder})'}")
+
+        with locked(self.root / LOG, refuse):
             yield
 
     @property
@@ -113,7 +114,7 @@ class RunFolder:
         """Remember where its data lie now."""
         path = self.root / RECORD
         try:
-            record = dict(json.loads(path.read_text()))
+            record = dict(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):  # lost; the data are named anew all the same
             record = {}
         write_atomically(path, _json(record | {"data": str(data.resolve())}).encode())
@@ -126,7 +127,7 @@ class RunFolder:
         """
         path = self.root / RECORD
         try:
-            return Path(json.loads(path.read_text())["data"])
+            return Path(json.loads(path.read_text(encoding="utf-8"))["data"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: does not name the data of the run; give --data") from error
 
@@ -134,7 +135,7 @@ class RunFolder:
         """Add an epoch's metrics, on disk when this returns; what is not finite is written as null."""
         clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
         path = self.root / METRICS
-        with naming(path), path.open("a") as file:
+        with naming(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(clean) + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -146,7 +147,7 @@ class RunFolder:
             UserError: a line before the last is damaged.
         """
         path = self.root / METRICS
-        texts = path.read_text().splitlines() if path.exists() else []
+        texts = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         found: list[dict[str, Any]] = []
         for number, text in enumerate(texts, 1):
             try:
@@ -164,7 +165,7 @@ class RunFolder:
     def log(self, text: str) -> None:
         """Add a line to the log."""
         path = self.root / LOG
-        with naming(path), path.open("a") as file:
+        with naming(path), path.open("a", encoding="utf-8", errors="surrogateescape") as file:  # names of any bytes
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n")
 
 

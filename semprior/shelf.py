@@ -62,7 +62,7 @@ def key_of(parts: Iterable[object], code: Iterable[Path] = ()) -> str:
     """A name for what depends on `parts`, told by their texts, and on the content of the files `code`."""
     digest = hashlib.sha256()
     for part in parts:
-        digest.update(f"{part}\0".encode())
+        digest.update(f"{part}\0".encode(errors="surrogateescape"))
     for path in code:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:40]

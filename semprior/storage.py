@@ -36,7 +36,7 @@ import pyarrow as pa
 from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
 
 from semprior.errors import StorageError, UserError
-from semprior.files import umask, write_atomically
+from semprior.files import put_if_absent, usual_rights, write_atomically
 from semprior.s3 import s3_filesystem
 
 P, T = ParamSpec("P"), TypeVar("T")
@@ -166,14 +166,9 @@ class Storage:
             self.put(name, content)
             return
         path = Path(self.path(name))
-        scratch = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
         with self._explained(name):
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(scratch, content)
-            try:
-                os.link(scratch, path)  # unlike a rename, it fails where something is
-            finally:
-                scratch.unlink()
+            put_if_absent(path, content)
 
     @_patient
     def read(self, name: str) -> bytes:
@@ -268,7 +263,7 @@ class Storage:
                 scratch = Path(tempfile.mkdtemp(prefix=f".{Path(target).name}-", dir=Path(target).parent))
                 try:
                     shutil.copytree(source, scratch, dirs_exist_ok=True)
-                    scratch.chmod(0o777 & ~umask())
+                    usual_rights(scratch, 0o777)
                     scratch.rename(target)
                 finally:
                     shutil.rmtree(scratch, ignore_errors=True)

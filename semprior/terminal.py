@@ -6,7 +6,10 @@ traceback. Nothing heavy is imported here, so that ``--help`` answers at once.
 
 from __future__ import annotations
 
+import codecs
+import io
 import sys
+import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +22,10 @@ if TYPE_CHECKING:
 
 _Usage: type[Exception] = typer.BadParameter.__mro__[2]
 """What is wrong with a command's arguments; typer takes it from click, or from a copy of click of its own."""
+
+
+_SPELLED = {"±": "+-"}
+"""What stands for a sign that a terminal lacks; others lose their accents, or are a question mark."""
 
 
 def command_line() -> typer.Typer:
@@ -42,6 +49,7 @@ def run(app: typer.Typer, program: str, arguments: Sequence[str] | None = None) 
     Returns:
         The exit code: 0, 2 for a fault in what was given, 130 when interrupted.
     """
+    show_what_can_be_shown()
     try:
         result = app(list(arguments) if arguments is not None else None, prog_name=program, standalone_mode=False)
         return result if isinstance(result, int) else 0
@@ -63,6 +71,24 @@ def run(app: typer.Typer, program: str, arguments: Sequence[str] | None = None) 
             raise
         complain(program, f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror))
     return 2
+
+
+def show_what_can_be_shown() -> None:
+    """Let standard output and standard error replace what their encoding lacks, where they would fail at it."""
+    codecs.register_error("spelled", _spell)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="spelled")
+
+
+def _spell(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    plain = (
+        _SPELLED.get(sign) or unicodedata.normalize("NFKD", sign).encode("ascii", "ignore").decode() for sign in lacking
+    )
+    return "".join(text or "?" for text in plain), error.end
 
 
 def complain(program: str, text: str) -> None:

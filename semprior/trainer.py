@@ -369,7 +369,7 @@ def data_digest(training_set: TrainingSet) -> str:
     """SHA-256 of everything a run takes from its data: names, images, points and their order."""
     digest = hashlib.sha256()
     for scene in training_set.scenes:
-        digest.update(f"{scene.name}\0{scene.image.shape}\0".encode())
+        digest.update(f"{scene.name}\0{scene.image.shape}\0".encode(errors="surrogateescape"))
         digest.update(np.ascontiguousarray(scene.image))
         digest.update(np.ascontiguousarray(scene.points.astype(np.int64)))
     digest.update(f"{training_set.train} {training_set.validation}".encode())

@@ -10,7 +10,18 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 NEEDED = {
-    *("cv2", "huggingface_hub", "matplotlib", "numpy", "pyarrow", "rich", "safetensors", "scipy", "sklearn"),
+    *(
+        "cv2",
+        "filelock",
+        "huggingface_hub",
+        "matplotlib",
+        "numpy",
+        "pyarrow",
+        "rich",
+        "safetensors",
+        "scipy",
+        "sklearn",
+    ),
     *("timm", "torch", "typer", "threadpoolctl", "yaml"),
 }  # huggingface_hub and yaml come with timm, threadpoolctl with scikit-learn
 OPTIONAL = {"onnx", "onnxruntime", "onnxscript", "tensorboardX"}  # imported where they are used, never at the top
@@ -110,3 +121,15 @@ def test_nothing_is_unpickled(name):
             owner = ast.unparse(node.func.value)
             assert owner != "torch" or keywords.get("weights_only") == "True"
             assert owner != "np" or keywords.get("allow_pickle", "False") == "False"
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_text_is_utf8_whatever_the_locale(name):
+    for node in ast.walk(tree(name)):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func).rpartition(".")[2]
+            words = {word.arg for word in node.keywords}
+            modes = [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
+            opens_text = called == "open" and any(mode in ("r", "w", "a", "x", "r+", "a+", "w+") for mode in modes)
+            if called in ("read_text", "write_text") or opens_text or words & {"text", "universal_newlines"}:
+                assert "encoding" in words, f"{BOTH[name]}:{node.lineno}"

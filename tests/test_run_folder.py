@@ -10,7 +10,6 @@ import yaml
 from tiny import optional
 
 from semprior.board import Board, open_board
-from semprior.cache import cache_folder
 from semprior.config import flatten, resolve, unflatten
 from semprior.errors import UserError
 from semprior.run_folder import RunFolder
@@ -142,12 +141,6 @@ def test_a_damaged_record_asks_for_the_data(run, text):
 def test_the_log_has_times(run):
     run.log("hello")
     assert (run.root / "log.txt").read_text().endswith("  hello\n")
-
-
-def test_the_cache_has_its_place():
-    assert str(cache_folder({"SEMPRIOR_CACHE": "/a/b", "HOME": "/h"})) == "/a/b"
-    assert str(cache_folder({"XDG_CACHE_HOME": "/c", "HOME": "/h"})) == "/c/semprior"
-    assert cache_folder({"HOME": "/h"}).name == "semprior"
 
 
 def test_the_board_is_read_by_what_wrote_it(tmp_path):

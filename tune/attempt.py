@@ -19,7 +19,7 @@ from semprior.data.layout import find_layout
 from semprior.devices import Precision, change_remark, instruction_set, precision_remark, used_precision, uses_bf16
 from semprior.errors import UserError
 from semprior.parallel import rank, workers
-from semprior.prepare import as_used, load_features, read_training_set
+from semprior.prepare import as_used, banked, load_frozen, read_training_set
 from semprior.remote import local_data
 from semprior.storage import open_storage
 from semprior.threads import use_threads
@@ -83,9 +83,10 @@ class Attempt:
         config = unflatten(self.order.leaves, "sweep")
         root = self.store.storage.patiently(lambda: local_data(self.order.data))
         layout, resolved = find_layout(root), Resolved(config, frozenset())
+        vfm = load_frozen(config, self.device, self._say)
         training_set = read_training_set(layout, resolved, self._say, cache_folder())
         config = alike(as_used(config, training_set), self.device)
-        features = load_features(config, training_set, cache_folder(), self.device, self._say)
+        features = banked(config, vfm, training_set, cache_folder(), self.device, self._say)
         self._say(
             f"{training_set.train} training, {training_set.validation} validation and"
             f" {len(training_set.holdout_indices)} held-out images; {config.detector} on {_device_name(self.device)}"

@@ -60,7 +60,7 @@ def read_cluster(file: Path) -> dict[str, Any]:
         UserError: there is none, or it is no such file.
     """
     try:
-        content = yaml.safe_load(file.read_text())
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"--cluster {file}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

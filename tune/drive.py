@@ -19,7 +19,7 @@ from pathlib import Path
 
 from semprior.errors import StorageError, UserError
 from semprior.storage import Storage
-from semprior.terminal import complain
+from semprior.terminal import complain, show_what_can_be_shown
 from tune.catalogue import open_sweep
 from tune.compaction import compacting
 from tune.heartbeat import Heart, StopRequested
@@ -125,6 +125,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--attached", action="store_true")
     parser.add_argument("--log", type=Path)
     given = parser.parse_args(arguments)
+    show_what_can_be_shown()
     try:
         drive(given.uri, given.generation, given.local, given.attached, given.log)
     except UserError as error:

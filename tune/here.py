@@ -102,5 +102,5 @@ def _how_it_broke(code: int, note: str, log: Path) -> str:
 
 
 def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").strip().splitlines()
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     return lines[-1].removeprefix("semprior-tune: ") if lines else "its driver ended"

@@ -199,7 +199,7 @@ def found_token() -> str | None:
     if token := os.environ.get(TOKEN_VARIABLE):
         return token.strip()
     path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
-    return path.read_text().strip() if path.is_file() else None
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else None
 
 
 def _same_version(client: Any, target: Target) -> None:  # noqa: ANN401

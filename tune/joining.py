@@ -66,7 +66,7 @@ def _in_work(cluster: str, workers: Collection[str]) -> bool:
     from ray.autoscaler.tags import STATUS_SETTING_UP, STATUS_SYNCING_FILES, TAG_RAY_NODE_STATUS
 
     try:
-        known = json.loads(Path(get_state_path(cluster)).read_text())
+        known = json.loads(Path(get_state_path(cluster)).read_text(encoding="utf-8"))
     except (OSError, ValueError):  # not begun, or just being written
         return False
     states = {known.get(worker, {}).get("tags", {}).get(TAG_RAY_NODE_STATUS) for worker in workers}

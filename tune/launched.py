@@ -21,7 +21,7 @@ def launcher_config() -> dict[str, Any] | None:
     path = FILE.expanduser()
     if _IN_A_JOB not in os.environ or not path.is_file():
         return None
-    return json.loads(path.read_text())  # JSON, whatever it is called
+    return json.loads(path.read_text(encoding="utf-8"))  # JSON, whatever it is called
 
 
 def coming_nodes(alive: Sequence[Mapping[str, float]], config: Mapping[str, Any]) -> list[dict[str, float]]:

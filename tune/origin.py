@@ -25,7 +25,7 @@ def revision() -> str:
         return ""
     command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+        done = subprocess.run(command, capture_output=True, timeout=20, check=False, encoding="utf-8", errors="replace")
     except (OSError, subprocess.TimeoutExpired):  # no git here
         return ""
     return done.stdout.strip()

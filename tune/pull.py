@@ -52,10 +52,10 @@ def pull_checkpoint(sweep: Sweep, trial: TrialSummary, out: Path) -> None:
         for file in list(inside.iterdir()):
             file.rename(folder / file.name)
         inside.rmdir()
-        (folder / "config.yaml").write_text(yaml.safe_dump(dict(trial.config), sort_keys=False))
+        (folder / "config.yaml").write_text(yaml.safe_dump(dict(trial.config), sort_keys=False), encoding="utf-8")
         told = origin(sweep, trial)
-        (folder / "metrics.json").write_text(json.dumps(told, indent=1) + "\n")
-        (folder / "README.md").write_text(model_card(sweep, trial, told))
+        (folder / "metrics.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        (folder / "README.md").write_text(model_card(sweep, trial, told), encoding="utf-8")
 
 
 def origin(sweep: Sweep, trial: TrialSummary) -> dict[str, Any]:

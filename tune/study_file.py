@@ -16,7 +16,7 @@ from pathlib import Path
 
 import optuna
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
 from tune.history import History
@@ -97,7 +97,8 @@ class StudyFile:
 
     def _open(self, path: Path, history: History) -> optuna.Study:
         return optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(path))),
+            # Its own lock is a symbolic link, which not every file system has; both kinds heed each other.
+            storage=JournalStorage(JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path)))),
             sampler=optuna.samplers.RandomSampler(),
             study_name=self.name,
             directions=history.directions,

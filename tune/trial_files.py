@@ -52,7 +52,7 @@ class TrialFiles:
             path = Path(self.storage.path(self._log))
             with contextlib.suppress(OSError):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                with path.open("a") as file:
+                with path.open("a", encoding="utf-8") as file:
                     file.write(line)
 
     def epoch(self, report: Report) -> None:

@@ -22,9 +22,7 @@ from semprior.config import Config, Resolved, environment_leaves, flatten, parse
 from semprior.data.layout import find_layout
 from semprior.devices import change_remark, choose_device, memory_told, precision_remark, used_precision
 from semprior.errors import UserError
-from semprior.models.detector import detector_spec
-from semprior.models.scam import placed_stages
-from semprior.prepare import as_used, load_features, read_training_set
+from semprior.prepare import as_used, banked, load_frozen, read_training_set
 from semprior.progress import Display, clock, say
 from semprior.run_folder import RunFolder, refuse_existing
 from semprior.threads import use_threads
@@ -168,15 +166,16 @@ def resumed_settings(stored: Config, request: Request) -> Resolved:
 def _prepare(resolved: Resolved, data: Path, device: Any, voice: _Voice) -> Trainer:  # noqa: ANN401
     """Everything that can fail for a fault of the user, before anything is written."""
     config = resolved.config
-    placed_stages(config.scam.stages, len(detector_spec(config.detector).stages))
-    training_set = read_training_set(find_layout(data), resolved, voice, cache_folder())
+    layout = find_layout(data)
+    vfm = load_frozen(config, device, voice)
+    training_set = read_training_set(layout, resolved, voice, cache_folder())
     config = as_used(config, training_set)
     voice(
         f"{training_set.train} training, {training_set.validation} validation and"
         f" {len(training_set.holdout_indices)} held-out images; {config.detector} on"
         f" {device}{precision_remark(config.precision, device)}"
     )
-    features = load_features(config, training_set, cache_folder(), device, voice)
+    features = banked(config, vfm, training_set, cache_folder(), device, voice)
     return Trainer(config, training_set, features, device)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from semprior.data.images import fail
 from semprior.errors import StorageError
-from semprior.files import umask
+from semprior.files import usual_rights
 
 
 @contextmanager
@@ -31,7 +31,7 @@ def appearing(folder: Path) -> Iterator[Path]:
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
             yield partial
-            partial.chmod(0o777 & ~umask())
+            usual_rights(partial, 0o777)
             partial.rename(folder)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)

@@ -55,7 +55,8 @@ def _nearest(pixels: np.ndarray, centre: np.ndarray) -> np.ndarray:
 
 def image_seed(seed: int, name: str) -> int:
     """A seed of an image's own, so that its points depend on no other image."""
-    return int.from_bytes(hashlib.sha256(f"points:{seed}:{name}".encode()).digest()[:8], "big")
+    digest = hashlib.sha256(f"points:{seed}:{name}".encode(errors="surrogateescape"))
+    return int.from_bytes(digest.digest()[:8], "big")
 
 
 def write_points(root: Path | str, coarse: bool = False, seed: int = 0) -> int:

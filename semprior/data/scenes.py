@@ -120,4 +120,4 @@ def _write_files(root: Path, scenes: list[Scene]) -> None:
             (root / part / f"{scene.name}.png").write_bytes(encode_png(picture))
     splits = seeded_splits([scene.name for scene in scenes], root)
     for split in SPLITS:
-        (root / "mode" / f"{split}.txt").write_text("".join(f"{name}\n" for name in splits[split]))
+        (root / "mode" / f"{split}.txt").write_text("".join(f"{name}\n" for name in splits[split]), encoding="utf-8")

@@ -20,7 +20,7 @@ SHARE = 0.2  # of all images for test and for validation; of the training images
 
 def hash_order(names: Sequence[str], purpose: str, seed: int) -> list[int]:
     """Indices of names in an order that only the names, the purpose and the seed decide."""
-    keys = [hashlib.sha256(f"{purpose}:{seed}:{name}".encode()).digest() for name in names]
+    keys = [hashlib.sha256(f"{purpose}:{seed}:{name}".encode(errors="surrogateescape")).digest() for name in names]
     return sorted(range(len(names)), key=keys.__getitem__)
 
 

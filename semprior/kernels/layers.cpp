@@ -14,7 +14,7 @@
 #include <cstring>
 #include <vector>
 
-#if defined(__x86_64__)
+#if defined(__F16C__) || defined(__AVX512F__)  // what is written for these processors has a plain form beside it
 #include <immintrin.h>
 #endif
 
@@ -39,7 +39,7 @@ inline void put(float value, bf16 &target) {
 }
 
 // A product and a sum, rounded alike wherever the compiler meets them: backward passes find the forward's signs again.
-#ifdef __FMA__
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA) || defined(__FP_FAST_FMAF)
 inline float fma_(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 inline double fma_(double a, double b, double c) { return __builtin_fma(a, b, c); }
 #else
@@ -114,7 +114,12 @@ void reduce(int64_t pixels, int64_t channels, int threads, double *totals, F eac
         totals[s * channels + (task % view.blocks * LANES + j) % channels] += partial[(task * S + s) * LANES + j];
 }
 
-#define ROW _Pragma("GCC ivdep") for (int j = 0; j < LANES; ++j)
+#if defined(__clang__)
+#define NO_ALIASES _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define NO_ALIASES _Pragma("GCC ivdep")
+#endif
+#define ROW NO_ALIASES for (int j = 0; j < LANES; ++j)
 
 // Sums of (y - shift) and its square a channel; shift, a value of the channel itself, keeps squares from cancelling.
 template <class T>
@@ -330,7 +335,7 @@ void gate_backward(const T *g, const T *y, const T *z, int64_t pixels, int64_t c
 
 constexpr int POOLED = 32;  // channels that one turn takes
 
-#define PART _Pragma("GCC ivdep") for (int j = 0; j < POOLED; ++j)
+#define PART NO_ALIASES for (int j = 0; j < POOLED; ++j)
 
 // each(index of the four, index of the result, first channel) for every result and block of channels of a line.
 template <class F>

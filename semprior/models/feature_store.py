@@ -7,7 +7,6 @@ disturbed. An entry whose line or data fails its checksum counts as absent, and 
 replaces it.
 """
 
-import fcntl
 import json
 import logging
 import os
@@ -21,6 +20,7 @@ from typing import BinaryIO
 import numpy as np
 
 from semprior.errors import StorageError, UserError
+from semprior.files import locked
 
 Array = np.ndarray
 _ITEM = np.dtype("<f2")
@@ -66,12 +66,14 @@ class FeatureStore:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder's lock; another process that builds the same features is waited for, saying so."""
-        with self._open(self.folder / "lock", "ab") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                _log.info("feature bank: waiting for another process that fills %s", self.folder)
-                fcntl.flock(handle, fcntl.LOCK_EX)
+
+        def say(holder: str) -> None:
+            _log.info(
+                "feature bank: waiting for another process that fills %s%s", self.folder, holder and f" ({holder})"
+            )
+
+        self._open(self.folder / "lock", "ab").close()
+        with locked(self.folder / "lock", say):
             yield
 
     def entries(self, names: Sequence[str]) -> tuple[dict[str, Entry], list[str]]:

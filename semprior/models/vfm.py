@@ -21,6 +21,10 @@ from semprior.models.vfm_weights import StateDict, _one_line, find_weights, rena
 STRIDE = 16
 """Pixels per token of every map, in rows and in columns."""
 
+_PROBES = ((80, 400), (336, 112))
+"""Rows and columns of the images that tell whether a network takes any size: wide and high, odd numbers of tokens."""
+_CHOOSE = "choose a ViT like vit_small_plus_patch16_dinov3 or a CNN like tf_efficientnet_lite2"
+
 _KEY_VERSION = 1  # of what is computed from an image; raised when the same weights come to give other maps
 
 
@@ -68,7 +72,7 @@ class VFM:
         self._network = network.requires_grad_(False).eval().to(self.device)
         self._mean = torch.tensor(mean, dtype=torch.float32, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(std, dtype=torch.float32, device=self.device).view(1, 3, 1, 1)
-        self.map_channels = tuple(m.shape[1] for m in self(torch.zeros(1, 1, 64, 96)))
+        self.map_channels = _probed(self._network, kind, self.device)
 
     def __repr__(self) -> str:
         return f"VFM({self.name}, {self.kind}, {self.source}, maps {self.map_channels}, key {self.key[:12]})"
@@ -85,11 +89,8 @@ class VFM:
         """
         if grey.ndim != 4 or grey.shape[1] not in (1, 3) or grey.shape[2] % STRIDE or grey.shape[3] % STRIDE:
             raise ValueError(f"a batch (B, 1 or 3, H, W) with sides in multiples of 16 is needed, not {grey.shape}")
-        grid = (grey.shape[2] // STRIDE, grey.shape[3] // STRIDE)
         with torch.autocast(self.device.type, enabled=False):
-            pixels = (grey.to(self.device, torch.float32) - self._mean) / self._std
-            maps = _vit_maps(self._network, pixels, grid) if self.kind == "vit" else self._network(pixels)
-            return [_to_grid(m.float(), grid) for m in maps]
+            return _maps(self._network, self.kind, (grey.to(self.device, torch.float32) - self._mean) / self._std)
 
 
 @depends_on("vfm.name", "vfm.weights")
@@ -109,25 +110,45 @@ def load_vfm(name: str, weights: str = "auto", device: torch.device | str = "cpu
     import timm  # seconds: only where a VFM is used
 
     _check_name(name)
-    found, source = (None, "random") if weights == "random" else find_weights(name, weights)
     with torch.random.fork_rng(devices=[]):  # the same random weights everywhere, and no draw from the caller's state
         torch.manual_seed(0)
-        network = _create(name, found, source)
-        kind: Literal["vit", "cnn"] = "vit" if _is_vit(network) else "cnn"
-        cfg = network.pretrained_cfg
-        if kind == "cnn":
-            overlay = {"state_dict": network.state_dict()} if found is not None else None
-            try:
+        plain, network, kind = _runnable(name)
+        found, source = (None, "random") if weights == "random" else find_weights(name, weights)
+        if found is not None:
+            network = _filled(name, plain, found, source)
+            if kind == "cnn":
+                overlay = {"state_dict": network.state_dict()}
                 with _quiet("timm.models._builder"):  # which would warn of the classifier that is left out
                     network = timm.create_model(
-                        name, pretrained=found is not None, pretrained_cfg_overlay=overlay, features_only=True
+                        name, pretrained=True, pretrained_cfg_overlay=overlay, features_only=True
                     )
-            except (RuntimeError, AttributeError, TypeError, AssertionError) as error:
-                raise UserError(f"vfm.name: {name}: is neither a ViT nor does it give features") from error
+    cfg = plain.pretrained_cfg
+    return VFM(network, name=name, kind=kind, mean=cfg["mean"], std=cfg["std"], source=source, device=device)
+
+
+def _runnable(name: str) -> tuple[nn.Module, nn.Module, Literal["vit", "cnn"]]:
+    """The whole network and what of it gives maps, with random weights, after it has run on images of two shapes.
+
+    Raises:
+        UserError: it gives no maps, or not of any size, which is known before weights are looked for.
+    """
+    import timm
+
     try:
-        return VFM(network, name=name, kind=kind, mean=cfg["mean"], std=cfg["std"], source=source, device=device)
-    except (AssertionError, _UnfitMaps) as error:
-        raise UserError(f"vfm.name: {name}: cannot be run on images of any size ({_one_line(error)})") from error
+        plain = _create(name)
+        kind: Literal["vit", "cnn"] = "vit" if _is_vit(plain) else "cnn"
+        network = plain if kind == "vit" else timm.create_model(name, features_only=True)
+    except Exception as error:  # each kind of network has its own way to say that it cannot
+        raise UserError(
+            f"vfm.name: {name}: is neither a ViT nor does it give features ({_one_line(error)}); {_CHOOSE}"
+        ) from error
+    try:
+        _probed(network.eval(), kind, torch.device("cpu"))
+    except Exception as error:
+        raise UserError(
+            f"vfm.name: {name}: cannot be run on images of any size ({_one_line(error)}); {_CHOOSE}"
+        ) from error
+    return plain, network, kind
 
 
 @contextmanager
@@ -158,21 +179,19 @@ def _check_name(name: str) -> None:
         raise UserError(f"vfm.name: {name}: timm has no such weight tag; it has: {tags}") from error
 
 
-def _create(name: str, weights: StateDict | None, source: str) -> nn.Module:
-    """The whole network, `weights` loaded strictly after timm's own conversion of foreign key names."""
+def _create(name: str, **options: object) -> nn.Module:
     import timm
 
-    def create(**options: object) -> nn.Module:
-        try:
-            return timm.create_model(name, dynamic_img_size=True, **options)
-        except TypeError as error:  # networks that take any size as they are do not know the option
-            if "dynamic_img_size" not in str(error):
-                raise
-            return timm.create_model(name, **options)
+    try:
+        return timm.create_model(name, dynamic_img_size=True, **options)
+    except TypeError as error:  # networks that take any size as they are do not know the option
+        if "dynamic_img_size" not in str(error):
+            raise
+        return timm.create_model(name, **options)
 
-    plain = create()
-    if weights is None:
-        return plain
+
+def _filled(name: str, plain: nn.Module, weights: StateDict, source: str) -> nn.Module:
+    """The whole network, `weights` loaded strictly after timm's own conversion of foreign key names."""
     weights = dict(weights)
     if "_conv_stem.weight" in weights and hasattr(plain, "blocks"):
         weights = rename_efficientnet_lite(weights, plain)
@@ -182,7 +201,7 @@ def _create(name: str, weights: StateDict | None, source: str) -> nn.Module:
         if heads and key.startswith(heads):
             weights.setdefault(key, value)
     try:
-        return create(pretrained=True, pretrained_cfg_overlay={"state_dict": weights})
+        return _create(name, pretrained=True, pretrained_cfg_overlay={"state_dict": weights})
     except (RuntimeError, LookupError, ValueError, TypeError, AttributeError, AssertionError) as error:
         raise UserError(f"vfm.weights: {source}: does not fit {name}: {_one_line(error)}") from error
 
@@ -192,9 +211,32 @@ def _is_vit(network: nn.Module) -> bool:
     return all(hasattr(network, part) for part in wanted) and hasattr(network.patch_embed, "patch_size")
 
 
+@torch.no_grad()
+def _probed(network: nn.Module, kind: Literal["vit", "cnn"], device: torch.device) -> tuple[int, ...]:
+    """Channels of each map, from images of two shapes.
+
+    Raises:
+        Exception: of the network; `_UnfitMaps` if its outputs are no maps of such images.
+    """
+    with torch.autocast(device.type, enabled=False):
+        images = (torch.zeros(1, 3, *size, device=device) for size in _PROBES)
+        wide, high = (tuple(m.shape[1] for m in _maps(network, kind, image)) for image in images)
+    if not wide or wide != high:
+        raise _UnfitMaps(f"maps of {list(wide)} channels for a wide image, of {list(high)} for a high one")
+    return wide
+
+
+def _maps(network: nn.Module, kind: Literal["vit", "cnn"], pixels: Tensor) -> list[Tensor]:
+    """Maps at stride 16 of normalised images (B, 3, H, W)."""
+    grid = (pixels.shape[2] // STRIDE, pixels.shape[3] // STRIDE)
+    maps = _vit_maps(network, pixels, grid) if kind == "vit" else network(pixels)
+    return [_to_grid(m.float(), grid) for m in maps]
+
+
 def _vit_maps(network: nn.Module, pixels: Tensor, grid: tuple[int, int]) -> list[Tensor]:
     """The tokens entering block 0, then every block's output, the last one after the final norm."""
-    patch = network.patch_embed.patch_size
+    side = network.patch_embed.patch_size
+    patch = (side, side) if isinstance(side, int) else side
     if any(STRIDE % side for side in patch):
         size = (grid[0] * patch[0], grid[1] * patch[1])
         pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)

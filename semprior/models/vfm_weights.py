@@ -3,6 +3,7 @@
 Nothing here unpickles: `.safetensors` is read as such, everything else through `torch.load(weights_only=True)`.
 """
 
+import http.client
 import importlib.util
 import logging
 import tempfile
@@ -12,6 +13,7 @@ import urllib.request
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import torch
 from rich.console import Console
@@ -118,7 +120,7 @@ def find_weights(name: str, weights: str) -> tuple[StateDict, str]:
         the state dict in the source's own key names, and the source in words (`"hub"`, `"offline"`, path or address).
 
     Raises:
-        UserError: one line with the three ways out.
+        UserError: one line with the three ways out; or what `HF_ENDPOINT` says is no address.
     """
     if is_address(weights):
         return read_state_dict(fetch(weights, "vfm", Transfer(Console(stderr=True))) / PUSHED), weights
@@ -204,6 +206,11 @@ def _hub_weights(name: str) -> StateDict:
             return read_state_dict(Path(fetched))
     if constants.HF_HUB_OFFLINE:
         raise _HubFailure("the hub is switched off by HF_HUB_OFFLINE")
+    parts = urlsplit(constants.ENDPOINT)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise UserError(
+            f"HF_ENDPOINT: {constants.ENDPOINT}: is no address of a hub; expected something like https://HOST"
+        )
     if not _reachable(constants.ENDPOINT):
         raise _HubFailure(f"the hub {constants.ENDPOINT} cannot be reached")
     reason = "the hub has no weight file"
@@ -227,7 +234,7 @@ def _reachable(address: str) -> bool:
         except urllib.error.HTTPError as status:
             if status.code in (407, 502, 503, 504):  # a proxy's answer, not the server's
                 return
-        except OSError:
+        except (OSError, ValueError, http.client.HTTPException):  # the latter two: no address at all
             return
         answered.set()
 

@@ -17,6 +17,13 @@ TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-5, torch.bfloat16: 2e-2}
 needs_compiler = pytest.mark.skipif(build.library() is None, reason="there is no C++ compiler")
 
 
+@pytest.fixture
+def anew():
+    """A function that loads the library once more, as the variables have it now; others find their own again."""
+    yield lambda: build._load.cache_clear() or build._load()
+    build._load.cache_clear()
+
+
 def norm_of(channels, seed):
     torch.manual_seed(seed)
     norm = nn.BatchNorm2d(channels).train()
@@ -153,26 +160,65 @@ def test_other_shapes_and_evaluation_are_torchs(channels):
         torch.testing.assert_close(norm_relu(norm, y), torch.relu(other(y)))
 
 
-def test_without_a_compiler_it_says_so_once_and_goes_on(monkeypatch, caplog, tmp_path):
-    monkeypatch.setenv("SEMPRIOR_CACHE", str(tmp_path))
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    build._load.cache_clear()
-    try:
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        ({"CXX": "no-such-compiler"}, "CXX: no-such-compiler: no such command"),
+        ({"CXX": "/bin/false"}, "/bin/false failed with code 1"),
+        ({"CXX": "", "PATH": "/nowhere"}, "there is no C++ compiler"),
+    ],
+)
+def test_without_a_compiler_it_says_so_once_and_goes_on(monkeypatch, caplog, tmp_path, anew, variables, told):
+    for name, value in {"SEMPRIOR_CACHE": str(tmp_path), **variables}.items():
+        monkeypatch.setenv(name, value)
+    with caplog.at_level(logging.WARNING):
+        assert anew() is None
         (y,) = maps((2, 16, 8, 8), 1, torch.float32)
         norm = norm_of(16, 0)
-        with caplog.at_level(logging.WARNING):
-            for _ in range(2):
-                out = norm_relu(copy.deepcopy(norm), y)
-        torch.testing.assert_close(out, torch.relu(norm(y)))
-        assert [r.getMessage() for r in caplog.records if "no C++ compiler" in r.getMessage()] == [caplog.messages[0]]
-    finally:
-        build._load.cache_clear()
+        for _ in range(2):
+            out = norm_relu(copy.deepcopy(norm), y)
+    torch.testing.assert_close(out, torch.relu(norm(y)))
+    assert [told in message for message in caplog.messages] == [True]
+
+
+def test_a_compiler_that_refuses_the_options_is_asked_with_fewer(monkeypatch, tmp_path, caplog, anew):
+    """As Apple's does, which knows no -fopenmp, and others that do not know this processor."""
+    monkeypatch.setenv("SEMPRIOR_CACHE", str(tmp_path))
+    picky = tmp_path / "picky"
+    picky.write_text(
+        '#!/bin/sh\nfor word; do case "$word" in -fopenmp|-m*) echo "error: $word?" >&2; exit 1;; esac; done\n'
+        f'exec {" ".join(build._compiler())} "$@"\n',
+        encoding="utf-8",
+    )
+    picky.chmod(0o755)
+    monkeypatch.setenv("CXX", str(picky))
+    assert anew() is not None
+    assert ["on one thread" in message for message in caplog.messages] == [True]
+
+
+@needs_compiler
+@pytest.mark.parametrize("layer", LAYERS)
+def test_compiled_for_any_processor_of_this_kind_it_is_torchs(monkeypatch, anew, layer):
+    """Without instructions beyond the oldest, as for 64-bit Arm: what is written for one processor has a plain form."""
+    monkeypatch.setattr(build, "_TUNED", {})
+    assert anew() is not None
+    norms, count, function = LAYERS[layer]
+    norms = [norm_of(32, seed) for seed in range(norms)]
+    for dtype in (torch.float64, torch.float32, torch.bfloat16):
+        wide = torch.promote_types(dtype, torch.float32)
+        tensors = maps((2, 32, 6, 8), count, dtype)
+        mine = run(function, norms, tensors, wide)
+        with build.torch_layers():
+            reference = run(function, norms, tensors, wide)
+        for a, b in zip(mine, reference, strict=True):
+            assert (a - b).norm() <= 4 * TOLERANCE[dtype] * b.norm()
 
 
 @needs_compiler
 def test_it_is_compiled_once(monkeypatch, tmp_path):
     monkeypatch.setenv("SEMPRIOR_CACHE", str(tmp_path))
-    first = build._built()
+    compiler, options = build._compiler(), build._Options((), ("-fopenmp",))
+    first = build._built(compiler, options)
     made = first.stat().st_mtime_ns
-    assert build._built() == first and first.stat().st_mtime_ns == made
+    assert build._built(compiler, options) == first and first.stat().st_mtime_ns == made
     assert [path.name for path in first.parent.iterdir()] == [first.name]

