@@ -4,8 +4,8 @@ A record stands for itself: it holds the whole configuration, where and with wha
 Parquet form has one column a field and one a metric, ``metric/holdout/iou``; what is nested is JSON.
 
 Schema versions: 1, the first; 2 adds ``data``; 3 adds ``precision``, ``instructions``, ``fault``, and the kinds
-``fault`` and ``retry``. A newer program reads older files, whose records have the defaults of what they lack; an older program
-refuses newer files.
+``fault`` and ``retry``. A newer program reads older files, whose records have the defaults of what they lack; an older
+program refuses newer files.
 """
 
 from __future__ import annotations
