@@ -198,7 +198,7 @@ def found_token() -> str | None:
     """The token where Ray looks for it: ``RAY_AUTH_TOKEN``, the file ``RAY_AUTH_TOKEN_PATH``, ``~/.ray/auth_token``."""
     if token := os.environ.get(TOKEN_VARIABLE):
         return token.strip()
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or os.path.expanduser("~/.ray/auth_token"))
     return path.read_text(encoding="utf-8").strip() if path.is_file() else None
 
 

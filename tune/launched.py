@@ -18,8 +18,10 @@ _IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray's job server gives it to what i
 
 def launcher_config() -> dict[str, Any] | None:
     """The launcher's file, for a job on its cluster; none elsewhere."""
-    path = FILE.expanduser()
-    if _IN_A_JOB not in os.environ or not path.is_file():
+    if _IN_A_JOB not in os.environ:
+        return None
+    path = Path(os.path.expanduser(FILE))  # unlike its method it bears that there is no home
+    if not path.is_file():
         return None
     return json.loads(path.read_text(encoding="utf-8"))  # JSON, whatever it is called
 

@@ -216,7 +216,7 @@ LATE = ("crossvit_tiny_240",)  # runs on an image of any size and gives maps of 
 @pytest.mark.parametrize("name", KINDS)
 def test_a_model_that_is_taken_runs_on_images_of_any_size(name):
     vfm = load_vfm(name, "random")
-    for rows, columns in ((64, 64), (64, 320), (256, 256), (208, 336), (16, 48)):
+    for rows, columns in ((64, 64), (64, 320), (256, 256), (208, 336), (32, 48)):
         maps = vfm(torch.rand(1, 1, rows, columns))
         assert [m.shape for m in maps] == [(1, count, rows // 16, columns // 16) for count in vfm.map_channels]
 
