@@ -21,13 +21,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+
 from semprior.cache import cache_folder
 
-_SOURCE = Path(__file__).with_name("layers.cpp")
+_SOURCES = tuple(Path(__file__).with_name(name) for name in ("layers.cpp", "winograd.cpp"))
 _FLAGS = (
-    *("-std=c++20", "-O3", "-march=native", "-mprefer-vector-width=512", "-fopenmp", "-fPIC"),
+    *("-std=c++20", "-O3", "-march=native", "-fopenmp", "-fPIC"),
     *("-fno-math-errno", "-fno-trapping-math"),
 )
+_WIDTH = {"AVX512": ("-mprefer-vector-width=512",), "AVX2": ("-mno-avx512f",)}  # by what torch itself computes with
 _LIMIT_S = 300
 _log = logging.getLogger(__name__)
 _switched_off = False
@@ -69,20 +72,22 @@ def _built() -> Path:
     compiler = shutil.which(os.environ.get("CXX", "c++"))
     if compiler is None:
         raise OSError("there is no C++ compiler (g++ or clang++)")
-    source = _SOURCE.read_bytes()
+    source = b"".join(path.read_bytes() for path in _SOURCES)
+    flags = (*_FLAGS, *_WIDTH.get(torch.backends.cpu.get_cpu_capability(), ()))
     version = _run([compiler, "--version"])
-    key = "\n".join((version, _processor(), *_FLAGS)).encode() + source
+    key = "\n".join((version, _processor(), *flags)).encode() + source
     folder = cache_folder() / "kernels"
     path = folder / f"layers-{hashlib.sha256(key).hexdigest()[:32]}.so"
     if path.exists():
         return path
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".building-", dir=folder) as scratch:
-        compiled, linked = Path(scratch) / "layers.o", Path(scratch) / "layers.so"
-        _run([compiler, *_FLAGS, "-c", str(_SOURCE), "-o", str(compiled)])
+        compiled, linked = [Path(scratch) / f"{path.stem}.o" for path in _SOURCES], Path(scratch) / "layers.so"
+        for source_path, part in zip(_SOURCES, compiled, strict=True):
+            _run([compiler, *flags, "-c", str(source_path), "-o", str(part)])
         # Linked without -fopenmp: the threads are those of the OpenMP that torch has loaded already. A second OpenMP
         # would bring a second set of threads, and the two would fight over the cores.
-        _run([compiler, "-shared", str(compiled), "-o", str(linked)])
+        _run([compiler, "-shared", *map(str, compiled), "-o", str(linked)])
         os.replace(linked, path)
     return path
 

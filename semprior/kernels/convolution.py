@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from semprior.kernels.layers import LAYOUT, call, fits
+from semprior.kernels.layers import LAYOUT, fits
+from semprior.kernels.winograd import before_relu, convolve_relu, suits
 
 _STEP = 16  # as in layers.cpp
 
@@ -22,6 +23,8 @@ _STEP = 16  # as in layers.cpp
 def conv_relu(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """``relu(conv(x))``."""
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    if suits(conv, x):
+        return convolve_relu(conv, x)
     usual = conv.padding_mode == "zeros" and not isinstance(conv.padding, str) and conv.bias is not None
     if x.device.type == "cpu" and usual and conv.out_channels % _STEP == 0 and fits(x):
         shape = conv.stride, conv.padding, conv.dilation, conv.groups
@@ -81,15 +84,8 @@ class _ConvReLU(torch.autograd.Function):
     def backward(ctx: FunctionCtx, g: Tensor) -> tuple[Tensor | None, ...]:
         x, kernel, out = ctx.saved_tensors
         stride, padding, dilation, groups = ctx.shape
-        images, channels, height, width = out.shape
-        g = g.to(out.dtype)
-        step = g.stride(3)
-        if g.stride() != (height * width * step, 1, width * step, step) or step < channels:
-            g, step = g.contiguous(memory_format=LAYOUT), channels
-        before = torch.empty_like(out)
-        call("cut", out, g, step, out, images * height * width, channels, torch.get_num_threads(), before)
         gx, gw, gb = torch.ops.aten.convolution_backward(
-            *(before, x, kernel, [channels], stride, padding, dilation, False, [0, 0], groups),
+            *(before_relu(g, out), x, kernel, [out.shape[1]], stride, padding, dilation, False, [0, 0], groups),
             list(ctx.needs_input_grad[:3]),
         )
         return gx, *(None if part is None else part.to(ctx.dtype) for part in (gw, gb)), None
