@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from semprior.kernels.build import library
-from semprior.kernels.layers import LAYOUT, address, call, fits
+from semprior.kernels.layers import LAYOUT, address, call
 
 _STEP = 16  # as in winograd.cpp: channels are multiples of it
 _TAPS = (1, 3, 5)
@@ -37,7 +37,12 @@ def suits(conv: nn.Conv2d, x: Tensor) -> bool:
     same = conv.stride == (1, 1) and conv.padding == (dilation * (taps // 2),) * 2 and conv.padding_mode == "zeros"
     even = conv.groups == 1 and conv.in_channels % _STEP == 0 and conv.out_channels % _STEP == 0
     narrowed = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") != torch.float32
-    return square and same and even and not narrowed and x.dtype == conv.weight.dtype == torch.float32 and fits(x)
+    return square and same and even and not narrowed and x.dtype == conv.weight.dtype == torch.float32 and _here(x)
+
+
+def _here(x: Tensor) -> bool:
+    usual = x.device.type == "cpu" and x.numel() > 0 and x.is_contiguous(memory_format=LAYOUT)
+    return usual and not torch.compiler.is_compiling() and library() is not None
 
 
 class _Winograd(torch.autograd.Function):
