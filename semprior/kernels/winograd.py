@@ -1,8 +1,9 @@
 """Convolutions in float32 on a CPU with fewer products: Winograd's minimal filtering (see winograd.cpp).
 
 Without bfloat16 convolutions are nearly all of a step, and their products nearly all of a convolution. Filters of 3x3,
-dilated or not, take 4 times fewer products, those of 5x5 2.8 times, for transforms of every map (those of 1x1 take as many); float32 rounds some
-five times as coarsely then (1e-6 of the result's norm), which is less than the order of sums makes in a gradient.
+dilated or not, take 4 times fewer products, those of 5x5 2.8 times, for transforms of every map; those of 1x1 take as
+many. float32 rounds some five times as coarsely then (1e-6 of the result's norm), which is less than the order of sums
+makes in a gradient.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class _Winograd(torch.autograd.Function):
             g = before_relu(g, outs[0])
         g = g.contiguous(memory_format=LAYOUT)
         of_x, of_weight, of_bias = ctx.needs_input_grad[:3]
-        # The gradient of the input is a convolution with the filter turned by half a circle, inputs and outputs changed.
+        # The gradient of the input is a convolution with the filter turned by half a circle, inputs for outputs.
         gx = _forward(g, weight.flip(2, 3).permute(2, 3, 0, 1), None, ctx.dilation, False) if of_x else None
         gw, gb = _of_parameters(x, g, weight, ctx.dilation) if of_weight or of_bias else (None, None)
         return gx, gw, gb if of_bias else None, None, None
