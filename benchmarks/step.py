@@ -5,9 +5,10 @@
 The plain path is `benchmarks.plain`: fp32, NCHW, ViT-S+/16 with random weights run on every crop, two full forwards.
 Ours is the preset `standard` on the same crops of 256 in batches of 16: bf16 (fp32 where the device has none),
 channels-last, one pass of the encoder, the same ViT's features from a warm bank, statistics of the teacher's own, half
-of an inner batch bare, and the average of the weights moved after every step. Both include cropping and augmentation; both take every core they are given.
-First the gradients of both are compared on equal features; the exit code is 1 where they differ. Beside the seconds
-stands the floor (`benchmarks.floor`): operations over the measured matrix rate, bytes over the measured bandwidth.
+of an inner batch bare, and the average of the weights moved after every step. Both include cropping and augmentation;
+both take every core they are given. First the gradients of both are compared on equal features; the exit code is 1
+where they differ. Beside the seconds stands the floor (`benchmarks.floor`): operations over the measured matrix rate,
+bytes over the measured bandwidth.
 
 On an accelerator ours is timed eager, compiled (`torch.compile` of encoder and decoder) and as recorded CUDA graphs; on
 a CPU eager alone, unless `--variants` says otherwise.

@@ -1,6 +1,6 @@
 """Compiling the C++ of this folder, once a machine, and loading it.
 
-It needs a C++ compiler (``c++``, or what ``CXX`` names) and takes some five seconds; the result lies in the cache,
+It needs a C++ compiler (``c++``, or what ``CXX`` names) and takes some ten seconds; the result lies in the cache,
 under a name made of the source, the compiler and the processor, so that every later process only loads it. Where there
 is no compiler, or another fault, that is said once and torch's own layers do the same, more slowly.
 """
