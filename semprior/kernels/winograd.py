@@ -38,12 +38,18 @@ def suits(conv: nn.Conv2d, x: Tensor) -> bool:
     same = conv.stride == (1, 1) and conv.padding == (dilation * (taps // 2),) * 2 and conv.padding_mode == "zeros"
     even = conv.groups == 1 and conv.in_channels % _STEP == 0 and conv.out_channels % _STEP == 0
     narrowed = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") != torch.float32
-    return square and same and even and not narrowed and x.dtype == conv.weight.dtype == torch.float32 and _here(x)
+    return square and same and even and not narrowed and x.dtype == conv.weight.dtype == torch.float32 and here(x)
 
 
-def _here(x: Tensor) -> bool:
+def here(x: Tensor) -> bool:
+    """Whether compiled code can take this map over: channels-last, on a CPU."""
     usual = x.device.type == "cpu" and x.numel() > 0 and x.is_contiguous(memory_format=LAYOUT)
     return usual and not torch.compiler.is_compiling() and library() is not None
+
+
+def with_weights(x: Tensor, weight: Tensor, bias: Tensor, dilation: int, *, relu: bool) -> Tensor:
+    """What a convolution that `suits` gives with these weights (C', C, taps, taps) instead; without gradients."""
+    return _forward(x, weight.permute(2, 3, 1, 0), bias, dilation, relu)
 
 
 class _Winograd(torch.autograd.Function):
