@@ -1,14 +1,14 @@
 """Seconds of an inner and of an outer step: the published method to the letter against ours, in one run.
 
-    python -m benchmarks.step [--json] [--repeats N] [--device cpu|cuda]
+    python -m benchmarks.step [--json] [--repeats N] [--device cpu|cuda] [--precision bf16|fp32]
 
 The plain path is `benchmarks.plain`: fp32, NCHW, ViT-S+/16 with random weights run on every crop, two full forwards.
-Ours is the preset `standard` on the same crops of 256 in batches of 16: bf16 where the machine has it, channels-last,
-one pass of the encoder, the same ViT's features from a warm bank, statistics of the teacher's own, half of an inner
-batch bare, and the average of the weights moved after every step. Both include cropping and augmentation; both take
-every core they are given.
-First the gradients of both are compared on equal features; the exit code is 1 where they differ. Beside the seconds
-stands the floor (`benchmarks.floor`): operations over the measured matrix rate, bytes over the measured bandwidth.
+Ours is the preset `standard` on the same crops of 256 in batches of 16: bf16 (fp32 where the device has none),
+channels-last, one pass of the encoder, the same ViT's features from a warm bank, statistics of the teacher's own, half
+of an inner batch bare, and the average of the weights moved after every step. Both include cropping and augmentation;
+both take every core they are given. First the gradients of both are compared on equal features; the exit code is 1
+where they differ. Beside the seconds stands the floor (`benchmarks.floor`): operations over the measured matrix rate,
+bytes over the measured bandwidth.
 
 On an accelerator ours is timed eager, compiled (`torch.compile` of encoder and decoder) and as recorded CUDA graphs; on
 a CPU eager alone, unless `--variants` says otherwise.
@@ -21,6 +21,8 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+
+import torch
 
 from benchmarks.apart import apart
 from benchmarks.floor import Floor, floor
@@ -58,8 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 outer=options.outer,
                 cache=cache,
                 vfm=options.vfm,
+                precision=options.precision,
             )
-            plain, bound = apart(time_plain, setting), floor(name, options.batch, options.size, options.device)
+            plain = apart(time_plain, setting)
+            bound = floor(name, options.batch, options.size, options.device, options.precision)
             for variant in options.variants or (VARIANTS if options.device == "cuda" else VARIANTS[:1]):
                 ours = apart(time_ours, replace(setting, variant=variant))
                 label = name if variant == "eager" else f"{name} {variant}"
@@ -67,9 +71,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 if not options.json:
                     print(_describe(label, plain, ours, bound), flush=True)
     if options.json:
-        print(json.dumps(results | {"machine": ours.machine, "load_before": busy}))
+        print(json.dumps(results | {"machine": ours.machine, "precision": options.precision, "load_before": busy}))
     else:
-        print(f"{ours.machine}; load before: {'unknown' if busy is None else f'{busy:.1f}'}")
+        print(
+            f"{ours.machine}; ours in {options.precision}; load before: {'unknown' if busy is None else f'{busy:.1f}'}"
+        )
     return 0
 
 
@@ -83,10 +89,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=256, help="side of the crops, a multiple of 32")
     parser.add_argument("--vfm", default=PUBLISHED_VFM, help="a timm ViT with patches of 16")
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), help="of ours; graph needs an accelerator")
+    parser.add_argument("--precision", choices=["bf16", "fp32"], help="of ours; default: bf16 where the device has it")
     parser.add_argument("--no-outer", dest="outer", action="store_false", help="time inner steps only")
     options = parser.parse_args(arguments)
     if options.device == "cpu" and "graph" in (options.variants or ()):
         parser.error("--variants graph needs --device cuda")
+    if options.precision is None:
+        native = options.device != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        options.precision = "bf16" if native else "fp32"
     return options
 
 
@@ -99,6 +109,7 @@ def _result(plain: Timing, ours: Timing, bound: Floor) -> Result:
         "outer_ours_s": ours.outer_s,
         "outer_ratio": plain.outer_s / ours.outer_s if plain.outer_s and ours.outer_s else None,
         "cpu_ratio": plain.inner_cpu_s / ours.inner_cpu_s,
+        "outer_cpu_ratio": (plain.outer_cpu_s / ours.outer_cpu_s if plain.outer_cpu_s and ours.outer_cpu_s else None),
         "ours_first_s": ours.start_s,
         "kernel_share": ours.kernel_share,
         "ours_range_s": list(ours.range_s),
@@ -115,6 +126,7 @@ def _result(plain: Timing, ours: Timing, bound: Floor) -> Result:
             f"{prefix}_batch_s": timing.batch_s,
             f"{prefix}_vfm_s": timing.vfm_s,
             f"{prefix}_cpu_s": timing.inner_cpu_s,
+            f"{prefix}_outer_cpu_s": timing.outer_cpu_s,
             f"{prefix}_peak_gb": timing.peak_gb,
         }
     return result
@@ -132,10 +144,14 @@ def _describe(name: str, plain: Timing, ours: Timing, bound: Floor) -> str:
     lines = [_line(f"{name}: inner step", plain.inner_s, ours.inner_s, bound.seconds)]
     if plain.outer_s and ours.outer_s:
         lines.append(_line(f"{name}: outer step", plain.outer_s, ours.outer_s, 2 * bound.seconds))
+    of_outer = ""
+    if plain.outer_cpu_s is not None and ours.outer_cpu_s is not None:
+        of_outer = f", of an outer step {plain.outer_cpu_s:.1f} s and {ours.outer_cpu_s:.1f} s"
     lines.append(
         f"{name}: inner steps from {_range(plain)} and {_range(ours)}; batches {_short(plain.batch_s)} and"
         f" {_short(ours.batch_s)}, the VFM {_short(plain.vfm_s)} and {_short(ours.vfm_s)}; processor time"
-        f" {plain.inner_cpu_s:.1f} s and {ours.inner_cpu_s:.1f} s; peak memory {plain.peak_gb or math.nan:.1f} GB and"
+        f" {plain.inner_cpu_s:.1f} s and {ours.inner_cpu_s:.1f} s"
+        f"{of_outer}; peak memory {plain.peak_gb or math.nan:.1f} GB and"
         f" {ours.peak_gb or math.nan:.1f} GB; ours' first step {_short(ours.start_s)}"
     )
     lines.append(

@@ -40,6 +40,7 @@ class Setting:
         outer: whether outer steps are timed too.
         cache: folder of the feature bank.
         vfm: timm's name of the ViT.
+        precision: of ours, `bf16` or `fp32`.
         variant: of ours: `eager`; `compiled` (encoder and decoder by `torch.compile`); `graph` (a CUDA graph a step).
     """
 
@@ -51,6 +52,7 @@ class Setting:
     outer: bool
     cache: str
     vfm: str = PUBLISHED_VFM
+    precision: str = "bf16"
     variant: str = "eager"
 
 
@@ -65,6 +67,7 @@ class Timing:
         vfm_s: of it, the VFM's forward; 0 with a bank.
         inner_cpu_s: processor time of an inner step, over all threads: what it costs where the machine is shared.
         outer_s: an outer step with both its batches; none if not asked for.
+        outer_cpu_s: its processor time.
         peak_gb: most memory held; on an accelerator, its own; none where the system does not say.
         machine: in one line.
         start_s: seconds of the first inner step, compilation included.
@@ -77,6 +80,7 @@ class Timing:
     vfm_s: float
     inner_cpu_s: float
     outer_s: float | None
+    outer_cpu_s: float | None
     peak_gb: float | None
     machine: str
     start_s: float
@@ -169,7 +173,10 @@ def time_ours(setting: Setting) -> Timing:
     device = torch.device(setting.device)
     config = resolve(preset="standard", environment={}).config
     config = replace(
-        config, detector=setting.detector, data=DataConfig(batch=setting.batch, crop=setting.size, augment=0.5)
+        config,
+        detector=setting.detector,
+        precision=setting.precision,
+        data=DataConfig(batch=setting.batch, crop=setting.size, augment=0.5),
     )
     greys, softs = images(setting.size)
     vfm = load_vfm(setting.vfm, "random", device)
@@ -231,15 +238,12 @@ Step = Callable[[Watch], tuple[float, float, float]]  # seconds of batch, VFM an
 def _measure(setting: Setting, inner: Step, outer: Step) -> Timing:
     watch = Watch(setting.device)
     start_s = sum(inner(watch))  # warms up
-    laps, busy = [], []
-    for _ in range(setting.repeats):
-        before = time.process_time()
-        laps.append(inner(watch))
-        busy.append(time.process_time() - before)
-    outer_s = None
+    laps, busy = _repeated(inner, watch, setting.repeats)
+    outer_s, outer_cpu_s = None, None
     if setting.outer:
         outer(watch)
-        outer_s = statistics.median(sum(outer(watch)) for _ in range(setting.repeats))
+        outer_laps, outer_busy = _repeated(outer, watch, setting.repeats)
+        outer_s, outer_cpu_s = statistics.median(map(sum, outer_laps)), statistics.median(outer_busy)
     peak = torch.cuda.max_memory_allocated() if setting.device.startswith("cuda") else peak_memory()
     return Timing(
         inner_s=statistics.median(sum(lap) for lap in laps),
@@ -248,11 +252,22 @@ def _measure(setting: Setting, inner: Step, outer: Step) -> Timing:
         vfm_s=statistics.median(lap[1] for lap in laps),
         inner_cpu_s=statistics.median(busy),
         outer_s=outer_s,
+        outer_cpu_s=outer_cpu_s,
         peak_gb=peak / 1e9 if peak is not None else None,
         machine=describe_machine(setting.device),
         start_s=start_s,
         kernel_share=_kernel_share(inner, watch) if setting.device.startswith("cuda") else None,
     )
+
+
+def _repeated(step: Step, watch: Watch, count: int) -> tuple[list[tuple[float, float, float]], list[float]]:
+    """Laps of each of so many steps, and its processor seconds."""
+    laps, busy = [], []
+    for _ in range(count):
+        before = time.process_time()
+        laps.append(step(watch))
+        busy.append(time.process_time() - before)
+    return laps, busy
 
 
 def _kernel_share(inner: Step, watch: Watch) -> float:

@@ -58,7 +58,8 @@ def background_importance(masks: Tensor, weight: float) -> Tensor | None:
     """
     if weight == 1:
         return None
-    near = F.max_pool2d(masks, 2 * NEAR + 1, stride=1, padding=NEAR)
+    near = F.max_pool2d(masks, (2 * NEAR + 1, 1), stride=1, padding=(NEAR, 0))  # a square is its columns, then its rows
+    near = F.max_pool2d(near, (1, 2 * NEAR + 1), stride=1, padding=(0, NEAR))
     return weight + (1 - weight) * near
 
 

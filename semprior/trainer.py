@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from semprior.allocator import give_back_freed_memory
 from semprior.average import copy_of, update_average
 from semprior.bilevel import NonFiniteLossError, inner_step, outer_step
 from semprior.checkpoint import Snapshot
@@ -254,8 +256,9 @@ class Trainer:
         if not looked_at:
             return False, 0
         mine = [looked_at[place] for place in deal(len(looked_at))]
-        each = self._each_by_teacher(mine)
-        admitted = self.pseudo_masks.update(self.epoch, ((mine[place], found) for place, found in each))
+        with self._between_steps():
+            each = self._each_by_teacher(mine)
+            admitted = self.pseudo_masks.update(self.epoch, ((mine[place], found) for place, found in each))
         return self.config.labels.evolve, admitted
 
     def _inner_pass(self) -> list[float]:
@@ -322,6 +325,16 @@ class Trainer:
             " lower optim.rate, or look at these images"
         )
 
+    @contextmanager
+    def _between_steps(self) -> Iterator[None]:
+        """Around what looks at whole images, whose activations have other sizes than those of steps."""
+        on_cpu = self.device.type == "cpu"
+        if on_cpu:
+            give_back_freed_memory()
+        yield
+        if on_cpu:
+            give_back_freed_memory()
+
     def _evaluation_due(self) -> bool:
         epoch, select = self.epoch, self.config.select
         last = epoch + 1 == self.config.epochs
@@ -329,6 +342,10 @@ class Trainer:
 
     def _evaluate(self) -> Scores:
         """Score the evaluated networks, each worker on its share of the images; all workers then know all masks."""
+        with self._between_steps():
+            return self._scores()
+
+    def _scores(self) -> Scores:
         of_test = self.config.select.by == "test/iou"
         held = self.training_set.holdout_indices
         scenes = self.training_set.test if of_test else [self.training_set.scenes[i] for i in held]

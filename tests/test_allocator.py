@@ -43,3 +43,24 @@ def test_training_on_the_cpu_keeps_freed_memory(tmp_path):
     data = write_dataset(tmp_path / "data")
     arguments = ["train", "--data", str(data), "--out", str(tmp_path / "run"), "--device", "cpu", *words]
     assert refaulted_after(TRAIN, *arguments) < 0.1
+
+
+HOLES = """
+import os, re, torch
+from semprior.allocator import give_back_freed_memory, keep_freed_memory
+def held():
+    return int(re.search(r"RssAnon:\\s*(\\d+)", open("/proc/self/status").read()).group(1)) * 1024
+keep_freed_memory()
+blocks = [torch.ones(16 << 20, dtype=torch.uint8) for _ in range(16)]
+del blocks[:-1]  # the last one keeps the heap from shrinking
+before = held()
+assert give_back_freed_memory()
+print(before - held())
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="/proc does not say what is held")
+def test_holes_are_given_back_to_the_kernel():
+    done = subprocess.run([sys.executable, "-c", HOLES], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 15 * (16 << 20) * 0.9

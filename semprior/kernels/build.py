@@ -1,6 +1,6 @@
 """Compiling the C++ of this folder, once a machine, and loading it.
 
-It needs a C++ compiler (``c++``, or what ``CXX`` names) and takes some five seconds; the result lies in the cache,
+It needs a C++ compiler (``c++``, or what ``CXX`` names) and takes some ten seconds; the result lies in the cache,
 under a name made of the source, the compiler and the processor, so that every later process only loads it. Compilers
 differ in what they understand, so that one that refuses the options for this processor, or for OpenMP, is asked again
 with fewer. Where there is no compiler, or another fault, that is said once and torch's own layers do the same, more
@@ -30,13 +30,15 @@ import torch
 
 from semprior.cache import cache_folder
 
-_SOURCE = Path(__file__).with_name("layers.cpp")
+_SOURCES = tuple(Path(__file__).with_name(name) for name in ("layers.cpp", "winograd.cpp"))
 _FLAGS = ("-std=c++20", "-O3", "-fPIC", "-fno-math-errno", "-fno-trapping-math")
 _TUNED = {
-    **dict.fromkeys(("x86_64", "amd64"), ("-march=native", "-mprefer-vector-width=512")),
+    **dict.fromkeys(("x86_64", "amd64"), ("-march=native",)),
     **dict.fromkeys(("aarch64", "arm64"), ("-mcpu=native",)),
 }
 """What asks a compiler for the code of this very processor, by the machine's kind."""
+_WIDTH = {"AVX512": ("-mprefer-vector-width=512",), "AVX2": ("-mno-avx512f",)}
+"""What asks for vectors of the width that torch itself computes with."""
 _OPENMP = (("-fopenmp",), ("-Xclang", "-fopenmp"), ())
 """What asks for threads: of most compilers, of Apple's, and of one that has none."""
 _COMPILERS = ("c++", "g++", "clang++")
@@ -94,7 +96,7 @@ def _first_that_works() -> ctypes.CDLL:
     compiler = _compiler()
     fault: OSError | None = None
     for openmp in _OPENMP:
-        for tuned in dict.fromkeys((_TUNED.get(platform.machine().lower(), ()), ())):
+        for tuned in dict.fromkeys((_tuned(), ())):
             try:
                 path = _built(compiler, _Options(tuned, openmp))
             except _Refused as error:
@@ -109,6 +111,11 @@ def _first_that_works() -> ctypes.CDLL:
                 _log.warning("compiled layers: on one thread, as the compiler's OpenMP is not torch's (%s)", fault)
             return loaded
     raise OSError(str(fault))
+
+
+def _tuned() -> tuple[str, ...]:
+    tuned = _TUNED.get(platform.machine().lower(), ())
+    return (*tuned, *_WIDTH.get(torch.backends.cpu.get_cpu_capability(), ())) if "-march=native" in tuned else tuned
 
 
 class _Refused(OSError):
@@ -142,7 +149,7 @@ def _built(compiler: list[str], options: _Options) -> Path:
         OSError: the compiler does not run, or the cache cannot be written; the message is one line.
         _Refused: it does not take the source with these options.
     """
-    source = _SOURCE.read_bytes()
+    source = b"".join(path.read_bytes() for path in _SOURCES)
     flags = (*_FLAGS, *options.tuned, *options.openmp)
     key = "\n".join((_version(tuple(compiler)), _processor(), *flags)).encode() + source
     folder = cache_folder() / "kernels"
@@ -151,13 +158,15 @@ def _built(compiler: list[str], options: _Options) -> Path:
         return path
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".building-", dir=folder) as scratch:
-        compiled, linked = Path(scratch) / "layers.o", Path(scratch) / path.name
+        compiled = [Path(scratch) / f"{part.stem}.o" for part in _SOURCES]
+        linked = Path(scratch) / path.name
         # Linked without -fopenmp: the threads are those of the OpenMP that torch has loaded already. A second OpenMP
         # would bring a second set of threads, and the two would fight over the cores.
         missing = ("-undefined", "dynamic_lookup") if sys.platform == "darwin" else ()
         try:
-            _run([*compiler, *flags, "-c", str(_SOURCE), "-o", str(compiled)])
-            _run([*compiler, "-shared", *missing, str(compiled), "-o", str(linked)])
+            for part, result in zip(_SOURCES, compiled, strict=True):
+                _run([*compiler, *flags, "-c", str(part), "-o", str(result)])
+            _run([*compiler, "-shared", *missing, *map(str, compiled), "-o", str(linked)])
         except _Failed as error:
             raise _Refused(str(error)) from error
         os.replace(linked, path)

@@ -2,7 +2,8 @@
 
 In training a ReLU goes into the convolution, and its gradient takes one pass; torch alone goes over the result once
 more forward, and in the backward pass through its slow path where the gradient is a part of a wider map, as after a
-concatenation. In evaluation, in 16 bit, a norm goes into the convolution's weights and all the rest into its last turn.
+concatenation. In evaluation a norm goes into the convolution's weights, and in 16 bit all the rest into its last turn;
+in float32 that is done for channels-last maps.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from semprior.devices import processor_has_bf16
-from semprior.kernels.layers import LAYOUT, call, fits
+from semprior.kernels.layers import LAYOUT, fits
+from semprior.kernels.winograd import before_relu, convolve_relu, here, suits, with_weights
 
 _STEP = 16  # as in layers.cpp
 
@@ -23,6 +25,8 @@ _STEP = 16  # as in layers.cpp
 def conv_relu(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """``relu(conv(x))``."""
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    if suits(conv, x):
+        return convolve_relu(conv, x)
     usual = conv.padding_mode == "zeros" and not isinstance(conv.padding, str) and conv.bias is not None
     if x.device.type == "cpu" and usual and conv.out_channels % _STEP == 0 and fits(x):
         shape = conv.stride, conv.padding, conv.dilation, conv.groups
@@ -31,14 +35,14 @@ def conv_relu(conv: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def folds(norm: nn.BatchNorm2d, x: Tensor) -> bool:
-    """Whether `folded` takes over: evaluation on a CPU in native bfloat16, without gradients."""
-    return (
-        not (norm.training or torch.is_grad_enabled() or torch.compiler.is_compiling())
-        and x.device.type == "cpu"
-        and torch.is_autocast_enabled("cpu")
-        and torch.get_autocast_dtype("cpu") == torch.bfloat16
-        and processor_has_bf16()
-    )
+    """Whether `folded` takes over: evaluation on a CPU without gradients, in bfloat16 or channels-last in float32."""
+    if norm.training or torch.is_grad_enabled() or torch.compiler.is_compiling() or x.device.type != "cpu":
+        return False
+    return processor_has_bf16() if _narrowed() else x.dtype == torch.float32 and here(x)
+
+
+def _narrowed() -> bool:
+    return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
 
 
 def folded(
@@ -50,6 +54,8 @@ def folded(
 ) -> Tensor:
     """``activation(norm(conv(x)) + residual)`` as one convolution, where `folds` holds."""
     factor = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    if not _narrowed():
+        return _folded_in_float32(conv, norm, x, factor, activation, residual)
     dtype = torch.bfloat16
     x = x.to(dtype).contiguous(memory_format=LAYOUT)
     weight = (conv.weight * factor[:, None, None, None]).to(dtype)
@@ -59,6 +65,20 @@ def folded(
     if residual is None:
         return convolution(x, weight, bias, *shape, activation, [], "")
     return convolution.binary(x, residual, weight, bias, *shape, "add", 1.0, activation, [], "")
+
+
+def _folded_in_float32(
+    conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor, factor: Tensor, activation: str, residual: Tensor | None
+) -> Tensor:
+    weight = conv.weight * factor[:, None, None, None]
+    bias = (conv.bias - norm.running_mean) * factor + norm.bias
+    if suits(conv, x):
+        out = with_weights(x, weight, bias, conv.dilation[0], relu=activation == "relu" and residual is None)
+    else:
+        out = F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+    if residual is not None:
+        out.add_(residual)
+    return F.relu_(out) if activation == "relu" else torch.sigmoid_(out) if activation == "sigmoid" else out
 
 
 class _ConvReLU(torch.autograd.Function):
@@ -82,15 +102,8 @@ class _ConvReLU(torch.autograd.Function):
     def backward(ctx: FunctionCtx, g: Tensor) -> tuple[Tensor | None, ...]:
         x, kernel, out = ctx.saved_tensors
         stride, padding, dilation, groups = ctx.shape
-        images, channels, height, width = out.shape
-        g = g.to(out.dtype)
-        step = g.stride(3)
-        if g.stride() != (height * width * step, 1, width * step, step) or step < channels:
-            g, step = g.contiguous(memory_format=LAYOUT), channels
-        before = torch.empty_like(out)
-        call("cut", out, g, step, out, images * height * width, channels, torch.get_num_threads(), before)
         gx, gw, gb = torch.ops.aten.convolution_backward(
-            *(before, x, kernel, [channels], stride, padding, dilation, False, [0, 0], groups),
+            *(before_relu(g, out), x, kernel, [out.shape[1]], stride, padding, dilation, False, [0, 0], groups),
             list(ctx.needs_input_grad[:3]),
         )
         return gx, *(None if part is None else part.to(ctx.dtype) for part in (gw, gb)), None

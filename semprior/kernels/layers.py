@@ -88,10 +88,11 @@ def _laid_out(x: Tensor) -> bool:
 def call(name: str, x: Tensor, *arguments: Tensor | int | None) -> None:
     """Call ``{name}_{dtype of x}`` with the addresses of tensors and with numbers, as 64 bits each."""
     function = getattr(library(), f"{name}_{_SUFFIX[x.dtype]}")
-    function(*(ctypes.c_int64(a) if isinstance(a, int) else _address(a) for a in arguments))
+    function(*(ctypes.c_int64(a) if isinstance(a, int) else address(a) for a in arguments))
 
 
-def _address(tensor: Tensor | None) -> ctypes.c_void_p:
+def address(tensor: Tensor | None) -> ctypes.c_void_p:
+    """Of a tensor's first number; null for None."""
     return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
 
 

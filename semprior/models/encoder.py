@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from semprior.kernels.convolution import folded, folds
 from semprior.kernels.layers import join_relu, norm_pool_relu, norm_relu
+from semprior.kernels.winograd import convolve
 
 
 def _conv_bn(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -31,7 +32,7 @@ class ResidualBlock(nn.Module):
         (first, first_norm), (second, second_norm) = self.first, self.second
         if folds(first_norm, x):
             return folded(second, second_norm, folded(first, first_norm, x), residual=x)
-        return norm_relu(second_norm, second(norm_relu(first_norm, first(x))), residual=x)
+        return norm_relu(second_norm, convolve(second, norm_relu(first_norm, convolve(first, x))), residual=x)
 
 
 class HalvingBlock(nn.Module):
@@ -49,7 +50,7 @@ class HalvingBlock(nn.Module):
         if folds(first_norm, x):
             main = F.max_pool2d(folded(first, first_norm, x), 2)
             return folded(second, second_norm, main, residual=folded(short, short_norm, x))
-        main = second(norm_pool_relu(first_norm, first(x)))
+        main = convolve(second, norm_pool_relu(first_norm, convolve(first, x)))
         return join_relu(second_norm, main, short_norm, short(x))
 
 
@@ -73,7 +74,7 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         for conv, norm in self.stem:
-            x = folded(conv, norm, x) if folds(norm, x) else norm_relu(norm, conv(x))
+            x = folded(conv, norm, x) if folds(norm, x) else norm_relu(norm, convolve(conv, x))
         features = []
         for stage in self.stages:
             x = stage(x)

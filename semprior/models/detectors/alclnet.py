@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from semprior.kernels.convolution import conv_relu, folded, folds
 from semprior.kernels.layers import gated_sum
+from semprior.kernels.winograd import convolve
 from semprior.models.detector import Detector, published_init, register
 from semprior.models.encoder import Encoder
 
@@ -44,8 +45,8 @@ class GatedFusion(nn.Module):
             up = folded(self.up, self.up_norm, high, "none")
             up = F.interpolate(up, low.shape[-2:], mode="bilinear", align_corners=True)
             return torch.addcmul(low, F.relu_(up), folded(self.gate, self.gate_norm, low, "sigmoid"))
-        up = F.interpolate(self.up(high), low.shape[-2:], mode="bilinear", align_corners=True)
-        return gated_sum(low, self.up_norm, up, self.gate_norm, self.gate(low))
+        up = F.interpolate(convolve(self.up, high), low.shape[-2:], mode="bilinear", align_corners=True)
+        return gated_sum(low, self.up_norm, up, self.gate_norm, convolve(self.gate, low))
 
 
 @register("alclnet", stages=(16, 32, 64, 128, 256), scam_scale=0.12, learning_rate=5e-4)

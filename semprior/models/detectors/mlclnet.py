@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semprior.kernels.convolution import conv_relu
+from semprior.kernels.winograd import convolve
 from semprior.models.detector import Detector, published_init, register
 from semprior.models.encoder import Encoder
 
@@ -33,7 +34,7 @@ class MultiScaleBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         reached = [conv_relu(wide, conv_relu(near, x)) for near, wide in self.branches]
-        return self.fuse(torch.cat(reached, dim=1))
+        return convolve(self.fuse, torch.cat(reached, dim=1))
 
 
 @register("mlclnet", stages=(16, 32, 64), scam_scale=0.55, learning_rate=1e-3)
