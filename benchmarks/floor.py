@@ -65,9 +65,9 @@ def floor(name: str, batch: int, size: int, device: str, precision: str) -> Floo
     return Floor(operations, numbers * dtype.itemsize, matrix_rate(device, dtype), bandwidth(device))
 
 
-def matrix_rate(device: str, dtype: torch.dtype = torch.bfloat16) -> float:
-    """Operations a second: the best of two matrix products and two convolutions of 3x3."""
-    cpu = device == "cpu"
+def matrix_rate(device: str, dtype: torch.dtype | None = None) -> float:
+    """Operations a second, by default in a run's precision: the best of two matrix products and two convolutions of 3x3."""
+    cpu, dtype = device == "cpu", dtype or _dtype(device)
     rates = []
     for side in (1024, 2048) if cpu else (4096, 8192):
         a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))

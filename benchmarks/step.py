@@ -31,6 +31,7 @@ from benchmarks.plain.detectors import DETECTORS
 from benchmarks.plain.vfm import PUBLISHED_VFM
 from benchmarks.step_check import TOLERANCE, Check, check_gradients
 from benchmarks.step_paths import Setting, Timing, time_ours, time_plain
+from semprior.devices import used_precision
 
 Result = dict[str, float | list[float] | str | None]
 VARIANTS = ("eager", "compiled", "graph")
@@ -95,8 +96,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if options.device == "cpu" and "graph" in (options.variants or ()):
         parser.error("--variants graph needs --device cuda")
     if options.precision is None:
-        native = options.device != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        options.precision = "bf16" if native else "fp32"
+        options.precision = used_precision("bf16", torch.device(options.device))
     return options
 
 
