@@ -66,7 +66,7 @@ def floor(name: str, batch: int, size: int, device: str, precision: str) -> Floo
 
 
 def matrix_rate(device: str, dtype: torch.dtype | None = None) -> float:
-    """Operations a second, by default in a run's precision: the best of two matrix products and two convolutions of 3x3."""
+    """Operations a second (default: in a run's precision), the best of two matrix products and two convolutions."""
     cpu, dtype = device == "cpu", dtype or _dtype(device)
     rates = []
     for side in (1024, 2048) if cpu else (4096, 8192):
