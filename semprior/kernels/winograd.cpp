@@ -195,7 +195,7 @@ void take_output(const float *from, const Maps &maps, int64_t channels, Tiles::P
     const Vector more = bias ? load(bias + c) : Vector{};
     const auto put = [&](Vector value, float *to, bool within) INLINED {
       value += more;
-      if (cut) value = (value > 0) | (value != value) ? value : NONE;  // what is not a number stays visible
+      if (cut) value = ((value > 0) | (value != value)) ? value : NONE;  // what is not a number stays visible
       if (within) store(value, to);
     };
 #define ROW(I, PART)                                                                                                  \
@@ -416,7 +416,7 @@ void pointwise(const float *x, int64_t pixels, int64_t inputs, int64_t outputs, 
       const Vector more[2] = {bias ? load(bias + o) : NONE, bias ? load(bias + o + WIDE) : NONE};
       const auto finish = [&](Vector sum, int half) INLINED {
         sum += more[half];
-        return cut ? ((sum > 0) | (sum != sum) ? sum : NONE) : sum;  // what is not a number stays visible
+        return cut ? (((sum > 0) | (sum != sum)) ? sum : NONE) : sum;  // what is not a number stays visible
       };
       int64_t p = first;
       for (; p + ROWS <= end; p += ROWS)
