@@ -1,6 +1,7 @@
 """What a dry run tells: epochs that early stopping leaves, the cost of recorded trials, and all of it as a table."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import cv2
 import pytest
@@ -15,8 +16,8 @@ from tests.tune.made_up import made_up_sweep
 from tests.tune.small_sweep import spec_of
 from tune.cli.app import main
 from tune.cli.cost_estimate import epochs_expected, recorded_cost
-from tune.session.attempt_spec import Order
-from tune.session.worker import Attempt
+from tune.session.attempt_spec import AttemptSpec
+from tune.session.worker import AttemptWorker
 from tune.spec.sweep_file import Resources
 
 pytestmark = pytest.mark.trains
@@ -111,12 +112,13 @@ def test_a_dry_run_times_the_process_and_the_settings_of_a_trial(tmp_path, monke
     torch.set_num_threads(1)
     assert main(["submit", "sweep.yaml", "--dry-run"]) == 0
     assert (torch.get_num_threads(), cv2.getNumThreads()) == (1, threads[1])
-    order = Order(
+    attempt = AttemptSpec(
+        registry=SimpleNamespace(wait=lambda *_: None),
         uri=str(tmp_path / "runs" / "small"),
         data=spec.data,
         trial="0000",
         configuration=0,
-        leaves=flatten(spec.base_config()),
+        config=flatten(spec.base_config()),
         params={},
         objectives=("holdout/point_score",),
         attempt=1,
@@ -124,7 +126,7 @@ def test_a_dry_run_times_the_process_and_the_settings_of_a_trial(tmp_path, monke
         cpus=4.0,
     )
     try:
-        Attempt(order, lambda report: None).run()
+        AttemptWorker(attempt, lambda report: None).run()
     finally:
         torch.set_num_threads(threads[0])
         cv2.setNumThreads(threads[1])
