@@ -50,7 +50,7 @@ fi
 # `ray down` and `ray exec` call plain `ray` in a login shell.
 mkdir -p "$node/bin"
 if [ ! -x "$node/bin/ray" ]; then
-    printf '#!/usr/bin/env bash\n. "%s/deploy/node.sh"\nexec ray "$@"\n' "$node" >"$node/bin/ray"
+    printf '#!/usr/bin/env bash\n. "%s/deploy/node.sh"\nexec "%s/.venv/bin/ray" "$@"\n' "$node" "$node" >"$node/bin/ray"
     chmod +x "$node/bin/ray"
 fi
 line="export PATH=\"\$PATH:$node/bin\""
