@@ -16,36 +16,36 @@ from tune.store.visible_records import kind_codes, sorted_words
 
 
 class FaultKind(Enum):
-    """What an attempt broke off by, and so what follows."""
+    """Why an attempt failed, which decides what follows."""
 
     ERROR = "error"
-    """An exception that nobody foresaw. The same one again, before an epoch was trained, would come in every trial."""
+    """An unforeseen exception. If it recurs before an epoch is trained, every trial would meet it."""
     WORKER = "worker"
-    """Its process died, or lost its connection to another: another attempt may help."""
+    """A worker died or lost its connection to another; another attempt may succeed."""
     MEMORY = "memory"
-    """Memory was full: the trial's own fault, tried once more."""
+    """Out of memory: a fault of this trial, which gets one more attempt."""
     SHARED = "shared"
-    """A fault in what the user gave that every trial would meet: the data, or a setting that all trials have."""
+    """A fault of the user that every trial would meet, in the data or in a setting that all trials share."""
     OWN = "own"
-    """A fault in what the user gave that this trial alone meets: the value of a setting that is searched."""
+    """A fault of the user that this trial alone meets, in the value of a searched setting."""
     STORAGE = "storage"
-    """The storage could not be read or written, however long the attempt waited."""
+    """The storage could not be read or written for longer than attempts wait."""
     PREEMPTED = "preempted"
-    """Its machine was taken away after notice."""
+    """The machine was reclaimed, or the registry lost the attempt; this does not count as a retry."""
     SUPERSEDED = "superseded"
     """A higher attempt of the trial has begun."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One broken attempt.
+    """Why one attempt failed.
 
     Attributes:
-        kind: what it broke off by.
-        reason: in one line.
-        mark: equal for faults of one cause (`tune.monitor.exception_text.signature`).
-        epochs: that the attempt had trained.
-        log: the traceback; empty where there is none.
+        kind: kind of the fault.
+        reason: one line for the user.
+        mark: equal for faults with the same cause (`tune.monitor.exception_text.signature`).
+        epochs: number of epochs that the attempt had trained.
+        log: the traceback; empty if there is none.
     """
 
     kind: FaultKind
@@ -55,25 +55,25 @@ class Fault:
     log: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """What a record keeps of it beside the reason."""
+        """The part of a fault that a record stores beside the reason."""
         return {"kind": self.kind.value, "mark": self.mark, "epochs": self.epochs}
 
     @staticmethod
     def from_json(content: Mapping[str, Any], reason: str) -> Fault:
-        """A fault as a record tells it."""
+        """The fault that a record stores."""
         return Fault(FaultKind(content["kind"]), reason, str(content["mark"]), int(content["epochs"]))
 
 
 def may_try_again(faults: Sequence[Fault], tried: int, retries: int) -> bool:
-    """Whether to begin another attempt.
+    """Whether a trial gets another attempt.
 
-    Out of memory gets one retry, a user's fault none, nor does an exception that came again before an epoch was
-    trained; and a machine that was taken away counts as nothing.
+    After running out of memory, a trial gets one retry. After a fault of the user, or an exception that recurs before
+    an epoch is trained, it gets none. Reclaimed machines do not count.
 
     Args:
-        faults: of the attempts so far.
-        tried: attempts so far, all of them broken.
-        retries: that the sweep allows.
+        faults: faults of the attempts so far.
+        tried: number of attempts so far, all of which failed.
+        retries: number of retries that the sweep allows.
     """
     if any(fault.kind in (FaultKind.SHARED, FaultKind.OWN) for fault in faults):
         return False
@@ -90,9 +90,9 @@ class Faults:
     """The faults of a sweep.
 
     Attributes:
-        records: of all of them, in the order of time.
-        trained: the highest attempt that has trained an epoch, by trial.
-        retried: the attempt's number of the last record that begins a trial again, by trial.
+        records: all records of faults, in order of time.
+        trained: by trial, the highest attempt that has trained an epoch.
+        retried: by trial, the attempt number of the last `retry` record.
     """
 
     records: tuple[Record, ...]
@@ -100,7 +100,7 @@ class Faults:
     retried: Mapping[str, int]
 
     def ending(self) -> list[Record]:
-        """Those that end the sweep, in the order of time; empty where it may go on."""
+        """The faults that end the sweep, in order of time; empty if it may continue."""
         standing = [record for record in self.records if self._stands(record)]
         marks = {mark for mark in map(_mark, standing) if self._ends([r for r in standing if _mark(r) == mark])}
         return [record for record in standing if _mark(record) in marks]
