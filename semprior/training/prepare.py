@@ -59,15 +59,17 @@ def prepare_trainer(
     keep_freed_memory()
     use_threads(threads)
     layout = find_layout(data)
+    precision = common_precision(resolved.config.precision, device)
+    say(
+        f"{resolved.config.detector} on {device_label(device)}{precision_remark(precision, device)}"
+        + (f", worker {rank() + 1} of {workers()}" if workers() > 1 else "")
+    )
     vfm = _vision_model(resolved.config, device, say)
     training_set = read_training_set(layout, resolved, say, cache)
-    config = config_as_used(resolved.config, training_set)
-    config = replace(config, precision=common_precision(config.precision, device))
+    config = replace(config_as_used(resolved.config, training_set), precision=precision)
     say(
         f"{training_set.train} training, {training_set.validation} validation and"
-        f" {len(training_set.holdout_indices)} held-out images; {config.detector} on {device_label(device)}"
-        + precision_remark(config.precision, device)
-        + (f", worker {rank() + 1} of {workers()}" if workers() > 1 else "")
+        f" {len(training_set.holdout_indices)} held-out images"
     )
     return Trainer(config, training_set, _features(config, vfm, training_set, cache, device, say), device)
 
