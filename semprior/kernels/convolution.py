@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from semprior.kernels.autograd import Context, apply
-from semprior.kernels.layers import LAYOUT, has_kernel
+from semprior.kernels.layers import LAYOUT, has_kernel, norm_relu
 from semprior.kernels.winograd import (
     can_convolve,
+    convolve,
     convolve_relu,
     convolve_with,
     relu_gradient,
@@ -44,6 +45,21 @@ def conv_relu(conv: nn.Conv2d, x: Tensor) -> Tensor:
     return F.relu_(conv(x))
 
 
+def conv_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    """``norm(conv(x))``, (B, C, H, W) to (B, C', H', W')."""
+    if can_fold(norm, x):
+        return folded_conv(conv, norm, x, "none")
+    out: Tensor = norm(convolve(conv, x))
+    return out
+
+
+def conv_norm_relu(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor, residual: Tensor | None = None) -> Tensor:
+    """``relu(norm(conv(x)) + residual)``, (B, C, H, W) to (B, C', H', W')."""
+    if can_fold(norm, x):
+        return folded_conv(conv, norm, x, residual=residual)
+    return norm_relu(norm, convolve(conv, x), residual)
+
+
 def can_fold(norm: nn.BatchNorm2d, x: Tensor) -> bool:
     """Whether `folded_conv` may be used: in evaluation on a CPU, in bfloat16 or with channels-last float32 maps."""
     if norm.training or torch.is_grad_enabled() or torch.compiler.is_compiling() or x.device.type != "cpu":
@@ -63,11 +79,34 @@ def folded_conv(
     residual: Tensor | None = None,
 ) -> Tensor:
     """``activation(norm(conv(x)) + residual)`` as one convolution, where `can_fold` holds."""
-    mean, variance, shift = norm.running_mean, norm.running_var, conv.bias
-    if mean is None or variance is None or shift is None:
-        raise ValueError("folding needs a convolution with a bias and a norm with running statistics")
-    factor = norm.weight * (variance + norm.eps).rsqrt()
-    weight, bias = conv.weight * factor[:, None, None, None], (shift - mean) * factor + norm.bias
+    factor, bias = normal_form(norm, conv.bias)
+    return conv_with(conv, conv.weight * factor[:, None, None, None], bias, x, activation, residual)
+
+
+def normal_form(norm: nn.BatchNorm2d, shift: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Factor and offset per channel, (C,) each, with which ``norm(x + shift)`` is ``factor * x + offset``.
+
+    Of a norm in evaluation; `shift` is (C,), the bias of a convolution before it; None if there is none.
+
+    Raises:
+        ValueError: the norm has no running statistics.
+    """
+    mean, variance = norm.running_mean, norm.running_var
+    if mean is None or variance is None:
+        raise ValueError("folding needs a norm with running statistics")
+    factor: Tensor = norm.weight * (variance + norm.eps).rsqrt()
+    return factor, (-mean if shift is None else shift - mean) * factor + norm.bias
+
+
+def conv_with(
+    conv: nn.Conv2d,
+    weight: Tensor,
+    bias: Tensor,
+    x: Tensor,
+    activation: Literal["none", "relu", "sigmoid"] = "relu",
+    residual: Tensor | None = None,
+) -> Tensor:
+    """``activation(conv(x) + residual)`` with another weight and bias than those of `conv`, where `can_fold` holds."""
     if not _in_bf16():
         return _folded_in_float32(conv, weight, bias, x, activation, residual)
     if isinstance(conv.padding, str):

@@ -22,11 +22,17 @@ _STEP = 16  # as in winograd.cpp: channels are multiples of it
 _TAPS = (1, 3, 5)
 
 
-def convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """``conv(x)``, (B, C, H, W) to (B, C', H', W')."""
+def convolve(conv: nn.Conv2d, x: Tensor, weight: Tensor | None = None) -> Tensor:
+    """``conv(x)``, (B, C, H, W) to (B, C', H', W').
+
+    Args:
+        conv: the layer.
+        x: its input.
+        weight: of the shape of the layer's, to replace it; None keeps the layer's.
+    """
     if can_convolve(conv, x):
-        return apply(_Winograd, x, conv.weight, conv.bias, conv.dilation[0], False)
-    out: Tensor = conv(x)
+        return apply(_Winograd, x, conv.weight if weight is None else weight, conv.bias, conv.dilation[0], False)
+    out: Tensor = conv(x) if weight is None else torch.func.functional_call(conv, {"weight": weight}, (x,))
     return out
 
 

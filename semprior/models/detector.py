@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semprior.errors import UserError
@@ -34,6 +35,11 @@ class Detector(nn.Module):
 
     `encode` runs the module `encoder` and nothing else, once for teacher and student. `decode` is the rest of the
     network. Height and width are multiples of 32.
+
+    A subclass writes `encoder`, `decode` and `output_layers`. It overrides `decode_padded` if it would take padding for
+    a part of the image, and `deployed` if it is trained in another form than it is deployed in. Random numbers, as of
+    a dropout, come from `semprior.models.dropout`, whose state is among the weights: then a run resumes to the last
+    bit, and two workers draw what one would.
 
     Attributes:
         stages: channels of the feature maps that `encode` returns; set by `register`.
@@ -49,16 +55,38 @@ class Detector(nn.Module):
         return features
 
     def decode(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Maps of all stages to logits (B, 1, h, w), the first of which are the main ones, at full resolution."""
+        """Maps of all stages to logits (B, 1, h, w), the first of which are the main ones, at full resolution.
+
+        The main logits are the prediction. With deep supervision others follow, of any resolution: all have a task
+        loss, and the student's are compared with the teacher's main ones (`semprior.training.losses`).
+        """
         raise NotImplementedError
+
+    def decode_padded(self, features: Sequence[Tensor], sizes: Tensor) -> tuple[Tensor, ...]:
+        """`decode` for images that are padded on the right and at the bottom, as inference pads them.
+
+        Args:
+            features: maps of all stages.
+            sizes: (B, 2) or (1, 2) int64, heights and widths of the images in pixels, without the padding.
+        """
+        del sizes  # convolutions see no more than the edge of the padding
+        return self.decode(features)
 
     def output_layers(self) -> tuple[nn.Conv2d, ...]:
         """The convolutions whose results are the logits of `decode`."""
         raise NotImplementedError
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Images (B, 3, H, W) to the main logits (B, 1, H, W)."""
-        return self.decode(self.encode(x))[0]
+    def deployed(self) -> Detector:
+        """The form of this detector that is deployed: in evaluation the same function, up to rounding.
+
+        It shares no weights with a detector in another form, and may lack what training needs.
+        """
+        return self
+
+    def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
+        """Images (B, 3, H, W) to the main logits (B, 1, H, W); `sizes` as in `decode_padded`, None without padding."""
+        features = self.encode(x)
+        return (self.decode(features) if sizes is None else self.decode_padded(features, sizes))[0]
 
 
 @dataclass(frozen=True)
@@ -157,15 +185,37 @@ def create_detector(name: str, *, output_bias: float | None = None) -> Detector:
     return detector
 
 
+def upsample(x: Tensor, like: Tensor) -> Tensor:
+    """Bilinear interpolation, with aligned corners, to the height and width of `like`: (B, C, h, w) to (B, C, H, W)."""
+    return F.interpolate(x, like.shape[-2:], mode="bilinear", align_corners=True)
+
+
+def kaiming_fan_out(weight: Tensor) -> Tensor:
+    """Fill a convolution's weight with the published initialisation: Kaiming normal for a ReLU, fan-out."""
+    return nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu")
+
+
 @torch.no_grad()
-def published_init(module: nn.Module) -> None:
-    """Kaiming normal (fan-out, ReLU) for every convolution in `module`, biases 0, BatchNorm 1 and 0; in place.
+def published_init(
+    module: nn.Module,
+    fill: Callable[[Tensor], object] = kaiming_fan_out,
+    kept: tuple[type[nn.Module], ...] = (),
+) -> None:
+    """Fill the weight of every convolution and linear layer in `module`, biases 0, BatchNorm 1 and 0; in place.
 
     Source: method, section 1. A detector calls it on the parts that are initialised this way.
+
+    Args:
+        module: of the network.
+        fill: draws a weight, in place.
+        kept: types of modules within which everything keeps PyTorch's initialisation.
     """
+    untouched = {part for whole in module.modules() if isinstance(whole, kept) for part in whole.modules()}
     for part in module.modules():
-        if isinstance(part, nn.Conv2d):
-            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+        if part in untouched:
+            continue
+        if isinstance(part, nn.Conv1d | nn.Conv2d | nn.Linear):
+            fill(part.weight)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
         elif isinstance(part, nn.BatchNorm2d):

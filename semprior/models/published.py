@@ -27,6 +27,12 @@ class DetectorTraits:
 PUBLISHED = {
     "alclnet": DetectorTraits(stages=(16, 32, 64, 128, 256), scam_scale=0.12, learning_rate=5e-4),
     "mlclnet": DetectorTraits(stages=(16, 32, 64), scam_scale=0.55, learning_rate=1e-3),
+    # Scale and rate of the others are published nowhere: ALCLNet's scale, and a rate between those of the two.
+    "gglnet": DetectorTraits(stages=(16, 32, 64, 128, 256), scam_scale=0.12, learning_rate=5e-4),
+    "mshnet": DetectorTraits(stages=(16, 32, 64, 128, 256), scam_scale=0.12, learning_rate=1e-3),
+    "repisdnet": DetectorTraits(stages=(32, 64, 64), scam_scale=0.12, learning_rate=1e-3),
+    "dnanet": DetectorTraits(stages=(16, 32, 64, 128, 256), scam_scale=0.12, learning_rate=1e-3),
+    "sctransnet": DetectorTraits(stages=(32, 64, 128, 256, 256), scam_scale=0.12, learning_rate=1e-3),
 }
 
 

@@ -193,6 +193,3 @@ class ALCLNet(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) to logits (B, 1, H, W)."""
         return self.decode(self.encode(x))
-
-
-DETECTORS: dict[str, type[MLCLNet] | type[ALCLNet]] = {"mlclnet": MLCLNet, "alclnet": ALCLNet}

@@ -1,0 +1,105 @@
+"""Weights over channels and pixels, and the residual block of MSHNet and DNANet that uses both."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from semprior.kernels.convolution import conv_norm, conv_norm_relu
+from semprior.kernels.layers import scale_and_shift
+
+
+def scale_channels(x: Tensor, weights: Tensor) -> Tensor:
+    """``weights * x`` in the dtype of x: (B, C, H, W) times (B, C) or (B, C, 1, 1)."""
+    weights = weights.flatten(1)
+    return scale_and_shift(x, weights, torch.zeros_like(weights))
+
+
+class SqueezeExcitation(nn.Module):
+    """Channels times a weight of each, in 0..1, from their means; (B, C, H, W) to the same shape.
+
+    Args:
+        channels: C.
+        reduction: channels per channel of the hidden layer.
+    """
+
+    def __init__(self, channels: int, reduction: int = 4) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(channels, channels // reduction, 1, bias=False)
+        self.excite = nn.Conv2d(channels // reduction, channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = F.relu_(self.squeeze(x.mean((2, 3), keepdim=True)))
+        return scale_channels(x, torch.sigmoid(self.excite(hidden)))
+
+
+class ChannelAttention(nn.Module):
+    """A weight per channel, in 0..1, from its largest and its mean value: (B, C, H, W) to (B, C, 1, 1).
+
+    Args:
+        channels: C.
+        reduction: channels per channel of the hidden layer.
+    """
+
+    def __init__(self, channels: int, reduction: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(channels, channels // reduction, 1, bias=False)
+        self.excite = nn.Conv2d(channels // reduction, channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pools = x.amax((2, 3), keepdim=True), x.mean((2, 3), keepdim=True)
+        largest, mean = (self.excite(F.relu_(self.squeeze(pool))) for pool in pools)
+        return torch.sigmoid(largest + mean)
+
+
+class SpatialAttention(nn.Module):
+    """A weight per pixel, in 0..1, from its largest and its mean channel: (B, C, H, W) to (B, 1, H, W).
+
+    Args:
+        bias: whether its convolution has one.
+    """
+
+    def __init__(self, bias: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 1, 7, padding=3, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pools = x.amax(1, keepdim=True), x.mean(1, keepdim=True)
+        return torch.sigmoid(self.conv(torch.cat(pools, dim=1)))
+
+
+class AttentiveBlock(nn.Module):
+    """conv-BN-ReLU-conv-BN, weighed by channels and then by pixels, plus the input, ReLU.
+
+    (B, C, H, W) to (B, C', H, W); where the widths differ, the shortcut is a 1x1 convolution and its BatchNorm.
+
+    Args:
+        inputs: C.
+        outputs: C'.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.first_norm = nn.BatchNorm2d(outputs)
+        self.second = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.second_norm = nn.BatchNorm2d(outputs)
+        self.channel = ChannelAttention(outputs, 16)
+        self.spatial = SpatialAttention(bias=False)
+        self.shortcut = None
+        if inputs != outputs:
+            self.shortcut = nn.Conv2d(inputs, outputs, 1)
+            self.shortcut_norm = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = conv_norm(self.second, self.second_norm, conv_norm_relu(self.first, self.first_norm, x))
+        y = scale_channels(y, self.channel(y))
+        y = y * self.spatial(y)
+        short = x if self.shortcut is None else conv_norm(self.shortcut, self.shortcut_norm, x)
+        return F.relu_(y + short)
+
+
+def attentive_blocks(inputs: int, outputs: int, count: int) -> nn.Sequential:
+    """So many blocks in a row, the first of which changes the width."""
+    return nn.Sequential(AttentiveBlock(inputs, outputs), *(AttentiveBlock(outputs, outputs) for _ in range(count - 1)))
