@@ -56,6 +56,7 @@ DATA = Path("../shared/data/sirst-v1")
 LINES = ("batches", "evaluation", "evolution")
 MEAN, STD = 0.4339, 0.1152  # SIRST v1
 CROP, BATCH = 256, 16
+EVALUATED = ("mlclnet", "alclnet")
 VFMS = ("tf_efficientnet_lite2", PUBLISHED_VFM)
 BARS = {"batches": 1500, "evaluation mlclnet": 40, "evaluation alclnet": 50, "evolution": 5000}
 Figures = dict[str, float]
@@ -87,9 +88,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "evolution" in options.lines:
         figures["evolution"] = _on_one_core(lambda: evolution(train, options.rounds))
     if "evaluation" in options.lines:  # last: it keeps freed memory in the process, which would speed the plain up
-        plain = {name: plain_evaluation(name, test[: max(1, len(test) // 4)], options.rounds) for name in DETECTORS}
+        plain = {name: plain_evaluation(name, test[: max(1, len(test) // 4)], options.rounds) for name in EVALUATED}
         keep_freed_memory()
-        for name in DETECTORS:
+        for name in EVALUATED:
             figures[f"evaluation {name}"] = _merged(plain[name], evaluation(name, test, options.rounds))
     if options.json:
         print(json.dumps(figures | {"machine": describe_machine(), "load_before": busy}))

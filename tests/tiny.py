@@ -76,7 +76,7 @@ def _scene(rng, side):
 class Bright(nn.Module):
     """A detector that is right on these images: a target is what is brighter than `LEVEL`."""
 
-    def forward(self, x):
+    def forward(self, x, sizes=None):
         return (x[:, :1] * 255 - LEVEL) / 10
 
 
@@ -95,9 +95,9 @@ def write_checkpoint(folder: Path, intensity=(0.0, 255.0), vfm: str | None = Non
     detector = create_detector(config.detector, output_bias=0.0).eval()
     with torch.no_grad():  # logits of both signs, neither saturated
         logits = detector(torch.randn(1, 3, 64, 64))
-        for layer in detector.output_layers():
-            layer.weight.mul_(2 / logits.std())
-            layer.bias.fill_(-2 * logits.mean() / logits.std())
+        layer, *_ = detector.output_layers()
+        layer.weight.mul_(2 / logits.std())
+        layer.bias.fill_(-2 * logits.mean() / logits.std())
     scam = SCAM((1,), detector_spec(config.detector).stages, (), 1.0)
     values = {
         "config": flatten(config),

@@ -47,7 +47,7 @@ class CheckpointInfo:
 
 @dataclass(frozen=True)
 class Student:
-    """The detector alone, in eval mode, and how its images are read and normalised."""
+    """The detector alone, in eval mode and in its deployed form, and how its images are read and normalised."""
 
     detector: Detector
     info: CheckpointInfo
@@ -84,7 +84,7 @@ def load_student(path: Path, device: torch.device) -> Student:
     folder = find_checkpoint(path)
     snapshot = load_checkpoint(folder, files=("student",))
     info = _info(folder, snapshot)
-    return Student(_detector(snapshot, info, device).eval(), info, device)
+    return Student(_detector(snapshot, info, device), info, device)
 
 
 def load_teacher(path: Path, device: torch.device) -> LoadedTeacher:
@@ -134,9 +134,10 @@ def _info(folder: Path, snapshot: Snapshot) -> CheckpointInfo:
 
 
 def _detector(snapshot: Snapshot, info: CheckpointInfo, device: torch.device) -> Detector:
-    detector = create_detector(info.config.detector)
-    _fill(detector, snapshot, "student", info)
-    detector = detector.to(device).requires_grad_(False)
+    """The detector with the weights of a snapshot, in the form in which it is deployed."""
+    trained = create_detector(info.config.detector)
+    _fill(trained, snapshot, "student", info)
+    detector = trained.eval().deployed().to(device).requires_grad_(False)
     return detector.to(memory_format=torch.channels_last) if info.config.channels_last else detector
 
 

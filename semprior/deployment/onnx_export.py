@@ -53,7 +53,8 @@ class Deployed(nn.Module):
         columns = (width + MULTIPLE - 1) // MULTIPLE * MULTIPLE
         padded = F.pad(image, (0, columns - width, 0, rows - height))
         normal = (padded / 255 - self.normalisation.mean) / self.normalisation.std
-        logits: Tensor = self.detector(normal.expand(-1, 3, -1, -1))
+        sizes = torch.stack([torch.full((1,), extent, dtype=torch.int64) for extent in (height, width)], dim=1)
+        logits: Tensor = self.detector(normal.expand(-1, 3, -1, -1), sizes)
         return torch.sigmoid(logits)[..., :height, :width]
 
 

@@ -17,8 +17,9 @@ MULTIPLE, TILE, _PIXELS_AT_ONCE = 32, 1024, 1 << 20
 WholeFeatures = Callable[[Sequence[int] | None, Tensor], list[Tensor]]
 """Computes features of padded images: (their indices, or None for a tile; grey (B,1,H,W) in 0..1) -> K maps."""
 
-Network = Callable[[Sequence[int] | None, Tensor], Tensor]
-"""Computes logits: (indices of images, or None for a tile; padded grey levels (B,1,H,W) uint8) -> (B,1,H,W)."""
+Network = Callable[[Sequence[int] | None, Tensor, Tensor], Tensor]
+"""Computes logits: (indices of images, or None for a tile; padded grey levels (B,1,H,W) uint8; heights and widths (B,2)
+int64 without the padding) -> (B,1,H,W)."""
 
 Probabilities = Iterator[tuple[int, np.ndarray]]
 """Yields the index of an image and its probabilities (H,W) float32; images of one padded size follow each other."""
@@ -34,7 +35,7 @@ def student_probabilities(
     """The probability of a target at every pixel, by the student without modulation.
 
     Args:
-        detector: in eval mode; called as ``detector(x) -> logits (B,1,H,W)``.
+        detector: in eval mode; called as ``detector(x, sizes) -> logits (B,1,H,W)``, see `Detector.forward`.
         images: (H,W) uint8 each, of any size.
         normalisation: of grey levels.
         device: of the detector.
@@ -66,7 +67,12 @@ def iter_student_probabilities(
     bf16: bool,
 ) -> Probabilities:
     """Like `student_probabilities`, with one batch at a time in memory."""
-    return _iter_probabilities(lambda _, grey: detector(_normal(grey, normalisation)), images, device, bf16)
+
+    def network(_: Sequence[int] | None, grey: Tensor, sizes: Tensor) -> Tensor:
+        logits: Tensor = detector(_normal(grey, normalisation), sizes)
+        return logits
+
+    return _iter_probabilities(network, images, device, bf16)
 
 
 def iter_teacher_probabilities(
@@ -79,8 +85,8 @@ def iter_teacher_probabilities(
 ) -> Probabilities:
     """Like `teacher_probabilities`, with one batch at a time in memory."""
 
-    def network(indices: Sequence[int] | None, grey: Tensor) -> Tensor:
-        logits: Tensor = teacher(_normal(grey, normalisation), features(indices, grey.float() / 255))
+    def network(indices: Sequence[int] | None, grey: Tensor, sizes: Tensor) -> Tensor:
+        logits: Tensor = teacher(_normal(grey, normalisation), features(indices, grey.float() / 255), sizes)
         return logits
 
     return _iter_probabilities(network, images, device, bf16)
@@ -100,8 +106,10 @@ def _iter_probabilities(
 ) -> Probabilities:
     for indices, grey in _same_size_batches(images):
         grey = grey.to(device)
+        sizes = torch.tensor([images[index].shape for index in indices], device=device)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-            logits = _tiled(network, grey) if min(grey.shape[-2:]) > TILE else network(indices, grey)
+            tiled = min(grey.shape[-2:]) > TILE
+            logits = _tiled(network, grey, sizes) if tiled else network(indices, grey, sizes)
         probability = torch.sigmoid(logits.float())[:, 0].cpu().numpy()
         for index, whole in zip(indices, probability, strict=True):
             height, width = images[index].shape
@@ -128,12 +136,13 @@ def _padded(extent: int) -> int:
     return -(-extent // MULTIPLE) * MULTIPLE
 
 
-def _tiled(network: Network, grey: Tensor) -> Tensor:
+def _tiled(network: Network, grey: Tensor, sizes: Tensor) -> Tensor:
     """Logits of images whose sides both exceed a tile; the network runs on each tile separately."""
     logits = torch.zeros(grey.shape, dtype=torch.float32, device=grey.device)
     height, width = grey.shape[-2:]
     for row in range(0, height, TILE):
         for column in range(0, width, TILE):
             tile = (..., slice(row, min(row + TILE, height)), slice(column, min(column + TILE, width)))
-            logits[tile] = network(None, grey[tile]).float()
+            within = torch.minimum(sizes - sizes.new_tensor([row, column]), sizes.new_tensor(grey[tile].shape[-2:]))
+            logits[tile] = network(None, grey[tile], within).float()
     return logits

@@ -73,7 +73,7 @@ class Detector(nn.Module):
         return self.decode(features)
 
     def output_layers(self) -> tuple[nn.Conv2d, ...]:
-        """The convolutions whose results are the logits of `decode`."""
+        """The convolutions whose results are the logits of `decode`, in their order."""
         raise NotImplementedError
 
     def deployed(self) -> Detector:
@@ -85,8 +85,11 @@ class Detector(nn.Module):
 
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Images (B, 3, H, W) to the main logits (B, 1, H, W); `sizes` as in `decode_padded`, None without padding."""
-        features = self.encode(x)
-        return (self.decode(features) if sizes is None else self.decode_padded(features, sizes))[0]
+        return self.decode_all(self.encode(x), sizes)[0]
+
+    def decode_all(self, features: Sequence[Tensor], sizes: Tensor | None) -> tuple[Tensor, ...]:
+        """`decode`, or `decode_padded` if there are sizes."""
+        return self.decode(features) if sizes is None else self.decode_padded(features, sizes)
 
 
 @dataclass(frozen=True)

@@ -59,9 +59,12 @@ class Teacher(nn.Module):
         norms = _decoder_norms(detector) if own_statistics and scam.placed else []
         self.statistics = nn.ModuleList(nn.BatchNorm2d(norm.num_features, affine=False) for norm in norms)
 
-    def forward(self, x: Tensor, maps: Sequence[Tensor]) -> Tensor:
-        """The teacher's main logits (B, 1, H, W) for images (B, 3, H, W) and K maps (B, C_k, H/16, W/16)."""
-        return self.teacher_from(self.encode(x), maps)[0]
+    def forward(self, x: Tensor, maps: Sequence[Tensor], sizes: Tensor | None = None) -> Tensor:
+        """The teacher's main logits (B, 1, H, W) for images (B, 3, H, W) and K maps (B, C_k, H/16, W/16).
+
+        `sizes`, (B, 2) int64, are heights and widths of padded images; None: there is no padding.
+        """
+        return self.teacher_from(self.encode(x), maps, sizes=sizes)[0]
 
     def student(self, x: Tensor) -> Tensor:
         """The student's main logits (B, 1, H, W) for images (B, 3, H, W)."""
@@ -77,12 +80,16 @@ class Teacher(nn.Module):
         return self.detector.decode(features)
 
     def teacher_from(
-        self, features: Sequence[Tensor], maps: Sequence[Tensor], bare: Tensor | None = None
+        self,
+        features: Sequence[Tensor],
+        maps: Sequence[Tensor],
+        bare: Tensor | None = None,
+        sizes: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         """All logits of the teacher from `encode`'s features and the K maps; `bare` samples get the student's."""
         modulated = self.scam(features, maps, bare)
         with self._own_statistics():
-            return self.detector.decode(modulated)
+            return self.detector.decode_all(modulated, sizes)
 
     def modulator_state(self) -> dict[str, Tensor]:
         """The tensors that only the teacher has, by name: the modulator and its running statistics."""

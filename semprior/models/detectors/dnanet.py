@@ -77,5 +77,6 @@ class DNANet(Detector):
         return (main(final), *(side(x[0, column]) for column, side in enumerate(sides, 1)))
 
     def output_layers(self) -> tuple[nn.Conv2d, ...]:
-        """The 1x1 convolutions of the four logits."""
-        return tuple(cast(nn.Conv2d, layer) for layer in self.outputs)
+        """The 1x1 convolutions of the main logits and of the others."""
+        *sides, main = (cast(nn.Conv2d, layer) for layer in self.outputs)
+        return (main, *sides)

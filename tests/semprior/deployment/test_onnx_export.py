@@ -61,8 +61,9 @@ def test_padding_is_black_before_normalisation():
     """The network must see what inference shows it: grey level 0 beyond the image."""
 
     class Spy(torch.nn.Module):
-        def forward(self, x):
+        def forward(self, x, sizes):
             self.seen = x
+            assert sizes.tolist() == [[30, 40]]
             return x[:, :1]
 
     spy = Spy()
