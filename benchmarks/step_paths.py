@@ -33,7 +33,7 @@ class Setting:
     """What is timed.
 
     Attributes:
-        detector: `mlclnet` or `alclnet`.
+        detector: its name.
         device: `cpu` or `cuda`.
         batch: images.
         size: side of the crops, pixels.

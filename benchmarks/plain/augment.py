@@ -26,7 +26,7 @@ def crop(
 
 
 def _clip(values: np.ndarray) -> np.ndarray:
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return np.clip(values, 0, 255).astype(np.uint8)  # cuts fractions off
 
 
 def _warp(image: np.ndarray, mask: np.ndarray, matrix: np.ndarray) -> Sample:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -38,19 +39,19 @@ def outer_optimizer(model: Teacher, alpha: nn.Parameter, learning_rate: float) -
 
 
 def inner_objective(model: Teacher, alpha: Tensor, batch: PlainBatch) -> Tensor:
-    """The inner loss by two full forwards, the student's without gradient."""
+    """The inner loss by two full forwards, the teacher's first, the student's without gradient."""
+    teacher = model(batch.images, batch.maps)
     with torch.no_grad():
         student = model.student(batch.images)
-    teacher = model(batch.images, batch.maps)
     weights = cluster_weights(alpha, batch.clusters)
     return inner_loss(teacher, student, batch.masks, weights, model.modulator.gate_penalty())
 
 
 def outer_objective(model: Teacher, alpha: Tensor, batch: PlainBatch) -> Tensor:
-    """The outer loss by two full forwards, the teacher's without gradient."""
-    student = model.student(batch.images)
+    """The outer loss by two full forwards, the teacher's first and without gradient."""
     with torch.no_grad():
         teacher = model(batch.images, batch.maps)
+    student = model.student(batch.images)
     weights = cluster_weights(alpha, batch.clusters)
     return outer_loss(teacher, student, batch.masks, weights)
 
@@ -84,6 +85,25 @@ def hypergradient(
     return theta, upper_alpha + factor * lower_alpha
 
 
+def outer_pass_indices(
+    validation: list[int], pool: list[int], size: int, steps: int, rng: np.random.Generator
+) -> list[tuple[list[int], list[int]]]:
+    """The images of the batches of an outer pass: both lists shuffled, each anew when its full batches run out."""
+
+    def shuffled(members: list[int]) -> list[list[int]]:
+        order = [members[i] for i in rng.permutation(len(members))]
+        return [order[k : k + size] for k in range(0, len(order), size) if k + size <= len(order)]
+
+    waiting = [shuffled(validation), shuffled(pool)]
+    chosen = []
+    for _ in range(steps):
+        for side, members in enumerate((validation, pool)):
+            if not waiting[side]:
+                waiting[side] = shuffled(members)
+        chosen.append((waiting[0].pop(0), waiting[1].pop(0)))
+    return chosen
+
+
 def outer_step(
     model: Teacher,
     alpha: nn.Parameter,
@@ -97,6 +117,7 @@ def outer_step(
     phi = [*model.detector.parameters(), alpha]
     upper_loss = outer_objective(model, alpha, validation)
     upper = torch.autograd.grad(upper_loss, phi)
+    outer_objective(model, alpha, training)  # the published scripts evaluate it twice, and BatchNorm moves each time
     lower_loss = outer_objective(model, alpha, training)
     lower = torch.autograd.grad(lower_loss, phi)
     theta, weights = hypergradient(list(upper[:-1]), list(lower[:-1]), upper[-1], lower[-1], eta)

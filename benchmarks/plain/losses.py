@@ -18,8 +18,13 @@ def task(logits: Tensor, mask: Tensor) -> Tensor:
 
 
 def kd(a: Tensor, b: Tensor) -> Tensor:
-    """Mean squared error of the softened probabilities of two logit maps of one sample, a scalar."""
-    return ((torch.sigmoid(a / TEMPERATURE) - torch.sigmoid(b / TEMPERATURE)) ** 2).mean()
+    """Mean squared error of two maps (1, h, w) of softened probabilities of one sample, a scalar."""
+    return ((a - b) ** 2).mean()
+
+
+def soften(logits: Tensor) -> Tensor:
+    """Probabilities at the temperature."""
+    return torch.sigmoid(logits / TEMPERATURE)
 
 
 def cluster_weights(alpha: Tensor, clusters: Tensor) -> Tensor:
@@ -41,7 +46,7 @@ def _task_all(logits: tuple[Tensor, ...], mask: Tensor, i: int) -> Tensor:
 def _kd_all(student: tuple[Tensor, ...], teacher: Tensor, i: int) -> Tensor:
     total = torch.zeros((), dtype=teacher.dtype, device=teacher.device)
     for one in student:
-        total = total + kd(one[i], _fit(teacher, one)[i])
+        total = total + kd(soften(one)[i], _fit(soften(teacher), one)[i])
     return total / len(student)
 
 

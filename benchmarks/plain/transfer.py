@@ -7,7 +7,7 @@ from torch import nn
 
 
 def copy_weights(source: nn.Module, target: nn.Module, names: Mapping[str, str] | None = None) -> None:
-    """Copy every parameter and buffer of `source` into `target`.
+    """Copy every parameter and buffer of `source` into `target`, but for counters of random numbers.
 
     Args:
         source: the module to read.
@@ -19,7 +19,10 @@ def copy_weights(source: nn.Module, target: nn.Module, names: Mapping[str, str] 
         ValueError: the two hold different numbers of tensors, or a pair differs in shape or in kind (the last parts of
             the names: `weight`, `running_mean` ...).
     """
-    read, write = source.state_dict(), target.state_dict()
+    read, write = (
+        {name: tensor for name, tensor in module.state_dict().items() if not name.endswith(".counter")}
+        for module in (source, target)
+    )
     if len(read) != len(write):
         raise ValueError(f"{len(read)} tensors do not fit into {len(write)}")
     pairs = [(names[name], name) for name in write] if names is not None else list(zip(read, write, strict=True))

@@ -201,7 +201,7 @@ def _train(trainer: Trainer, run: RunFolder, messages: _Messages) -> None:
             progress.best = trainer.selector.best_value
             for report in trainer.run():
                 run.append(metrics_line(report, random))
-                run.checkpoints.save(trainer.snapshot(), best=report.best)
+                run.checkpoints.save(trainer.snapshot(), best=report.best, best_teacher=report.best_teacher)
                 messages.log(progress.report(report))
                 _write_events(events, trainer, report)
     except (UserError, OSError, KeyboardInterrupt) as stopped:

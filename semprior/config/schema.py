@@ -160,6 +160,11 @@ class Config:
     outer: OuterConfig = OuterConfig()
     select: SelectConfig = SelectConfig()
 
+    @property
+    def follows_paper(self) -> bool:
+        """Whether the run keeps to the published order of operations where ours differs and no setting says so."""
+        return self.preset == "paper"
+
 
 @functools.cache
 def leaves(cls: type = Config, prefix: str = "") -> Mapping[str, Leaf]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -29,12 +30,12 @@ def _rot90(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> Ima
     return np.rot90(image, turns), np.rot90(mask, turns)
 
 
-def _brightness(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> ImageAndMask:
-    return _look_up(image, np.arange(256) + rng.uniform(-0.3, 0.3) * 255), mask
+def _brightness(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator, truncate: bool = False) -> ImageAndMask:
+    return _look_up(image, np.arange(256) + rng.uniform(-0.3, 0.3) * 255, truncate), mask
 
 
-def _contrast(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> ImageAndMask:
-    return _look_up(image, np.arange(256) * (1 + rng.uniform(-0.3, 0.3))), mask
+def _contrast(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator, truncate: bool = False) -> ImageAndMask:
+    return _look_up(image, np.arange(256) * (1 + rng.uniform(-0.3, 0.3)), truncate), mask
 
 
 def _rotation(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> ImageAndMask:
@@ -50,13 +51,14 @@ def _scale(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> Ima
     return _warp(image, mask, scale=rng.uniform(0.8, 1.2))
 
 
-def _noise(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> ImageAndMask:
+def _noise(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator, truncate: bool = False) -> ImageAndMask:
     deviation = math.sqrt(rng.uniform(10, 50))
     seed = int(rng.integers(np.iinfo(np.int64).max))
     # torch draws normal variates four times as fast as numpy.
     noise = torch.empty((*image.shape[:2], 3)).normal_(0, deviation, generator=torch.Generator().manual_seed(seed))
     noise += torch.from_numpy(np.ascontiguousarray(image if image.ndim == 3 else image[..., None]))
-    return noise.round_().clamp_(0, 255).to(torch.uint8).numpy(), mask
+    noise = noise if truncate else noise.round_()
+    return noise.clamp_(0, 255).to(torch.uint8).numpy(), mask
 
 
 def _identity(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> ImageAndMask:
@@ -79,11 +81,14 @@ TRANSFORMS: tuple[tuple[Callable[[np.ndarray, np.ndarray, np.random.Generator], 
 )
 """The transforms and their weights in the draw."""
 
+_TRUNCATED = {transform: functools.partial(transform, truncate=True) for transform in (_brightness, _contrast, _noise)}
 _WEIGHTS = np.array([weight for _, weight in TRANSFORMS])
 _CUMULATED = np.cumsum(_WEIGHTS / _WEIGHTS.sum())
 
 
-def augment(image: np.ndarray, mask: np.ndarray, probability: float, rng: np.random.Generator) -> ImageAndMask:
+def augment(
+    image: np.ndarray, mask: np.ndarray, probability: float, rng: np.random.Generator, truncate: bool = False
+) -> ImageAndMask:
     """With `probability`, apply three transforms that are drawn with replacement, in the order of the draw.
 
     Args:
@@ -91,6 +96,7 @@ def augment(image: np.ndarray, mask: np.ndarray, probability: float, rng: np.ran
         mask: (S,S) uint8, resampled by nearest neighbour, which preserves its values.
         probability: of augmenting at all.
         rng: the source of randomness.
+        truncate: whether new grey levels lose their fraction, as published, rather than being rounded.
 
     Returns:
         The image, (S,S) uint8, or (S,S,3) if noise made its channels differ; and the mask, (S,S) uint8.
@@ -98,12 +104,13 @@ def augment(image: np.ndarray, mask: np.ndarray, probability: float, rng: np.ran
     if rng.random() >= probability:
         return image, mask
     for drawn in np.searchsorted(_CUMULATED, rng.random(3), side="right"):
-        image, mask = TRANSFORMS[min(int(drawn), len(TRANSFORMS) - 1)][0](image, mask, rng)
+        transform = TRANSFORMS[min(int(drawn), len(TRANSFORMS) - 1)][0]
+        image, mask = (_TRUNCATED.get(transform, transform) if truncate else transform)(image, mask, rng)
     return image, mask
 
 
-def _look_up(image: np.ndarray, values: np.ndarray) -> np.ndarray:
-    table = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+def _look_up(image: np.ndarray, values: np.ndarray, truncate: bool) -> np.ndarray:
+    table = np.clip(values if truncate else np.rint(values), 0, 255).astype(np.uint8)
     return cv2.LUT(np.ascontiguousarray(image), table)
 
 

@@ -75,6 +75,7 @@ def draw_batch(
     device: torch.device,
     rng: np.random.Generator,
     drop: float = 0.0,
+    truncate: bool = False,
 ) -> Batch:
     """Draw one augmented crop of each image in this worker's share of `indices`.
 
@@ -90,6 +91,7 @@ def draw_batch(
         device: of the returned tensors.
         rng: draws one seed per sample.
         drop: probability that a sample is trained without modulation (`scam.drop`).
+        truncate: as in `augment`.
     """
     seeds = rng.integers(np.iinfo(np.int64).max, size=len(indices))
     positions = shard(range(len(indices)))
@@ -107,7 +109,7 @@ def draw_batch(
         rows[slot], columns[slot] = row, column
         plain[slot, 0] = crop(image, row, column, side)
         target = (crop(mask, row, column, side) >= 128).astype(np.uint8)
-        image, target = augment(plain[slot, 0], target, config.augment, sample_rng)
+        image, target = augment(plain[slot, 0], target, config.augment, sample_rng, truncate)
         if image.ndim == 2:
             greys[slot, 0] = image
         else:

@@ -88,14 +88,14 @@ def load_student(path: Path, device: torch.device) -> Student:
 
 
 def load_teacher(path: Path, device: torch.device) -> LoadedTeacher:
-    """Load the teacher of a run (its best checkpoint) or of a checkpoint, with its VFM.
+    """Load the teacher of a run (its best checkpoint, or the teacher's own best) or of a checkpoint, with its VFM.
 
     The VFM's weights come from the source that the run used, or that the variable ``SEMPRIOR__VFM__WEIGHTS`` names.
 
     Raises:
         UserError: as `load_student`; or the VFM's weights are unavailable, or are not those of the run.
     """
-    folder = find_checkpoint(path)
+    folder = find_checkpoint(path, teacher=True)
     snapshot = load_checkpoint(folder, files=("student", "modulator"))
     info = _info(folder, snapshot)
     config, spec = info.config, detector_spec(info.config.detector)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # torch is imported where weights are read or written: code t
 FORMAT = 2
 INDEX = "index.json"
 RETAINED = ("last", "previous", "best")
+BEST_TEACHER = "best-teacher"  # retained, too, where the teacher has a best epoch of its own
 
 
 @dataclass(frozen=True)
@@ -88,21 +89,22 @@ def load_checkpoint(folder: Path, files: Sequence[str] | None = None) -> Snapsho
 
 
 class CheckpointFolder:
-    """The checkpoints of a run: the last, the previous and the best one.
+    """The checkpoints of a run: the last, the previous and the best one, and with the preset ``paper`` the teacher's.
 
     Args:
-        root: the folder that holds them, each named for its epoch, and an index that names the three.
+        root: the folder that holds them, each named for its epoch, and an index that names these.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def save(self, snapshot: Snapshot, best: bool) -> Path:
+    def save(self, snapshot: Snapshot, best: bool, best_teacher: bool = False) -> Path:
         """Write a snapshot as the last checkpoint; delete those that the index no longer names.
 
         Args:
             snapshot: after ``snapshot.values["epoch"]`` epochs.
             best: whether it is the best one so far.
+            best_teacher: whether it is the teacher's own best.
 
         Returns:
             The folder of the checkpoint.
@@ -113,16 +115,18 @@ class CheckpointFolder:
             # A run that was restored from here has written this epoch before, to the last bit.
             name += "-again" if f"{name}-again" not in index.values() else "-once-more"
         save_checkpoint(self.root / name, snapshot)
-        index = {"last": name, "previous": index.get("last", name), "best": index.get("best", name)}
+        index = index | {"last": name, "previous": index.get("last", name), "best": index.get("best", name)}
         if best:
             index["best"] = name
+        if best_teacher:
+            index[BEST_TEACHER] = name
         write_atomically(self.root / INDEX, json.dumps(index, indent=1).encode())
         sync_folder(self.root)
         self._prune(index)
         return self.root / name
 
     def index(self) -> dict[str, str]:
-        """The folder names of ``last``, ``previous`` and ``best``; empty before the first checkpoint.
+        """The folder names of ``last``, ``previous``, ``best`` and maybe ``best-teacher``; empty before the first one.
 
         Raises:
             UserError: the index is damaged.
@@ -132,12 +136,13 @@ class CheckpointFolder:
             return {}
         try:
             index = json.loads(path.read_text(encoding="utf-8"))
-            return {which: str(index[which]) for which in RETAINED}
+            own = (BEST_TEACHER,) if BEST_TEACHER in index else ()
+            return {which: str(index[which]) for which in (*RETAINED, *own)}
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: is damaged; name a checkpoint beside it instead") from error
 
     def path(self, which: str) -> Path:
-        """The folder of ``last``, ``previous`` or ``best``.
+        """The folder of ``last``, ``previous``, ``best`` or ``best-teacher``.
 
         Raises:
             UserError: the run has no checkpoint yet.
@@ -153,19 +158,23 @@ class CheckpointFolder:
                 shutil.rmtree(entry, ignore_errors=True)
 
 
-def find_checkpoint(path: Path) -> Path:
+def find_checkpoint(path: Path, *, teacher: bool = False) -> Path:
     """The checkpoint that a path names: a run's folder, its ``checkpoints/best``, or a checkpoint's own folder.
+
+    Args:
+        path: of one of these.
+        teacher: for a run's folder, take the teacher's own best where there is one.
 
     Raises:
         UserError: the path leads to no checkpoint.
     """
     if (path / MANIFEST).is_file():
         return path
-    if (path / "checkpoints" / INDEX).is_file():
-        return CheckpointFolder(path / "checkpoints").path("best")
-    if (path / INDEX).is_file():
-        return CheckpointFolder(path).path("best")
-    if path.name in RETAINED and (path.parent / INDEX).is_file():
+    for root in (path / "checkpoints", path):
+        if (root / INDEX).is_file():
+            folder = CheckpointFolder(root)
+            return folder.path(BEST_TEACHER if teacher and BEST_TEACHER in folder.index() else "best")
+    if path.name in (*RETAINED, BEST_TEACHER) and (path.parent / INDEX).is_file():
         return CheckpointFolder(path.parent).path(path.name)
     raise UserError(f"{path}: is neither a run's folder nor a checkpoint")
 

@@ -30,5 +30,5 @@ def build_teacher(config: Config, vfm: VFM | None) -> Teacher:
             scale=spec.scam_scale if config.scam.scale is None else config.scam.scale,
             width=config.vfm.width if vfm and vfm.width_needed else None,
         )
-    teacher = Teacher(detector, scam, config.scam.own_statistics)
+    teacher = Teacher(detector, scam, config.scam.own_statistics, teacher_first=config.follows_paper)
     return teacher.to(memory_format=torch.channels_last) if config.channels_last else teacher

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Literal
 
 import torch
@@ -47,13 +47,18 @@ class Teacher(nn.Module):
             teacher and student are then evaluated with an average of the statistics of both, so that the teacher
             misses targets and the student sees targets everywhere. The weights are shared in either case, and train
             mode, which normalises by the batch, is unaffected.
+        teacher_first: whether `both` runs the decoder for the teacher first, which is the published order in both
+            losses. It matters to running statistics alone.
 
     Attributes:
         statistics: the teacher's own running statistics, one entry per BatchNorm of the decoder; empty if shared.
     """
 
-    def __init__(self, detector: Detector, scam: SCAM, own_statistics: bool = False) -> None:
+    def __init__(
+        self, detector: Detector, scam: SCAM, own_statistics: bool = False, teacher_first: bool = False
+    ) -> None:
         super().__init__()
+        self.teacher_first = teacher_first
         self.detector = detector
         self.scam = scam
         norms = _decoder_norms(detector) if own_statistics and scam.placed else []
@@ -119,7 +124,7 @@ class Teacher(nn.Module):
 
         Losses and gradients equal those of two full forward passes, one of them without gradient. So do the running
         statistics in train mode: the encoder's are updated as if twice with this batch, the decoder's by the student's
-        features first and the teacher's second, whichever of the two carries the gradient.
+        features first and the teacher's second, or the reverse (`teacher_first`), whichever carries the gradient.
 
         Args:
             x: (B, 3, H, W) normalised images.
@@ -136,13 +141,19 @@ class Teacher(nn.Module):
             return logits, logits
         with repeat_batchnorm_updates(self.detector.encoder):
             features = self.encode(x)
-        if grad == "teacher":
-            with _no_grad(x.device):
-                student = self.student_from(features)
-            return student, self.teacher_from(features, maps, bare)
-        student = self.student_from(features)
-        with _no_grad(x.device):
-            return student, self.teacher_from(features, maps, bare)
+
+        def student() -> tuple[Tensor, ...]:
+            with nullcontext() if grad == "student" else _no_grad(x.device):
+                return self.student_from(features)
+
+        def teacher() -> tuple[Tensor, ...]:
+            with nullcontext() if grad == "teacher" else _no_grad(x.device):
+                return self.teacher_from(features, maps, bare)
+
+        if self.teacher_first:
+            taught = teacher()
+            return student(), taught
+        return student(), teacher()
 
 
 @contextmanager

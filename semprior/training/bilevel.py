@@ -94,6 +94,9 @@ def outer_step(
     parameters = [*teacher.detector.parameters(), alpha]
     loss = outer_objective(teacher, alpha, validation, config)
     outer = gradients(loss, parameters)
+    if config.follows_paper:  # evaluates the training loss once more than needed, which moves running statistics
+        with torch.no_grad():
+            outer_objective(teacher, alpha, training, config)
     other = outer_objective(teacher, alpha, training, config)
     inner = gradients(other, parameters)
     value, _ = _finite(loss), _finite(other)

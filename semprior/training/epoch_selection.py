@@ -26,10 +26,12 @@ class Scores:
     Attributes:
         flat: metrics by name: ``holdout/point_score``, ``holdout/iou``, ``holdout/iou_se``, ``holdout/teacher/iou`` ...
         best: whether the student's value of the selection metric is the best so far.
+        best_teacher: likewise of the teacher, which the published protocol selects for itself; False elsewhere.
     """
 
     flat: dict[str, float]
     best: bool
+    best_teacher: bool = False
 
 
 class Selector:
@@ -42,6 +44,7 @@ class Selector:
 
     def __init__(self, config: Config, training_set: TrainingSet) -> None:
         self.by = config.select.by
+        self.published = config.follows_paper  # of equal epochs the first, and none with a value of 0
         self.empty_union = empty_union_of(config.preset)
         self.scenes = (
             training_set.test
@@ -52,6 +55,7 @@ class Selector:
         self.previous: dict[str, SparseMasks] = {}
         self.best_value: float | None = None
         self.best_epoch: int | None = None
+        self.best_teacher = 0.0
 
     def score(self, epoch: int, student: Sequence[np.ndarray], teacher: Sequence[np.ndarray]) -> Scores:
         """Score the masks of student and teacher, (H,W) bool per scene, of which one at a time is in memory."""
@@ -67,10 +71,17 @@ class Selector:
         key = self.by if self.by != "point_score" else "holdout/point_score"
         value = flat.get(key, float(epoch))  # without a holdout the latest epoch is the best
         value = value if np.isfinite(value) else 0.0  # without any target and prediction there is no IoU
-        best = self.best_value is None or value >= self.best_value
+        if self.published and key in flat:
+            best = value > (self.best_value or 0.0)
+        else:
+            best = self.best_value is None or value >= self.best_value
         if best:
             self.best_value, self.best_epoch = value, epoch
-        return Scores(flat, best)
+        taught = flat.get(f"{split}/teacher/{key.partition('/')[2]}", 0.0) if self.published else 0.0
+        best_teacher = taught > self.best_teacher
+        if best_teacher:
+            self.best_teacher = taught
+        return Scores(flat, best, best_teacher)
 
     def _by_points(self, who: str, masks: Sequence[np.ndarray]) -> dict[str, float]:
         points = [scene.points for scene in self.scenes]
@@ -89,7 +100,8 @@ class Selector:
 
     def values(self) -> dict[str, Any]:
         """The best evaluation, for a snapshot."""
-        return {"best_value": self.best_value, "best_epoch": self.best_epoch}
+        best = {"best_value": self.best_value, "best_epoch": self.best_epoch}
+        return best | ({"best_teacher": self.best_teacher} if self.published else {})
 
     def stored(self) -> dict[str, np.ndarray]:
         """The masks of the last evaluation, for a snapshot."""
@@ -99,6 +111,7 @@ class Selector:
     def restore(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
         """Restore the state that `stored` and `values` returned."""
         self.best_value, self.best_epoch = values["best_value"], values["best_epoch"]
+        self.best_teacher = values.get("best_teacher", 0.0)
         shapes = [scene.image.shape for scene in self.scenes]
         for who in ("student", "teacher"):
             name = f"previous.{who}"

@@ -66,22 +66,21 @@ def background_importance(masks: Tensor, weight: float) -> Tensor | None:
 
 
 def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Mean squared difference per sample, (B,), of ``sigmoid(logits / T)`` of student and teacher, (B,1,H,W) each."""
-    gap = torch.sigmoid(student / temperature) - torch.sigmoid(teacher / temperature)
+    """Mean squared difference per sample, (B,), of ``sigmoid(logits / T)`` of student (B,1,h,w) and teacher (B,1,H,W).
+
+    The teacher's probabilities are resized to the student's.
+    """
+    probability = torch.sigmoid(teacher / temperature)
+    if probability.shape[-2:] != student.shape[-2:]:
+        probability = F.interpolate(probability, student.shape[-2:], mode="bilinear", align_corners=False)
+    gap = torch.sigmoid(student / temperature) - probability
     return gap.square().flatten(1).mean(1)
 
 
 def deep_distillation(student: Sequence[Tensor], teacher: Sequence[Tensor], temperature: float) -> Tensor:
-    """Mean `distillation` over all logits of the student, against the teacher's main ones, resized to match: (B,)."""
+    """Mean `distillation` over all logits of the student, against the teacher's main ones: (B,)."""
     main = teacher[0].float()
-    terms = []
-    for logits in student:
-        logits = logits.float()
-        fitted = main
-        if logits.shape[-2:] != main.shape[-2:]:
-            fitted = F.interpolate(main, logits.shape[-2:], mode="bilinear", align_corners=False)
-        terms.append(distillation(logits, fitted, temperature))
-    return torch.stack(terms).mean(0)
+    return torch.stack([distillation(logits.float(), main, temperature) for logits in student]).mean(0)
 
 
 def task_loss(logits: Sequence[Tensor], masks: Tensor, weights: Tensor, config: LossConfig) -> Tensor:

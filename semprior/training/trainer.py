@@ -64,6 +64,7 @@ class EpochReport:
         seconds: duration.
         scores: flat metrics of the evaluation, like ``holdout/point_score``; empty if none was due.
         best: whether this epoch is the best so far.
+        best_teacher: whether it is the teacher's own best, which the preset ``paper`` keeps as well.
     """
 
     epoch: int
@@ -76,6 +77,7 @@ class EpochReport:
     seconds: float
     scores: dict[str, float] = field(default_factory=dict)
     best: bool = False
+    best_teacher: bool = False
 
 
 class DivergedError(UserError):
@@ -161,6 +163,7 @@ class Trainer:
                 seconds=time.perf_counter() - started,
                 scores=scores.flat if scores else {},
                 best=bool(scores and scores.best),
+                best_teacher=bool(scores and scores.best_teacher),
             )
 
     def snapshot(self) -> Snapshot:
@@ -299,6 +302,11 @@ class Trainer:
         self.teacher.train()
         rate = self._set_rate(self.outer, 1.0)
         for position in range(self.config.outer.steps):
+            if self.config.follows_paper and position:  # shuffled anew when it runs out
+                if position % len(validation) == 0:
+                    validation = epoch_batches(self.training_set.validation_indices, size, self.rng)
+                if position % len(training) == 0:
+                    training = epoch_batches(self.pseudo_masks.members, size, self.rng)
             for_validation, for_training = validation[position % len(validation)], training[position % len(training)]
             batches = self._batch(for_validation), self._batch(for_training)
             try:
@@ -318,6 +326,7 @@ class Trainer:
             self.device,
             self.rng,
             drop,
+            truncate=self.config.follows_paper,
         )
 
     def _set_rate(self, optimizer: torch.optim.Optimizer, within: float) -> float:

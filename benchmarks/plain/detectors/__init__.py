@@ -1,4 +1,4 @@
-"""The seven detectors as they are specified, in plain fp32 NCHW PyTorch (method, section 1)."""
+"""The seven detectors of the paper as they are specified, in plain fp32 NCHW PyTorch."""
 
 from benchmarks.plain.detectors.dnanet import DNANet
 from benchmarks.plain.detectors.gglnet import GGLNet

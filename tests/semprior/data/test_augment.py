@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from benchmarks.plain import augment as plain
 from semprior.data import augment as module
 from semprior.data.augment import TRANSFORMS, augment
 
@@ -88,3 +89,30 @@ def test_the_same_generator_gives_the_same_crop():
     for seed in range(20):
         pairs = [augment(image, mask, 1.0, np.random.default_rng(seed)) for _ in range(2)]
         assert all(np.array_equal(a, b) for a, b in zip(*pairs, strict=True))
+
+
+def test_truncated_grey_levels_are_those_of_the_plain_form(monkeypatch):
+    image, mask = crop()
+    for name in ("brightness", "contrast"):
+        for seed in range(5):
+            (chosen,) = [t for t, _ in TRANSFORMS if t.__name__ == f"_{name}"]
+            found = module._TRUNCATED[chosen](image, mask, np.random.default_rng(seed))[0]
+            expected = getattr(plain, name)(np.repeat(image[..., None], 3, 2), mask, np.random.default_rng(seed))[0]
+            assert np.mean(found != expected[..., 0]) < 0.01  # where rounding differs at a whole number
+            rounded = chosen(image, mask, np.random.default_rng(seed))[0]
+            assert 0.2 < np.mean(found != rounded) < 0.8
+    flat = np.full((64, 64), 128, np.uint8)
+    lost = [
+        transform(flat, flat, np.random.default_rng(2))[0].astype(float).mean() - 128
+        for transform in (module._noise, module._TRUNCATED[module._noise])
+    ]
+    expected = plain.noise(np.repeat(flat[..., None], 3, 2), flat, np.random.default_rng(2))[0].astype(float).mean()
+    assert lost[0] - lost[1] == pytest.approx(0.5, abs=0.02)
+    assert lost[1] == pytest.approx(expected - 128, abs=0.2)
+
+
+def test_augment_truncates_where_it_is_told(monkeypatch):
+    image, mask = crop()
+    monkeypatch.setattr(module, "_CUMULATED", np.array([0] * 4 + [1] * 8))  # brightness alone
+    found = [augment(image, mask, 1.0, np.random.default_rng(1), truncate)[0].astype(int) for truncate in (False, True)]
+    assert (found[0] >= found[1]).all() and (found[0] > found[1]).any()

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from benchmarks.plain.metrics import best_epoch
 from semprior.config.schema import unflatten
 from semprior.data.batches import Normalisation
 from semprior.data.images import IntensityRange
@@ -63,3 +64,18 @@ def test_without_a_holdout_the_last_epoch_is_taken(preset, by):
     chosen, none = selector(by, count=0, preset=preset)
     assert [chosen.score(epoch, none, none).best for epoch in range(3)] == [True, True, True]
     assert chosen.best_epoch == 2
+
+
+def test_the_published_protocol_keeps_an_epoch_of_each_the_earlier_and_none_of_value_0():
+    chosen, right = selector("holdout/iou", preset="paper")
+    nothing = [np.zeros_like(mask) for mask in right]
+    partly = [right[0], *nothing[1:]]
+    students, teachers = (nothing, partly, partly, right, right), (nothing, right, partly, right, nothing)
+    scores = [chosen.score(epoch, *both) for epoch, both in enumerate(zip(students, teachers, strict=True))]
+    for kept, name in (("best", "holdout/iou"), ("best_teacher", "holdout/teacher/iou")):
+        last = [epoch for epoch, score in enumerate(scores) if getattr(score, kept)][-1]
+        assert last == best_epoch([score.flat[name] for score in scores])
+    assert [score.best for score in scores] == [False, True, False, True, False]
+    assert [score.best_teacher for score in scores] == [False, True, False, False, False]
+    ours, _ = selector("holdout/iou")
+    assert not any(ours.score(epoch, masks, masks).best_teacher for epoch, masks in enumerate((partly, right)))

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from benchmarks.plain import losses as plain
 from semprior.config.schema import Config, DistillConfig, LossConfig
 from semprior.training.losses import NEAR, cluster_weights, inner_loss, outer_loss, task_loss
 
@@ -159,3 +160,14 @@ def test_the_background_weight_counts_what_is_away_from_every_target():
     union = (probability * importance).sum() + masks.sum() - common
     expected = 10 * (importance * entropy).mean() + 1 - common / (union + 1e-6)
     assert loss(3.0) == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_side_logits_are_compared_with_resized_probabilities_as_in_the_plain_form():
+    student, teacher, masks = _batch()
+    sides = (student, torch.randn(4, 1, 3, 5, dtype=torch.float64), torch.randn(4, 1, 12, 10, dtype=torch.float64))
+    weights = torch.tensor([0.5, 1.5, 1.0, 1.0], dtype=torch.float64)
+    outer = outer_loss(sides, (4 * teacher,), masks, weights, PAPER, DistillConfig())
+    assert outer.item() == pytest.approx(plain.outer_loss((4 * teacher,), sides, masks, weights).item(), rel=1e-6)
+    penalty = torch.tensor(0.0)
+    inner = inner_loss(sides, sides[::-1], masks, weights, penalty, PAPER, DistillConfig())
+    assert inner.item() == pytest.approx(plain.inner_loss(sides, sides[::-1], masks, weights, penalty).item(), rel=1e-6)

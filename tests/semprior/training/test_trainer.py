@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from benchmarks.plain import bilevel
 from semprior.config.schema import unflatten
 from semprior.data.batches import Normalisation
 from semprior.data.images import IntensityRange
@@ -219,3 +220,17 @@ def test_bf16_channels_last_and_fp32_agree_at_first():
     plain = next(trainer(epochs=1, precision="fp32", channels_last=False).run())
     fast = next(trainer(epochs=1).run())
     assert fast.inner_loss == pytest.approx(plain.inner_loss, rel=0.05)
+
+
+@pytest.mark.parametrize(("preset", "anew"), [("paper", True), ("standard", False)])
+def test_validation_images_that_run_out_are_shuffled_anew_as_published(preset, anew, monkeypatch):
+    run, drawn = trainer(preset=preset, scam__stages="none", data__batch=2, outer__steps=7), []
+    monkeypatch.setattr(run, "_batch", lambda indices, drop=0.0: drawn.append(indices))
+    monkeypatch.setattr("semprior.training.trainer.outer_step", lambda *_: 0.0)
+    validation, pool = run.training_set.validation_indices, list(run.pseudo_masks.members)
+    run.rng = np.random.default_rng(4)
+    run._outer_pass()
+    found = list(zip(drawn[::2], drawn[1::2], strict=True))
+    expected = bilevel.outer_pass_indices(list(validation), pool, 2, 7, np.random.default_rng(4))
+    assert (found == expected) == anew
+    assert found[:2] == expected[:2]
