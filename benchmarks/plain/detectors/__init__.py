@@ -1,4 +1,7 @@
-"""The seven detectors of the paper as they are specified, in plain fp32 NCHW PyTorch."""
+"""The seven detectors of the paper as they are specified, in plain fp32 NCHW PyTorch.
+
+MLCLNet and ALCLNet start with the published weights; the others, which are timed and given weights, with PyTorch's.
+"""
 
 from benchmarks.plain.detectors.dnanet import DNANet
 from benchmarks.plain.detectors.gglnet import GGLNet

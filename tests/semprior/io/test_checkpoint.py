@@ -126,3 +126,15 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_one(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert load_checkpoint(folder.path("last")).values["epoch"] == 1
     assert [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")] == []
+
+
+def test_the_teachers_own_best_is_kept_and_found_where_there_is_one(tmp_path):
+    folder = CheckpointFolder(tmp_path / "checkpoints")
+    for epoch, (best, best_teacher) in enumerate(((True, False), (False, True), (False, False), (True, False))):
+        folder.save(snapshot(epoch), best=best, best_teacher=best_teacher)
+        taught = load_checkpoint(find_checkpoint(tmp_path, teacher=True)).values["epoch"]
+        assert taught == (0 if epoch == 0 else 1)
+    assert load_checkpoint(find_checkpoint(tmp_path)).values["epoch"] == 3
+    assert load_checkpoint(find_checkpoint(tmp_path / "checkpoints" / "best-teacher")).values["epoch"] == 1
+    kept = {load_checkpoint(path).values["epoch"] for path in folder.root.iterdir() if path.is_dir()}
+    assert kept == {1, 2, 3}

@@ -57,7 +57,18 @@ def tiny_problem(seed=0, batch=3, clusters=5):
 # ---- networks
 
 
-@pytest.mark.parametrize(("name", "detector", "modulator"), [("mlclnet", 657249, 78686), ("alclnet", 5668145, 178142)])
+@pytest.mark.parametrize(
+    ("name", "detector", "modulator"),
+    [
+        ("mlclnet", 657249, 78686),
+        ("alclnet", 5668145, 178142),
+        ("gglnet", 8988093, 178142),
+        ("mshnet", 4065513, 178142),
+        ("repisdnet", 558497, 49678 + 259 * 160),
+        ("dnanet", 4696888, 178142),
+        ("sctransnet", 11203635, 49678 + 259 * 736),
+    ],
+)
 def test_parameter_counts(name, detector, modulator):
     network = DETECTORS[name]
     assert sum(p.numel() for p in network().parameters()) == detector
@@ -77,8 +88,8 @@ def test_shapes_of_stages_and_logits(name):
 
 def test_initialisation():
     torch.manual_seed(0)
-    for name, network in DETECTORS.items():
-        model = network()
+    for name in ("mlclnet", "alclnet"):
+        model = DETECTORS[name]()
         kept = {id(part) for part in [*model.laterals, *model.head]} if name == "mlclnet" else set()
         for part in model.modules():
             if isinstance(part, nn.Conv2d) and part.weight.numel() > 20000:
