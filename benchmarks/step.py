@@ -1,6 +1,6 @@
 """Seconds of an inner and of an outer step: the published method to the letter against ours, in one run.
 
-    python -m benchmarks.step [--json] [--repeats N] [--device cpu|cuda] [--precision bf16|fp32]
+    python -m benchmarks.step [--detectors NAME ...] [--json] [--repeats N] [--device cpu|cuda] [--precision bf16|fp32]
 
 The plain path is `benchmarks.plain`: fp32, NCHW, ViT-S+/16 with random weights run on every crop, two full forwards.
 Ours is the preset `standard` on the same crops of 256 in batches of 16: bf16 (fp32 where the device has none),
