@@ -27,7 +27,7 @@ from semprior.io.checkpoint import load_checkpoint, save_checkpoint
 from semprior.labels.seeds import contrast_seed
 from semprior.models import detectors
 from semprior.models.build import build_teacher
-from semprior.models.detector import Detector, create_detector, detector_names, detector_spec, register
+from semprior.models.detector import _SPECS, Detector, create_detector, detector_names, detector_spec, register
 from semprior.models.dropout import ChannelDropout
 from semprior.models.scam import SCAM
 from semprior.models.teacher import Teacher
@@ -50,10 +50,28 @@ COUNTS = {
 GFLOPS = {"gglnet": 19.4, "mshnet": 12.0, "repisdnet": 23.9, "dnanet": 27.9, "sctransnet": 21.1}  # at 256x256
 LOGITS = {"mshnet": 5, "dnanet": 4, "sctransnet": 6}  # in training; the others have one
 DEPLOYED = {"repisdnet": 279_073}
-SHORTER = {  # fewer stages, as an export takes half a minute of a whole network
+SHORTER = {  # stages, for tests that take long of a whole network
     **dict.fromkeys(("alclnet", "gglnet", "mshnet", "dnanet"), (16, 32)),
     "sctransnet": (32, 64, 64),
 }
+
+
+@pytest.fixture
+def shorter(monkeypatch):
+    """Leaves a detector with few stages and blocks."""
+
+    def shorten(name):
+        shorten_by(name, monkeypatch)
+
+    return shorten
+
+
+def shorten_by(name, patch):
+    spec = detector_spec(name)
+    stages = SHORTER.get(name, spec.stages)
+    patch.setattr(spec.build, "stages", stages)
+    patch.setitem(_SPECS, name, dataclasses.replace(spec, stages=stages))
+    patch.setattr("semprior.models.detectors.sctransnet._BLOCKS", 1)
 
 
 def without_dropout(*networks):
@@ -349,7 +367,8 @@ def test_losses_reach_every_parameter_through_all_logits(name, task):
 
 @pytest.mark.parametrize("name", COUNTS)
 @pytest.mark.parametrize("preset", ["paper", "standard", "quick"])
-def test_every_preset_takes_its_steps(name, preset):
+def test_every_preset_takes_its_steps(name, preset, shorter):
+    shorter(name)
     config = settings(name, preset)
     teacher, data, alpha = build_teacher(config, Pooled()).train(), batch(), nn.Parameter(torch.zeros(2))
     rate = config.optim.rate or detector_spec(name).learning_rate
@@ -364,7 +383,9 @@ def test_every_preset_takes_its_steps(name, preset):
 
 
 @pytest.mark.parametrize("name", COUNTS)
-def test_a_run_stopped_after_an_epoch_goes_on_to_the_last_bit(name, tmp_path):
+def test_a_run_stopped_after_an_epoch_goes_on_to_the_last_bit(name, tmp_path, shorter):
+    shorter(name)
+
     def run():
         config = settings(
             name, epochs=2, outer__every=1, outer__steps=1, labels__evolve=False, select__after=1.0, data__holdout=0.25
@@ -405,6 +426,8 @@ def small_training_set():
 def share_gradients(rank, folder, queue):
     """By detector, how far gradients of two workers' halves of a batch are from those of the whole batch."""
     torch.set_num_threads(1)
+    for name in COUNTS:
+        shorten_by(name, pytest.MonkeyPatch())
     whole = {name: both_gradients(name, slice(None)) for name in COUNTS} if rank == 0 else {}
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(minutes=5)
@@ -469,13 +492,11 @@ def test_images_of_odd_sizes_are_predicted_by_the_deployed_form(name, tmp_path):
         assert mine.std() > 1e-3
 
 
-@pytest.mark.parametrize("name", COUNTS)
-def test_the_exported_graph_predicts_images_of_any_size(name, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", [name for name in COUNTS if name != "mlclnet"])  # which test_onnx_export.py exports
+def test_the_exported_graph_predicts_images_of_any_size(name, tmp_path, shorter):
     optional("onnxscript")
     runtime = optional("onnxruntime")
-    if name in SHORTER:
-        monkeypatch.setattr(detector_spec(name).build, "stages", SHORTER[name])
-        monkeypatch.setattr("semprior.models.detectors.sctransnet._BLOCKS", 1)
+    shorter(name)
     student = load_student(write_checkpoint(tmp_path / "checkpoint", detector=name), torch.device("cpu"))
     assert export(student, tmp_path / "student.onnx") < 1e-3
     session = runtime.InferenceSession(tmp_path / "student.onnx", providers=["CPUExecutionProvider"])
