@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 ImageAndMask = tuple[np.ndarray, np.ndarray]  # (H,W) or (H,W,3) uint8, (H,W) uint8
+Transform = Callable[[np.ndarray, np.ndarray, np.random.Generator], ImageAndMask]
 
 
 def _vertical_flip(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> ImageAndMask:
@@ -65,7 +66,7 @@ def _identity(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> 
     return image, mask
 
 
-TRANSFORMS: tuple[tuple[Callable[[np.ndarray, np.ndarray, np.random.Generator], ImageAndMask], float], ...] = (
+TRANSFORMS: tuple[tuple[Transform, float], ...] = (
     (_vertical_flip, 0.5),
     (_horizontal_flip, 0.5),
     (_transpose, 0.5),
@@ -81,7 +82,9 @@ TRANSFORMS: tuple[tuple[Callable[[np.ndarray, np.ndarray, np.random.Generator], 
 )
 """The transforms and their weights in the draw."""
 
-_TRUNCATED = {transform: functools.partial(transform, truncate=True) for transform in (_brightness, _contrast, _noise)}
+_TRUNCATED: dict[Transform, Transform] = {
+    transform: functools.partial(transform, truncate=True) for transform in (_brightness, _contrast, _noise)
+}
 _WEIGHTS = np.array([weight for _, weight in TRANSFORMS])
 _CUMULATED = np.cumsum(_WEIGHTS / _WEIGHTS.sum())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -100,8 +101,9 @@ class Encoder(nn.Module):
         self.third = _pair(second, third, third)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        for conv, norm in self.stem:  # type: ignore[misc]
-            x = conv_norm_relu(conv, norm, x)
+        for layers in self.stem:
+            conv, norm = cast(nn.ModuleList, layers)
+            x = conv_norm_relu(cast(nn.Conv2d, conv), cast(nn.BatchNorm2d, norm), x)
         second = self.second(F.max_pool2d(x, 2))
         return [x, second, self.third(F.max_pool2d(second, 2))]
 
