@@ -192,7 +192,9 @@ def _batch(count: int, size: int) -> PlainBatch:
         images=torch.randn(count, 3, size, size),
         masks=(torch.rand(count, 1, size, size) < 0.01).float(),
         maps=[torch.randn(count, 384, size // 16, size // 16) for _ in range(13)],
-        clusters=torch.randint(_CLUSTERS, (count,)),
+        clusters=torch.randperm(_CLUSTERS)[
+            torch.arange(count) % _CLUSTERS
+        ],  # of one cluster alone, alpha has no gradient
     )
 
 
