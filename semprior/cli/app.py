@@ -159,12 +159,12 @@ def export(
 
 @data_app.command("check")
 def data_check(folder: Annotated[Path, typer.Argument(help="A data set.", metavar="DIR")]) -> None:
-    """List every fault of a data set."""
-    from semprior.data.layout import check_dataset, find_layout
+    """List every fault of a data set, and say how it is read: splits, targets, files that are not read."""
+    from semprior.data.layout import find_layout, survey_dataset
 
-    faults = check_dataset(folder)
-    for fault in faults:
-        print(fault)
+    faults, remarks = survey_dataset(folder)
+    for line in (*remarks, *faults):
+        print(line)
     if faults:
         print(f"{folder}: {len(faults)} fault{'s' if len(faults) > 1 else ''}")
         raise typer.Exit(2)
