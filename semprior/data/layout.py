@@ -100,6 +100,13 @@ class Layout:
         """Whether there are full masks."""
         return self.masks is not None
 
+    def mask_files(self) -> dict[str, Path]:
+        """Files of masks by the name of their image; SIRST v1 names them NAME_pixels0.png."""
+        if self.masks is None:
+            return {}
+        files = {name: paths[0] for name, paths in image_files(self.masks).items()}
+        return files | {name.removesuffix("_pixels0"): path for name, path in files.items() if name not in self.images}
+
     def files(self) -> list[Path]:
         """Every file that a reading of the data set may depend on, but for lists of splits."""
         points = find_points(self.root, self.images, lambda _: None)
@@ -298,13 +305,9 @@ def _points(layout: Layout, on_fault: FaultHandler) -> PointSource | None:
 
 
 def _mask_files(layout: Layout, on_fault: FaultHandler | None) -> dict[str, Path]:
-    """Files of masks by the name of their image; SIRST v1 names them NAME_pixels0.png."""
-    if layout.masks is None:
-        if on_fault is not None:
-            on_fault(f"{layout.root}: no masks; neither labels/ nor masks/ holds any")
-        return {}
-    files = {name: paths[0] for name, paths in image_files(layout.masks).items()}
-    return files | {name.removesuffix("_pixels0"): path for name, path in files.items() if name not in layout.images}
+    if layout.masks is None and on_fault is not None:
+        on_fault(f"{layout.root}: no masks; neither labels/ nor masks/ holds any")
+    return layout.mask_files()
 
 
 def _image(layout: Layout, split: str, name: str, on_fault: FaultHandler) -> Path | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from semprior.data.finding.split_lists import (
     BY_SEED,
     SPLITS,
+    Resolve,
     is_trainval,
     read_names,
     resolver,
@@ -58,15 +59,11 @@ def find_splits(
     Returns:
         The splits, and for each of them, for messages, the file that lists it.
     """
-    places = split_places(root, images, on_fault)
-    if not places:
+    listed = listed_splits(root, images, resolver(images), on_fault)
+    if listed is None:
         listed_in = dict.fromkeys(SPLITS, f"{root} ({BY_SEED})")
         return seeded_splits(images, root, on_fault, groups), listed_in
-    splits, files = _listed(places[0], images, on_fault)
-    for place in places[1:]:
-        others, _ = _listed(place, images, on_fault)
-        if {split: set(names) for split, names in others.items()} != {split: set(n) for split, n in splits.items()}:
-            on_fault(f"{root}: both {_shown(places[0], root)} and {_shown(place, root)} list splits; keep one")
+    splits, files = listed
     listed_in = {split: str(path) for split, path in files.items()}
     _report_overlaps(splits, listed_in, on_fault)
     _report_parted_groups(splits, listed_in, groups, root, on_fault)
@@ -76,9 +73,35 @@ def find_splits(
     return splits, listed_in
 
 
-def _listed(folder: Path, images: Collection[str], on_fault: FaultHandler) -> tuple[Splits, dict[str, Path]]:
+def listed_splits(
+    root: Path, images: Collection[str], resolve: Resolve, on_fault: FaultHandler
+) -> tuple[Splits, dict[str, Path]] | None:
+    """The splits that the text files of a folder list, and the file of each; None if there are no such files.
+
+    Several folders may list the same splits.
+
+    Args:
+        root: folder of the data set.
+        images: names of its images.
+        resolve: names the image that a line means.
+        on_fault: receives each fault.
+    """
+    places = split_places(root, images, resolve, on_fault)
+    if not places:
+        return None
+    splits, files = _listed(places[0], resolve, on_fault)
+    for place in places[1:]:
+        faults: list[str] = []
+        others, _ = _listed(place, resolve, faults.append)
+        if faults or {split: set(names) for split, names in others.items()} != {
+            split: set(n) for split, n in splits.items()
+        }:
+            on_fault(f"{root}: both {_shown(places[0], root)} and {_shown(place, root)} list splits; keep one")
+    return splits, files
+
+
+def _listed(folder: Path, resolve: Resolve, on_fault: FaultHandler) -> tuple[Splits, dict[str, Path]]:
     files = split_files(folder, on_fault)
-    resolve = resolver(images)
     splits = {split: read_names(path, resolve, on_fault) for split, path in files.items()}
     if "val" in splits and "train" in files and is_trainval(files["train"]):
         validation = set(splits["val"])

@@ -36,7 +36,7 @@ def resolver(names: Collection[str]) -> Resolve:
     return resolve
 
 
-def split_places(root: Path, names: Collection[str], on_fault: FaultHandler) -> list[Path]:
+def split_places(root: Path, names: Collection[str], resolve: Resolve, on_fault: FaultHandler) -> list[Path]:
     """The folders whose text files list the images of splits.
 
     These are ``mode/`` and ``img_idx/`` in any case and, where a file ``train*.txt``, ``val*.txt`` or ``test*.txt``
@@ -45,12 +45,12 @@ def split_places(root: Path, names: Collection[str], on_fault: FaultHandler) -> 
     Args:
         root: folder of the data set.
         names: of its images.
+        resolve: names the image that a line means.
         on_fault: receives the fault that a text file lists images but its name tells no split.
     """
     folders = [path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")]
     folders += [nested for path in folders for name in _NESTED if (nested := path / name).is_dir()]
     known = [root / name for name in SPLIT_FOLDERS if (root / name).is_dir()]
-    resolve = resolver(names)
     found = list(known)
     for folder in (path for path in (root, *folders) if path not in known):
         likely = folder == root or _LIKELY.fullmatch(folder.name) or folder.name in _NESTED

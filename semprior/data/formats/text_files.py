@@ -37,7 +37,7 @@ def kind_of(lines: Lines) -> str | None:
 
 
 def read_yolo(files: Sequence[tuple[Path, Lines]], find_image: FindImage) -> Annotations:
-    """Lines ``class x y width height`` of a box and its centre, or ``class x y x y ...`` of a polygon and its extent."""
+    """Lines ``class x y width height`` of boxes with their centres, or ``class x y x y ...`` of polygons."""
     found = Annotations()
     for path, lines in files:
         name = find_image(str(path))
