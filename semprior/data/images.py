@@ -157,22 +157,12 @@ def _by_pillow(path: Path, content: bytes, on_fault: FaultHandler) -> np.ndarray
     """The channels of a TIFF or JPEG file; OpenCV would print the complaints of its decoders to standard error."""
     kind = "JPEG" if content.startswith(_JPEG) else "TIFF"
     try:
-        with Image.open(io.BytesIO(content), formats=[kind]) as image:
-            pages = getattr(image, "n_frames", 1)
-            if pages > 1:
-                on_fault(f"{path}: a {kind} file of {pages} pages; save each as an image of its own")
-                return None
-            if image.width * image.height > MOST_PIXELS:
-                on_fault(f"{path}: {image.width}x{image.height} pixels are more than {MOST_PIXELS:,}")
-                return None
-            channels = {"1": "L", "P": "RGBA" if "transparency" in image.info else "RGB", "LA": "RGBA"}
-            pixels = np.asarray(image.convert(channels[image.mode])) if image.mode in channels else np.asarray(image)
+        pixels, fault = _opened(content, kind)
     except Exception as error:  # whatever a decoder may raise on bytes that anybody wrote
         truncated = "truncated" in str(error) or "end of file" in str(error)
-        on_fault(f"{path}: {'truncated' if truncated else 'damaged or unknown kind of'} {kind} ({_one_line(error)})")
-        return None
-    if pixels.dtype.newbyteorder("=").name not in _DTYPES or (pixels.ndim == 3 and pixels.shape[2] not in (3, 4)):
-        on_fault(f"{path}: a {kind} image of mode {image.mode}; save it as 8 bit, 16 bit or float, grey or RGB")
+        fault = f"{'truncated' if truncated else 'damaged or unknown kind of'} {kind} ({_one_line(error)})"
+    if fault:
+        on_fault(f"{path}: {fault}")
         return None
     pixels = pixels.astype(pixels.dtype.newbyteorder("="))
     if pixels.dtype == np.float32 and not np.isfinite(pixels).all():
@@ -181,6 +171,23 @@ def _by_pillow(path: Path, content: bytes, on_fault: FaultHandler) -> np.ndarray
     if pixels.ndim == 2:
         return pixels
     return cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR if pixels.shape[2] == 3 else cv2.COLOR_RGBA2BGRA)
+
+
+def _opened(content: bytes, kind: str) -> tuple[np.ndarray, str]:
+    """The pixels of a TIFF or JPEG file as Pillow gives them, and its fault or an empty text."""
+    with Image.open(io.BytesIO(content), formats=[kind]) as image:
+        pages = getattr(image, "n_frames", 1)
+        if pages > 1:
+            return np.zeros(0), f"a {kind} file of {pages} pages; save each as an image of its own"
+        if image.width * image.height > MOST_PIXELS:
+            return np.zeros(0), f"{image.width}x{image.height} pixels are more than {MOST_PIXELS:,}"
+        channels = {"1": "L", "P": "RGBA" if "transparency" in image.info else "RGB", "LA": "RGBA"}
+        pixels = np.asarray(image.convert(channels[image.mode])) if image.mode in channels else np.asarray(image)
+        known = pixels.dtype.newbyteorder("=").name in _DTYPES and (pixels.ndim == 2 or pixels.shape[2] in (3, 4))
+        known &= image.mode != "CMYK"
+        return pixels, (
+            "" if known else f"a {kind} image of mode {image.mode}; save it as 8 bit, 16 bit or float, grey or RGB"
+        )
 
 
 def _one_line(error: Exception) -> str:
@@ -372,7 +379,7 @@ def _regions_below(values: np.ndarray, mask: np.ndarray) -> int:
     above[labels[mask]] = True
     above[0] = True
     return sum(
-        np.count_nonzero(labels == label) > 1 and not _varies(values[labels == label].reshape(-1, 1))
+        int(np.count_nonzero(labels == label)) > 1 and not _varies(values[labels == label].reshape(-1, 1))
         for label in np.flatnonzero(~above)
     )
 

@@ -33,6 +33,7 @@ from semprior.data.annotations import (
     size,
 )
 from semprior.data.finding.remarks import Tally, no_target, remarks_by_content, remarks_by_name
+from semprior.data.finding.split_lists import SPLITS
 from semprior.data.finding.unread import refuse_unread_pictures
 from semprior.data.image_tables import GROUP_TABLE, SUBSET_TABLE, read_groups, read_subsets
 from semprior.data.images import (
@@ -45,7 +46,7 @@ from semprior.data.images import (
     read_image,
     read_mask_as_it_is,
 )
-from semprior.data.splits import SPLITS, find_splits
+from semprior.data.splits import find_splits
 
 SCENES_VERSION = 2  # increase it when files are read to other grey values, points or masks: it keys cached scenes
 Masks = Literal["never", "optional", "required"]

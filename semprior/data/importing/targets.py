@@ -219,7 +219,8 @@ def dot_points(marks: np.ndarray, decisions: Decisions) -> np.ndarray | None:
             return None
         decisions.dots += area > 1
     points = np.floor(centroids[1:, ::-1] + 0.5).astype(np.int64)
-    return points[np.lexsort((points[:, 1], points[:, 0]))]
+    ordered: np.ndarray = points[np.lexsort((points[:, 1], points[:, 0]))]
+    return ordered
 
 
 def order_of_numbers(pairs: Sequence[tuple[float, float]], image: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
