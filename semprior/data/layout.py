@@ -255,7 +255,7 @@ def survey_dataset(root: Path | str) -> tuple[list[str], list[str]]:
                 _count(tally, scene)
     if points is not None and "train" in tallies and not tallies["train"].points and not faults:
         faults.append(no_target(layout.root, _shown(points)))
-    remarks = [*layout.remarks(), *remarks_by_content(tallies)]
+    remarks = [*layout.remarks(), *remarks_by_content(tallies, points=points is not None)]
     return list(dict.fromkeys(faults)), remarks  # an image in two splits lists its faults once
 
 

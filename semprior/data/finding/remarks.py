@@ -16,6 +16,11 @@ from semprior.data.image_tables import GROUP_TABLE
 _JPEG = (".jpg", ".jpeg")
 
 
+def plural(count: int, noun: str, several: str = "") -> str:
+    """``1 mask`` or ``2 masks``."""
+    return f"{count} {noun if count == 1 else several or noun + 's'}"
+
+
 def remarks_by_name(
     root: Path,
     images: Mapping[str, list[Path]],
@@ -29,14 +34,14 @@ def remarks_by_name(
     lines = [_split_line(root, splits, listed_in)]
     listed = {name for names in splits.values() for name in names}
     if unlisted := sorted(set(images) - listed):
-        lines.append(f"{len(unlisted)} of {len(images)} images are in no split and not used, such as {unlisted[0]}")
+        lines.append(f"not used, in no split: {len(unlisted)} of {plural(len(images), 'image')}, such as {unlisted[0]}")
     folder = next((paths[0].parent for paths in images.values()), root)
     if unread := unread_files(folder):
         lines.append(f"{folder.name}/: {counted(unread)} not read")
     if jpegs := sum(paths[0].suffix.lower() in _JPEG for paths in images.values()):
-        lines.append(f"{jpegs} images are JPEG files, whose artefacts look like small targets")
+        lines.append(f"JPEG: {plural(jpegs, 'image')}; the artefacts of this format look like small targets")
     if spare := sorted(set(masks) - set(images)):
-        lines.append(f"{len(spare)} masks fit no image and are not used, such as {masks[spare[0]].name}")
+        lines.append(f"not used, for no image: {plural(len(spare), 'mask')}, such as {masks[spare[0]].name}")
     if subsets:
         count = len(set(subsets.values()))
         lines.append(f"{count} subsets: {', '.join(sorted(set(subsets.values()))[:8])}")
@@ -113,17 +118,22 @@ def remarks_by_content(tallies: Mapping[str, Tally], *, points: bool = True) -> 
     lines = []
     for split, tally in tallies.items():
         boxes = f", {tally.boxes} of them with a box" if tally.boxes else ""
-        empty = f", {tally.without} images without any" if tally.without else ""
+        empty = f"; {plural(tally.without, 'image')} without any" if tally.without else ""
         if points:
-            lines.append(f"{split}: {tally.images} images, {tally.points} targets{boxes}{empty}")
+            lines.append(f"{split}: {plural(tally.images, 'image')}, {plural(tally.points, 'target')}{boxes}{empty}")
     if graded := sum(tally.graded for tally in tallies.values()):
         masks = sum(tally.masks for tally in tallies.values())
         pixels = sum(tally.pixels for tally in tallies.values())
-        lines.append(
-            f"{graded} of {masks} masks hold other values than two; {pixels:,} pixels decided by > half of the largest"
-            " value (> 127 of 255)"
-        )
+        lines.append(graded_line(graded, masks, pixels))
     return lines
+
+
+def graded_line(graded: int, masks: int, pixels: int) -> str:
+    """The remark that of some masks, `graded` hold other values than two, which decided some pixels."""
+    return (
+        f"{graded} of {plural(masks, 'mask')} {'holds' if graded == 1 else 'hold'} other values than two;"
+        f" {plural(pixels, 'pixel')} decided by > half of the largest value (> 127 of 255)"
+    )
 
 
 def no_target(root: Path, points: str) -> str:

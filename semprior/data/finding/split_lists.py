@@ -53,9 +53,8 @@ def split_places(root: Path, names: Collection[str], resolve: Resolve, on_fault:
     known = [root / name for name in SPLIT_FOLDERS if (root / name).is_dir()]
     found = list(known)
     for folder in (path for path in (root, *folders) if path not in known):
-        likely = folder == root or _LIKELY.fullmatch(folder.name) or folder.name in _NESTED
-        files = [path for path in text_files(folder) if likely or _split_of(path)]
-        if any(_split_of(path) and lists_images(path, resolve, names) for path in files):
+        named = (path for path in text_files(folder) if _split_of(path) and stem(path.stem) not in names)
+        if any(lists_images(path, resolve, names) for path in named):
             found.append(folder)
     if not found:
         for path in (path for folder in (root, *folders) for path in text_files(folder) if not _split_of(path)):

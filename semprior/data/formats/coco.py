@@ -45,6 +45,7 @@ def _read_file(path: Path, content: Mapping[str, Any], find_image: FindImage, fo
         if name is None:
             found.strangers.append(str(image["file_name"]))
         else:
+            found.claim(name, str(image["file_name"]), str(path))
             found.add(name, [])
     categories = {category["id"]: str(category.get("name")) for category in content.get("categories") or ()}
     for index, annotation in enumerate(content["annotations"], 1):

@@ -33,6 +33,7 @@ def read(files: Sequence[tuple[Path, Element]], find_image: FindImage) -> Annota
             if name is None:
                 found.strangers.append(image.get("name", ""))
                 continue
+            found.claim(name, image.get("name", ""), str(path))
             found.add(name, [])
             for shape in image:
                 if shape.tag in _SHAPES:

@@ -34,6 +34,7 @@ def read(files: Sequence[tuple[Path, Any]], find_image: FindImage) -> Annotation
                 if name is None:
                     found.strangers.append(str(item["id"]))
                     continue
+                found.claim(name, str(item["id"]), str(path))
                 marks = [_mark(f"{path}: item {item['id']}", entry, found) for entry in item["annotations"]]
                 found.add(name, [mark for mark in marks if mark is not None])
         except (KeyError, TypeError, AttributeError, ValueError) as error:

@@ -29,7 +29,7 @@ def read(files: Sequence[tuple[Path, Any]], find_image: FindImage) -> Annotation
     """
     found = Annotations()
     for path, content in files:
-        name = find_image(path.stem) or find_image(str(content.get("imagePath", "")))
+        name = find_image(str(path)) or find_image(str(content.get("imagePath", "")))
         if name is None:
             found.strangers.append(path.name)
             continue

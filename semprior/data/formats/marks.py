@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from semprior.errors import UserError
+
 Box = tuple[float, float, float, float]
 
 FindImage = Callable[[str], str | None]
@@ -47,6 +49,17 @@ class Annotations:
     strangers: list[str] = field(default_factory=list)
     labels: Counter[str] = field(default_factory=Counter)
     splits: dict[str, list[str]] = field(default_factory=dict)
+    _given: dict[str, str] = field(default_factory=dict, repr=False)
+
+    def claim(self, name: str, given: str, where: str) -> None:
+        """Note by which name annotations call an image.
+
+        Raises:
+            UserError: another name meant the same image, like that of a frame of another sequence.
+        """
+        earlier = self._given.setdefault(name, given)
+        if earlier != given:
+            raise UserError(f"{where}: {given} and {earlier} both seem to be the image {name}; rename one")
 
     def add(self, name: str, marks: list[Mark]) -> None:
         """Add the marks of an image."""

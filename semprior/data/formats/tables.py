@@ -91,6 +91,7 @@ def read(files: Sequence[tuple[Path, Rows]], find_image: FindImage) -> Annotatio
             if name is None:
                 found.strangers.append(cells[place["name"]])
                 continue
+            found.claim(name, cells[place["name"]], where)
             values = {
                 key: number(cells[position], where)
                 for key, position in place.items()

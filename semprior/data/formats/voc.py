@@ -26,7 +26,7 @@ def read(files: Sequence[tuple[Path, Element]], find_image: FindImage) -> Annota
     """
     found, given = Annotations(), []
     for path, root in files:
-        name = find_image(path.stem) or find_image((root.findtext("filename") or "").strip())
+        name = find_image(str(path)) or find_image((root.findtext("filename") or "").strip())
         if name is None:
             found.strangers.append(path.name)
             continue

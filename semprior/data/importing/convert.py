@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from semprior.data.annotations import size, touching_points
+from semprior.data.finding.remarks import graded_line, plural
 from semprior.data.finding.sequences import groups_by_pattern
 from semprior.data.finding.split_lists import SPLITS
 from semprior.data.formats.marks import Annotations, Mark
@@ -19,6 +20,7 @@ from semprior.data.importing.annotation_files import READERS, choose_format, fin
 from semprior.data.importing.source import Source, find_source
 from semprior.data.importing.targets import Decisions, dot_points, order_of_numbers, pixel_targets
 from semprior.data.importing.writing import SKIPPED_TABLE, NewDataset, NewImage, write_dataset
+from semprior.data.layout import find_layout
 from semprior.data.splits import listed_splits
 from semprior.errors import UserError
 
@@ -68,7 +70,7 @@ def import_dataset(
     images, skipped, lines = _read(source, annotations, read_marks=form == "points" and annotations is None)
     if skipped and (not skip_faulty or not images):
         first = next(iter(skipped.values()))
-        others = f" ({len(skipped) - 1} more images have faults)" if len(skipped) > 1 else ""
+        others = f" (and faults of {plural(len(skipped) - 1, 'more image', 'more images')})" if len(skipped) > 1 else ""
         way_out = "" if skip_faulty else "; --skip-faulty leaves such images out and lists them"
         raise UserError(f"{first}{others}{way_out}")
     has_points = any(image.points is not None for image in images.values())
@@ -128,10 +130,7 @@ def _read(
         skipped[name] = f"{images.pop(name).path}: holds {kinds[name]}, where most images hold {usual}"
     lines = decisions.lines()
     if graded:
-        lines.append(
-            f"{graded} masks hold other values than two; {pixels:,} pixels decided by > half of the largest value"
-            " (> 127 of 255)"
-        )
+        lines.append(graded_line(graded, sum(image.mask is not None for image in images.values()), pixels))
     return images, skipped, lines
 
 
@@ -288,8 +287,8 @@ def _report(
     targets = sum(len(image.points) for image in images.values() if image.points is not None)
     boxes = sum(box is not None for image in images.values() for box in image.boxes)
     has_points = form != "masks"
-    about = [f"{len(images)} images", f"{masks} masks"]
-    about += [f"{targets} targets ({form}), {boxes} of them with a box"] if has_points else []
+    about = [plural(len(images), "image"), plural(masks, "mask")]
+    about += [f"{plural(targets, 'target')} ({form}), {boxes} of them with a box"] if has_points else []
     report = [f"{source.root}: {', '.join(about)}", *source.notes]
     if annotations is not None:
         report += annotations.notes
@@ -298,9 +297,13 @@ def _report(
             report.append(f"all classes are targets: {classes}")
         if annotations.strangers:
             strangers = len(annotations.strangers)
-            report.append(f"{strangers} annotations fit no image and are not used, such as {annotations.strangers[0]}")
+            report.append(
+                f"not used, for no image: {plural(strangers, 'annotation')}, such as {annotations.strangers[0]}"
+            )
         if bare := [name for name in images if name not in annotations.marks]:
-            report.append(f"{len(bare)} images have no annotation and count as without targets, such as {bare[0]}")
+            report.append(
+                f"without an annotation, counted as without targets: {plural(len(bare), 'image')}, such as {bare[0]}"
+            )
     report += lines
     if groups:
         report.append(
@@ -308,10 +311,14 @@ def _report(
         )
     if skipped:
         report.append(
-            f"left out {len(skipped)} images, listed in {folder / SKIPPED_TABLE}: {', '.join(list(skipped)[:5])}"
+            f"left out {plural(len(skipped), 'image')}, such as {next(iter(skipped))}; listed in {folder / SKIPPED_TABLE}"
         )
     if not has_points and masks:
         report.append(f"no points: make them from the masks with `semprior data points {folder}`")
     elif not has_points:
         report.append("no points and no masks: mark the targets before you train")
+    try:
+        find_layout(folder)
+    except UserError as error:
+        report.append(f"before you train: {error}")
     return report

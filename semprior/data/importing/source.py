@@ -79,15 +79,16 @@ class Source:
 
     def find_image(self, name: str) -> str | None:
         """The image that an annotation or list names, by a bare name or a path; None if none or several fit."""
-        parts = re.split(r"[/\\]", name)
+        parts = re.split(r"[/\\]", name.removeprefix(f"{self.root}/"))
         candidates = self._by_stem.get(bare(parts[-1]), [])
-        if len(candidates) > 1:
+        if len(candidates) > 1 or len(parts) > 1:  # another sequence may have a frame of the same name
             around = {part.casefold() for part in parts[:-1]}
-            split = next((SPLIT_WORDS[part] for part in around if part in SPLIT_WORDS), None)
+            split = next((SPLIT_WORDS[part.casefold()] for part in parts if part.casefold() in SPLIT_WORDS), None)
             candidates = [
                 image
                 for image in candidates
-                if {folder.casefold() for folder in image.folders} <= around and split in (None, image.split)
+                if {folder.casefold() for folder in image.folders} <= around
+                and (len(candidates) == 1 or split in (None, image.split))
             ]
         if not candidates and (name in self.images or stem(name) in self.images):
             return name if name in self.images else stem(name)

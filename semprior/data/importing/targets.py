@@ -10,13 +10,14 @@ import cv2
 import numpy as np
 
 from semprior.data.annotations import boxes_within
+from semprior.data.finding.remarks import plural
 from semprior.data.formats.marks import Box, Mark
 
 DARKER = 1.5  # a target is dark if its extremum falls by this many times what the brightest rises
 DOT = 5  # pixels, the largest side of a dot that stands for a point
 _SAME = 0.9  # overlap of boxes that mark one target twice
 _NEIGHBOURS = np.ones((3, 3), np.uint8)
-_ROUNDING = 1e-6
+_ROUNDING = 0.01  # pixels; shares of an image's size are often written with six digits
 
 
 @dataclass
@@ -47,13 +48,12 @@ class Decisions:
                 f"points of boxes: {self.bright} at the brightest local extremum, {self.dark} at the darkest,"
                 f" {self.centre} at the centre, without one"
             )
-        for count, text in (
-            (self.cut, "boxes cut at the border of the image"),
-            (self.twice, "boxes left out: they mark a target for the second time"),
-            (self.dots, "dots of several pixels became points at their centres"),
-        ):
-            if count:
-                found.append(f"{count} {text}")
+        if self.cut:
+            found.append(f"{plural(self.cut, 'box', 'boxes')} cut at the border of the image")
+        if self.twice:
+            found.append(f"{plural(self.twice, 'box', 'boxes')} left out, which mark a target for the second time")
+        if self.dots:
+            found.append(f"{plural(self.dots, 'dot')} of several pixels became points at their centres")
         return found
 
 

@@ -92,6 +92,8 @@ def write_dataset(folder: Path, dataset: NewDataset, *, link: bool) -> None:
             write_table(root / SUBSET_TABLE, "subset", dict(dataset.subsets))
         if dataset.skipped:
             _write_rows(root / SKIPPED_TABLE, [("name", "reason"), *dataset.skipped.items()])
+        if not dataset.splits:
+            return  # what a seeded split would lack can still be mended in the folder
         try:
             find_layout(root)
         except UserError as error:

@@ -141,7 +141,7 @@ class TestMasks:
         assert scene.graded == 6
         faults, remarks = survey_dataset(root)
         assert faults == []
-        assert "1 of 12 masks hold other values than two; 6 pixels decided by > half of" in " ".join(remarks)
+        assert "1 of 12 masks holds other values than two; 6 pixels decided by > half of" in " ".join(remarks)
 
     def test_no_colour_but_black_is_background(self, tiny_dataset):
         root = tiny_dataset()
@@ -264,10 +264,10 @@ def test_what_a_user_should_know_is_said(tiny_dataset):
     said = "\n".join(survey_dataset(root)[1])
     for line in (
         "splits of mode/test.txt, mode/train.txt: 4 train, 4 test, 1 val (a seeded fifth of the training images)",
-        "3 of 12 images are in no split and not used, such as Tiny_10",
+        "not used, in no split: 3 of 12 images, such as Tiny_10",
         "images/: 1 file (1 .txt) not read",
-        "2 images are JPEG files, whose artefacts look like small targets",
-        "1 masks fit no image and are not used, such as Tony.png",
-        "test: 4 images, 5 targets, 1 images without any",
+        "JPEG: 2 images; the artefacts of this format look like small targets",
+        "not used, for no image: 1 mask, such as Tony.png",
+        "test: 4 images, 5 targets; 1 image without any",
     ):
         assert line in said

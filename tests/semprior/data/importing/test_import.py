@@ -296,7 +296,7 @@ def test_folders_of_splits_and_of_sequences(source, convert, tmp_path):
     put(root / "train/labels/0002.txt", "0 0.5 0.5 0.2 0.2")
     _, said = convert(root)
     assert "splits by the names of folders: 3 train, 1 val, 1 test" in said
-    assert "4 images have no annotation and count as without targets" in said
+    assert "without an annotation, counted as without targets: 4 images, such as" in said
 
 
 def test_frames_of_a_sequence_stay_together(source, convert, tmp_path):
@@ -311,6 +311,29 @@ def test_frames_of_a_sequence_stay_together(source, convert, tmp_path):
     layout = find_layout(tmp_path / "ours")
     assert all(len({name[0] for name in names}) == 1 for names in layout.splits.values())
     np.testing.assert_array_equal(scenes["b_2"].mask, tiny_picture(2)[1])
+
+
+def test_annotations_of_frames_go_to_their_sequences(source, convert):
+    root = source("images/a", names=["1", "2"])
+    write_picture(root / "images/d/1.png", tiny_picture(0)[0])
+    for index in range(2):
+        write_picture(root / f"images/b/{index + 1}.png", tiny_picture(index + 1)[0])
+    for sequence, frame, index in (("a", 2, 1), ("b", 1, 1), ("b", 2, 2)):
+        shapes = [{"shape_type": "point", "points": [[x + 0.5, y + 0.5]]} for y, x in tiny_picture(index)[2].tolist()]
+        put(root / f"json/{sequence}/{frame}.json", json.dumps({"shapes": shapes}))
+    put(root / "json/c/1.json", json.dumps({"shapes": [{"shape_type": "point", "points": [[1, 1]]}]}))
+    scenes, said = convert(root)
+    assert "not used, for no image: 1 annotation, such as 1.json" in said
+    assert "a_1" in said.split("counted as without targets: 2 images, such as ")[1]
+    assert [len(scenes[name].points) for name in ("a_1", "a_2", "b_1", "b_2")] == [0, 1, 1, 2]
+    assert scenes["b_2"].points.tolist() == tiny_picture(2)[2].tolist()
+
+
+def test_two_groups_are_imported_and_what_they_lack_is_said(source, tmp_path, capsys):
+    root = source("images/a")
+    write_picture(root / "images/b/1.png", tiny_picture(0)[0])
+    assert main(["data", "import", str(root), str(tmp_path / "ours")]) == 0
+    assert f"before you train: {tmp_path / 'ours'}: 2 groups of images are too few to split" in capsys.readouterr().out
 
 
 def test_a_pattern_finds_groups(source, convert, refuse, tmp_path):
@@ -347,7 +370,7 @@ def test_kinds_of_images(source, convert, tmp_path, kind):
         else:
             assert np.corrcoef(found.ravel(), image.ravel())[0, 1] > 0.99
     main(["data", "points", str(tmp_path / "ours")])
-    assert any("JPEG files, whose artefacts" in line for line in find_layout(tmp_path / "ours").remarks()) == (
+    assert any(line.startswith("JPEG: 6 images; ") for line in find_layout(tmp_path / "ours").remarks()) == (
         kind == "jpeg"
     )
 
@@ -370,7 +393,7 @@ def test_masks_with_grey_pixels_are_read_and_counted(source, convert):
     write_picture(root / "masks/Tiny_1.png", mask)
     scenes, said = convert(root)
     np.testing.assert_array_equal(scenes["Tiny_1"].mask, tiny_picture(1)[1])
-    assert "1 masks hold other values than two; 2 pixels decided by > half of the largest value" in said
+    assert "1 of 6 masks holds other values than two; 2 pixels decided by > half of the largest value" in said
 
 
 def test_linking_copies_nothing(source, convert, tmp_path):
@@ -472,6 +495,10 @@ FAULTS = {
         lambda r: put(r / "targets.csv", "name,x,y,w,h\nTiny_1,1,2,3,4"),
         "is x, y the centre or a corner of the box?",
     ),
+    "frames of another sequence": (
+        lambda r: put(r / "targets.csv", "name,x,y\na/Tiny_1.png,7,6\nb/Tiny_1.png,9,9"),
+        "line 3: b/Tiny_1.png and a/Tiny_1.png both seem to be the image Tiny_1",
+    ),
     "two formats": (
         with_labels(coco, voc),
         "holds annotations in several formats, coco (annotations.json), voc (Annotations/Tiny_0.xml); choose with",
@@ -554,4 +581,4 @@ def test_a_dark_target_a_double_and_a_box_over_the_border(source, convert, tmp_p
     scenes, said = convert(root)
     assert scenes["a"].points.tolist() == [[0, 31], [10, 12]]
     assert scenes["a"].boxes.tolist() == [[0, 30, 3, 32], [8, 10, 13, 15]]
-    assert "1 boxes cut at the border" in said and "1 boxes left out: they mark a target for the second time" in said
+    assert "1 box cut at the border" in said and "1 box left out, which mark a target for the second time" in said
