@@ -311,7 +311,8 @@ def _report(
         )
     if skipped:
         report.append(
-            f"left out {plural(len(skipped), 'image')}, such as {next(iter(skipped))}; listed in {folder / SKIPPED_TABLE}"
+            f"left out {plural(len(skipped), 'image')}, such as {next(iter(skipped))}; listed in"
+            f" {folder / SKIPPED_TABLE}"
         )
     if not has_points and masks:
         report.append(f"no points: make them from the masks with `semprior data points {folder}`")
