@@ -48,7 +48,7 @@ class PointSource(Protocol):
 
 @dataclass(frozen=True)
 class PointImages:
-    """One PNG or BMP per image, in which every non-zero pixel is a point."""
+    """One image file per image, in which every non-zero pixel is a point."""
 
     folder: Path
     files: dict[str, list[Path]]
