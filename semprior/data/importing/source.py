@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from semprior.data.finding.remarks import plural
 from semprior.data.finding.split_lists import SPLIT_FOLDERS
 from semprior.data.finding.unread import PICTURES, counted
 from semprior.data.images import SUFFIXES, stem
@@ -82,12 +84,12 @@ class Source:
         parts = re.split(r"[/\\]", name.removeprefix(f"{self.root}/"))
         candidates = self._by_stem.get(bare(parts[-1]), [])
         if len(candidates) > 1 or len(parts) > 1:  # another sequence may have a frame of the same name
-            around = {part.casefold() for part in parts[:-1]}
-            split = next((SPLIT_WORDS[part.casefold()] for part in parts if part.casefold() in SPLIT_WORDS), None)
+            around = {_folded(part) for part in parts[:-1]}
+            split = next((SPLIT_WORDS[_folded(part)] for part in parts[:-1] if _folded(part) in SPLIT_WORDS), None)
             candidates = [
                 image
                 for image in candidates
-                if {folder.casefold() for folder in image.folders} <= around
+                if {_folded(folder) for folder in image.folders} <= around
                 and (len(candidates) == 1 or split in (None, image.split))
             ]
         if not candidates and (name in self.images or stem(name) in self.images):
@@ -98,6 +100,10 @@ class Source:
         """The name of the image that a line of a list means, or the line without a suffix."""
         first = re.fullmatch(r"(\S+)\s+-?\d+", line)
         return self.find_image(line) or (first and self.find_image(first[1])) or stem(line)
+
+
+def _folded(part: str) -> str:
+    return unicodedata.normalize("NFC", part).casefold()
 
 
 def bare(name: str) -> str:
@@ -130,22 +136,25 @@ def find_source(root: Path) -> Source:
             unread.append(path)
         else:
             others.append(path)
-    if unread:
-        raise UserError(
-            f"{root}: {counted(unread)} cannot be read, such as {unread[0].relative_to(root)}; save them as PNG, BMP,"
-            " TIFF or JPEG, or move them away"
-        )
     taken, spare = ("images", pictures[""]) if pictures["images"] else ("", [])
     if not pictures[taken]:
         raise UserError(f"{root}: holds no PNG, BMP, TIFF or JPEG image")
+    read = {path.parent for role in {taken, "images", "masks", "points"} for path, _, _ in pictures[role]}
+    if missed := [path for path in unread if path.parent in read]:
+        raise UserError(
+            f"{root}: {counted(missed)} cannot be read, such as {missed[0].relative_to(root)}; save them as PNG, BMP,"
+            " TIFF or JPEG, or move them away"
+        )
     shared = _shared([rest for _, rest, _ in pictures[taken]])
     source = Source(root, root.joinpath(*shared), {}, others=others)
     if spare:
         folders = sorted({str(path.parent.relative_to(root)) for path, _, _ in spare})
-        source.notes.append(f"not read: {len(spare)} images in {', '.join(folders[:5])}")
+        source.notes.append(f"not read: {plural(len(spare), 'image')} in {', '.join(folders[:5])}")
+    if unread:
+        source.notes.append(f"not read: {counted(unread)}, such as {unread[0].relative_to(root)}")
     _refuse_several(source.top, [rest[len(shared) :] for _, rest, _ in pictures[taken]])
     _name_images(source, [(path, rest[len(shared) :]) for path, rest, _ in pictures[taken]])
-    source.masks = _matched(source, [path for path, _, _ in pictures["masks"]], "masks")
+    source.masks = _matched(source, [path for path, _, _ in pictures["masks"]], "mask")
     _choose_points(source, [(path, key) for path, _, key in pictures["points"]])
     return source
 
@@ -215,7 +224,7 @@ def _name_images(source: Source, files: Sequence[tuple[Path, tuple[str, ...]]]) 
     stems = [stem(path.name) for path, _ in files]
     unique = len(set(stems)) == len(stems)
     for (path, _), own, name, split in zip(files, folders, stems, split_of, strict=True):
-        whole = name if unique else "_".join((*own, name))
+        whole = name if unique else unicodedata.normalize("NFC", "_".join((*own, name)))
         if not unique and not own and by_folders and stems.count(name) > 1:
             whole = f"{split}_{name}"
         if any(not sign.isprintable() for sign in whole):
@@ -246,7 +255,7 @@ def _matched(source: Source, paths: Sequence[Path], what: str) -> dict[str, Path
         else:
             found[name] = path
     if spare:
-        source.notes.append(f"{len(spare)} {what} fit no image, such as {spare[0].name}")
+        source.notes.append(f"not used, for no image: {plural(len(spare), what)}, such as {spare[0].name}")
     return found
 
 
@@ -261,7 +270,7 @@ def _choose_points(source: Source, files: Sequence[tuple[Path, str]]) -> None:
     source.points, *ignored = sorted(found, key=POINTS.index)
     if ignored:
         source.notes.append(f"points of the folder {source.points} are read, those of {', '.join(ignored)} are not")
-    source.marks = _matched(source, [path for path, key in files if key == source.points], "point images")
+    source.marks = _matched(source, [path for path, key in files if key == source.points], "point image")
 
 
 def folder_role(source: Source, path: Path) -> tuple[str, str]:

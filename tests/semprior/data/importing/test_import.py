@@ -396,6 +396,20 @@ def test_masks_with_grey_pixels_are_read_and_counted(source, convert):
     assert "1 of 6 masks holds other values than two; 2 pixels decided by > half of the largest value" in said
 
 
+def test_what_lies_beside_the_images_is_named(source, convert):
+    root = source(masks="masks")
+    write_picture(root / "masks/Tony.png", tiny_picture(1)[0])
+    write_picture(root / "figures/overview.png", tiny_picture(1)[0])
+    put(root / "figures/overview.gif", "GIF89a")
+    put(root / "meta.json", "{}")
+    scenes, said = convert(root)
+    assert sorted(scenes) == NAMES
+    assert "not read: 1 image in figures" in said
+    assert "not read: 1 file (1 .gif), such as figures/overview.gif" in said
+    assert "not read: meta.json" in said
+    assert "not used, for no image: 1 mask, such as Tony.png" in said
+
+
 def test_linking_copies_nothing(source, convert, tmp_path):
     root = source(masks="masks")
     convert(root, "--link")
