@@ -18,7 +18,7 @@ LARGEST = 512 << 20  # bytes of a file
 DEEPEST = 100  # elements of XML within one another
 
 
-def read_text(path: Path) -> str:
+def text_of(path: Path) -> str:
     """The text of a file: UTF-8, with or without a byte order mark, or UTF-16 with one."""
     content = _read_bytes(path)
     try:
@@ -41,7 +41,7 @@ def _read_bytes(path: Path) -> bytes:
 def read_json(path: Path) -> object:
     """The value of a JSON file; not-a-number and infinity are refused."""
     try:
-        value: object = json.loads(read_text(path), parse_constant=_no_constant)
+        value: object = json.loads(text_of(path), parse_constant=_no_constant)
         return value
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({' '.join(str(error).split())[:120]})") from error
@@ -82,7 +82,7 @@ def read_xml(path: Path) -> ElementTree.Element:
 
 def read_rows(path: Path) -> list[tuple[int, list[str]]]:
     """The rows of a table separated by commas, semicolons or tabs, with their line numbers; empty ones are left out."""
-    lines = read_text(path).splitlines()
+    lines = text_of(path).splitlines()
     first = next((line for line in lines if line.strip()), "")
     delimiter = max(",;\t", key=first.count)
     reader = csv.reader(lines, delimiter=delimiter)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from semprior.data.formats.marks import Annotations, FindImage, Mark, extent
-from semprior.data.formats.parsing import number, read_text
+from semprior.data.formats.parsing import number, text_of
 from semprior.errors import UserError
 
 Lines = list[tuple[int, list[str]]]
@@ -16,7 +16,7 @@ Lines = list[tuple[int, list[str]]]
 
 def words(path: Path) -> Lines:
     """The words of each line, separated by blanks, commas or semicolons."""
-    lines = enumerate(read_text(path).splitlines(), 1)
+    lines = enumerate(text_of(path).splitlines(), 1)
     return [(line, [word for word in re.split(r"[\s,;]+", text) if word]) for line, text in lines if text.strip()]
 
 
