@@ -70,10 +70,16 @@ class PointImages:
         if marks is None:
             return None
         if not np.all(marks[marks > 0] == marks.max(initial=0)):
-            on_fault(f"{path}: not two-valued; it holds {len(np.unique(marks))} values instead of 0 and one other")
+            on_fault(
+                f"{path}: not two-valued; it holds {len(np.unique(marks))} values instead of 0 and one"
+                " other; save it with two"
+            )
             return None
         if marks.shape != shape:
-            on_fault(f"{path}: {size(marks.shape)}, but its image is {size(shape)} (width x height)")
+            on_fault(
+                f"{path}: {size(marks.shape)}, but its image is {size(shape)} (width x height); mark"
+                " the points again at the size of the image"
+            )
             return None
         points = np.argwhere(marks).astype(np.int64)
         if touching := touching_points(points, shape):
@@ -206,9 +212,9 @@ def _read_table(path: Path, images: Collection[str], on_fault: FaultHandler) -> 
                 on_fault(f"{where}: the box {', '.join(given)} is not four whole numbers of pixels")
                 continue
         if name not in images:
-            on_fault(f"{where}: no image is named {name!r}")
+            on_fault(f"{where}: no image is named {name!r}; correct the name, or delete the line")
         elif (name, row, column) in seen:
-            on_fault(f"{where}: the same point as on line {seen[name, row, column]}")
+            on_fault(f"{where}: the same point as on line {seen[name, row, column]}; delete one")
         else:
             seen[name, row, column] = reader.line_num
             rows.setdefault(name, []).append(TableRow(row, column, box, reader.line_num))

@@ -141,7 +141,8 @@ def _pixels(path: Path, on_fault: FaultHandler) -> np.ndarray | None:
     if content.startswith((_JPEG, *_TIFF)):
         return _by_pillow(path, content, on_fault)
     if fault := _structural_fault(content):
-        on_fault(f"{path}: {fault}")
+        way_out = "; copy the file again" if fault.startswith(("damaged", "truncated", "the file is empty")) else ""
+        on_fault(f"{path}: {fault}{way_out}")
         return None
     try:
         pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)

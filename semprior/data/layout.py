@@ -210,7 +210,7 @@ def iter_scenes(layout: Layout, split: str, intensity: IntensityRange, *, masks:
     targets = 0
     for name in names:
         if masks == "required" and name not in files:
-            raise_fault(f"{layout.masks}: no mask for the image {name}, which {layout.listed_in[split]} lists")
+            raise_fault(_no_mask(layout, split, name))
         scene = _scene(layout, split, name, intensity, points, files, raise_fault)
         assert scene is not None  # a fault would have been raised
         targets += len(scene.points)
@@ -249,7 +249,7 @@ def survey_dataset(root: Path | str) -> tuple[list[str], list[str]]:
         tally = tallies[split] = Tally()
         for name in names:
             if partly and name in layout.images and name not in files:
-                faults.append(f"{layout.masks}: no mask for the image {name}, which {layout.listed_in[split]} lists")
+                faults.append(_no_mask(layout, split, name))
             scene = _scene(layout, split, name, intensity, points, files, faults.append)
             if scene is not None:
                 _count(tally, scene)
@@ -295,6 +295,13 @@ def _no_split(layout: Layout, split: str) -> str:
     return f"{layout.root}: no split {split!r}; there is {', '.join(layout.splits)}"
 
 
+def _no_mask(layout: Layout, split: str, name: str) -> str:
+    return (
+        f"{layout.masks}: no mask for the image {name}, which {layout.listed_in[split]} lists; add it (all black means"
+        " no target), or leave the image out"
+    )
+
+
 def _points(layout: Layout, on_fault: FaultHandler) -> PointSource | None:
     points = find_points(layout.root, layout.images, on_fault)
     if points is None:
@@ -314,7 +321,10 @@ def _mask_files(layout: Layout, on_fault: FaultHandler | None) -> dict[str, Path
 def _image(layout: Layout, split: str, name: str, on_fault: FaultHandler) -> Path | None:
     files = layout.images.get(name, [])
     if not files:
-        on_fault(f"{layout.root / 'images'}: no image {name}, which {layout.listed_in[split]} lists")
+        on_fault(
+            f"{layout.root / 'images'}: no image {name}, which {layout.listed_in[split]} lists; add it, or delete the"
+            " line"
+        )
         return None
     if len(files) > 1:
         on_fault(f"{files[1]}: {files[0].name} has the same name; keep one")
@@ -339,7 +349,10 @@ def _scene(
         return None
     mask, graded = (None, 0) if reading is None else (reading.mask, reading.graded)
     if mask is not None and mask.shape != image.shape:
-        on_fault(f"{masks[name]}: the mask is {size(mask.shape)}, its image {size(image.shape)} (width x height)")
+        on_fault(
+            f"{masks[name]}: the mask is {size(mask.shape)}, its image {size(image.shape)} (width"
+            f" x height); correct one of them, or leave {name} out"
+        )
         mask = None
     if points is None:
         return Scene(name, image, np.zeros((0, 2), np.int64), mask, graded=graded)
@@ -353,6 +366,9 @@ def _scene(
 
 def _compare(file: Path, name: str, points: np.ndarray, mask: np.ndarray, on_fault: FaultHandler) -> None:
     for row, column in points[~mask[points[:, 0], points[:, 1]]]:
-        on_fault(f"{file}: the point x={column}, y={row} of {name} is outside every target of its mask")
+        on_fault(
+            f"{file}: the point x={column}, y={row} of {name} is outside every target of its mask; move it onto"
+            " one, or correct the mask"
+        )
     if mask.any() and not len(points):
-        on_fault(f"{file}: {name} has targets in its mask and no point")
+        on_fault(f"{file}: {name} has targets in its mask and no point; mark them, or correct the mask")

@@ -125,9 +125,9 @@ def read_names(path: Path, resolve: Resolve, on_fault: FaultHandler) -> tuple[st
     for number, line in enumerate(read_lines(path, on_fault), 1):
         name = resolve(line) if line else ""
         if name in names:
-            on_fault(f"{path}: line {number}: {name} is already on line {names[name]}")
+            on_fault(f"{path}: line {number}: {name} is already on line {names[name]}; delete one")
         elif name:
             names[name] = number
     if not names:
-        on_fault(f"{path}: empty split")
+        on_fault(f"{path}: empty split; list names of images, one a line, or delete the file")
     return tuple(names)

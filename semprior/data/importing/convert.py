@@ -305,6 +305,8 @@ def _report(
                 f"without an annotation, counted as without targets: {plural(len(bare), 'image')}, such as {bare[0]}"
             )
     report += lines
+    if masks and (unmasked := [name for name, image in images.items() if image.mask is None]):
+        report.append(f"without a mask: {plural(len(unmasked), 'image')}, such as {unmasked[0]}")
     if groups:
         report.append(
             f"{len(set(groups.values()))} groups of {len(groups)} images, which stay together ({GROUP_TABLE})"

@@ -398,13 +398,17 @@ def test_masks_with_grey_pixels_are_read_and_counted(source, convert):
 
 def test_what_lies_beside_the_images_is_named(source, convert):
     root = source(masks="masks")
-    write_picture(root / "masks/Tony.png", tiny_picture(1)[0])
+    (root / "masks/Tiny_4.png").rename(root / "masks/Tony.png")
+    (root / "mode").mkdir()
+    put(root / "mode/test.txt", "Tiny_1\n")
+    put(root / "mode/train.txt", "Tiny_2\nTiny_3\n")
     write_picture(root / "figures/overview.png", tiny_picture(1)[0])
     put(root / "figures/overview.gif", "GIF89a")
     put(root / "meta.json", "{}")
     scenes, said = convert(root)
-    assert sorted(scenes) == NAMES
+    assert sorted(scenes) == NAMES[1:4]
     assert "not read: 1 image in figures" in said
+    assert "without a mask: 1 image, such as Tiny_4" in said
     assert "not read: 1 file (1 .gif), such as figures/overview.gif" in said
     assert "not read: meta.json" in said
     assert "not used, for no image: 1 mask, such as Tony.png" in said
