@@ -44,7 +44,7 @@ class Deployed(nn.Module):
         self.intensity = intensity
 
     def forward(self, image: Tensor) -> Tensor:
-        """Source grey values (B,1,H,W) float32, in 8 or 16 bits as in training, to probabilities (B,1,H,W) float32."""
+        """Source grey values (B,1,H,W) float32, of the depth as in training, to probabilities (B,1,H,W) float32."""
         height, width = image.shape[-2:]
         if self.intensity.bits != 8:
             low, high = self.intensity.low, self.intensity.high
