@@ -33,6 +33,7 @@ def read(files: Sequence[tuple[Path, Any]], find_image: FindImage) -> Annotation
         if name is None:
             found.strangers.append(path.name)
             continue
+        found.claim(name, str(path), str(path))
         marks = []
         for index, shape in enumerate(content["shapes"], 1):
             where = f"{path}: shape {index}"

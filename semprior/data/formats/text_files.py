@@ -44,6 +44,7 @@ def read_yolo(files: Sequence[tuple[Path, Lines]], find_image: FindImage) -> Ann
         if name is None:
             found.strangers.append(path.name)
             continue
+        found.claim(name, str(path), str(path))
         found.add(name, [])
         for line, row in lines:
             where = f"{path}: line {line}"
@@ -68,6 +69,7 @@ def read_points(files: Sequence[tuple[Path, Lines]], find_image: FindImage) -> A
         if name is None:
             found.strangers.append(path.name)
             continue
+        found.claim(name, str(path), str(path))
         marks = []
         for line, row in lines:
             where = f"{path}: line {line}"

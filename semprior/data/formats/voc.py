@@ -30,6 +30,7 @@ def read(files: Sequence[tuple[Path, Element]], find_image: FindImage) -> Annota
         if name is None:
             found.strangers.append(path.name)
             continue
+        found.claim(name, str(path), str(path))
         found.add(name, [])
         for index, thing in enumerate(root.iter("object"), 1):
             where = f"{path}: object {index}"

@@ -57,12 +57,14 @@ def find_annotations(source: Source) -> Found:
             kind = "csv" if rows and _names_targets(path, rows) else ""
             found[kind].append((path, rows))
         elif suffix == ".txt" and source.find_image(str(path.relative_to(source.root))) is not None:
+            role, key = folder_role(source, path)
+            if role == "points" and key != source.points:
+                continue  # another folder of points is read
             lines = text_files.words(path)
             kind = text_files.kind_of(lines) or ""
-            role, key = folder_role(source, path)
             if kind == "empty":
                 empty.append(path)
-            elif kind != "points" or role != "points" or key == source.points:
+            else:
                 found[kind].append((path, lines))
     for path in empty:  # no target; of the format of the files around it
         kind = next(

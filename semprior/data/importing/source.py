@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,6 +67,8 @@ class Source:
         points: name of the folders of points that count, one of `POINTS`; empty if there are none.
         others: files that are neither images nor hidden.
         notes: what was found and decided, one line each.
+        by_stem: images by the names of their files without suffix.
+        folders: all names in the `folders` of the images, case-folded.
     """
 
     root: Path
@@ -77,14 +79,15 @@ class Source:
     points: str = ""
     others: list[Path] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    _by_stem: dict[str, list[SourceImage]] = field(default_factory=dict, repr=False)
+    by_stem: dict[str, list[SourceImage]] = field(default_factory=dict, repr=False)
+    folders: set[str] = field(default_factory=set)
 
     def find_image(self, name: str) -> str | None:
         """The image that an annotation or list names, by a bare name or a path; None if none or several fit."""
         parts = re.split(r"[/\\]", name.removeprefix(f"{self.root}/"))
-        candidates = self._by_stem.get(bare(parts[-1]), [])
-        if len(candidates) > 1 or len(parts) > 1:  # another sequence may have a frame of the same name
-            around = {_folded(part) for part in parts[:-1]}
+        candidates = self.by_stem.get(bare(parts[-1]), [])
+        around = {_folded(part) for part in parts[:-1]}
+        if len(candidates) > 1 or around & self.folders:  # another sequence may have a frame of the same name
             split = next((SPLIT_WORDS[_folded(part)] for part in parts[:-1] if _folded(part) in SPLIT_WORDS), None)
             candidates = [
                 image
@@ -222,10 +225,11 @@ def _name_images(source: Source, files: Sequence[tuple[Path, tuple[str, ...]]]) 
         source.notes.append("some folders name splits and others do not: they are not taken for splits")
     folders = [tuple(part for part in rest if not (by_folders and part.casefold() in SPLIT_WORDS)) for _, rest in files]
     stems = [stem(path.name) for path, _ in files]
-    unique = len(set(stems)) == len(stems)
+    counts = Counter(stems)
+    unique = len(counts) == len(stems)
     for (path, _), own, name, split in zip(files, folders, stems, split_of, strict=True):
         whole = name if unique else unicodedata.normalize("NFC", "_".join((*own, name)))
-        if not unique and not own and by_folders and stems.count(name) > 1:
+        if not unique and not own and by_folders and counts[name] > 1:
             whole = f"{split}_{name}"
         if any(not sign.isprintable() for sign in whole):
             raise UserError(f"{str(path)!r}: its name holds control characters; rename it")
@@ -233,7 +237,8 @@ def _name_images(source: Source, files: Sequence[tuple[Path, tuple[str, ...]]]) 
             raise UserError(f"{path}: {source.images[whole].path} would have the same name; keep one")
         image = SourceImage(whole, path, own, split if by_folders else None)
         source.images[whole] = image
-        source._by_stem.setdefault(name, []).append(image)
+        source.by_stem.setdefault(name, []).append(image)
+        source.folders |= {_folded(folder) for folder in own}
     if not unique:
         source.notes.append(f"names are not unique without their folders: they become {next(iter(source.images))} etc.")
 

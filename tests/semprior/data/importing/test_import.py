@@ -246,6 +246,17 @@ def test_text_files_of_points_in_both_orders(source, convert, folder, order):
     assert f"points are read as {order}: 6 of 6 lie on targets of the masks" in said
 
 
+def test_of_centroids_and_coarse_points_the_centroids_are_read(source, convert):
+    root = source()
+    for index, name in enumerate(NAMES):
+        rows = tiny_picture(index)[2].tolist()
+        put(root / "Centroid" / f"{name}.txt", "\n".join(f"{x} {y}" for y, x in rows))
+        put(root / "masks_coarse" / f"{name}.txt", "\n".join(f"{x + 1} {y + 1}" for y, x in rows))
+    scenes, said = convert(root)
+    assert_points(scenes)
+    assert "points of the folder centroid are read, those of maskscoarse are not" in said
+
+
 def test_without_masks_the_border_or_the_image_tells_the_order(source, convert):
     root = source()
     for index, name in enumerate(NAMES):
@@ -327,6 +338,20 @@ def test_annotations_of_frames_go_to_their_sequences(source, convert):
     assert "a_1" in said.split("counted as without targets: 2 images, such as ")[1]
     assert [len(scenes[name].points) for name in ("a_1", "a_2", "b_1", "b_2")] == [0, 1, 1, 2]
     assert scenes["b_2"].points.tolist() == tiny_picture(2)[2].tolist()
+
+
+def test_masks_in_one_folder_of_images_in_several(source, convert):
+    root = source("images/night", masks="masks", names=NAMES[:3])
+    for index, name in enumerate(NAMES[3:], 3):
+        image, mask, _ = tiny_picture(index)
+        write_picture(root / f"images/day/{name}.png", image)
+        write_picture(root / f"masks/{name}.png", mask.astype(np.uint8) * 255)
+    put(root / "mode/train.txt", "\n".join(f"images/night/{name}.png" for name in NAMES[:3]))
+    put(root / "mode/test.txt", "\n".join(f"day/{name}" for name in NAMES[3:]))
+    scenes, said = convert(root)
+    assert "2 groups of 6 images, which stay together" in said
+    for index, name in enumerate(NAMES):
+        np.testing.assert_array_equal(scenes[name].mask, tiny_picture(index)[1])
 
 
 def test_two_groups_are_imported_and_what_they_lack_is_said(source, tmp_path, capsys):
@@ -516,6 +541,10 @@ FAULTS = {
     "frames of another sequence": (
         lambda r: put(r / "targets.csv", "name,x,y\na/Tiny_1.png,7,6\nb/Tiny_1.png,9,9"),
         "line 3: b/Tiny_1.png and a/Tiny_1.png both seem to be the image Tiny_1",
+    ),
+    "two files of an image": (
+        with_labels(lambda r: put(r / "other/Tiny_1.xml", (r / "Annotations/Tiny_1.xml").read_text()), voc),
+        "other/Tiny_1.xml and ",
     ),
     "two formats": (
         with_labels(coco, voc),
