@@ -11,7 +11,7 @@ import pytest
 from tests.repository import ROOT
 
 NEEDED = {
-    *("cv2", "filelock", "huggingface_hub", "matplotlib", "numpy", "platformdirs", "pyarrow", "rich"),
+    *("PIL", "cv2", "filelock", "huggingface_hub", "matplotlib", "numpy", "platformdirs", "pyarrow", "rich"),
     *("safetensors", "scipy", "sklearn"),
     *("timm", "torch", "typer", "threadpoolctl", "yaml"),
 }  # huggingface_hub and yaml come with timm, threadpoolctl with scikit-learn

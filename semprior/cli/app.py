@@ -17,7 +17,7 @@ import typer
 from semprior.reporting.terminal import command_line, console, print_error, run
 
 app = command_line()
-data_app = typer.Typer(help="Check, make and push data sets.", rich_markup_mode=None)
+data_app = typer.Typer(help="Import, join, check, make and push data sets.", rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 vfm_app = typer.Typer(help="Push the weights of foundation models.", rich_markup_mode=None)
 app.add_typer(vfm_app, name="vfm")
@@ -120,7 +120,7 @@ def evaluate(
 @app.command()
 def predict(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, or a run, whose best epoch is taken.")],
-    image: Annotated[list[Path], typer.Argument(help="PNG or BMP files.", metavar="IMAGE")],
+    image: Annotated[list[Path], typer.Argument(help="PNG, BMP, TIFF or JPEG files.", metavar="IMAGE")],
     out: Annotated[Path, typer.Option(help="Folder of the results.", metavar="DIR")],
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Also write the images with the targets outlined.")
@@ -159,18 +159,72 @@ def export(
 
 @data_app.command("check")
 def data_check(folder: Annotated[Path, typer.Argument(help="A data set.", metavar="DIR")]) -> None:
-    """List every fault of a data set."""
-    from semprior.data.layout import check_dataset, find_layout
+    """List every fault of a data set, and say how it is read: splits, targets, files that are not read."""
+    from semprior.data.layout import find_layout, survey_dataset
 
-    faults = check_dataset(folder)
-    for fault in faults:
-        print(fault)
+    faults, remarks = survey_dataset(folder)
+    for line in (*remarks, *faults):
+        print(line)
     if faults:
         print(f"{folder}: {len(faults)} fault{'s' if len(faults) > 1 else ''}")
         raise typer.Exit(2)
     layout = find_layout(folder)
     splits = ", ".join(f"{len(names)} {split}" for split, names in layout.splits.items())
     print(f"{folder}: sound; {splits}; {'with' if layout.has_masks else 'without'} masks")
+
+
+@data_app.command("import")
+def data_import(
+    source: Annotated[Path, typer.Argument(help="A data set as it was downloaded or annotated.", metavar="SOURCE")],
+    folder: Annotated[Path, typer.Argument(help="A new folder.", metavar="DIR")],
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="auto, masks, points, voc, coco, datumaro, labelme, cvat, yolo or csv.",
+            metavar="NAME",
+        ),
+    ] = "auto",
+    link: Annotated[bool, typer.Option("--link/--copy", help="Link images and masks, or copy them.")] = False,
+    skip_faulty: Annotated[
+        bool, typer.Option("--skip-faulty", help="Leave images with a fault out; DIR/skipped.csv lists them.")
+    ] = False,
+    groups: Annotated[
+        str | None,
+        typer.Option(
+            help="Regular expression whose first part in parentheses is the group of a name, like '^(seq[0-9]+)_'.",
+            metavar="PATTERN",
+        ),
+    ] = None,
+) -> None:
+    """Convert a data set to the layout that the other commands read, and say what was found and decided.
+
+    Folders are found by their names; boxes and points of VOC, COCO, Datumaro, LabelMe, CVAT, YOLO and CSV by the
+    content of files. docs/data.md lists what is known.
+    """
+    from semprior.data.importing.convert import import_dataset
+
+    for line in import_dataset(source, folder, form=form, link=link, skip_faulty=skip_faulty, groups=groups):
+        print(line)
+
+
+@data_app.command("join")
+def data_join(
+    folder: Annotated[Path, typer.Argument(help="A new folder.", metavar="DIR")],
+    sources: Annotated[list[str], typer.Argument(help="Data sets and their names.", metavar="NAME=SOURCE")],
+    prefix: Annotated[bool, typer.Option("--prefix", help="Put NAME_ before the name of each image.")] = False,
+) -> None:
+    """Join data sets; splits are kept, and DIR/subset.csv names the data set that each image came from."""
+    from semprior.data.importing.join import join_datasets
+
+    named = [source.partition("=")[::2] for source in sources]
+    for name, place in named:
+        if not name or not place:
+            raise typer.BadParameter(f"{name}: write NAME=SOURCE")
+    if len(dict(named)) < len(named):
+        raise typer.BadParameter("two data sets have the same name")
+    for line in join_datasets(folder, {name: Path(place) for name, place in named}, prefix=prefix):
+        print(line)
 
 
 @data_app.command("points")

@@ -119,14 +119,13 @@ def _info(folder: Path, snapshot: Snapshot) -> CheckpointInfo:
     values = snapshot.values
     try:
         mean, std = values["normalisation"]
-        low, high = values["intensity"]
         config = unflatten(values["config"], f"{folder / 'state.json'}")
         return CheckpointInfo(
             checkpoint=folder,
             config=config,
             epoch=int(values["epoch"]),
             normalisation=Normalisation(mean, std),
-            intensity=IntensityRange(low, high),
+            intensity=IntensityRange.restored(values["intensity"]),
             vfm=values["vfm"],
         )
     except (KeyError, TypeError, ValueError) as error:

@@ -16,7 +16,7 @@ import torch
 from semprior.clustering.cluster import capped_count
 from semprior.config.schema import Config, Resolved
 from semprior.data.batches import Normalisation
-from semprior.data.layout import Layout, find_layout, normalisation
+from semprior.data.layout import Layout, content_remarks, find_layout, normalisation
 from semprior.data.splits import split_holdout
 from semprior.data.training_set import TrainingSet
 from semprior.errors import UserError
@@ -89,9 +89,15 @@ def read_training_set(layout: Layout, resolved: Resolved, say: Say, cache: Path 
     config = resolved.config
     cached = CachedImages(layout, "optional" if config.data.holdout else "never", cache)
     train, validation = cached.scenes[: cached.train], cached.scenes[cached.train :]
+    for remark in (*layout.remarks(), *content_remarks({"train": train, "val": validation})):
+        say(remark)
     mean, std = normalisation(cached.scenes)
     trained, held_out = split_holdout(
-        [s.name for s in train], [len(s.points) for s in train], config.data.holdout, config.data.holdout_seed
+        [s.name for s in train],
+        [len(s.points) for s in train],
+        config.data.holdout,
+        config.data.holdout_seed,
+        layout.groups,
     )
     if config.select.by != "test/iou" and not held_out:
         say("no image is held out: the last epoch is taken as the best")
