@@ -161,16 +161,18 @@ def export(
 def data_check(folder: Annotated[Path, typer.Argument(help="A data set.", metavar="DIR")]) -> None:
     """List every fault of a data set."""
     from semprior.data.layout import check_dataset, find_layout
+    from semprior.reporting.terminal import say
 
     faults = check_dataset(folder)
+    shown = console()
     for fault in faults:
-        print(fault)
+        say(shown, fault)
     if faults:
-        print(f"{folder}: {len(faults)} fault{'s' if len(faults) > 1 else ''}")
+        say(shown, f"{folder}: {len(faults)} fault{'s' if len(faults) > 1 else ''}")
         raise typer.Exit(2)
     layout = find_layout(folder)
     splits = ", ".join(f"{len(names)} {split}" for split, names in layout.splits.items())
-    print(f"{folder}: sound; {splits}; {'with' if layout.has_masks else 'without'} masks")
+    say(shown, f"{folder}: sound; {splits}; {'with' if layout.has_masks else 'without'} masks")
 
 
 @data_app.command("points")
@@ -183,9 +185,10 @@ def data_points(
 ) -> None:
     """Make point labels from masks: DIR/masks_centroid, one pixel a target."""
     from semprior.data.points import write_points
+    from semprior.reporting.terminal import say
 
     count = write_points(folder, coarse, seed)
-    print(f"{folder / 'masks_centroid'}: {count} points, {'random target pixels' if coarse else 'centroids'}")
+    say(console(), f"{folder / 'masks_centroid'}: {count} points, {'random target pixels' if coarse else 'centroids'}")
 
 
 @data_app.command("synth")
@@ -196,9 +199,10 @@ def data_synth(
 ) -> None:
     """Make a data set of synthetic infrared scenes with true masks."""
     from semprior.data.synthetic.scenes import write_scenes
+    from semprior.reporting.terminal import say
 
     write_scenes(folder, count, seed)
-    print(f"{folder}: {count} scenes, seed {seed}")
+    say(console(), f"{folder}: {count} scenes, seed {seed}")
 
 
 Address = Annotated[str, typer.Argument(help="Shared folder or s3://BUCKET/PATH, gs://...", metavar="URI")]

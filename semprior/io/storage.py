@@ -301,12 +301,20 @@ def open_storage(uri: str | Path, patience: float = 0.0) -> Storage:
         UserError: the address is not understood.
     """
     text = str(uri)
+    if re.match(r"(file|s3|gs|gcs|abfs):(?!//)", text, re.IGNORECASE):
+        raise UserError(
+            f"{text}: write {text.partition(':')[0]}:// for an address, or ./{text} for a folder of this name"
+        )
     if "://" not in text:
         folder = Path(text).expanduser().absolute()
         return Storage(str(folder), LocalFileSystem(), os.path.normpath(folder), patience)
     parts = urlsplit(text)
+    if parts.fragment or re.search(r"[\x00-\x1f\x7f]", text):  # `urlsplit` would drop them, and name another place
+        raise UserError(f"{text}: '#' and control characters do not belong in an address; write %23, %09 and so on")
     try:
         if parts.scheme == "file":
+            if parts.netloc not in ("", "localhost") or not parts.path or parts.query:
+                raise UserError(f"{text}: names no folder of this machine; write file:///FOLDER, or the folder itself")
             path = os.path.normpath(unquote(parts.path))
             return Storage(path, LocalFileSystem(), path, patience)
         if parts.username or parts.password:
