@@ -13,7 +13,7 @@ ROWS = [line.strip("| ").split(" | ") for line in LINES if line.startswith("| ")
 
 
 @cache
-def tests_in(file: str) -> set[str]:
+def functions_of(file: str) -> set[str]:
     tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
     return {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")}
 
@@ -24,7 +24,7 @@ def test_a_statement_is_one_sentence_whose_tests_exist(statement, tests):
     named = [name.strip("` ").split("::") for name in tests.split(",")]
     assert named
     for file, test in named:
-        assert test in tests_in(file), f"{file}::{test}"
+        assert test in functions_of(file), f"{file}::{test}"
 
 
 def test_the_page_states_nothing_outside_of_its_tables():

@@ -2,8 +2,9 @@
 
 For each image there are ``NAME_mask.png`` (0 and 255), ``NAME_probability.png`` (255 times the probability) and, on
 request, ``NAME_overlay.png``. ``detections.csv`` has a row for each 8-connected component of a mask:
-``image,x,y,score,area``, where ``x`` (column) and ``y`` (row) are its centroid in pixels, ``score`` is its highest
-probability and ``area`` its number of pixels.
+``image,x,y,score,area``, where ``image`` is NAME as `csv_cell` shows it (a name like ``=1`` would be a formula), ``x``
+(column) and ``y`` (row) are its centroid in pixels, ``score`` is its highest probability and ``area`` its number of
+pixels.
 """
 
 from __future__ import annotations

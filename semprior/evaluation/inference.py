@@ -1,10 +1,10 @@
 """Inference on whole images, by a detector or a teacher (method, section 7).
 
 **Tiles.** An image of more than 2^20 pixels is processed in tiles, so that memory does not grow with it. Neighbouring
-tiles overlap by `OVERLAP` pixels. Within the outer `CONTEXT` pixels of a tile, its logits lack context and do not
-count; between there and the middle of the overlap the weight passes linearly from one tile to the next. The weights at
-a pixel sum to one, so that a network whose receptive field reaches no further than `CONTEXT` pixels gives the logits of
-the whole image, and one that reaches further changes gradually between tiles, without a seam that splits a target.
+tiles overlap. The outer `CONTEXT` pixels of a tile do not count, as their logits lack context; between those of two
+neighbours, the weight passes linearly from one tile to the other. The weights at a pixel sum to one, so that a network
+whose receptive field reaches no further than `CONTEXT` pixels gives the logits of the whole image, and one that reaches
+further changes gradually from tile to tile, without a seam that splits a target.
 Tiles begin at multiples of `MULTIPLE`, where pooling and strides begin in the whole image, too. (**Ours**: the
 published protocol cuts images whose sides both exceed 1024 into tiles without overlap.)
 """
@@ -25,7 +25,7 @@ from semprior.models.teacher import Teacher
 MULTIPLE = 32  # of the sides of padded images and tiles
 TILE = 1024  # pixels that a side of a tile has at most
 CONTEXT = 96  # pixels at a tile's inner border whose logits do not count
-OVERLAP = 256  # pixels that neighbouring tiles share; a multiple of MULTIPLE
+OVERLAP = 256  # pixels that neighbouring tiles share at least; a multiple of MULTIPLE
 _PIXELS_AT_ONCE = 1 << 20
 
 WholeFeatures = Callable[[Sequence[int] | None, Tensor], list[Tensor]]

@@ -61,4 +61,6 @@ def _address(text: str) -> tuple[str, int]:
     """Decode an address as the kernel writes it: words of four bytes in the order of the machine."""
     address, _, port = text.partition(":")
     words = [int(address[start : start + 8], 16).to_bytes(4, "little") for start in range(0, len(address), 8)]
-    return str(ipaddress.ip_address(b"".join(words))), int(port, 16)
+    found = ipaddress.ip_address(b"".join(words))
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return str(mapped or found), int(port, 16)
