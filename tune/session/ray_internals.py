@@ -17,7 +17,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 from ray.train.torch.config import TorchConfig, _TorchBackend
@@ -36,9 +36,6 @@ from ray.train.v2.api.result import Result
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from tune.session.attempt_spec import ReportHandler
-
-if TYPE_CHECKING:
-    import torch.distributed as dist
 
 __all__ = ["FailureConfig", "InProcessTrainer", "RayTrainError", "RunConfig", "ScalingConfig", "underlying_error"]
 
@@ -92,8 +89,8 @@ class _UnannouncedScalingPolicy(FixedScalingPolicy):
 
 
 _LOOPBACK = "127.0.0.1"
-_meeting_point: list[dist.TCPStore] = []
-"""The store at which the workers of an attempt meet; in the process of the first worker, which serves it."""
+_meeting_point: list[Any] = []
+"""The `TCPStore` at which the workers of an attempt meet; in the process of the first worker, which serves it."""
 
 
 class _OneNodeBackend(_TorchBackend):
@@ -103,7 +100,7 @@ class _OneNodeBackend(_TorchBackend):
     is the only one, and asks for no token. Whoever reaches that port reads and writes what the workers agree on.
     """
 
-    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:  # noqa: ANN401 - of either generation
+    def on_start(self, worker_group: Any, backend_config: Any) -> None:  # noqa: ANN401 - of two generations of classes
         count = len(worker_group)
         if count == 1:
             return
@@ -128,12 +125,12 @@ def _node() -> str:
 
 def _serve(count: int) -> int:
     """Start the store of a process group in this process, and return its port."""
-    import torch.distributed as dist
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # torch re-exports it without saying so
 
     listener = socket.create_server((_LOOPBACK, 0))  # a TCPStore that opens its own listens on all interfaces
     port = int(listener.getsockname()[1])
     _meeting_point[:] = [
-        dist.TCPStore(_LOOPBACK, port, count, True, wait_for_workers=False, master_listen_fd=listener.detach())
+        TCPStore(_LOOPBACK, port, count, True, wait_for_workers=False, master_listen_fd=listener.detach())
     ]
     return port
 
@@ -141,10 +138,11 @@ def _serve(count: int) -> int:
 def _meet(rank: int, backend: str, port: int, count: int, timeout_s: int) -> None:
     """Join the process group whose store listens at a port of this node."""
     import torch.distributed as dist
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     interface = "lo0" if sys.platform == "darwin" else "lo"
     os.environ |= {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": interface}
-    store = _meeting_point[0] if rank == 0 else dist.TCPStore(_LOOPBACK, port, count, False)
+    store = _meeting_point[0] if rank == 0 else TCPStore(_LOOPBACK, port, count, False)
     dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=timedelta(seconds=timeout_s))
 
 
