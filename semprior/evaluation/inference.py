@@ -4,7 +4,8 @@
 tiles overlap. The outer `CONTEXT` pixels of a tile do not count, as their logits lack context; between those of two
 neighbours, the weight passes linearly from one tile to the other. The weights at a pixel sum to one, so that a network
 whose receptive field reaches no further than `CONTEXT` pixels gives the logits of the whole image, and one that reaches
-further changes gradually from tile to tile, without a seam that splits a target.
+further changes gradually from tile to tile. ALCLNet and MLCLNet differ from the whole image for another reason, too:
+their interpolation (``align_corners``) places coarse maps by the extent of what they are given, a tile or the image.
 Tiles begin at multiples of `MULTIPLE`, where pooling and strides begin in the whole image, too. (**Ours**: the
 published protocol cuts images whose sides both exceed 1024 into tiles without overlap.)
 """
