@@ -161,16 +161,18 @@ def export(
 def data_check(folder: Annotated[Path, typer.Argument(help="A data set.", metavar="DIR")]) -> None:
     """List every fault of a data set, and say how it is read: splits, targets, files that are not read."""
     from semprior.data.layout import find_layout, survey_dataset
+    from semprior.reporting.terminal import say
 
     faults, remarks = survey_dataset(folder)
+    shown = console()
     for line in (*remarks, *faults):
-        print(line)
+        say(shown, line)
     if faults:
-        print(f"{folder}: {len(faults)} fault{'s' if len(faults) > 1 else ''}")
+        say(shown, f"{folder}: {len(faults)} fault{'s' if len(faults) > 1 else ''}")
         raise typer.Exit(2)
     layout = find_layout(folder)
     splits = ", ".join(f"{len(names)} {split}" for split, names in layout.splits.items())
-    print(f"{folder}: sound; {splits}; {'with' if layout.has_masks else 'without'} masks")
+    say(shown, f"{folder}: sound; {splits}; {'with' if layout.has_masks else 'without'} masks")
 
 
 @data_app.command("import")
@@ -203,9 +205,11 @@ def data_import(
     content of files. docs/data.md lists what is known.
     """
     from semprior.data.importing.convert import import_dataset
+    from semprior.reporting.terminal import say
 
+    shown = console()
     for line in import_dataset(source, folder, form=form, link=link, skip_faulty=skip_faulty, groups=groups):
-        print(line)
+        say(shown, line)
 
 
 @data_app.command("join")
@@ -216,6 +220,7 @@ def data_join(
 ) -> None:
     """Join data sets; splits are kept, and DIR/subset.csv names the data set that each image came from."""
     from semprior.data.importing.join import join_datasets
+    from semprior.reporting.terminal import say
 
     named = [source.partition("=")[::2] for source in sources]
     for name, place in named:
@@ -223,8 +228,9 @@ def data_join(
             raise typer.BadParameter(f"{name}: write NAME=SOURCE")
     if len(dict(named)) < len(named):
         raise typer.BadParameter("two data sets have the same name")
+    shown = console()
     for line in join_datasets(folder, {name: Path(place) for name, place in named}, prefix=prefix):
-        print(line)
+        say(shown, line)
 
 
 @data_app.command("points")
@@ -237,9 +243,10 @@ def data_points(
 ) -> None:
     """Make point labels from masks: DIR/masks_centroid, one pixel a target."""
     from semprior.data.points import write_points
+    from semprior.reporting.terminal import say
 
     count = write_points(folder, coarse, seed)
-    print(f"{folder / 'masks_centroid'}: {count} points, {'random target pixels' if coarse else 'centroids'}")
+    say(console(), f"{folder / 'masks_centroid'}: {count} points, {'random target pixels' if coarse else 'centroids'}")
 
 
 @data_app.command("synth")
@@ -250,9 +257,10 @@ def data_synth(
 ) -> None:
     """Make a data set of synthetic infrared scenes with true masks."""
     from semprior.data.synthetic.scenes import write_scenes
+    from semprior.reporting.terminal import say
 
     write_scenes(folder, count, seed)
-    print(f"{folder}: {count} scenes, seed {seed}")
+    say(console(), f"{folder}: {count} scenes, seed {seed}")
 
 
 Address = Annotated[str, typer.Argument(help="Shared folder or s3://BUCKET/PATH, gs://...", metavar="URI")]
