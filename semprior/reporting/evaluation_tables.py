@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -46,18 +45,20 @@ def show_evaluation(evaluation: Evaluation, title: str, by: str | None, console:
     remarks.append(f"convention {evaluation.convention}")
     say(console, ", ".join(remarks))
     for name, own in parts.items():
+        console.print()
         console.print(parts_table(own, name))
     if set(parts) - {"subset"}:
+        console.print()
         astray = sum(image.astray for image in evaluation.images)
         say(console, f"{astray} predicted pixels belong to no target: only the IoU of the split counts them")
 
 
 def parts_table(parts: Sequence[Part], by: str) -> Table:
     """A table with a line for each part; the columns are metrics with their standard errors."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)  # fits 80 columns
-    table.add_column(f"by {by}", no_wrap=True)
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)  # narrow enough for 80 columns
+    table.add_column(f"by {by}", overflow="fold")
     for column in ("images", "targets", *(label for _, label, _, _ in METRIC_COLUMNS)):
-        table.add_column(column, justify="right", no_wrap=True)
+        table.add_column(column, justify="right", overflow="fold")
     for part in parts:
         cells: list[Any] = [Text(part.name or "-"), str(part.metrics.images), str(part.metrics.targets)]
         for name, _, factor, digits in METRIC_COLUMNS:
@@ -68,6 +69,7 @@ def parts_table(parts: Sequence[Part], by: str) -> Table:
 
 def with_error(value: float, error: float, digits: int) -> str:
     """``0.712±0.013``; without the error if it is undefined, and a dash if the value is."""
+    digits = 0 if abs(value) >= 1000 else digits
     spread = f"±{error:.{digits}f}" if np.isfinite(error) else ""
     return f"{value:.{digits}f}{spread}" if np.isfinite(value) else "-"
 

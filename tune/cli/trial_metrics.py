@@ -9,7 +9,6 @@ from rich.console import Console
 
 from semprior.errors import UserError
 from tune.monitor.tables import format_metric, print_table
-from tune.store.checkpoints import StoredCheckpoint, fetch_checkpoint
 from tune.store.sweeps import Sweep
 from tune.store.trial_summary import TrialSummary
 
@@ -56,6 +55,7 @@ def print_parts(sweep: Sweep, trial: TrialSummary, by: str, console: Console) ->
     from semprior.deployment.load_model import load_student, load_teacher
     from semprior.reporting.evaluation_tables import show_evaluation
     from semprior.runtime.device import choose_device
+    from tune.store.checkpoints import StoredCheckpoint, fetch_checkpoint
 
     check_breakdown(by)
     if trial.checkpoint is None or trial.sha256 is None:
