@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from semprior.data.remote_data import local_data
 from semprior.deployment.evaluate import HOLDOUT, check_breakdown, evaluate, flat_part
 from semprior.deployment.load_model import LoadedTeacher, load_student, load_teacher
+from semprior.errors import UserError
 from semprior.evaluation.conventions import find_convention
 from semprior.evaluation.metrics import THRESHOLD
 from semprior.reporting.evaluation_files import check_file, write_curve, write_images
@@ -56,14 +58,16 @@ def evaluate_run(request: Request, console: Console) -> None:
     Raises:
         UserError: the arguments, the checkpoint or the data set have a fault; nothing was written.
     """
-    if request.by is not None:
-        check_breakdown(request.by)
     if request.convention is not None:
         find_convention(request.convention)
     for option, path in (("--curve", request.curve), ("--per-image", request.per_image)):
         if path is not None:
             check_file(path, option)
+    if request.curve is not None and request.curve == request.per_image:
+        raise UserError(f"--curve and --per-image: both name {request.curve}; give each its own file")
     where, folder = choose_device(request.device), local_data(request.data)
+    if request.by is not None:
+        check_breakdown(request.by, folder)
     model = load_teacher(request.run, where) if request.teacher else load_student(request.run, where)
     info = model.info
     if isinstance(model, LoadedTeacher) and not model.features.vfm:
@@ -81,13 +85,15 @@ def evaluate_run(request: Request, console: Console) -> None:
             convention=request.convention,
             curve=request.curve is not None,
         )
-    breakdowns = evaluation.breakdowns(request.by) if request.by is not None else {}
     title = f"{'teacher' if request.teacher else 'student'} of {info.config.detector}, after {info.epoch} epochs"
     if request.as_json:
-        parts = {
-            by: [{"part": part.name, **flat_part(part)} for part in found] for by, found in breakdowns.items()
-        }  # fmt: skip
-        print(json.dumps({**evaluation.flat(), **({"by": parts} if parts else {})}))
+        printed: dict[str, Any] = dict(evaluation.flat())
+        if request.by is not None:
+            printed["by"] = {
+                by: [{"part": part.name, **flat_part(part)} for part in parts]
+                for by, parts in evaluation.breakdowns(request.by).items()
+            }
+        print(json.dumps(printed))
     else:
         show_evaluation(evaluation, title, request.by, console)
     written = []

@@ -59,40 +59,31 @@ class Evaluation:
         named = {"split": self.split, "threshold": self.threshold, "convention": self.convention}
         return {**flat_part(Part("", self.metrics, self.errors)), **named}
 
-    def parts(self, by: str) -> list[Part]:
-        """The metrics of the parts of the split; see `break_down`.
+    def breakdowns(self, by: str) -> dict[str, list[Part]]:
+        """The metrics of parts (`break_down`) by what they differ in: one of `BREAKDOWNS`, or all that there is.
 
         Args:
-            by: one of `BREAKDOWNS`.
-
-        Raises:
-            UserError: the data set names no subsets.
+            by: one of `BREAKDOWNS`, or ``all``, which omits ``subset`` if the data set names no subsets.
         """
-        if by == "subset" and all(image.subset is None for image in self.images):
-            raise UserError(f"--by subset: the data set has no {SUBSET_TABLE} (name,subset), which `data join` writes")
-        return break_down(self.images, by, CONVENTIONS[self.convention])
-
-    def breakdowns(self, by: str) -> dict[str, list[Part]]:
-        """The parts by what they differ in: of one of `BREAKDOWNS`, or of all that the data set has for ``all``.
-
-        Raises:
-            UserError: `by` is none of these, or the data set names no subsets.
-        """
-        check_breakdown(by)
-        if by != "all":
-            return {by: self.parts(by)}
         has_subsets = any(image.subset is not None for image in self.images)
-        return {name: self.parts(name) for name in BREAKDOWNS if name != "subset" or has_subsets}
+        names = [name for name in BREAKDOWNS if name == by or (by == "all" and (has_subsets or name != "subset"))]
+        return {name: break_down(self.images, name, CONVENTIONS[self.convention]) for name in names}
 
 
-def check_breakdown(by: str) -> None:
-    """Check the value of ``--by``.
+def check_breakdown(by: str, data: Path) -> None:
+    """Check the value of ``--by``, before anything is computed.
+
+    Args:
+        by: what a split is to be broken down by.
+        data: root of the data set.
 
     Raises:
-        UserError: it is not one of `BREAKDOWNS` or ``all``.
+        UserError: it is not one of `BREAKDOWNS` or ``all``, or the data set names no subsets.
     """
     if by not in (*BREAKDOWNS, "all"):
         raise UserError(f"--by {by}: must be {', '.join(BREAKDOWNS)} or all")
+    if by == "subset" and not read_subsets(data):
+        raise UserError(f"--by subset: {data} has no {SUBSET_TABLE} (name,subset), which `semprior data join` writes")
 
 
 def flat_part(part: Part) -> dict[str, Any]:

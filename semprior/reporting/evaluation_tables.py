@@ -25,11 +25,8 @@ def show_evaluation(evaluation: Evaluation, title: str, by: str | None, console:
     Args:
         evaluation: of a student or a teacher.
         title: says of what.
-        by: value of ``--by``, or None.
+        by: what the parts differ in, as in `Evaluation.breakdowns`, or None.
         console: to print on.
-
-    Raises:
-        UserError: `by` is none that the data set has.
     """
     parts = evaluation.breakdowns(by) if by is not None else {}
     table = Table(title=Text(title), title_justify="left")

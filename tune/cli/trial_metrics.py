@@ -57,10 +57,10 @@ def print_parts(sweep: Sweep, trial: TrialSummary, by: str, console: Console) ->
     from semprior.runtime.device import choose_device
     from tune.store.checkpoints import StoredCheckpoint, fetch_checkpoint
 
-    check_breakdown(by)
     if trial.checkpoint is None or trial.sha256 is None:
         raise UserError(f"{sweep.id}: trial {trial.trial} has no checkpoint yet, so --by has nothing to evaluate")
     data, device = local_data(sweep.spec.data), choose_device("auto")
+    check_breakdown(by, data)
     with tempfile.TemporaryDirectory(prefix="semprior-show-") as scratch:
         folder = Path(scratch) / "checkpoint"
         fetch_checkpoint(sweep.storage, StoredCheckpoint(trial.checkpoint, trial.sha256), folder)

@@ -98,6 +98,7 @@ def test_curve_and_rows_of_images(output_of, tmp_path):
         (("--convention", "ours"), "--convention ours: must be semprior, paper or dnanet"),
         (("--curve", "curve.pdf"), "--curve curve.pdf: the name must end in .csv"),
         (("--per-image", "nowhere/images.csv"), "no folder nowhere"),
+        (("--per-image", "one.csv", "--curve", "one.csv"), "both name one.csv"),
     ],
 )
 def test_mistaken_arguments(fault_of, arguments, fault):

@@ -87,6 +87,9 @@ def test_show_breaks_the_held_out_images_down(tmp_path, capsys):
     for part in ("student of trial 0001, after 3 epochs", "split holdout", "by size", "by contrast", "by kind"):
         assert part in shown
     assert "teacher of trial" not in shown  # no stage is modulated
+    for by, fault in (("colour", "--by colour: must be subset, size"), ("subset", "has no subset.csv")):
+        assert main(["show", "small", "0001", "--by", by, "--storage", str(runs)]) == 2
+        assert fault in capsys.readouterr().err
 
 
 @pytest.mark.slow
