@@ -148,10 +148,10 @@ _TRAITS: dict[str, Callable[[TargetTraits], str]] = {
     "contrast": contrast_name,
     "kind": lambda traits: traits.kind,
 }
-_ORDER = {
+_ORDER: dict[str, list[str]] = {
     "size": [_bin(low, high) for low, high in SIZES],
     "contrast": [_bin(low, high) for low, high in CONTRASTS],
-    "kind": list(KINDS),
+    "kind": [*KINDS],
 }
 BREAKDOWNS = ("subset", *_TRAITS)
 """What a split can be broken down by."""

@@ -52,7 +52,7 @@ def print_parts(sweep: Sweep, trial: TrialSummary, by: str, console: Console) ->
     """
     from semprior.data.remote_data import local_data
     from semprior.deployment.evaluate import HOLDOUT, check_breakdown, evaluate
-    from semprior.deployment.load_model import load_student, load_teacher
+    from semprior.deployment.load_model import LoadedTeacher, Student, load_student, load_teacher
     from semprior.reporting.evaluation_tables import show_evaluation
     from semprior.runtime.device import choose_device
     from tune.store.checkpoints import StoredCheckpoint, fetch_checkpoint
@@ -65,7 +65,9 @@ def print_parts(sweep: Sweep, trial: TrialSummary, by: str, console: Console) ->
         folder = Path(scratch) / "checkpoint"
         fetch_checkpoint(sweep.storage, StoredCheckpoint(trial.checkpoint, trial.sha256), folder)
         student = load_student(folder, device)
-        networks = {"student": student, **({"teacher": load_teacher(folder, device)} if student.info.vfm else {})}
+        networks: dict[str, Student | LoadedTeacher] = {"student": student}
+        if student.info.vfm:
+            networks["teacher"] = load_teacher(folder, device)
         for name, network in networks.items():
             title = f"{name} of trial {trial.trial}, after {student.info.epoch} epochs"
             show_evaluation(evaluate(network, data, HOLDOUT), title, by, console)
