@@ -6,7 +6,6 @@ Imports of a command happen when it runs, so that ``--help`` answers at once.
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -86,35 +85,42 @@ def train(
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run, whose best epoch is taken, or a checkpoint.", metavar="RUN")],
     data: Annotated[str, typer.Option(help="Folder or address of the data set, with masks.", metavar="DIR")],
-    split: Annotated[str, typer.Option(help="test, val or train.", metavar="NAME")] = "test",
+    split: Annotated[
+        str, typer.Option(help="test, val, train or holdout, the training images held out.", metavar="NAME")
+    ] = "test",
     teacher: Annotated[bool, typer.Option("--teacher", help="Score the teacher, with its vision model.")] = False,
+    by: Annotated[
+        str | None,
+        typer.Option(help="Also score parts: subset, size, contrast, kind or all.", metavar="WHAT", show_default=False),
+    ] = None,
+    threshold: Annotated[float, typer.Option(help="Of the probability; a target is above.", metavar="T")] = 0.5,
+    convention: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the metrics: semprior, paper or dnanet (docs/metrics.md); by default that of the preset.",
+            metavar="NAME",
+            show_default=False,
+        ),
+    ] = None,
+    curve: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write Pd against Fa over thresholds, with a picture beside.", metavar="FILE.csv", show_default=False
+        ),
+    ] = None,
+    per_image: Annotated[
+        Path | None, typer.Option(help="Write a row for each image.", metavar="FILE.csv", show_default=False)
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     device: Device = "auto",
 ) -> None:
     """Score a run's student, or its teacher, against masks."""
-    from semprior.data.remote_data import local_data
-    from semprior.deployment.evaluate import evaluate as score
-    from semprior.deployment.evaluate import show
-    from semprior.deployment.load_model import LoadedTeacher, load_student, load_teacher
-    from semprior.runtime.device import choose_device, explain_out_of_memory, fallback_remark
+    from semprior.cli import evaluate as command
 
-    where, folder = choose_device(device), local_data(data)
-    model = load_teacher(run, where) if teacher else load_student(run, where)
-    if isinstance(model, LoadedTeacher) and not model.features.vfm:
-        print_error("semprior", "no stage is modulated in this run: its teacher is its student")
-    config = model.info.config
-    if model.info.vfm and config.vfm.weights == "random":
-        print_error("semprior", f"trained with {config.vfm.name} with RANDOM weights (vfm.weights=random)")
-    if remark := fallback_remark(config.precision, where):
-        print_error("semprior", remark)
-    with explain_out_of_memory("use --device cpu"):
-        evaluation = score(model, folder, split)
-    if json_:
-        print(json.dumps(evaluation.flat()))
-        return
-    info = model.info
-    who = "teacher" if teacher else "student"
-    show(evaluation, f"{who} of {info.config.detector}, after {info.epoch} epochs", console().print)
+    request = command.Request(
+        run, data, split, teacher, by, threshold, convention, curve, per_image, as_json=json_, device=device
+    )
+    command.evaluate_run(request, console())
 
 
 @app.command()

@@ -18,8 +18,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from semprior.deployment.evaluate import METRIC_COLUMNS, Evaluation
+from semprior.deployment.evaluate import Evaluation
 from semprior.errors import UserError
+from semprior.reporting.evaluation_tables import METRIC_COLUMNS
 from semprior.reporting.terminal import console, print_error, say
 from tune.cli.pull import pull
 from tune.cli.submit import begin

@@ -81,6 +81,22 @@ def test_the_line_that_evaluates_works_where_the_data_lie_at_an_address(tmp_path
     run_the_line_that_evaluates(said)
 
 
+def test_show_breaks_the_held_out_images_down(tmp_path, capsys):
+    runs = tmp_path / "elsewhere"
+    stored(tmp_path, str(runs))
+    data = tmp_path / "scenes"
+    for name in (data / "mode" / "test.txt").read_text().split():
+        (data / "labels" / f"{name}.png").unlink()  # the test split is not read
+    assert main(["show", "small", "0001", "--by", "all", "--storage", str(runs)]) == 0
+    shown = capsys.readouterr().out
+    for part in ("student of trial 0001, after 3 epochs", "split holdout", "by size", "by contrast", "by kind"):
+        assert part in shown
+    assert "teacher of trial" not in shown  # no stage is modulated
+    for by, fault in (("colour", "--by colour: must be subset, size"), ("subset", "has no subset.csv")):
+        assert main(["show", "small", "0001", "--by", by, "--storage", str(runs)]) == 2
+        assert fault in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_pulled_folder_is_exported(tmp_path):
     optional("onnxscript")
