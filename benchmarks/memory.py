@@ -191,7 +191,8 @@ def draw_data(root: Path, count: int, side: int) -> None:
     for number, name in enumerate(names):
         image = np.roll(noise[number % _DISTINCT], rng.integers(side, size=2), (0, 1))
         places = rng.integers(4, side - 4, (rng.integers(1, _TARGETS + 1), 2))
-        for row, column in np.unique(places, axis=0):
+        kept = [place for i, place in enumerate(places) if all(abs(place - other).max() > 1 for other in places[:i])]
+        for row, column in kept:
             image[row - 1 : row + 2, column - 1 : column + 2] = 220
             rows.append(f"{name},{column},{row}")
         cv2.imwrite(str(root / "images" / f"{name}.bmp"), image)

@@ -4,8 +4,9 @@
 
 `edges` are the published seeds, `recipe` thresholds against the median of a ring around the point, as written out
 below, `contrast` is what `semprior` uses. Each starts from centroid points, and from coarse ones: a random pixel of
-each target, five times over. IoU and nIoU are those of the metrics. By size they are of one target at a time: the
-component of the seed at its point against its own mask. Milliseconds are processor time per point.
+each target, five times over. `contrast, boxes` never leaves the boxes of the true masks, and starts from the points
+that `semprior data import` would give them, too. IoU and nIoU are those of the metrics. By size they are of one target
+at a time: the component of the seed at its point against its own mask. Milliseconds are processor time per point.
 """
 
 from __future__ import annotations
@@ -23,14 +24,15 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import describe_machine
+from semprior.data.importing.targets import box_point
 from semprior.data.layout import Scene, find_layout, intensity_range, read_scenes
-from semprior.data.points import centroid_points, coarse_points
+from semprior.data.points import centroid_points, coarse_points, target_boxes
 from semprior.data.training_set import Seed
 from semprior.errors import UserError
 from semprior.evaluation.metrics import count_image, summarise
 from semprior.labels.seeds import SEEDS
 
-Make = Callable[[np.ndarray, np.ndarray], Seed]
+Make = Callable[..., Seed]
 DATA = Path("../shared/data/sirst-v1")
 ROUNDS = 5  # of coarse points
 SIZES = ((1, 9), (10, 19), (20, 39), (40, 79), (80, None))  # pixels of a target
@@ -70,15 +72,22 @@ def recipe_seed(image: np.ndarray, points: np.ndarray, fraction: float = 0.375) 
 
 
 METHODS: dict[str, Make] = {"edges": SEEDS["edges"], "recipe": recipe_seed, "contrast": SEEDS["contrast"]}
+BOXED = "contrast, boxes"
 
 
-def measure(make: Make, scenes: Sequence[Scene], points: Sequence[Sequence[np.ndarray]]) -> dict[str, Any]:
+def measure(
+    make: Make,
+    scenes: Sequence[Scene],
+    points: Sequence[Sequence[np.ndarray]],
+    boxes: Sequence[np.ndarray] | None = None,
+) -> dict[str, Any]:
     """Figures of one kind of seed.
 
     Args:
         make: the seed of an image and its points.
         scenes: with masks.
         points: rounds of points, (P,2) for each scene.
+        boxes: (P,4) for each scene, limits of the seeds; None for no limit.
 
     Returns:
         ``iou``, ``niou``, ``succeeded`` (share of the points), ``pixels`` (of an average round), ``ms_per_point``,
@@ -86,9 +95,9 @@ def measure(make: Make, scenes: Sequence[Scene], points: Sequence[Sequence[np.nd
     """
     counts, seeds, spent, single = [], [], 0.0, []
     for given in points:
-        for scene, own in zip(scenes, given, strict=True):
+        for index, (scene, own) in enumerate(zip(scenes, given, strict=True)):
             began = time.process_time()
-            seed = make(scene.image, own)
+            seed = make(scene.image, own) if boxes is None else make(scene.image, own, boxes[index])
             spent += time.process_time() - began
             counts.append(count_image(seed.mask, scene.mask))
             seeds.append(seed)
@@ -146,6 +155,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     figures = {
         name: {kind: measure(make, scenes, points) for kind, points in given.items()} for name, make in METHODS.items()
     }
+    boxes = [target_boxes(scene.mask) for scene in scenes]
+    of_boxes = [_box_points(scene.image, own) for scene, own in zip(scenes, boxes, strict=True)]
+    figures[BOXED] = {
+        kind: measure(SEEDS["contrast"], scenes, points, boxes)
+        for kind, points in (given | {"box": [of_boxes]}).items()
+    }
     images, count = len(scenes), sum(len(points) for points in given["centroid"][0])
     true_pixels = sum(int(scene.mask.sum()) for scene in scenes)
     if options.json:
@@ -154,6 +169,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     _print(figures, f"{images} training and validation images, {count} targets of {true_pixels} pixels")
     return 0
+
+
+def _box_points(image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    points = [box_point(image, tuple(box)) for box in boxes.tolist()]
+    return np.array(points, np.int64).reshape(-1, 2)
 
 
 def _print(figures: dict[str, dict[str, dict[str, Any]]], title: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests.repository import ROOT
 
 NEEDED = {
-    *("cv2", "filelock", "huggingface_hub", "matplotlib", "numpy", "platformdirs", "pyarrow", "rich"),
+    *("PIL", "cv2", "filelock", "huggingface_hub", "matplotlib", "numpy", "platformdirs", "pyarrow", "rich"),
     *("safetensors", "scipy", "sklearn"),
     *("timm", "torch", "typer", "threadpoolctl", "yaml"),
 }  # huggingface_hub and yaml come with timm, threadpoolctl with scikit-learn
@@ -172,6 +172,36 @@ def test_nothing_is_unpickled(name):
             owner = ast.unparse(node.func.value)
             assert owner != "torch" or keywords.get("weights_only") == "True"
             assert owner != "np" or keywords.get("allow_pickle", "False") == "False"
+
+
+SINKS = {"semprior.reporting.terminal", "semprior.io.transfer_progress", "tune.monitor.tables"}
+"""What writes to a terminal or a table, and makes foreign text visible before."""
+TABLES = {"semprior.cli.train", "semprior.reporting.evaluation_tables", "tune.cli.demo", "tune.cli.list_status"}
+"""What prints tables of rich whose texts are numbers, our own words, or cells that are visible already."""
+DATA_FILES = {"semprior.data.image_tables", "semprior.data.importing.writing"}
+"""What writes the tables of a data set, whose names must be read back as they are."""
+
+
+def prints_foreign_text(name: str, called: str, given: list[str]) -> bool:
+    """Whether a call in a module may show text that no function of `semprior.io.foreign_text` has seen."""
+    if called == "print":  # JSON escapes what is not ASCII
+        return not all("json.dumps(" in text or text == "__version__" for text in given)
+    if called.endswith(".print"):
+        return name not in TABLES or not all("table" in text for text in given)
+    if called in ("csv.writer", "csv.DictWriter"):
+        return name not in DATA_FILES and "semprior.io.foreign_text.csv_cell" not in everywhere(name)
+    return called in ("sys.stdout.write", "sys.stderr.write")
+
+
+def test_text_is_shown_only_through_the_functions_that_make_it_visible():
+    calls = ((name, node) for name in BOTH for node in ast.walk(tree(name)) if isinstance(node, ast.Call))
+    offenders = [
+        f"{BOTH[name]}:{node.lineno}"
+        for name, node in calls
+        if name not in SINKS
+        and prints_foreign_text(name, ast.unparse(node.func), [ast.unparse(argument) for argument in node.args])
+    ]
+    assert offenders == []
 
 
 @pytest.mark.parametrize("name", BOTH)

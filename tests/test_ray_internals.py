@@ -50,6 +50,7 @@ def test_the_overridden_methods_are_those_that_were_meant():
         ("InProcessTrainer", "_initialize_and_run_controller"),
         ("_CancellableController", "_run_control_loop_iteration"),
         ("_CancellableController", "worker_group_cls"),
+        ("_OneNodeBackend", "on_start"),
         ("_PlainWorkerGroup", "_get_worker_runtime_env"),
         ("_ReportListener", "after_report"),
         ("_UnannouncedScalingPolicy", "after_controller_start"),

@@ -6,7 +6,6 @@ Imports of a command happen when it runs, so that ``--help`` answers at once.
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ import typer
 from semprior.reporting.terminal import command_line, console, print_error, run
 
 app = command_line()
-data_app = typer.Typer(help="Check, make and push data sets.", rich_markup_mode=None)
+data_app = typer.Typer(help="Import, join, check, make and push data sets.", rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 vfm_app = typer.Typer(help="Push the weights of foundation models.", rich_markup_mode=None)
 app.add_typer(vfm_app, name="vfm")
@@ -86,41 +85,48 @@ def train(
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run, whose best epoch is taken, or a checkpoint.", metavar="RUN")],
     data: Annotated[str, typer.Option(help="Folder or address of the data set, with masks.", metavar="DIR")],
-    split: Annotated[str, typer.Option(help="test, val or train.", metavar="NAME")] = "test",
+    split: Annotated[
+        str, typer.Option(help="test, val, train or holdout, the training images held out.", metavar="NAME")
+    ] = "test",
     teacher: Annotated[bool, typer.Option("--teacher", help="Score the teacher, with its vision model.")] = False,
+    by: Annotated[
+        str | None,
+        typer.Option(help="Also score parts: subset, size, contrast, kind or all.", metavar="WHAT", show_default=False),
+    ] = None,
+    threshold: Annotated[float, typer.Option(help="Of the probability; a target is above.", metavar="T")] = 0.5,
+    convention: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the metrics: semprior, paper or dnanet (docs/metrics.md); by default that of the preset.",
+            metavar="NAME",
+            show_default=False,
+        ),
+    ] = None,
+    curve: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write Pd against Fa over thresholds, with a picture beside.", metavar="FILE.csv", show_default=False
+        ),
+    ] = None,
+    per_image: Annotated[
+        Path | None, typer.Option(help="Write a row for each image.", metavar="FILE.csv", show_default=False)
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     device: Device = "auto",
 ) -> None:
     """Score a run's student, or its teacher, against masks."""
-    from semprior.data.remote_data import local_data
-    from semprior.deployment.evaluate import evaluate as score
-    from semprior.deployment.evaluate import show
-    from semprior.deployment.load_model import LoadedTeacher, load_student, load_teacher
-    from semprior.runtime.device import choose_device, explain_out_of_memory, fallback_remark
+    from semprior.cli import evaluate as command
 
-    where, folder = choose_device(device), local_data(data)
-    model = load_teacher(run, where) if teacher else load_student(run, where)
-    if isinstance(model, LoadedTeacher) and not model.features.vfm:
-        print_error("semprior", "no stage is modulated in this run: its teacher is its student")
-    config = model.info.config
-    if model.info.vfm and config.vfm.weights == "random":
-        print_error("semprior", f"trained with {config.vfm.name} with RANDOM weights (vfm.weights=random)")
-    if remark := fallback_remark(config.precision, where):
-        print_error("semprior", remark)
-    with explain_out_of_memory("use --device cpu"):
-        evaluation = score(model, folder, split)
-    if json_:
-        print(json.dumps(evaluation.flat()))
-        return
-    info = model.info
-    who = "teacher" if teacher else "student"
-    show(evaluation, f"{who} of {info.config.detector}, after {info.epoch} epochs", console().print)
+    request = command.Request(
+        run, data, split, teacher, by, threshold, convention, curve, per_image, as_json=json_, device=device
+    )
+    command.evaluate_run(request, console())
 
 
 @app.command()
 def predict(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, or a run, whose best epoch is taken.")],
-    image: Annotated[list[Path], typer.Argument(help="PNG or BMP files.", metavar="IMAGE")],
+    image: Annotated[list[Path], typer.Argument(help="PNG, BMP, TIFF or JPEG files.", metavar="IMAGE")],
     out: Annotated[Path, typer.Option(help="Folder of the results.", metavar="DIR")],
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Also write the images with the targets outlined.")
@@ -159,18 +165,78 @@ def export(
 
 @data_app.command("check")
 def data_check(folder: Annotated[Path, typer.Argument(help="A data set.", metavar="DIR")]) -> None:
-    """List every fault of a data set."""
-    from semprior.data.layout import check_dataset, find_layout
+    """List every fault of a data set, and say how it is read: splits, targets, files that are not read."""
+    from semprior.data.layout import find_layout, survey_dataset
+    from semprior.reporting.terminal import say
 
-    faults = check_dataset(folder)
-    for fault in faults:
-        print(fault)
+    faults, remarks = survey_dataset(folder)
+    shown = console()
+    for line in (*remarks, *faults):
+        say(shown, line)
     if faults:
-        print(f"{folder}: {len(faults)} fault{'s' if len(faults) > 1 else ''}")
+        say(shown, f"{folder}: {len(faults)} fault{'s' if len(faults) > 1 else ''}")
         raise typer.Exit(2)
     layout = find_layout(folder)
     splits = ", ".join(f"{len(names)} {split}" for split, names in layout.splits.items())
-    print(f"{folder}: sound; {splits}; {'with' if layout.has_masks else 'without'} masks")
+    say(shown, f"{folder}: sound; {splits}; {'with' if layout.has_masks else 'without'} masks")
+
+
+@data_app.command("import")
+def data_import(
+    source: Annotated[Path, typer.Argument(help="A data set as it was downloaded or annotated.", metavar="SOURCE")],
+    folder: Annotated[Path, typer.Argument(help="A new folder.", metavar="DIR")],
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="auto, masks, points, voc, coco, datumaro, labelme, cvat, yolo or csv.",
+            metavar="NAME",
+        ),
+    ] = "auto",
+    link: Annotated[bool, typer.Option("--link/--copy", help="Link images and masks, or copy them.")] = False,
+    skip_faulty: Annotated[
+        bool, typer.Option("--skip-faulty", help="Leave images with a fault out; DIR/skipped.csv lists them.")
+    ] = False,
+    groups: Annotated[
+        str | None,
+        typer.Option(
+            help="Regular expression whose first part in parentheses is the group of a name, like '^(seq[0-9]+)_'.",
+            metavar="PATTERN",
+        ),
+    ] = None,
+) -> None:
+    """Convert a data set to the layout that the other commands read, and say what was found and decided.
+
+    Folders are found by their names; boxes and points of VOC, COCO, Datumaro, LabelMe, CVAT, YOLO and CSV by the
+    content of files. docs/data.md lists what is known.
+    """
+    from semprior.data.importing.convert import import_dataset
+    from semprior.reporting.terminal import say
+
+    shown = console()
+    for line in import_dataset(source, folder, form=form, link=link, skip_faulty=skip_faulty, groups=groups):
+        say(shown, line)
+
+
+@data_app.command("join")
+def data_join(
+    folder: Annotated[Path, typer.Argument(help="A new folder.", metavar="DIR")],
+    sources: Annotated[list[str], typer.Argument(help="Data sets and their names.", metavar="NAME=SOURCE")],
+    prefix: Annotated[bool, typer.Option("--prefix", help="Put NAME_ before the name of each image.")] = False,
+) -> None:
+    """Join data sets; splits are kept, and DIR/subset.csv names the data set that each image came from."""
+    from semprior.data.importing.join import join_datasets
+    from semprior.reporting.terminal import say
+
+    named = [source.partition("=")[::2] for source in sources]
+    for name, place in named:
+        if not name or not place:
+            raise typer.BadParameter(f"{name}: write NAME=SOURCE")
+    if len(dict(named)) < len(named):
+        raise typer.BadParameter("two data sets have the same name")
+    shown = console()
+    for line in join_datasets(folder, {name: Path(place) for name, place in named}, prefix=prefix):
+        say(shown, line)
 
 
 @data_app.command("points")
@@ -183,9 +249,10 @@ def data_points(
 ) -> None:
     """Make point labels from masks: DIR/masks_centroid, one pixel a target."""
     from semprior.data.points import write_points
+    from semprior.reporting.terminal import say
 
     count = write_points(folder, coarse, seed)
-    print(f"{folder / 'masks_centroid'}: {count} points, {'random target pixels' if coarse else 'centroids'}")
+    say(console(), f"{folder / 'masks_centroid'}: {count} points, {'random target pixels' if coarse else 'centroids'}")
 
 
 @data_app.command("synth")
@@ -196,9 +263,10 @@ def data_synth(
 ) -> None:
     """Make a data set of synthetic infrared scenes with true masks."""
     from semprior.data.synthetic.scenes import write_scenes
+    from semprior.reporting.terminal import say
 
     write_scenes(folder, count, seed)
-    print(f"{folder}: {count} scenes, seed {seed}")
+    say(console(), f"{folder}: {count} scenes, seed {seed}")
 
 
 Address = Annotated[str, typer.Argument(help="Shared folder or s3://BUCKET/PATH, gs://...", metavar="URI")]

@@ -1,26 +1,44 @@
-"""Point labels on disk: one PNG per image in ``masks_centroid/``, or one table ``points.csv`` of name, x, y."""
+"""Point labels on disk: one PNG per image in ``masks_centroid/``, or one table ``points.csv`` of name, x, y.
+
+A row of the table may give the box that the target was marked with: its first and last column and row, inclusive.
+"""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from semprior.data.images import FaultHandler, image_files, raise_fault, read_mask, stem
+from semprior.data.images import FaultHandler, decode, image_files, raise_fault, stem
 
 POINT_FOLDER = "masks_centroid"
 POINT_TABLE = "points.csv"
+BOX_COLUMNS = ("left", "top", "right", "bottom")
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The labels of an image.
+
+    Attributes:
+        points: (P,2) int64, rows of (row, column) in row-major order.
+        boxes: (P,4) int64, rows of (top, left, bottom, right), the last row and column exclusive; a target without a
+            box has that of the image. None if no target has a box.
+    """
+
+    points: np.ndarray
+    boxes: np.ndarray | None = None
 
 
 class PointSource(Protocol):
     """A source of the points of images."""
 
-    def read(self, name: str, shape: tuple[int, int], on_fault: FaultHandler) -> np.ndarray | None:
-        """The points of an image of shape (H,W): (P,2) int64, rows of (row, column) in row-major order."""
+    def read(self, name: str, shape: tuple[int, int], on_fault: FaultHandler) -> Targets | None:
+        """The points of an image of shape (H,W); None after a fault, such as points that touch."""
         ...
 
     def file_of(self, name: str) -> Path:
@@ -30,7 +48,7 @@ class PointSource(Protocol):
 
 @dataclass(frozen=True)
 class PointImages:
-    """One PNG or BMP per image, in which every non-zero pixel is a point."""
+    """One image file per image, in which every non-zero pixel is a point."""
 
     folder: Path
     files: dict[str, list[Path]]
@@ -39,41 +57,107 @@ class PointImages:
         """The file with the image's points."""
         return self.files[name][0] if name in self.files else self.folder / f"{name}.png"
 
-    def read(self, name: str, shape: tuple[int, int], on_fault: FaultHandler) -> np.ndarray | None:
+    def read(self, name: str, shape: tuple[int, int], on_fault: FaultHandler) -> Targets | None:
         """See `PointSource.read`."""
         if name not in self.files:
             on_fault(f"{self.folder}: no points for the image {name} (an all-black {name}.png means no target)")
             return None
         path = self.file_of(name)
-        marks = read_mask(path, on_fault)
+        if len(self.files[name]) > 1:
+            on_fault(f"{self.files[name][1]}: {path.name} has the same name; keep one")
+            return None
+        marks = decode(path, on_fault)
         if marks is None:
             return None
-        if marks.shape != shape:
-            on_fault(f"{path}: {size(marks.shape)}, but its image is {size(shape)} (width x height)")
+        if not np.all(marks[marks > 0] == marks.max(initial=0)):
+            on_fault(
+                f"{path}: not two-valued; it holds {len(np.unique(marks))} values instead of 0 and one"
+                " other; save it with two"
+            )
             return None
-        return np.argwhere(marks).astype(np.int64)
+        if marks.shape != shape:
+            on_fault(
+                f"{path}: {size(marks.shape)}, but its image is {size(shape)} (width x height); mark"
+                " the points again at the size of the image"
+            )
+            return None
+        points = np.argwhere(marks).astype(np.int64)
+        if touching := touching_points(points, shape):
+            on_fault(
+                f"{path}: {touching} of {len(points)} points touch; a point is one pixel. If these are masks or dots,"
+                " `semprior data import` makes points of them"
+            )
+            return None
+        return Targets(points)
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One target of a point table.
+
+    Attributes:
+        row: of the point.
+        column: of the point.
+        box: (top, left, bottom, right), the last row and column exclusive; None if the table gives none.
+        line: of the table.
+    """
+
+    row: int
+    column: int
+    box: tuple[int, int, int, int] | None
+    line: int
 
 
 @dataclass(frozen=True)
 class PointTable:
-    """The rows of a CSV by image: (row, column, line number). An image without rows has no target."""
+    """The rows of a CSV by image. An image without rows has no target."""
 
     path: Path
-    rows: dict[str, list[tuple[int, int, int]]]
+    rows: dict[str, list[TableRow]]
 
     def file_of(self, name: str) -> Path:
         """The table."""
         return self.path
 
-    def read(self, name: str, shape: tuple[int, int], on_fault: FaultHandler) -> np.ndarray | None:
+    def read(self, name: str, shape: tuple[int, int], on_fault: FaultHandler) -> Targets | None:
         """See `PointSource.read`."""
-        points, sound = set(), True
-        for row, column, line in self.rows.get(name, []):
-            if not (0 <= row < shape[0] and 0 <= column < shape[1]):
-                on_fault(f"{self.path}: line {line}: x={column}, y={row} is outside the image {name}, {size(shape)}")
+        rows, sound = sorted(self.rows.get(name, []), key=lambda row: (row.row, row.column)), True
+        for row in rows:
+            where = f"{self.path}: line {row.line}: x={row.column}, y={row.row}"
+            if not (0 <= row.row < shape[0] and 0 <= row.column < shape[1]):
+                on_fault(f"{where} is outside the image {name}, {size(shape)}")
                 sound = False
-            points.add((row, column))
-        return np.array(sorted(points), np.int64).reshape(-1, 2) if sound else None
+            elif row.box is not None and not (
+                row.box[0] <= row.row < row.box[2] and row.box[1] <= row.column < row.box[3]
+            ):
+                on_fault(f"{where} is outside its box {', '.join(BOX_COLUMNS)}")
+                sound = False
+        if not sound:
+            return None
+        points = np.array([(row.row, row.column) for row in rows], np.int64).reshape(-1, 2)
+        if touching := touching_points(points, shape):
+            on_fault(f"{self.path}: {touching} of the {len(points)} points of {name} touch; one target has one point")
+            return None
+        if all(row.box is None for row in rows):
+            return Targets(points)
+        return Targets(points, boxes_within((row.box for row in rows), shape))
+
+
+def boxes_within(boxes: Iterable[tuple[int, int, int, int] | None], shape: tuple[int, int]) -> np.ndarray:
+    """Boxes (P,4) int64 cut to an image of shape (H,W); None stands for the whole image."""
+    whole = (0, 0, *shape)
+    found = np.array([whole if box is None else box for box in boxes], np.int64).reshape(-1, 4)
+    return np.clip(found, 0, (shape[0], shape[1], shape[0], shape[1]))
+
+
+def touching_points(points: np.ndarray, shape: tuple[int, int]) -> int:
+    """How many of the points (P,2) have another one among their eight neighbours."""
+    marks = np.zeros((shape[0] + 2, shape[1] + 2), np.uint8)
+    marks[points[:, 0] + 1, points[:, 1] + 1] = 1
+    around = sum(
+        marks[points[:, 0] + 1 + down, points[:, 1] + 1 + right] for down in (-1, 0, 1) for right in (-1, 0, 1)
+    )
+    return int(np.count_nonzero(np.asarray(around) > 1))
 
 
 def find_points(root: Path, images: Collection[str], on_fault: FaultHandler = raise_fault) -> PointSource | None:
@@ -92,8 +176,8 @@ def find_points(root: Path, images: Collection[str], on_fault: FaultHandler = ra
     return PointTable(table, _read_table(table, images, on_fault)) if table.exists() else None
 
 
-def _read_table(path: Path, images: Collection[str], on_fault: FaultHandler) -> dict[str, list[tuple[int, int, int]]]:
-    rows: dict[str, list[tuple[int, int, int]]] = {}
+def _read_table(path: Path, images: Collection[str], on_fault: FaultHandler) -> dict[str, list[TableRow]]:
+    rows: dict[str, list[TableRow]] = {}
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -119,13 +203,21 @@ def _read_table(path: Path, images: Collection[str], on_fault: FaultHandler) -> 
         except ValueError:
             on_fault(f"{where}: x={values['x']}, y={values['y']} are not whole numbers of pixels")
             continue
+        box, given = None, [values.get(key, "") for key in BOX_COLUMNS]
+        if any(given):
+            try:
+                left, top, right, bottom = map(int, given)
+                box = (top, left, bottom + 1, right + 1)
+            except ValueError:
+                on_fault(f"{where}: the box {', '.join(given)} is not four whole numbers of pixels")
+                continue
         if name not in images:
-            on_fault(f"{where}: no image is named {name!r}")
+            on_fault(f"{where}: no image is named {name!r}; correct the name, or delete the line")
         elif (name, row, column) in seen:
-            on_fault(f"{where}: the same point as on line {seen[name, row, column]}")
+            on_fault(f"{where}: the same point as on line {seen[name, row, column]}; delete one")
         else:
             seen[name, row, column] = reader.line_num
-            rows.setdefault(name, []).append((row, column, reader.line_num))
+            rows.setdefault(name, []).append(TableRow(row, column, box, reader.line_num))
     return rows
 
 

@@ -1,4 +1,4 @@
-"""Image files (PNG or BMP, grey or colour, 8 or 16 bit) -> checked grey arrays.
+"""Image files (PNG, BMP, TIFF, JPEG; grey or colour; 8 bit, 16 bit or float) -> checked grey arrays and masks.
 
 Every function that can meet a fault takes a `FaultHandler`. Readers pass `raise_fault`, which raises the first fault;
 the check of a data set passes ``list.append``, which collects them all. A function whose handler does not raise returns
@@ -7,8 +7,11 @@ None.
 
 from __future__ import annotations
 
+import io
 import struct
+import unicodedata
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +19,21 @@ from typing import NoReturn
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from semprior.errors import UserError
 
 FaultHandler = Callable[[str], None]
 """Called with one line that names a file and its fault."""
 
-SUFFIXES = (".png", ".bmp")
+SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
+READABLE = "PNG, BMP, TIFF or JPEG"
+MOST_COVERED = 0.5  # share of an image that its targets may cover
+MOST_PIXELS = 100_000_000  # of an image, by its header
 _PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG = b"\xff\xd8\xff"
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_DTYPES = {"uint8": 8, "uint16": 16, "float32": 32}
 
 
 def raise_fault(fault: str) -> NoReturn:
@@ -35,33 +45,65 @@ def raise_fault(fault: str) -> NoReturn:
 class IntensityRange:
     """The source grey values that become 0 and 255; the map is linear between them and clips beyond them.
 
-    (0, 255) is the identity and stands for 8-bit data; any other range stands for 16-bit data.
+    (0, 255) is the identity and stands for 8-bit data; any other range stands for 16-bit data or, if `floating`, for
+    32-bit floating-point data.
     """
 
     low: float = 0.0
     high: float = 255.0
+    floating: bool = False
 
     @property
     def bits(self) -> int:
-        """Bit depth of the source images, 8 or 16."""
+        """Bit depth of the source images: 8, 16 or, of floating-point images, 32."""
+        if self.floating:
+            return 32
         return 8 if (self.low, self.high) == (0, 255) else 16
 
     def apply(self, grey: np.ndarray) -> np.ndarray:
-        """Map grey values (H,W) uint8 or uint16 to (H,W) uint8."""
+        """Map grey values (H,W) uint8, uint16 or float32 to (H,W) uint8."""
         if self.bits == 8:
             return grey
         scaled = (grey.astype(np.float32) - self.low) * (255 / (self.high - self.low))
         mapped: np.ndarray = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
         return mapped
 
+    def stored(self) -> list[float]:
+        """The range as a checkpoint stores it; `restored` is the inverse."""
+        return [self.low, self.high, *([1.0] if self.floating else [])]
+
+    @classmethod
+    def restored(cls, values: Iterable[float]) -> IntensityRange:
+        """The range that `stored` returned."""
+        low, high, *floating = values
+        return cls(low, high, bool(floating))
+
+
+@dataclass(frozen=True, eq=False)
+class MaskReading:
+    """A mask and what its reading decided.
+
+    Attributes:
+        mask: (H,W) bool; a target pixel is above half of the largest value of the file.
+        graded: number of pixels that hold neither 0 nor the largest value.
+    """
+
+    mask: np.ndarray
+    graded: int
+
 
 def stem(name: str) -> str:
-    """A file name without ``.png`` or ``.bmp``; other dots belong to the name."""
-    return name[:-4] if name.lower().endswith(SUFFIXES) else name
+    """A file name without the suffix of an image, in composed Unicode; other dots belong to the name.
+
+    File systems of macOS decompose accents, while lists are written with composed ones: both name the same image.
+    """
+    name = unicodedata.normalize("NFC", name)
+    suffix = next((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), "")
+    return name[: len(name) - len(suffix)]
 
 
 def image_files(folder: Path) -> dict[str, list[Path]]:
-    """The PNG and BMP files of a folder, by name without extension; hidden files are left out."""
+    """The image files of a folder that can be read, by name without extension; hidden files are left out."""
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
         if path.name.lower().endswith(SUFFIXES) and not path.name.startswith("."):
@@ -73,19 +115,34 @@ def decode(path: Path, on_fault: FaultHandler = raise_fault) -> np.ndarray | Non
     """Decode an image to its grey values.
 
     Args:
-        path: a PNG or BMP file; the content decides which, not the name.
-        on_fault: receives the fault of a file that is missing, damaged or truncated.
+        path: a PNG, BMP, TIFF or JPEG file; the content decides which, not the name.
+        on_fault: receives the fault of a file that is missing, damaged or truncated, that holds several pictures, or
+            whose picture lies in its alpha channel.
 
     Returns:
-        (H,W) uint8 or uint16. Colour becomes grey by OpenCV's weights (equal channels keep their value).
+        (H,W) uint8, uint16 or float32. Colour becomes grey by OpenCV's weights (equal channels keep their value).
     """
+    pixels = _pixels(path, on_fault)
+    if pixels is None or pixels.ndim == 2:
+        return pixels
+    if pixels.shape[2] == 4 and _varies(pixels[..., 3]) and not _varies(pixels[..., :3]):
+        on_fault(f"{path}: the picture lies in the alpha channel; save it as grey")
+        return None
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY if pixels.shape[2] == 3 else cv2.COLOR_BGRA2GRAY)
+
+
+def _pixels(path: Path, on_fault: FaultHandler) -> np.ndarray | None:
+    """The channels of a sound image with one picture: (H,W), (H,W,3) BGR or (H,W,4) BGRA, uint8, uint16 or float32."""
     try:
         content = path.read_bytes()
     except OSError as error:
         on_fault(f"{path}: cannot be read ({error.strerror})")
         return None
+    if content.startswith((_JPEG, *_TIFF)):
+        return _by_pillow(path, content, on_fault)
     if fault := _structural_fault(content):
-        on_fault(f"{path}: {fault}")
+        way_out = "; copy the file again" if fault.startswith(("damaged", "truncated", "the file is empty")) else ""
+        on_fault(f"{path}: {fault}{way_out}")
         return None
     try:
         pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -94,10 +151,52 @@ def decode(path: Path, on_fault: FaultHandler = raise_fault) -> np.ndarray | Non
     if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
         on_fault(f"{path}: not a readable PNG or BMP image of 8 or 16 bit")
         return None
+    return pixels
+
+
+def _by_pillow(path: Path, content: bytes, on_fault: FaultHandler) -> np.ndarray | None:
+    """The channels of a TIFF or JPEG file; OpenCV would print the complaints of its decoders to standard error."""
+    kind = "JPEG" if content.startswith(_JPEG) else "TIFF"
+    try:
+        pixels, fault = _opened(content, kind)
+    except Exception as error:  # whatever a decoder may raise on bytes that anybody wrote
+        truncated = "truncated" in str(error) or "end of file" in str(error)
+        fault = f"{'truncated' if truncated else 'damaged or unknown kind of'} {kind} ({_one_line(error)})"
+    if fault:
+        on_fault(f"{path}: {fault}")
+        return None
+    pixels = pixels.astype(pixels.dtype.newbyteorder("="))
+    if pixels.dtype == np.float32 and not np.isfinite(pixels).all():
+        on_fault(f"{path}: holds values that are not finite")
+        return None
     if pixels.ndim == 2:
         return pixels
-    channels = pixels.shape[2]
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY if channels == 3 else cv2.COLOR_BGRA2GRAY)
+    return cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR if pixels.shape[2] == 3 else cv2.COLOR_RGBA2BGRA)
+
+
+def _opened(content: bytes, kind: str) -> tuple[np.ndarray, str]:
+    """The pixels of a TIFF or JPEG file as Pillow gives them, and its fault or an empty text."""
+    with Image.open(io.BytesIO(content), formats=[kind]) as image:
+        pages = getattr(image, "n_frames", 1)
+        if pages > 1:
+            return np.zeros(0), f"a {kind} file of {pages} pages; save each as an image of its own"
+        if image.width * image.height > MOST_PIXELS:
+            return np.zeros(0), f"{image.width}x{image.height} pixels are more than {MOST_PIXELS:,}"
+        channels = {"1": "L", "P": "RGBA" if "transparency" in image.info else "RGB", "LA": "RGBA"}
+        pixels = np.asarray(image.convert(channels[image.mode])) if image.mode in channels else np.asarray(image)
+        known = pixels.dtype.newbyteorder("=").name in _DTYPES and (pixels.ndim == 2 or pixels.shape[2] in (3, 4))
+        known &= image.mode != "CMYK"
+        return pixels, (
+            "" if known else f"a {kind} image of mode {image.mode}; save it as 8 bit, 16 bit or float, grey or RGB"
+        )
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:100] or type(error).__name__
+
+
+def _varies(values: np.ndarray) -> bool:
+    return bool((values != values[:1, :1]).any())
 
 
 def _structural_fault(content: bytes) -> str | None:
@@ -110,7 +209,9 @@ def _structural_fault(content: bytes) -> str | None:
         return _png_fault(content)
     if content.startswith(b"BM"):
         return _bmp_fault(content)
-    return "the file is empty" if not content else "neither a PNG nor a BMP image"
+    if content.startswith((b"GIF8", b"RIFF")):
+        return "a GIF or WebP image, which may be animated; save each picture as PNG"
+    return "the file is empty" if not content else "neither a PNG, BMP, TIFF nor JPEG image"
 
 
 def _png_fault(content: bytes) -> str | None:
@@ -123,6 +224,8 @@ def _png_fault(content: bytes) -> str | None:
         if zlib.crc32(content[position + 4 : position + 8 + length]) != checksum:
             return f"damaged PNG (wrong checksum of the chunk at byte {position})"
         kinds.append(kind)
+        if kind == b"acTL":
+            return "an animated PNG; save each picture as an image of its own"
         if kind == b"IDAT":
             packed.append(content[position + 8 : position + 8 + length])
         if kind == b"IEND":
@@ -153,19 +256,23 @@ def _bmp_fault(content: bytes) -> str | None:
 
 
 def bit_depth(path: Path) -> int:
-    """Bits per channel by a file's header, 8 or 16; 8 for a damaged file, whose fault `decode` finds."""
+    """Bits per channel by a file's header, 8, 16 or 32 (float); 8 for a damaged file, whose fault `decode` finds."""
     try:
         with path.open("rb") as file:
             header = file.read(25)
-    except OSError:
+            if header.startswith(_TIFF):
+                file.seek(0)
+                with Image.open(file, formats=["TIFF"]) as image:
+                    return 32 if image.mode == "F" else 16 if image.mode.startswith("I;16") else 8
+    except Exception:  # whatever a decoder may raise on bytes that anybody wrote
         return 8
     return 16 if header.startswith(_PNG) and header[24:] == b"\x10" else 8
 
 
 def intensity_range_of(paths: Iterable[Path], on_fault: FaultHandler = raise_fault) -> IntensityRange:
-    """The range of grey values over images: the identity for 8 bit, the lowest and highest value for 16 bit.
+    """The range of grey values over images: the identity for 8 bit, else the lowest and highest value.
 
-    If both depths occur, the range is that of the more frequent one, and `read_image` refuses the others. A pixel
+    If several depths occur, the range is that of the most frequent one, and `read_image` refuses the others. A pixel
     counts with the median of its 3x3 neighbourhood, so that a hot or dead pixel does not set the range.
 
     Args:
@@ -173,21 +280,24 @@ def intensity_range_of(paths: Iterable[Path], on_fault: FaultHandler = raise_fau
         on_fault: receives the faults of files that cannot be read.
     """
     depths = {path: bit_depth(path) for path in paths}
-    deep = [path for path, depth in depths.items() if depth == 16]
-    if 2 * len(deep) <= len(depths):
+    count = Counter(depths.values())
+    depth = max(sorted(count), key=count.__getitem__, default=8)
+    if depth == 8:
         return IntensityRange()
     lows, highs = [], []
-    for path in deep:
+    for path in (path for path, bits in depths.items() if bits == depth):
         grey = decode(path, on_fault)
         if grey is not None:
             smooth = cv2.medianBlur(grey, 3)
-            lows.append(int(smooth.min()))
-            highs.append(int(smooth.max()))
+            lows.append(float(smooth.min()))
+            highs.append(float(smooth.max()))
     if not lows:
         return IntensityRange()
     low, high = min(lows), max(highs)
+    if depth == 32:
+        return IntensityRange(low, high if high > low else low + 1, floating=True)
     high = max(high, low + 1)
-    return IntensityRange(float(low), float(high if (low, high) != (0, 255) else 256))
+    return IntensityRange(low, high if (low, high) != (0, 255) else 256.0)
 
 
 def read_image(
@@ -196,7 +306,7 @@ def read_image(
     """Read an image as the detector takes it.
 
     Args:
-        path: a PNG or BMP file.
+        path: a PNG, BMP, TIFF or JPEG file.
         intensity: maps grey values to 0..255; that of the training images, which the checkpoint stores.
         on_fault: receives the fault.
 
@@ -209,31 +319,79 @@ def read_image(
     grey = decode(path, on_fault)
     if grey is None:
         return None
-    if grey.dtype.itemsize * 8 != intensity.bits:
-        depth = grey.dtype.itemsize * 8
-        on_fault(f"{path}: {depth}-bit image, where the training images have {intensity.bits} bit")
+    depth = _DTYPES[grey.dtype.name]
+    if depth != intensity.bits:
+        kinds = {8: "8 bit", 16: "16 bit", 32: "32-bit floating-point values"}
+        shown = "floating-point" if depth == 32 else f"{depth}-bit"
+        on_fault(f"{path}: {shown} image, where the training images have {kinds[intensity.bits]}")
         return grey.astype(np.uint8)  # only for its size: its points and mask are still checked
     return intensity.apply(grey)
 
 
 def read_mask(path: Path, on_fault: FaultHandler = raise_fault) -> np.ndarray | None:
-    """Read a mask: 0 is background, one other value is target.
+    """The mask (H,W) bool of `read_mask_as_it_is`."""
+    reading = read_mask_as_it_is(path, on_fault)
+    return None if reading is None else reading.mask
+
+
+def read_mask_as_it_is(path: Path, on_fault: FaultHandler = raise_fault) -> MaskReading | None:
+    """Read a mask: a pixel is target where it is above half of the largest value of the file.
+
+    For masks of 0 and 255 this is the field's usual "above 127". Colours count with their largest channel, so that no
+    colour but black is background.
 
     Args:
-        path: a PNG or BMP file.
-        on_fault: receives the fault of a file that cannot be read or is not two-valued.
-
-    Returns:
-        (H,W) bool.
+        path: a PNG, BMP, TIFF or JPEG file.
+        on_fault: receives the fault of a file that cannot be read, or of a mask that cannot be meant: it covers most
+            of the image, whole regions of it lie below half of its largest value (as where values number the targets),
+            or its colours say nothing.
     """
-    grey = decode(path, on_fault)
-    if grey is None:
+    pixels = _pixels(path, on_fault)
+    if pixels is None:
         return None
-    mask = grey > 0
-    if not np.all(grey[mask] == grey.max(initial=0)):
-        on_fault(f"{path}: not two-valued; it holds {len(np.unique(grey))} values instead of 0 and one other")
+    if pixels.ndim == 3 and pixels.shape[2] == 4 and _varies(pixels[..., 3]):
+        visible = pixels[..., :3].max(axis=2) * (pixels[..., 3] > 0)
+        if np.any(visible != pixels[..., :3].max(axis=2)) or not _varies(visible):
+            on_fault(f"{path}: the mask lies in the alpha channel; save it as grey, 0 and 255")
+            return None
+    values = pixels if pixels.ndim == 2 else pixels[..., :3].max(axis=2)
+    if not _varies(values) and _hidden_by_palette(path):
+        on_fault(f"{path}: its palette shows every index in one colour; save it as grey, 0 and 255")
         return None
-    return mask
+    largest = values.max(initial=0)
+    mask = values > largest / 2
+    graded = int(np.count_nonzero((values != 0) & (values != largest)))
+    if mask.mean() > MOST_COVERED:
+        on_fault(f"{path}: the mask covers {mask.mean():.0%} of the image; is it inverted? Background must be 0")
+        return None
+    if graded and (low := _regions_below(values, mask)):
+        on_fault(
+            f"{path}: {low} of its regions {'lies' if low == 1 else 'lie'} wholly below half of its largest value"
+            f" {largest:g}; if values number the targets, save it as 0 and 255"
+        )
+        return None
+    return MaskReading(mask, graded)
+
+
+def _regions_below(values: np.ndarray, mask: np.ndarray) -> int:
+    """How many 8-connected regions of more than one pixel hold one value and no pixel of the mask."""
+    count, labels = cv2.connectedComponents((values > 0).astype(np.uint8), connectivity=8)
+    above = np.zeros(count, bool)
+    above[labels[mask]] = True
+    above[0] = True
+    return sum(
+        int(np.count_nonzero(labels == label)) > 1 and not _varies(values[labels == label].reshape(-1, 1))
+        for label in np.flatnonzero(~above)
+    )
+
+
+def _hidden_by_palette(path: Path) -> bool:
+    """Whether the indices of a palette image differ."""
+    try:
+        with Image.open(path, formats=["PNG", "BMP", "TIFF"]) as image:
+            return image.mode == "P" and _varies(np.asarray(image))
+    except Exception:  # whatever a decoder may raise; OpenCV has read the file
+        return False
 
 
 def encode_png(image: np.ndarray) -> bytes:

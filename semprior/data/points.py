@@ -42,6 +42,19 @@ def coarse_points(mask: np.ndarray, seed: int | np.random.Generator) -> np.ndarr
     return np.array(clicked, np.int64).reshape(-1, 2)
 
 
+def target_boxes(mask: np.ndarray) -> np.ndarray:
+    """The box of each component, in the order of `centroid_points` and `coarse_points`.
+
+    Args:
+        mask: (H,W) bool.
+
+    Returns:
+        (P,4) int64 rows of (top, left, bottom, right), the last row and column exclusive.
+    """
+    boxes = [(*pixels.min(axis=0), *(pixels.max(axis=0) + 1)) for pixels in _components(mask)]
+    return np.array(boxes, np.int64).reshape(-1, 4)
+
+
 def _components(mask: np.ndarray) -> list[np.ndarray]:
     """Pixels (n,2) of each 8-connected component."""
     count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)

@@ -7,18 +7,29 @@ read, and an additional image leaves the order of the others unchanged.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from semprior.data.images import FaultHandler, raise_fault, stem
+from semprior.data.finding.split_lists import (
+    BY_SEED,
+    SPLITS,
+    Resolve,
+    is_trainval,
+    read_names,
+    resolver,
+    split_files,
+    split_places,
+)
+from semprior.data.image_tables import GROUP_TABLE
+from semprior.data.images import FaultHandler, raise_fault
+from semprior.errors import UserError
 
 Splits = dict[str, tuple[str, ...]]
 """Names of images without extension, by split."""
 
-SPLITS = ("train", "val", "test")
-SPLIT_FOLDERS = ("mode", "img_idx")
 SEED = 0
 SHARE = 0.2  # of all images for test and for validation; of the training images if only validation is missing
+_NO_GROUPS: Mapping[str, str] = {}
 
 
 def hash_order(names: Sequence[str], purpose: str, seed: int) -> list[int]:
@@ -28,87 +39,138 @@ def hash_order(names: Sequence[str], purpose: str, seed: int) -> list[int]:
 
 
 def find_splits(
-    root: Path, images: Collection[str], on_fault: FaultHandler = raise_fault
+    root: Path,
+    images: Collection[str],
+    on_fault: FaultHandler = raise_fault,
+    groups: Mapping[str, str] = _NO_GROUPS,
 ) -> tuple[Splits, dict[str, str]]:
-    """The splits of a data set: those of ``mode/*.txt`` or ``img_idx/*.txt``, else seeded ones.
+    """The splits of a data set: those that its lists give, else seeded ones.
 
-    A split's file is the one whose name starts with ``train``, ``val`` or ``test``. If training images are listed but
-    no validation images, a seeded fifth of the training images becomes validation: the outer steps need some.
+    Lists are text files whose names start with ``train``, ``val`` or ``test``, in ``mode/``, ``img_idx/``, the folder
+    itself or any other folder in it; see `split_places`. If training images are listed but no validation images, a
+    seeded fifth of the training images becomes validation: the outer steps need some.
 
     Args:
         root: folder of the data set.
-        images: names of its images, for seeded splits.
-        on_fault: receives each fault: missing or ambiguous files, an empty split, names given twice.
+        images: names of its images.
+        on_fault: receives each fault: missing or ambiguous files, an empty split, names given twice, a parted group.
+        groups: of images, by name, which no split may part.
 
     Returns:
         The splits, and for each of them, for messages, the file that lists it.
     """
-    folders = [root / folder for folder in SPLIT_FOLDERS if (root / folder).is_dir()]
-    if len(folders) > 1:
-        on_fault(f"{root}: both {folders[0].name}/ and {folders[1].name}/ list splits; keep one")
-    if not folders:
-        listed_in = dict.fromkeys(SPLITS, f"{root} (split by seed)")
-        return seeded_splits(images, root, on_fault), listed_in
-    files = _split_files(folders[0], on_fault)
-    splits = {split: _read_names(path, on_fault) for split, path in files.items()}
+    listed = listed_splits(root, images, resolver(images), on_fault)
+    if listed is None:
+        listed_in = dict.fromkeys(SPLITS, f"{root} ({BY_SEED})")
+        return seeded_splits(images, root, on_fault, groups), listed_in
+    splits, files = listed
     listed_in = {split: str(path) for split, path in files.items()}
     _report_overlaps(splits, listed_in, on_fault)
+    _report_parted_groups(splits, listed_in, groups, root, on_fault)
     if "val" not in splits and len(splits.get("train", ())) > 1:
-        splits["train"], splits["val"] = _take_validation(splits["train"])
+        splits["train"], splits["val"] = _take_validation(splits["train"], groups)
         listed_in["val"] = listed_in["train"]
     return splits, listed_in
 
 
-def seeded_splits(images: Collection[str], root: Path, on_fault: FaultHandler = raise_fault) -> Splits:
-    """Split names 60 / 20 / 20 into train, val and test; the result depends on the names alone."""
+def listed_splits(
+    root: Path, images: Collection[str], resolve: Resolve, on_fault: FaultHandler
+) -> tuple[Splits, dict[str, Path]] | None:
+    """The splits that the text files of a folder list, and the file of each; None if there are no such files.
+
+    Several folders may list the same splits.
+
+    Args:
+        root: folder of the data set.
+        images: names of its images.
+        resolve: names the image that a line means.
+        on_fault: receives each fault.
+    """
+    places = split_places(root, images, resolve, on_fault)
+    if not places:
+        return None
+    splits, files = _listed(places[0], resolve, on_fault)
+    for place in places[1:]:
+        faults: list[str] = []
+        others, _ = _listed(place, resolve, faults.append)
+        if faults or {split: set(names) for split, names in others.items()} != {
+            split: set(n) for split, n in splits.items()
+        }:
+            on_fault(f"{root}: both {_shown(places[0], root)} and {_shown(place, root)} list splits; keep one")
+    return splits, files
+
+
+def _listed(folder: Path, resolve: Resolve, on_fault: FaultHandler) -> tuple[Splits, dict[str, Path]]:
+    files = split_files(folder, on_fault)
+    splits = {split: read_names(path, resolve, on_fault) for split, path in files.items()}
+    if "val" in splits and "train" in files and is_trainval(files["train"]):
+        validation = set(splits["val"])
+        splits["train"] = tuple(name for name in splits["train"] if name not in validation)
+    return splits, files
+
+
+def _shown(folder: Path, root: Path) -> str:
+    return "the folder itself" if folder == root else f"{folder.relative_to(root)}/"
+
+
+def seeded_splits(
+    images: Collection[str],
+    root: Path,
+    on_fault: FaultHandler = raise_fault,
+    groups: Mapping[str, str] = _NO_GROUPS,
+) -> Splits:
+    """Split names 60 / 20 / 20 into train, val and test; the result depends on the names and groups alone."""
     names = sorted(images)
-    if len(names) < 3:
-        on_fault(f"{root}: {len(names)} images are too few to split; list them in {root / 'mode'}/train.txt, test.txt")
+    units = _units(names, groups, "split", SEED)
+    if len(units) < 3:
+        what = f"{len(names)} images" if not groups else f"{len(units)} groups of images"
+        on_fault(f"{root}: {what} are too few to split; list them in {root / 'mode'}/train.txt, test.txt")
         return {}
-    order = [names[i] for i in hash_order(names, "split", SEED)]
     part = max(1, round(SHARE * len(names)))
-    parts = {"test": order[:part], "val": order[part : 2 * part], "train": order[2 * part :]}
-    return {split: tuple(sorted(parts[split])) for split in SPLITS}
+    test = _take(units, part, leave=2)
+    rest = _without(units, test)
+    validation = _take(rest, part, leave=1)
+    parts = {"test": test, "val": validation, "train": _without(rest, validation)}
+    return {split: tuple(sorted(name for unit in parts[split] for name in unit)) for split in SPLITS}
 
 
-def _take_validation(train: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _units(names: Sequence[str], groups: Mapping[str, str], purpose: str, seed: int) -> list[tuple[str, ...]]:
+    """Groups and single images in the order of a seeded choice; each is chosen whole."""
+    members: dict[tuple[str, str], list[str]] = {}
+    for name in names:
+        members.setdefault(("group", groups[name]) if name in groups else ("", name), []).append(name)
+    keys = list(members)
+    order = hash_order([f"group {key}" if kind else key for kind, key in keys], purpose, seed)
+    return [tuple(members[keys[i]]) for i in order]
+
+
+def _take(units: Sequence[tuple[str, ...]], count: int, leave: int) -> list[tuple[str, ...]]:
+    """The first units that bring the number of their images nearest to `count`; at least `leave` units remain.
+
+    A unit that is too large is passed over. If all are, the smallest is taken.
+    """
+    taken: list[tuple[str, ...]] = []
+    total = 0
+    for unit in units:
+        if total >= count or len(units) - len(taken) <= leave:
+            break
+        if abs(total + len(unit) - count) < abs(total - count):
+            taken.append(unit)
+            total += len(unit)
+    return taken or [min(units, key=len)]
+
+
+def _without(units: Sequence[tuple[str, ...]], taken: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    gone = set(taken)
+    return [unit for unit in units if unit not in gone]
+
+
+def _take_validation(train: tuple[str, ...], groups: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     count = max(1, round(SHARE * len(train)))
-    chosen = set(hash_order(train, "validation", SEED)[:count])
-    rest = tuple(name for i, name in enumerate(train) if i not in chosen)
-    return rest, tuple(name for i, name in enumerate(train) if i in chosen)
-
-
-def _split_files(folder: Path, on_fault: FaultHandler) -> dict[str, Path]:
-    found = {}
-    for split in SPLITS:
-        files = sorted(p for p in folder.glob("*.txt") if p.name.lower().startswith(split))
-        exact = [path for path in files if path.stem.lower() == split]
-        files = exact or files
-        if len(files) > 1:
-            on_fault(f"{folder}: {', '.join(path.name for path in files)} all list the split {split}; keep one")
-        if files:
-            found[split] = files[0]
-    if not found:
-        on_fault(f"{folder}: no split; no file is named train*.txt, val*.txt or test*.txt")
-    return found
-
-
-def _read_names(path: Path, on_fault: FaultHandler) -> tuple[str, ...]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        on_fault(f"{path}: cannot be read as text ({error})")
-        return ()
-    names: dict[str, int] = {}
-    for number, line in enumerate(lines, 1):
-        name = stem(line.strip())
-        if name in names:
-            on_fault(f"{path}: line {number}: {name} is already on line {names[name]}")
-        elif name:
-            names[name] = number
-    if not names:
-        on_fault(f"{path}: empty split")
-    return tuple(names)
+    units = _units(train, groups, "validation", SEED)
+    chosen = {name for unit in _take(units, count, leave=1) for name in unit} if len(units) > 1 else set()
+    rest = tuple(name for name in train if name not in chosen)
+    return rest, tuple(name for name in train if name in chosen)
 
 
 def _report_overlaps(splits: Splits, listed_in: dict[str, str], on_fault: FaultHandler) -> None:
@@ -120,23 +182,57 @@ def _report_overlaps(splits: Splits, listed_in: dict[str, str], on_fault: FaultH
             on_fault(f"{listed_in[second]}: {shared[0]}{more} also in {listed_in[first]}; splits may not share images")
 
 
+def _report_parted_groups(
+    splits: Splits, listed_in: dict[str, str], groups: Mapping[str, str], root: Path, on_fault: FaultHandler
+) -> None:
+    seen: dict[str, str] = {}
+    for split, names in splits.items():
+        for group in dict.fromkeys(groups[name] for name in names if name in groups):
+            if seen.setdefault(group, split) != split:
+                on_fault(
+                    f"{root / GROUP_TABLE}: the group {group} is parted: {listed_in[seen[group]]} and"
+                    f" {listed_in[split]} list images of it; its images look alike, so keep them in one split"
+                )
+
+
 def split_holdout(
-    names: Sequence[str], points_per_image: Sequence[int], fraction: float, seed: int
+    names: Sequence[str],
+    points_per_image: Sequence[int],
+    fraction: float,
+    seed: int,
+    groups: Mapping[str, str] = _NO_GROUPS,
 ) -> tuple[list[int], list[int]]:
     """Choose training images to hold out, stratified by the number of points.
 
-    The choice depends on names, points, fraction and seed, but not on the order of the names.
+    The choice depends on names, points, fraction, seed and groups, but not on the order of the names. If there are
+    groups, whole groups are held out, in a seeded order and without regard to their points.
 
     Args:
         names: of the training images, without duplicates.
         points_per_image: number of points of each image.
         fraction: of the images to hold out, 0..1; at least one image remains.
         seed: of the order in which images are chosen.
+        groups: of images, by name.
 
     Returns:
         Indices of the images to train on and of those held out, both ascending.
+
+    Raises:
+        UserError: images are to be held out, but all belong to one group.
     """
     total = min(round(fraction * len(names)), max(len(names) - 1, 0))
+    if total and any(name in groups for name in names):
+        units = _units(sorted(names), groups, "holdout", seed)
+        if len(units) == 1:
+            raise UserError(
+                f"{GROUP_TABLE}: all training images belong to the group {groups[names[0]]}, so that none can be held"
+                " out; set data.holdout=0, or make more groups"
+            )
+        chosen = {name for unit in _take(units, total, leave=1) for name in unit}
+        return (
+            [i for i, name in enumerate(names) if name not in chosen],
+            [i for i, name in enumerate(names) if name in chosen],
+        )
     strata: dict[int, list[int]] = {}
     for i in hash_order(names, "holdout", seed):
         strata.setdefault(points_per_image[i], []).append(i)

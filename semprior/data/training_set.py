@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from semprior.config.schema import DataConfig
 from semprior.data.batches import Normalisation
 from semprior.data.images import IntensityRange
 from semprior.data.layout import Scene
+from semprior.data.splits import split_holdout
 
 
 @dataclass(frozen=True)
@@ -62,3 +65,18 @@ class Seed:
 
     mask: np.ndarray
     succeeded: np.ndarray
+
+
+def hold_out(train: Sequence[Scene], settings: DataConfig, groups: Mapping[str, str]) -> tuple[list[int], list[int]]:
+    """The images of the training split that a run trains on, and those that it holds out to select the epoch on.
+
+    Args:
+        train: all images of the training split.
+        settings: of the run.
+        groups: of images by name, which are not parted; see `Layout.groups`.
+
+    Returns:
+        The indices of both, ascending.
+    """
+    names, points = [scene.name for scene in train], [len(scene.points) for scene in train]
+    return split_holdout(names, points, settings.holdout, settings.holdout_seed, groups)

@@ -13,7 +13,13 @@ from semprior.config.schema import Config, environment_leaves, unflatten
 from semprior.data.batches import Normalisation
 from semprior.data.images import IntensityRange
 from semprior.errors import UserError
-from semprior.evaluation.inference import student_probabilities, teacher_probabilities
+from semprior.evaluation.inference import (
+    Probabilities,
+    iter_student_probabilities,
+    iter_teacher_probabilities,
+    student_probabilities,
+    teacher_probabilities,
+)
 from semprior.foundation.feature_source import Features
 from semprior.foundation.vfm import load_vfm
 from semprior.io.checkpoint import Snapshot, find_checkpoint, load_checkpoint
@@ -58,6 +64,11 @@ class Student:
         bf16 = uses_bf16(self.info.config.precision, self.device)
         return student_probabilities(self.detector, images, self.info.normalisation, self.device, bf16)
 
+    def each(self, images: Sequence[np.ndarray]) -> Probabilities:
+        """As `probabilities`, with one batch at a time in memory: pairs of the index of an image and its values."""
+        bf16 = uses_bf16(self.info.config.precision, self.device)
+        return iter_student_probabilities(self.detector, images, self.info.normalisation, self.device, bf16)
+
 
 @dataclass(frozen=True)
 class LoadedTeacher:
@@ -73,6 +84,12 @@ class LoadedTeacher:
         bf16 = uses_bf16(self.info.config.precision, self.device)
         normalisation, whole = self.info.normalisation, self.features.whole
         return teacher_probabilities(self.teacher, images, whole, normalisation, self.device, bf16)
+
+    def each(self, images: Sequence[np.ndarray]) -> Probabilities:
+        """As `Student.each`, from the teacher."""
+        bf16 = uses_bf16(self.info.config.precision, self.device)
+        normalisation, whole = self.info.normalisation, self.features.whole
+        return iter_teacher_probabilities(self.teacher, images, whole, normalisation, self.device, bf16)
 
 
 def load_student(path: Path, device: torch.device) -> Student:
@@ -119,14 +136,13 @@ def _info(folder: Path, snapshot: Snapshot) -> CheckpointInfo:
     values = snapshot.values
     try:
         mean, std = values["normalisation"]
-        low, high = values["intensity"]
         config = unflatten(values["config"], f"{folder / 'state.json'}")
         return CheckpointInfo(
             checkpoint=folder,
             config=config,
             epoch=int(values["epoch"]),
             normalisation=Normalisation(mean, std),
-            intensity=IntensityRange(low, high),
+            intensity=IntensityRange.restored(values["intensity"]),
             vfm=values["vfm"],
         )
     except (KeyError, TypeError, ValueError) as error:

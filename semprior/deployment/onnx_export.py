@@ -44,9 +44,9 @@ class Deployed(nn.Module):
         self.intensity = intensity
 
     def forward(self, image: Tensor) -> Tensor:
-        """Source grey values (B,1,H,W) float32, in 8 or 16 bits as in training, to probabilities (B,1,H,W) float32."""
+        """Source grey values (B,1,H,W) float32, of the depth as in training, to probabilities (B,1,H,W) float32."""
         height, width = image.shape[-2:]
-        if self.intensity.bits == 16:
+        if self.intensity.bits != 8:
             low, high = self.intensity.low, self.intensity.high
             image = torch.round((image - low) * (255 / (high - low))).clamp(0, 255)
         rows = (height + MULTIPLE - 1) // MULTIPLE * MULTIPLE
@@ -124,7 +124,7 @@ def _check(deployed: Deployed, path: Path) -> float:
     rng, largest = np.random.default_rng(0), 0.0
     for size in _CHECKED_SIZES:
         image = _example_image(rng, size, deployed.normalisation)[None, None]
-        if deployed.intensity.bits == 16:
+        if deployed.intensity.bits != 8:
             image = deployed.intensity.low + image / 255 * (deployed.intensity.high - deployed.intensity.low)
         (found,) = session.run(None, {INPUT: image})
         with torch.no_grad():

@@ -2,8 +2,9 @@
 
 For each image there are ``NAME_mask.png`` (0 and 255), ``NAME_probability.png`` (255 times the probability) and, on
 request, ``NAME_overlay.png``. ``detections.csv`` has a row for each 8-connected component of a mask:
-``image,x,y,score,area``, where ``x`` (column) and ``y`` (row) are its centroid in pixels, ``score`` is its highest
-probability and ``area`` its number of pixels.
+``image,x,y,score,area``, where ``image`` is NAME as `csv_cell` shows it (a name like ``=1`` would be a formula), ``x``
+(column) and ``y`` (row) are its centroid in pixels, ``score`` is its highest probability and ``area`` its number of
+pixels.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from semprior.deployment.load_model import Student
 from semprior.errors import UserError
 from semprior.evaluation.metrics import THRESHOLD
 from semprior.io.atomic_files import write_atomically
+from semprior.io.foreign_text import csv_cell
 
 TABLE = "detections.csv"
 COLUMNS = ("image", "x", "y", "score", "area")
@@ -108,7 +110,7 @@ def predict(
         for kind, picture in pictures.items():
             write_atomically(out / f"{name}_{kind}.png", encode_png(picture))
         rows += [(name, detection) for detection in detections(probability)]
-    write_atomically(out / TABLE, _table(rows).encode(errors="surrogateescape"))
+    write_atomically(out / TABLE, _table(rows).encode())
     return len(rows)
 
 
@@ -162,5 +164,5 @@ def _table(rows: Sequence[tuple[str, Detection]]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     for name, found in rows:
-        writer.writerow((name, f"{found.x:.2f}", f"{found.y:.2f}", f"{found.score:.4f}", found.area))
+        writer.writerow((csv_cell(name), f"{found.x:.2f}", f"{found.y:.2f}", f"{found.score:.4f}", found.area))
     return text.getvalue()

@@ -1,7 +1,18 @@
-"""Inference on whole images, by a detector or a teacher (method, section 7)."""
+"""Inference on whole images, by a detector or a teacher (method, section 7).
+
+**Tiles.** An image of more than 2^20 pixels is processed in tiles, so that memory does not grow with it. Neighbouring
+tiles overlap. The outer `CONTEXT` pixels of a tile do not count, as their logits lack context; between those of two
+neighbours, the weight passes linearly from one tile to the other. The weights at a pixel sum to one, so that a network
+whose receptive field reaches no further than `CONTEXT` pixels gives the logits of the whole image, and one that reaches
+further changes gradually from tile to tile. ALCLNet and MLCLNet differ from the whole image for another reason, too:
+their interpolation (``align_corners``) places coarse maps by the extent of what they are given, a tile or the image.
+Tiles begin at multiples of `MULTIPLE`, where pooling and strides begin in the whole image, too. (**Ours**: the
+published protocol cuts images whose sides both exceed 1024 into tiles without overlap.)
+"""
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
@@ -12,7 +23,11 @@ from torch import Tensor, nn
 from semprior.data.batches import Normalisation, normalise
 from semprior.models.teacher import Teacher
 
-MULTIPLE, TILE, _PIXELS_AT_ONCE = 32, 1024, 1 << 20
+MULTIPLE = 32  # of the sides of padded images and tiles
+TILE = 1024  # pixels that a side of a tile has at most
+CONTEXT = 96  # pixels at a tile's inner border whose logits do not count
+OVERLAP = 256  # pixels that neighbouring tiles share at least; a multiple of MULTIPLE
+_PIXELS_AT_ONCE = 1 << 20
 
 WholeFeatures = Callable[[Sequence[int] | None, Tensor], list[Tensor]]
 """Computes features of padded images: (their indices, or None for a tile; grey (B,1,H,W) in 0..1) -> K maps."""
@@ -108,8 +123,7 @@ def _iter_probabilities(
         grey = grey.to(device)
         sizes = torch.tensor([images[index].shape for index in indices], device=device)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-            tiled = min(grey.shape[-2:]) > TILE
-            logits = _tiled(network, grey, sizes) if tiled else network(indices, grey, sizes)
+            logits = _tiled(network, grey, sizes) if _needs_tiles(grey) else network(indices, grey, sizes)
         probability = torch.sigmoid(logits.float())[:, 0].cpu().numpy()
         for index, whole in zip(indices, probability, strict=True):
             height, width = images[index].shape
@@ -136,13 +150,52 @@ def _padded(extent: int) -> int:
     return -(-extent // MULTIPLE) * MULTIPLE
 
 
+def _needs_tiles(grey: Tensor) -> bool:
+    height, width = grey.shape[-2:]
+    return height * width > _PIXELS_AT_ONCE
+
+
 def _tiled(network: Network, grey: Tensor, sizes: Tensor) -> Tensor:
-    """Logits of images whose sides both exceed a tile; the network runs on each tile separately."""
+    """Logits of one image (1,1,H,W), float32, from overlapping tiles; the network runs on each separately."""
     logits = torch.zeros(grey.shape, dtype=torch.float32, device=grey.device)
     height, width = grey.shape[-2:]
-    for row in range(0, height, TILE):
-        for column in range(0, width, TILE):
-            tile = (..., slice(row, min(row + TILE, height)), slice(column, min(column + TILE, width)))
+    for row, row_weights in tiles(height):
+        for column, column_weights in tiles(width):
+            tile = (..., slice(row, row + len(row_weights)), slice(column, column + len(column_weights)))
+            weights = torch.outer(row_weights, column_weights).to(grey.device)
             within = torch.minimum(sizes - sizes.new_tensor([row, column]), sizes.new_tensor(grey[tile].shape[-2:]))
-            logits[tile] = network(None, grey[tile], within).float()
+            logits[tile] += network(None, grey[tile], within).float() * weights
     return logits
+
+
+def tiles(extent: int) -> list[tuple[int, Tensor]]:
+    """The tiles along one side of a padded image.
+
+    Args:
+        extent: pixels of the side, a multiple of `MULTIPLE`.
+
+    Returns:
+        For each tile, the index of its first pixel and the weight of each of its pixels, (n,) float32. The tiles are
+        as few as possible, of one length of at most `TILE`, and overlap by at least `OVERLAP`; at every pixel of the
+        side the weights sum to 1.
+    """
+    count = max(1, math.ceil((extent - OVERLAP) / (TILE - OVERLAP)))
+    length = _padded(math.ceil((extent + (count - 1) * OVERLAP) / count))
+    gaps = max(1, count - 1)
+    starts = [number * (extent - length) // gaps // MULTIPLE * MULTIPLE for number in range(count)]
+    position = torch.arange(extent, dtype=torch.float32)
+    found = []
+    for number, start in enumerate(starts):
+        pixels = position[start : start + length]
+        weights = torch.ones(length)
+        if number > 0:
+            weights = weights * _share(pixels, start, starts[number - 1] + length)
+        if number < count - 1:
+            weights = weights * (1 - _share(pixels, starts[number + 1], start + length))
+        found.append((start, weights))
+    return found
+
+
+def _share(position: Tensor, start: int, end: int) -> Tensor:
+    """The weight of the later of two tiles, whose overlap is ``start..end - 1``: 0 before its middle part, 1 after."""
+    return ((position - (start + CONTEXT - 0.5)) / (end - start - 2 * CONTEXT)).clamp(0, 1)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
-from typing import Literal
 
 import numpy as np
 
-from semprior.data.connected_components import find_regions
+from semprior.data.connected_components import Regions, find_regions
+from semprior.evaluation.conventions import EmptyUnion, FalseArea
 
 THRESHOLD = 0.5  # a pixel of a strictly higher probability is predicted
 MATCH_DISTANCE = 3.0  # pixels between centroids; a match is strictly closer
 ROUNDING = 1e-9  # of a squared distance, so that centroids exactly `MATCH_DISTANCE` apart never match
-EmptyUnion = Literal["skip", "zero"]
-"""How nIoU counts an image without predicted and true pixels: it omits the image, or counts it as 0 (published)."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +57,13 @@ class Metrics:
     targets: int
 
 
-def count_image(predicted: np.ndarray, truth: np.ndarray) -> ImageCounts:
+def count_image(predicted: np.ndarray, truth: np.ndarray, false_area: FalseArea = "component") -> ImageCounts:
     """Compare one predicted mask with the true one.
-
-    Components are ordered by their first pixels in row-major order. Each true component is matched with the first
-    predicted component that is not matched yet and whose centroid is closer than `MATCH_DISTANCE`.
 
     Args:
         predicted: (H,W) bool.
         truth: (H,W) bool.
+        false_area: which components are false, see `FalseArea`.
 
     Raises:
         ValueError: the shapes differ.
@@ -77,20 +73,43 @@ def count_image(predicted: np.ndarray, truth: np.ndarray) -> ImageCounts:
     intersection = int(np.count_nonzero(predicted & truth))
     union = int(np.count_nonzero(predicted)) + int(np.count_nonzero(truth)) - intersection
     found, targets = find_regions(predicted), find_regions(truth)
+    matches = match_regions(found, targets)
+    matched = matches[matches >= 0]
+    false = false_pixels(found, matched, false_area)
+    return ImageCounts(intersection, union, len(targets), len(matched), false, predicted.size)
+
+
+def match_regions(found: Regions, targets: Regions) -> np.ndarray:
+    """The predicted component that each true one is matched with, (targets,) int64; -1 for none.
+
+    Components are ordered by their first pixels in row-major order. Each true component is matched with the first
+    predicted component that is not matched yet and whose centroid is closer than `MATCH_DISTANCE`.
+    """
     gaps = targets.centroids[:, None] - found.centroids
     close = (gaps * gaps).sum(axis=2) < MATCH_DISTANCE**2 - ROUNDING
     free = np.ones(len(found), bool)
-    for row in close[close.any(axis=1)]:
-        candidates = row & free
+    matches = np.full(len(targets), -1)
+    for target in np.flatnonzero(close.any(axis=1)):
+        candidates = close[target] & free
         if candidates.any():
-            free[candidates.argmax()] = False
-    matched = int(np.count_nonzero(~free))
-    return ImageCounts(intersection, union, len(targets), matched, int(found.areas[free].sum()), predicted.size)
+            matches[target] = candidates.argmax()
+            free[matches[target]] = False
+    return matches
 
 
-def empty_union_of(preset: str) -> EmptyUnion:
-    """How runs of a preset count images with an empty union: as published only under ``paper``."""
-    return "zero" if preset == "paper" else "skip"
+def false_pixels(found: Regions, matched: np.ndarray, false_area: FalseArea) -> int:
+    """The pixels of the predicted components that are false alarms.
+
+    Args:
+        found: the predicted components.
+        matched: (M,) int, the indices of those with a match.
+        false_area: see `FalseArea`.
+    """
+    free = np.ones(len(found), bool)
+    free[matched] = False
+    if false_area == "area":
+        free = ~np.isin(found.areas, found.areas[matched])
+    return int(found.areas[free].sum())
 
 
 def summarise(counts: Sequence[ImageCounts], *, empty_union: EmptyUnion = "skip") -> Metrics:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,10 @@ if TYPE_CHECKING:  # pyarrow is imported where a storage is opened: a checkpoint
 
 MANIFEST = "manifest.json"
 _CHUNK = 8 << 20  # bytes that are read at a time
-_FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")  # no folder, not hidden
+CHECKPOINT_FILES = frozenset(
+    {"student.safetensors", "modulator.safetensors", "training.safetensors", "arrays.npz", "state.json"}
+)
+"""The files of a checkpoint beside its manifest. No other is fetched: a module, say, would run where it lies."""
 
 Progress = Callable[[int], None]
 """Called with the number of bytes of each chunk that was read or copied."""
@@ -62,17 +64,17 @@ def require_version(manifest: Mapping[str, Any], key: str, supported: int, place
 
 
 def file_digests(manifest: Mapping[str, Any], place: str) -> dict[str, str]:
-    """The SHA-256 of each file of a flat folder, by name.
+    """The SHA-256 of each file of a checkpoint, by name.
 
     Raises:
-        DamagedError: the manifest has no digests, or a name could lead out of the folder.
+        DamagedError: the manifest has no digests, or lists a file that checkpoints do not have.
     """
     try:
         digests = {str(name): str(digest) for name, digest in manifest["sha256"].items()}
     except (KeyError, AttributeError) as error:
         raise DamagedError(f"{place}: is damaged") from error
     for name in digests:
-        if not _FILE_NAME.fullmatch(name) or name == MANIFEST:
+        if name not in CHECKPOINT_FILES:
             raise DamagedError(f"{place}: {name!r} is not the name of a checkpoint's file")
     return digests
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -102,10 +103,10 @@ def push(folder: Path, uri: str, kind: ContentKind, transfer: Transfer, **about:
         Whether anything was sent; the same content is not sent again.
 
     Raises:
-        UserError: the address holds other content, or cannot be written.
+        UserError: as `files_to_push`; or the address holds other content, or cannot be written.
     """
     storage = open_storage(uri)
-    paths = _files(folder)
+    paths = files_to_push(folder)
     transfer.begin(f"reading {folder}", sum(path.stat().st_size for path in paths.values()))
     entries = {name: ManifestEntry(path.stat().st_size, sha256_of(path, transfer.add)) for name, path in paths.items()}
     manifest = Manifest(kind, entries, about)
@@ -206,11 +207,30 @@ def _read_manifest(storage: Storage) -> Manifest | None:
         raise UserError(f"{place}: is damaged, or was not written by `semprior data push`") from error
 
 
-def _files(folder: Path) -> dict[str, Path]:
+def files_to_push(folder: Path) -> dict[str, Path]:
+    """The files of a folder by their names relative to it, without hidden ones.
+
+    Raises:
+        UserError: there is no such folder; or something in it is neither a file nor a folder, or is a link that leads
+            out of the folder, whose content nobody meant to publish.
+    """
     if not folder.is_dir():
         raise UserError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}")
-    found = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    return {name: path for name, path in found.items() if not any(part.startswith(".") for part in name.split("/"))}
+    inside, found = folder.resolve(), {}
+    for parent, folders, names in os.walk(folder):  # which does not follow links to folders
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in (name for name in (*folders, *names) if not name.startswith(".")):
+            path = Path(parent, name)
+            if path.is_symlink() and not (path.is_file() and path.resolve().is_relative_to(inside)):
+                raise UserError(
+                    f"{path}: is a link to {os.readlink(path)}; only links to files of {folder} are pushed, so put the"
+                    " content itself there"
+                )
+            if not path.is_dir():
+                if not path.is_file():
+                    raise UserError(f"{path}: is neither a file nor a folder")
+                found[path.relative_to(folder).as_posix()] = path
+    return dict(sorted(found.items()))
 
 
 def _matches(path: Path, entry: ManifestEntry) -> bool:

@@ -301,18 +301,26 @@ def open_storage(uri: str | Path, patience: float = 0.0) -> Storage:
         UserError: the address is not understood.
     """
     text = str(uri)
+    if re.match(r"(file|s3|gs|gcs|abfs):(?!//)", text, re.IGNORECASE):
+        raise UserError(
+            f"{text}: write {text.partition(':')[0]}:// for an address, or ./{text} for a folder of this name"
+        )
     if "://" not in text:
         folder = Path(text).expanduser().absolute()
         return Storage(str(folder), LocalFileSystem(), os.path.normpath(folder), patience)
-    parts = urlsplit(text)
     try:
-        if parts.scheme == "file":
-            path = os.path.normpath(unquote(parts.path))
-            return Storage(path, LocalFileSystem(), path, patience)
+        parts = urlsplit(text)
         if parts.username or parts.password:
             raise UserError(
                 f"{parts.scheme}://: keys do not belong in an address; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
             )
+        if parts.fragment or re.search(r"[\x00-\x1f\x7f]", text):  # `urlsplit` would name another place without them
+            raise UserError(f"{text}: '#' and control characters do not belong in an address; write %23, %09 and so on")
+        if parts.scheme == "file":
+            if parts.netloc not in ("", "localhost") or not parts.path or parts.query:
+                raise UserError(f"{text}: names no folder of this machine; write file:///FOLDER, or the folder itself")
+            path = os.path.normpath(unquote(parts.path))
+            return Storage(path, LocalFileSystem(), path, patience)
         if parts.scheme == "s3":
             root = f"{parts.netloc}/{unquote(parts.path).strip('/')}".rstrip("/")
             return Storage(text, s3_filesystem(text), root, patience)

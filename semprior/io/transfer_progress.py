@@ -8,6 +8,8 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
+from semprior.io.foreign_text import visible
+
 _LINE_EVERY = 10.0  # seconds between two lines
 
 
@@ -26,13 +28,18 @@ class Transfer:
 
     def begin(self, title: str, total: int, done: int = 0) -> None:
         """Start a transfer of `total` bytes, of which `done` have arrived before."""
-        self._title, self._total, self._done = title, total, done
+        self._title, self._total, self._done = visible(title), total, done
         self._began = self._printed = time.monotonic()
         if self.console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+            columns = (
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                DownloadColumn(),
+                TransferSpeedColumn(),
+            )
             self._bar = Progress(*columns, console=self.console, transient=True)
             self._bar.start()
-            self._bar.add_task(title, total=total, completed=done)
+            self._bar.add_task(self._title, total=total, completed=done)
 
     def add(self, count: int) -> None:
         """Count more bytes as transferred."""
@@ -53,7 +60,7 @@ class Transfer:
 
     def say(self, text: str) -> None:
         """Print a line."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(visible(text), markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def megabytes(count: int) -> str:

@@ -8,7 +8,8 @@
    including slopes, bands and edges of clouds. The pixels that rise above it by more than the same share of the peak's
    rise are the new region. Repeat until it no longer changes.
 
-A dark target is sought in the negative image. A region has no pixel that is nearer to another point.
+A dark target is sought in the negative image. A region has no pixel that is nearer to another point, and none outside
+the box that its target was marked with.
 """
 
 from __future__ import annotations
@@ -29,13 +30,16 @@ _NEIGHBOURS = np.array([[0, 0.25, 0], [0.25, 0, 0.25], [0, 0.25, 0]], np.float32
 _RIM = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 
 
-def contrast_region(image: np.ndarray, points: np.ndarray, index: int) -> tuple[tuple[slice, slice], np.ndarray] | None:
+def contrast_region(
+    image: np.ndarray, points: np.ndarray, index: int, box: np.ndarray | None = None
+) -> tuple[tuple[slice, slice], np.ndarray] | None:
     """The region around one point of an image.
 
     Args:
         image: (H,W) uint8, grey.
         points: (P,2) int, rows of (row, column), of the same or other targets.
         index: of the point among them.
+        box: (4,) int, (top, left, bottom, right) around the point, the last row and column exclusive; None for none.
 
     Returns:
         The window as slices of the image, and the region in it, bool; or None if nothing stands out.
@@ -49,6 +53,8 @@ def contrast_region(image: np.ndarray, points: np.ndarray, index: int) -> tuple[
     background = float(np.median(ring)) if ring.size else float(np.median(window))
     noise = 1.4826 * float(np.median(np.abs(ring - background))) if ring.size else 0.0
     cell = _voronoi_cell(window.shape, points - (top, left), index)
+    if box is not None:
+        cell &= _inside(window.shape, (box - (top, left, top, left)).tolist())
 
     peak = _climb(np.where(cell, window, -np.inf), start)
     trough = _climb(np.where(cell, -window, -np.inf), start)
@@ -85,6 +91,13 @@ def _voronoi_cell(shape: tuple[int, int], points: np.ndarray, index: int) -> np.
     for other in squares:
         cell &= squares[index] <= other
     return cell
+
+
+def _inside(shape: tuple[int, int], box: list[int]) -> np.ndarray:
+    """The pixels of a box (top, left, bottom, right), (H,W) bool; it may reach beyond the window."""
+    inside = np.zeros(shape, bool)
+    inside[max(box[0], 0) : max(box[2], 0), max(box[1], 0) : max(box[3], 0)] = True
+    return inside
 
 
 def _climb(window: np.ndarray, position: tuple[int, int]) -> tuple[int, int]:

@@ -11,7 +11,9 @@ LARGEST = 50  # area of the polygon through pixel centres
 _SQUARE = np.ones((3, 3), np.uint8)
 
 
-def edge_region(image: np.ndarray, points: np.ndarray, index: int) -> tuple[tuple[slice, slice], np.ndarray] | None:
+def edge_region(
+    image: np.ndarray, points: np.ndarray, index: int, box: np.ndarray | None = None
+) -> tuple[tuple[slice, slice], np.ndarray] | None:
     """The region around one point of an image.
 
     A window of 20x20 pixels, clipped at the image, minus its own 3x3 blur gives Canny edges, which are closed
@@ -21,6 +23,8 @@ def edge_region(image: np.ndarray, points: np.ndarray, index: int) -> tuple[tupl
         image: (H,W) uint8, grey.
         points: (P,2) int, rows of (row, column).
         index: of the point among them.
+        box: (4,) int, (top, left, bottom, right), the last row and column exclusive, to which the region is cut; not
+            part of the published seed. None for none.
 
     Returns:
         The window as slices of the image, and the region in it, bool; or None.
@@ -38,5 +42,10 @@ def edge_region(image: np.ndarray, points: np.ndarray, index: int) -> tuple[tupl
             if cv2.contourArea(contour) > LARGEST:
                 return None
             filled = cv2.drawContours(np.zeros(window.shape, np.uint8), [contour], -1, 1, cv2.FILLED)
-            return window_slices, filled.astype(bool)
+            region = filled.astype(bool)
+            if box is not None:
+                rows, columns = np.ogrid[: region.shape[0], : region.shape[1]]
+                region &= (rows + top >= box[0]) & (rows + top < box[2])
+                region &= (columns + left >= box[1]) & (columns + left < box[3])
+            return window_slices, region
     return None

@@ -19,33 +19,37 @@ from semprior.labels.edge_seed import edge_region
 
 SEEDS_VERSION = 1  # increase it when a seed of any image changes: it keys cached seeds
 
-RegionFinder = Callable[[np.ndarray, np.ndarray, int], tuple[tuple[slice, slice], np.ndarray] | None]
+RegionFinder = Callable[[np.ndarray, np.ndarray, int, np.ndarray | None], tuple[tuple[slice, slice], np.ndarray] | None]
 
 
-def contrast_seed(image: np.ndarray, points: np.ndarray) -> Seed:
+def contrast_seed(image: np.ndarray, points: np.ndarray, boxes: np.ndarray | None = None) -> Seed:
     """The seed of regions that stand out from the background, one around each point; see `contrast_region`.
 
     Args:
         image: (H,W) uint8, grey.
         points: (P,2) int, rows of (row, column).
+        boxes: (P,4) int, rows of (top, left, bottom, right), the last row and column exclusive: limits that the region
+            of each point never leaves. None sets no limit.
     """
-    return _seed(contrast_region, image, points)
+    return _seed(contrast_region, image, points, boxes)
 
 
-def edge_seed(image: np.ndarray, points: np.ndarray) -> Seed:
+def edge_seed(image: np.ndarray, points: np.ndarray, boxes: np.ndarray | None = None) -> Seed:
     """The published seed of regions that closed edges enclose, one around each point; see `edge_region`.
 
     Args:
         image: (H,W) uint8, grey.
         points: (P,2) int, rows of (row, column).
+        boxes: (P,4) int, rows of (top, left, bottom, right), the last row and column exclusive: limits that the region
+            of each point never leaves. None sets no limit.
     """
-    return _seed(edge_region, image, points)
+    return _seed(edge_region, image, points, boxes)
 
 
-def _seed(find_region: RegionFinder, image: np.ndarray, points: np.ndarray) -> Seed:
+def _seed(find_region: RegionFinder, image: np.ndarray, points: np.ndarray, boxes: np.ndarray | None) -> Seed:
     mask, succeeded = np.zeros(image.shape, bool), np.zeros(len(points), bool)
     for index in range(len(points)):
-        found = find_region(image, points, index)
+        found = find_region(image, points, index, None if boxes is None else boxes[index])
         succeeded[index] = found is not None
         if found is not None:
             window, region = found
@@ -54,5 +58,5 @@ def _seed(find_region: RegionFinder, image: np.ndarray, points: np.ndarray) -> S
     return Seed(mask, succeeded)
 
 
-SEEDS: dict[str, Callable[[np.ndarray, np.ndarray], Seed]] = {"contrast": contrast_seed, "edges": edge_seed}
-"""The seeds by their names in ``labels.seed``."""
+SEEDS: dict[str, Callable[..., Seed]] = {"contrast": contrast_seed, "edges": edge_seed}
+"""The seeds by their names in ``labels.seed``; each takes an image, its points and, if there are any, their boxes."""

@@ -15,6 +15,7 @@ from matplotlib.patches import Rectangle
 from semprior.data.images import encode_png
 from semprior.evaluation.inference import student_probabilities, teacher_probabilities
 from semprior.io.atomic_files import write_atomically
+from semprior.io.foreign_text import visible
 from semprior.runtime.device import uses_bf16
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def draw_figure(rows: Sequence[FigureRow]) -> np.ndarray:
                 corner = (columns_of_pixels.start - 0.5, lines.start - 0.5)
                 sides = (columns_of_pixels.stop - columns_of_pixels.start, lines.stop - lines.start)
                 axes.add_patch(Rectangle(corner, *sides, fill=False, edgecolor="tab:red", linewidth=1))
-                axes.set_ylabel(row.name, fontsize=7)
+                axes.set_ylabel(visible(row.name), fontsize=7, parse_math=False)
             else:
                 axes.imshow(stage[window], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     canvas.draw()  # type: ignore[no-untyped-call]  # matplotlib 3.10 leaves its canvases untyped

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING
 import typer
 
 from semprior.errors import UserError
+from semprior.io.foreign_text import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 _SPELLED = {"±": "+-"}
 """Replacements of signs that a terminal's encoding lacks; other letters lose their accents or become question marks."""
@@ -85,15 +87,15 @@ def _spell(error: UnicodeError) -> tuple[str, int]:
 
 
 def print_error(program: str, text: str) -> None:
-    """Print one line on standard error."""
-    print(f"{program}: {' '.join(text.split())}", file=sys.stderr)
+    """Print one line on standard error; whatever the text quotes is made `visible`."""
+    print(f"{program}: {visible(' '.join(text.split()))}", file=sys.stderr)
 
 
 def console() -> Console:
-    """The console on standard output."""
+    """The console on standard output, which takes names like ``[/x].png`` and ``:fire:`` for what they are."""
     from rich.console import Console
 
-    return Console()
+    return Console(markup=False, emoji=False, highlight=False)
 
 
 def _usage(error: typer.TyperException, program: str) -> str:
@@ -103,9 +105,21 @@ def _usage(error: typer.TyperException, program: str) -> str:
 
 
 def say(console: Console, text: str) -> None:
-    """Print a line at once and in full, whatever the width of the terminal, and without interpreting markup."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    """Print a line at once and in full, whatever the width of the terminal; what it quotes is made `visible`."""
+    console.print(visible(text), markup=False, emoji=False, highlight=False, soft_wrap=True)
     console.file.flush()
+
+
+def print_lines(text: str) -> None:
+    """Print a part of a log at once; its lines are made `visible`, and no line is added."""
+    print("\n".join(map(visible, text.split("\n"))), end="", flush=True)
+
+
+def cell(text: str) -> Text:
+    """A text for a table, whose headings and cells would otherwise be read as markup; it is made `visible`."""
+    from rich.text import Text
+
+    return Text(visible(text))
 
 
 def clock(seconds: float) -> str:

@@ -14,7 +14,8 @@ from semprior.config.schema import Config
 from semprior.data.layout import Scene
 from semprior.data.sparse_masks import SparseMasks
 from semprior.data.training_set import TrainingSet
-from semprior.evaluation.metrics import bootstrap_errors, count_image, empty_union_of, summarise
+from semprior.evaluation.conventions import CONVENTIONS, convention_name
+from semprior.evaluation.metrics import bootstrap_errors, count_image, summarise
 from semprior.evaluation.point_score import point_score
 from semprior.labels.seeds import contrast_seed
 
@@ -45,7 +46,7 @@ class Selector:
     def __init__(self, config: Config, training_set: TrainingSet) -> None:
         self.by = config.select.by
         self.published = config.follows_paper  # of equal epochs the first, and none with a value of 0
-        self.empty_union = empty_union_of(config.preset)
+        self.empty_union = CONVENTIONS[convention_name(config.preset)].empty_union
         self.scenes = (
             training_set.test
             if self.by == "test/iou"

@@ -11,10 +11,8 @@ import numpy as np
 
 from semprior.clustering.cluster import CLUSTERS_VERSION, cluster
 from semprior.clustering.statistics import STATISTICS, STATISTICS_VERSION, image_statistics
-from semprior.data.annotations import POINT_FOLDER, POINT_TABLE
 from semprior.data.images import IntensityRange
 from semprior.data.layout import (
-    MASK_FOLDERS,
     SCENES_VERSION,
     Layout,
     Masks,
@@ -44,7 +42,7 @@ class CachedImages:
         self._layout, self._masks, self._cache = layout, masks, cache
         self._key = key_of([SCENES_VERSION, *COMPUTED_BY, *_content(layout), masks]) if cache is not None else ""
         arrays = cached_arrays(cache, self._key, self._read)
-        self.intensity = IntensityRange(*arrays["intensity"].tolist())
+        self.intensity = IntensityRange.restored(arrays["intensity"].tolist())
         self.train = len(layout.splits["train"])
         self.scenes = _scenes([*layout.splits["train"], *layout.splits.get("val", ())], arrays)
 
@@ -66,7 +64,7 @@ class CachedImages:
 
         def make() -> Iterator[Arrays]:
             for scene in self.scenes:
-                seed = SEEDS[how](scene.image, scene.points)
+                seed = SEEDS[how](scene.image, scene.points, scene.boxes)
                 yield {"masks": seed.mask.reshape(-1), "succeeded": seed.succeeded}
 
         arrays = cached_arrays(self._cache, key_of([self._key, SEEDS_VERSION, how]), make)
@@ -97,7 +95,7 @@ class CachedImages:
 
     def _read(self) -> Iterator[Arrays]:
         intensity = intensity_range(self._layout)
-        yield {"intensity": np.array([intensity.low, intensity.high])}
+        yield {"intensity": np.array(intensity.stored())}
         yield from map(_parts, iter_scenes(self._layout, "train", intensity, masks=self._masks))
         yield from map(_parts, iter_scenes(self._layout, "val", intensity))
 
@@ -109,7 +107,10 @@ def _parts(scene: Scene) -> Arrays:
         "images": scene.image.reshape(-1),
         "counts": np.array([len(scene.points)]),
         "points": scene.points.astype(np.int64).reshape(-1),
+        "boxed": np.array([scene.boxes is not None]),
+        "boxes": np.zeros(0, np.int64) if scene.boxes is None else scene.boxes.astype(np.int64).reshape(-1),
         "masked": np.array([scene.mask is not None]),
+        "graded": np.array([scene.graded]),
         "masks": np.zeros(0, bool) if scene.mask is None else scene.mask.reshape(-1),
     }
 
@@ -119,11 +120,15 @@ def _scenes(names: Iterable[str], arrays: Arrays) -> list[Scene]:
     shapes = [tuple(shape) for shape in arrays["shapes"].tolist()]
     masked = arrays["masked"].tolist()
     images = unpack(arrays["images"], shapes)
-    points = unpack(arrays["points"], [(count, 2) for count in arrays["counts"].tolist()])
+    counts, boxed = arrays["counts"].tolist(), arrays["boxed"].tolist()
+    points = unpack(arrays["points"], [(count, 2) for count in counts])
+    boxes = iter(unpack(arrays["boxes"], [(count, 4) for count, has in zip(counts, boxed, strict=True) if has]))
     masks = iter(unpack(arrays["masks"], [shape for shape, known in zip(shapes, masked, strict=True) if known]))
     return [
-        Scene(name, image, targets, next(masks) if known else None)
-        for name, image, targets, known in zip(names, images, points, masked, strict=True)
+        Scene(name, image, targets, next(masks) if known else None, next(boxes) if has else None, graded)
+        for name, image, targets, known, has, graded in zip(
+            names, images, points, masked, boxed, arrays["graded"].tolist(), strict=True
+        )
     ]
 
 
@@ -132,9 +137,7 @@ def _content(layout: Layout) -> list[str]:
 
     Size and time would not do: moving a point by a digit within a second changes neither.
     """
-    folders = [layout.root / name for name in ("images", *MASK_FOLDERS, POINT_FOLDER) if (layout.root / name).is_dir()]
-    files = [path for folder in folders for path in sorted(folder.iterdir()) if path.is_file()]
-    files += [layout.root / POINT_TABLE] if (layout.root / POINT_TABLE).is_file() else []
+    files = layout.files()
     with ThreadPoolExecutor(4) as pool:  # hashing and reading release the GIL
         digests = pool.map(_digest, files)
         named = [f"{path.relative_to(layout.root)} {digest}" for path, digest in zip(files, digests, strict=True)]

@@ -16,9 +16,8 @@ import torch
 from semprior.clustering.cluster import capped_count
 from semprior.config.schema import Config, Resolved
 from semprior.data.batches import Normalisation
-from semprior.data.layout import Layout, find_layout, normalisation
-from semprior.data.splits import split_holdout
-from semprior.data.training_set import TrainingSet
+from semprior.data.layout import Layout, content_remarks, find_layout, normalisation
+from semprior.data.training_set import TrainingSet, hold_out
 from semprior.errors import UserError
 from semprior.foundation.feature_bank import FeatureBank
 from semprior.foundation.feature_source import Features
@@ -89,10 +88,10 @@ def read_training_set(layout: Layout, resolved: Resolved, say: Say, cache: Path 
     config = resolved.config
     cached = CachedImages(layout, "optional" if config.data.holdout else "never", cache)
     train, validation = cached.scenes[: cached.train], cached.scenes[cached.train :]
+    for remark in (*layout.remarks(), *content_remarks({"train": train, "val": validation})):
+        say(remark)
     mean, std = normalisation(cached.scenes)
-    trained, held_out = split_holdout(
-        [s.name for s in train], [len(s.points) for s in train], config.data.holdout, config.data.holdout_seed
-    )
+    trained, held_out = hold_out(train, config.data, layout.groups)
     if config.select.by != "test/iou" and not held_out:
         say("no image is held out: the last epoch is taken as the best")
     if config.select.by == "holdout/iou" and any(train[i].mask is None for i in held_out):

@@ -33,6 +33,7 @@ from semprior.config.schema import Config, flatten, read_leaves, unflatten
 from semprior.errors import UserError
 from semprior.io.atomic_files import atomic_folder, locked, naming, write_atomically
 from semprior.io.checkpoint import CheckpointFolder
+from semprior.io.foreign_text import visible
 
 CONFIG_FILE, RECORD_FILE, METRICS_FILE, LOG_FILE = "config.yaml", "run.json", "metrics.jsonl", "log.txt"
 
@@ -164,11 +165,8 @@ class RunFolder:
     def log(self, text: str) -> None:
         """Append a line to the log."""
         path = self.root / LOG_FILE
-        with (
-            naming(path),
-            path.open("a", encoding="utf-8", errors="surrogateescape") as file,
-        ):  # names of files may hold any bytes
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n")
+        with naming(path), path.open("a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {visible(text)}\n")
 
 
 def refuse_existing(root: Path) -> None:

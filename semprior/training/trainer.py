@@ -186,7 +186,7 @@ class Trainer:
                 "rng": self.rng.bit_generator.state,
                 "selection": self.selector.values(),
                 "normalisation": [self.training_set.normalisation.mean, self.training_set.normalisation.std],
-                "intensity": [self.training_set.intensity.low, self.training_set.intensity.high],
+                "intensity": self.training_set.intensity.stored(),
                 "vfm": self.features.vfm.key if self.features.vfm else None,
                 "data": self.data,
                 "precision": used_precision(self.config.precision, self.device),

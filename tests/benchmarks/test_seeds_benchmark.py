@@ -20,6 +20,8 @@ def test_one_object_on_standard_output(tiny_dataset, capsys):
             assert found["sizes"]["1-9"]["targets"] == 9
     assert figures["contrast"]["centroid"]["iou"] > 0.9
     assert figures["contrast"]["coarse"]["iou"] > 0.9
+    assert set(figures[seeds.BOXED]) == {"centroid", "coarse", "box"}
+    assert figures[seeds.BOXED]["box"]["iou"] > 0.9
 
 
 def test_tables(tiny_dataset, capsys):

@@ -36,11 +36,15 @@ def ray_cluster(*nodes):
     import ray
     from ray.cluster_utils import Cluster
 
+    from tune.launch.ray_internals import loopback_only
+
     settings = {"object_store_memory": 80 << 20, "num_gpus": 0}
-    cluster = Cluster(True, True, head_node_args={"num_cpus": nodes[0], "include_dashboard": False, **settings})
+    with loopback_only():
+        cluster = Cluster(True, True, head_node_args={"num_cpus": nodes[0], "include_dashboard": False, **settings})
     try:
-        for cpus in nodes[1:]:
-            cluster.add_node(num_cpus=cpus, **settings)
+        with loopback_only():
+            for cpus in nodes[1:]:
+                cluster.add_node(num_cpus=cpus, **settings)
         yield cluster
     finally:
         ray.shutdown()

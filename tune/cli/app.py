@@ -213,14 +213,29 @@ def top(
 
 
 @app.command()
-def show(name: Name, trial: Trial, storage: Storage = None, cluster: ClusterFile = None) -> None:
+def show(
+    name: Name,
+    trial: Trial,
+    storage: Storage = None,
+    cluster: ClusterFile = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            help="Also score student and teacher on parts of the held-out images, which needs their masks:"
+            " subset, size, contrast, kind or all.",
+            metavar="WHAT",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
     """Show everything about a trial.
 
-    Configuration, curve, cost, where it ran, why it stopped, and the `semprior train` command that repeats it.
+    Configuration, curve, metrics of student and teacher, cost, where it ran, why it stopped, and the `semprior train`
+    command that repeats it.
     """
     from tune.cli import top_show as command
 
-    command.show(name, trial, _target(storage, cluster), console())
+    command.show(name, trial, _target(storage, cluster), by, console())
 
 
 @app.command()

@@ -18,9 +18,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from semprior.deployment.evaluate import METRIC_COLUMNS, Evaluation
+from semprior.deployment.evaluate import Evaluation
 from semprior.errors import UserError
-from semprior.reporting.terminal import say
+from semprior.reporting.evaluation_tables import METRIC_COLUMNS
+from semprior.reporting.terminal import console, print_error, say
 from tune.cli.pull import pull
 from tune.cli.submit import begin
 from tune.cli.top_show import top
@@ -132,9 +133,9 @@ def _table(evaluations: Sequence[Evaluation]) -> Table:
 def main(arguments: Sequence[str]) -> int:
     """Run the demo in the folder of the first argument, else in ``demo``; returns the exit code."""
     try:
-        demo(Path(arguments[0] if arguments else "demo"), os.environ, Console())
+        demo(Path(arguments[0] if arguments else "demo"), os.environ, console())
     except UserError as error:
-        print(f"semprior-tune: {error}", file=sys.stderr)
+        print_error("semprior-tune", str(error))
         return 2
     except typer.Exit as ended:
         return ended.exit_code

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from semprior.errors import UserError
 from semprior.io.atomic_files import atomic_folder
+from semprior.io.foreign_text import markdown_code
 from semprior.io.manifest import DamagedError
 from semprior.reporting.terminal import say
 from tune.launch.target import Target
@@ -150,9 +151,10 @@ def provenance(sweep: Sweep, trial: TrialSummary) -> dict[str, Any]:
 
 def model_card(sweep: Sweep, trial: TrialSummary, about: dict[str, Any]) -> str:
     """A description of the folder in Markdown, for people who know neither the sweep nor semprior."""
-    config = trial.config
+    code, config = markdown_code, trial.config
     searched = (
-        "".join(f"- `{key}`: {value}\n" for key, value in trial.params.items()) or "- nothing: the preset itself\n"
+        "".join(f"- {code(key)}: {code(str(value))}\n" for key, value in trial.params.items())
+        or "- nothing: the preset itself\n"
     )
     rows = []
     for name in _CARD_METRICS:
@@ -162,14 +164,15 @@ def model_card(sweep: Sweep, trial: TrialSummary, about: dict[str, Any]) -> str:
     table = (
         f"| metric | value | standard error |\n|---|---|---|\n{''.join(rows)}" if rows else "No images were held out.\n"
     )
-    versions = ", ".join(f"{name} {number}" for name, number in trial.last.versions.items())
+    versions = ", ".join(code(f"{name} {number}") for name, number in trial.last.versions.items())
     epoch = f"epoch {about['epoch']}" if about["epoch"] is not None else f"{trial.epochs} epochs"
     return (
-        f"# {config.get('detector')}, trial {trial.trial} of {sweep.id}\n\n"
+        f"# {code(str(config.get('detector')))}, trial {code(trial.trial)} of {code(sweep.id)}\n\n"
         "A detector of small infrared targets, trained by semprior from points alone, one pixel a target; no mask was\n"
-        f"trained on. The epoch was chosen by `{config.get('select.by')}` on held-out training images. The student,\n"
-        "`student.safetensors`, is what is deployed; teacher and state of training lie beside it.\n\n"
-        f"Preset `{config.get('preset')}`, {epoch} of {config.get('epochs')}, seed {trial.seed}. Searched:\n\n"
+        f"trained on. The epoch was chosen by {code(str(config.get('select.by')))} on held-out training images. The\n"
+        "student, `student.safetensors`, is what is deployed; teacher and state of training lie beside it.\n\n"
+        f"Preset {code(str(config.get('preset')))}, {epoch} of {code(str(config.get('epochs')))}, seed {trial.seed}."
+        " Searched:\n\n"
         f"{searched}\n"
         f"## On the held-out part of the training images\n\n{table}\n"
         "Fa counts in 1e-6. These images chose the epoch and ranked the trials, so that the figures flatter; the test\n"
@@ -177,7 +180,8 @@ def model_card(sweep: Sweep, trial: TrialSummary, about: dict[str, Any]) -> str:
         "## Use\n\n```sh\nsemprior evaluate . --data DIR\nsemprior predict . IMAGES --out OUT\n"
         "semprior export . --out student.onnx\n```\n\n"
         f"## Method\n\n{CITATION}\n\n"
-        f"## Origin\n\nData `{sweep.spec.data}` (digest `{trial.last.data or 'unknown'}`);"
-        f" {trial.last.host} ({trial.last.made_on}), {trial.wall_s:.0f} s; revision {trial.last.revision or 'unknown'};"
-        f" {versions}. SHA-256 of the manifest: `{trial.sha256}`.\n"
+        f"## Origin\n\nData {code(sweep.spec.data)} (digest {code(trial.last.data or 'unknown')});"
+        f" {code(trial.last.host)} ({code(trial.last.made_on)}), {trial.wall_s:.0f} s;"
+        f" revision {code(trial.last.revision or 'unknown')}; {versions}."
+        f" SHA-256 of the manifest: {code(str(trial.sha256))}.\n"
     )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import time
 
 from rich.console import Console
 
 from semprior.errors import UserError
-from semprior.reporting.terminal import say
+from semprior.reporting.terminal import print_lines, say
 from tune.launch.ray_jobs import Jobs
 from tune.launch.target import Target
 from tune.monitor.heartbeat import last_heartbeat, request_stop
@@ -74,8 +73,7 @@ def logs(name: str, trial: str | None, target: Target, follow: bool) -> None:
         heartbeat = last_heartbeat(sweep.storage)
         running = heartbeat is not None and heartbeat.observed_state() == "running"
         text = _read_log(sweep, trial, jobs, heartbeat.generation if heartbeat is not None else 1)
-        sys.stdout.write(text[printed:])
-        sys.stdout.flush()
+        print_lines(text[printed:])
         printed = len(text)
         if not follow or not running:
             return

@@ -14,6 +14,7 @@ from rich.console import Console
 from semprior.config.schema import flatten, resolve
 from semprior.errors import UserError
 from semprior.reporting.terminal import clock, say
+from tune.cli.trial_metrics import print_parts, print_recorded
 from tune.launch.target import Target
 from tune.monitor.tables import check_format, format_metric, format_value, print_rows, print_table, short_names
 from tune.spec.sweep_file import OBJECTIVE_METRICS, Resources
@@ -172,11 +173,18 @@ def _print_importance(sweep: Sweep, store: ResultsStore, console: Console) -> No
     say(console, importance(sweep.spec, trials, store.curves([trial.trial for trial in trials])).summary)
 
 
-def show(name: str, trial: str, target: Target, console: Console) -> None:
-    """Print configuration, curve, cost, attempts and provenance of a trial, and the command that repeats it.
+def show(name: str, trial: str, target: Target, by: str | None, console: Console) -> None:
+    """Print configuration, curve, metrics, cost, attempts and provenance of a trial, and the command that repeats it.
+
+    Args:
+        name: id of the sweep.
+        trial: id of the trial.
+        target: where the sweep is stored.
+        by: what to break the held-out images and their targets down by (`print_parts`), or None.
+        console: console to print on.
 
     Raises:
-        UserError: there is no such sweep or trial.
+        UserError: there is no such sweep or trial, or its parts cannot be evaluated.
     """
     sweep = target.sweep(name)
     store = ResultsStore(sweep.storage)
@@ -191,6 +199,9 @@ def show(name: str, trial: str, target: Target, console: Console) -> None:
     metric = next(iter(sweep.spec.objective))
     if summary.values and summary.best_epoch is not None:
         say(console, f"best: {metric} {format_metric(summary.values[0])} after epoch {summary.best_epoch + 1}")
+        print_recorded(summary, console)
+    if by is not None:
+        print_parts(sweep, summary, by, console)
     say(console, f"cost: {clock(summary.wall_s)}, {clock(summary.device_s)} on the device, {summary.epochs} epochs")
     for start in (record for record in history if record.kind == "start"):
         began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(start.time))

@@ -17,7 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from semprior.errors import StorageError
-from semprior.reporting.terminal import clock, say
+from semprior.io.foreign_text import visible
+from semprior.reporting.terminal import cell, clock, say
 from tune.monitor.sweep_progress import UNFINISHED, SweepProgress, TrialProgress
 from tune.monitor.tables import format_metric, format_value, short_names
 
@@ -144,8 +145,8 @@ def progress_table(view: SweepProgress, width: int, height: int) -> Group:
     why = ": the hours are over, or nothing new is left to try" if view.state == "done" else ""
     notes = [f"{hidden} more trials" if hidden else "", f"{waiting} not begun{why}" if waiting > 0 else ""]
     notes += [f"best: trial {best.trial}, {view.metric} {format_metric(best.best)}"] if best else []
-    last = Text(", ".join(note for note in notes if note))
-    return Group(Text(headline(view), style="bold"), *([table] if shown else []), last)
+    last = cell(", ".join(note for note in notes if note))
+    return Group(Text(visible(headline(view)), style="bold"), *([table] if shown else []), last)
 
 
 def _table(rows: Sequence[TrialProgress], best: TrialProgress | None, metric: str, width: int) -> Table:
@@ -159,18 +160,18 @@ def _table(rows: Sequence[TrialProgress], best: TrialProgress | None, metric: st
     table.add_column("trial", no_wrap=True)
     if wide:
         for key in keys:
-            table.add_column(names[key], justify="right", no_wrap=True)
+            table.add_column(cell(names[key]), justify="right", no_wrap=True)
     elif keys:
         table.add_column("dimensions", overflow="ellipsis", no_wrap=True, max_width=max(10, free - 3))
     for column in ("epoch", metric, "best", "left"):
-        table.add_column(column, justify="right", no_wrap=True)
+        table.add_column(cell(column), justify="right", no_wrap=True)
     for row in rows:
         cells = [format_value(row.params.get(key)) for key in keys] if wide else []
         if keys and not wide:
             cells = [_params({names[key]: value for key, value in row.params.items()})]
         style = "bold" if row is best else "" if row.state == "running" else "dim"
         values = (_epoch(row), format_metric(row.value), format_metric(row.best), _left(row))
-        table.add_row(row.trial, *map(Text, (*cells, *values)), style=style)
+        table.add_row(*map(cell, (row.trial, *cells, *values)), style=style)
     return table
 
 

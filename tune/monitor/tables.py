@@ -10,9 +10,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from semprior.errors import UserError
+from semprior.io.foreign_text import csv_cell, visible
+from semprior.reporting.terminal import cell
 
 FORMATS = ("table", "json", "csv")
 _FILE_WIDTH = 250  # columns of a table that goes into a file or a pipe
@@ -39,9 +40,9 @@ def print_table(console: Console, columns: Mapping[str, str], rows: Sequence[Seq
     """
     table = Table(title=title or None, title_justify="left")
     for heading, side in columns.items():
-        table.add_column(heading, justify="right" if side == "right" else "left", overflow="fold")
+        table.add_column(cell(heading), justify="right" if side == "right" else "left", overflow="fold")
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*map(cell, row))
     (console if console.is_terminal else Console(file=console.file, width=_FILE_WIDTH)).print(table)
 
 
@@ -51,12 +52,15 @@ def print_rows(rows: Sequence[Mapping[str, Any]], form: str) -> None:
         print(json.dumps([dict(row) for row in rows], indent=1))
         return
     keys = list(dict.fromkeys(key for row in rows for key in row))
-    writer = csv.DictWriter(sys.stdout, keys, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow(
-            {key: json.dumps(value) if isinstance(value, list | dict) else value for key, value in row.items()}
-        )
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(map(csv_cell, keys))
+    writer.writerows([_csv_value(row.get(key)) for key in keys] for row in rows)
+
+
+def _csv_value(value: object) -> object:
+    if isinstance(value, list | dict):
+        return json.dumps(value)
+    return csv_cell(value) if isinstance(value, str) else value
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
@@ -79,8 +83,8 @@ def format_value(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.3g}"
     if isinstance(value, list | tuple):
-        return ",".join(map(str, value)) or "none"
-    return str(value)
+        return visible(",".join(map(str, value))) or "none"
+    return visible(str(value))
 
 
 def format_metric(value: float | None) -> str:

@@ -10,10 +10,17 @@ generations of classes when it is imported, and type checkers see the old one.
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+import sys
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
+import ray
+from ray.train.torch.config import TorchConfig, _TorchBackend
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.exceptions import RayTrainError
@@ -81,6 +88,64 @@ class _UnannouncedScalingPolicy(FixedScalingPolicy):
         return
 
 
+_LOOPBACK = "127.0.0.1"
+_meeting_point: list[Any] = []
+"""The `TCPStore` at which the workers of an attempt meet; in the process of the first worker, which serves it."""
+
+
+class _OneNodeBackend(_TorchBackend):
+    """Sets up `torch.distributed`: workers of one node meet on loopback, and a single worker meets nobody.
+
+    With Ray's own backend, which workers on several nodes get, the first worker listens on all interfaces, even if it
+    is the only one, and asks for no token. Whoever reaches that port reads and writes what the workers agree on.
+    """
+
+    def on_start(self, worker_group: Any, backend_config: Any) -> None:  # noqa: ANN401 - of two generations of classes
+        count = len(worker_group)
+        if count == 1:
+            return
+        if len(set(worker_group.execute(_node))) > 1:
+            super().on_start(worker_group, backend_config)
+            return
+        port = worker_group.execute_single(0, _serve, count)
+        settings = (backend_config.backend, port, count, backend_config.timeout_s)
+        ray.get([worker_group.execute_single_async(rank, _meet, rank, *settings) for rank in range(count)])
+
+
+@dataclass
+class _OneNodeConfig(TorchConfig):
+    @property
+    def backend_cls(self) -> type[_OneNodeBackend]:
+        return _OneNodeBackend
+
+
+def _node() -> str:
+    return str(ray.get_runtime_context().get_node_id())
+
+
+def _serve(count: int) -> int:
+    """Start the store of a process group in this process, and return its port."""
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # torch re-exports it without saying so
+
+    listener = socket.create_server((_LOOPBACK, 0))  # a TCPStore that opens its own listens on all interfaces
+    port = int(listener.getsockname()[1])
+    _meeting_point[:] = [
+        TCPStore(_LOOPBACK, port, count, True, wait_for_workers=False, master_listen_fd=listener.detach())
+    ]
+    return port
+
+
+def _meet(rank: int, backend: str, port: int, count: int, timeout_s: int) -> None:
+    """Join the process group whose store listens at a port of this node."""
+    import torch.distributed as dist
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    interface = "lo0" if sys.platform == "darwin" else "lo"
+    os.environ |= {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": interface}
+    store = _meeting_point[0] if rank == 0 else TCPStore(_LOOPBACK, port, count, False)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=timedelta(seconds=timeout_s))
+
+
 class InProcessTrainer(TorchTrainer):
     """A `TorchTrainer` whose controller runs in this process. `fit` trains; `abort`, from another thread, ends it.
 
@@ -90,7 +155,7 @@ class InProcessTrainer(TorchTrainer):
     """
 
     def __init__(self, on_report: ReportHandler, **settings: Any) -> None:  # noqa: ANN401 - those of Ray Train
-        super().__init__(**settings)
+        super().__init__(torch_config=_OneNodeConfig(), **settings)
         self._listener = _ReportListener(on_report)
         self._lock = threading.Lock()
         self._aborted = False

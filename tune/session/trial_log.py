@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 from semprior.errors import StorageError
+from semprior.io.foreign_text import visible
 from semprior.io.storage import Storage
 from semprior.reporting.tensorboard import EventFile, open_event_file
 from semprior.training.trainer import EpochReport
@@ -46,7 +47,7 @@ class TrialLog:
         """Add a line to the log."""
         if not self.enabled:
             return
-        line = f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n"
+        line = f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {visible(text)}\n"
         self._lines.append(line)
         if self.storage.local is not None:
             path = Path(self.storage.path(self._log))

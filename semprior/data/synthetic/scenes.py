@@ -8,10 +8,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from semprior.data.finding.split_lists import SPLITS
 from semprior.data.images import encode_png, raise_fault
 from semprior.data.layout import Scene
 from semprior.data.points import centroid_points, point_image
-from semprior.data.splits import SPLITS, seeded_splits
+from semprior.data.splits import seeded_splits
 from semprior.data.synthetic.backgrounds import BACKGROUNDS, Shape
 from semprior.data.synthetic.targets import KINDS, add_target
 from semprior.io.atomic_files import atomic_folder

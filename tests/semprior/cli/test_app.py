@@ -46,11 +46,11 @@ def spoil_image(root):
     path.write_bytes(path.read_bytes()[:-40])
 
 
-def spoil_mask(root, value=None, shape=None, name="train03"):
+def spoil_mask(root, invert=False, shape=None, name="train03"):
     path = root / "labels" / f"{name}.png"
     mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if value:
-        mask[0, 0] = value
+    if invert:
+        mask = 255 - mask
     cv2.imwrite(str(path), mask if shape is None else np.zeros(shape, np.uint8))
 
 
@@ -71,7 +71,7 @@ FAULTS = {
     "no image": (lambda root: (root / "images" / "train03.png").unlink(), "no image train03"),
     "truncated": (spoil_image, "train03.png: truncated PNG"),
     "size of mask": (lambda root: spoil_mask(root, shape=(80, 81)), "train03.png: the mask is 81x80"),
-    "values of mask": (lambda root: spoil_mask(root, value=100), "train03.png: not two-valued"),
+    "values of mask": (lambda root: spoil_mask(root, invert=True), "train03.png: the mask covers"),
     "point outside": (lambda root: add_point(root, "train03,80,3"), "is outside the image train03"),
     "point off target": (lambda root: add_point(root, "train03,0,0"), "outside every target"),
     "no point": (drop_points, "train03 has targets in its mask and no point"),
@@ -96,7 +96,7 @@ def test_data_check_lists_every_fault(data, tmp_path, capsys):
     root = shutil.copytree(data, tmp_path / "data")
     (root / "images" / "test01.png").unlink()
     add_point(root, "train03,80,3")
-    spoil_mask(root, value=100)
+    spoil_mask(root, invert=True)
     spoil_mask(root, shape=(80, 81), name="train04")
     add_point(root, "train04,90,3")
     cv2.imwrite(str(root / "images" / "train05.png"), np.zeros((80, 80), np.uint16))
@@ -104,7 +104,7 @@ def test_data_check_lists_every_fault(data, tmp_path, capsys):
     assert main(["data", "check", str(root)]) == 2
     out = capsys.readouterr().out
     for fault in (
-        *("no image test01", "is outside the image train03", "train03.png: not two-valued"),
+        *("no image test01", "is outside the image train03", "train03.png: the mask covers"),
         *("train04.png: the mask is 81x80", "is outside the image train04"),
         *("train05.png: 16-bit image, where the training images have 8 bit", "y=0 of train05 is outside every target"),
     ):
@@ -167,7 +167,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
     def broken(_):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("semprior.data.layout.check_dataset", broken)
+    monkeypatch.setattr("semprior.data.layout.survey_dataset", broken)
     with pytest.raises(ZeroDivisionError):
         main(["data", "check", "x"])
 

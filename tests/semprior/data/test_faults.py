@@ -1,10 +1,12 @@
 """Every fault of a data set is one line that names the file: the check lists them all, a reader raises the first."""
 
+import shutil
 import zlib
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from semprior.data.images import IntensityRange, decode
 from semprior.data.layout import check_dataset, find_layout, intensity_range, read_scenes
@@ -37,13 +39,62 @@ def resize(root, name):
     write_picture(root / name, cv2.imread(str(root / name), cv2.IMREAD_UNCHANGED)[:-1])
 
 
+def read(path):
+    return cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+
+
+def number_targets(root, name):
+    """Write the number of each target in the place of 255."""
+    _, labels = cv2.connectedComponents(read(root / name))
+    write_picture(root / name, (labels + (labels > 1)).astype(np.uint8))
+
+
+def in_alpha(picture):
+    return np.dstack([np.zeros((*picture.shape, 3), np.uint8), picture])
+
+
+def as_palette(path, background, target):
+    indices = Image.fromarray((read(path) > 0).astype(np.uint8), "P")
+    indices.putpalette([*background, *target])
+    indices.save(path)
+
+
+def animate(path):
+    frame = Image.open(path)
+    frame.save(path, save_all=True, append_images=[frame.transpose(Image.Transpose.ROTATE_180)])
+
+
+def as_pages(path):
+    page = Image.open(path)
+    page.load()
+    page.save(path, "TIFF", save_all=True, append_images=[page])
+
+
+def as_tiff(path, picture=None, cut=0):
+    picture = read(path) if picture is None else picture
+    Image.fromarray(picture).save(path, "TIFF")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) - cut])
+
+
+def rename_lists(folder, root):
+    for number, path in enumerate(sorted(folder.iterdir())):
+        path.rename(root / f"all_{number}.txt")
+    folder.rmdir()
+
+
+SIGHTS = ("masks_centroid", "labels")
+
 FAULTS = {
     "no images": (lambda r: (r / "images").rename(r / "pictures"), "images: no such folder"),
     "images is a file": (
         lambda r: ((r / "images").rename(r / "pictures"), (r / "images").write_text("")),
         "images: not a folder",
     ),
-    "images is empty": (lambda r: [p.unlink() for p in (r / "images").iterdir()], "images: holds no PNG or BMP"),
+    "images is empty": (
+        lambda r: [p.unlink() for p in (r / "images").iterdir()],
+        "images: holds no PNG, BMP, TIFF or JPEG image",
+    ),
     "no split files": (lambda r: [p.unlink() for p in (r / "mode").iterdir()], "mode: no split"),
     "no train split": (lambda r: (r / "mode/train.txt").unlink(), "no split 'train'"),
     "empty split": (lambda r: (r / "mode/train.txt").write_text("\n \n"), "mode/train.txt: empty split"),
@@ -67,9 +118,84 @@ FAULTS = {
     "empty image": (lambda r: (r / "images/Tiny_2.png").write_bytes(b""), "images/Tiny_2.png: the file is empty"),
     "text as image": (lambda r: (r / "images/Tiny_2.png").write_text("GIF"), "images/Tiny_2.png: neither a PNG"),
     "mask size": (lambda r: resize(r, "labels/Tiny_2.png"), "labels/Tiny_2.png: the mask is 32x23, its image 32x24"),
-    "mask values": (
-        lambda r: paint(r, "labels/Tiny_2.png", _0_0=3),
-        "labels/Tiny_2.png: not two-valued; it holds 3 values",
+    "numbered mask": (
+        lambda r: number_targets(r, "labels/Tiny_2.png"),
+        "labels/Tiny_2.png: 1 of its regions lies wholly below half of its largest value 3; if values number",
+    ),
+    "inverted mask": (
+        lambda r: write_picture(r / "labels/Tiny_2.png", 255 - read(r / "labels/Tiny_2.png")),
+        "labels/Tiny_2.png: the mask covers 98% of the image; is it inverted",
+    ),
+    "mask in the alpha channel": (
+        lambda r: write_picture(r / "labels/Tiny_2.png", in_alpha(read(r / "labels/Tiny_2.png"))),
+        "labels/Tiny_2.png: the mask lies in the alpha channel; save it as grey",
+    ),
+    "image in the alpha channel": (
+        lambda r: write_picture(r / "images/Tiny_2.png", in_alpha(read(r / "images/Tiny_2.png"))),
+        "images/Tiny_2.png: the picture lies in the alpha channel; save it as grey",
+    ),
+    "palette of one colour": (
+        lambda r: as_palette(r / "labels/Tiny_2.png", (9, 9, 9), (9, 9, 9)),
+        "labels/Tiny_2.png: its palette shows every index in one colour",
+    ),
+    "masks as points": (
+        lambda r: shutil.copy(r / "labels/Tiny_2.png", r / "masks_centroid/Tiny_2.png"),
+        "masks_centroid/Tiny_2.png: 18 of 18 points touch; a point is one pixel",
+    ),
+    "no point anywhere": (
+        lambda r: [write_picture(p, np.zeros((24, 32), np.uint8)) for f in SIGHTS for p in (r / f).iterdir()],
+        "no training image has a target; is masks_centroid/ the right file",
+    ),
+    "images that are not read": (
+        lambda r: [p.rename(p.with_suffix(".webp")) for p in sorted((r / "images").iterdir())[:7]],
+        r"images: 7 files \(7 .webp\) cannot be read, such as Tiny_0.webp; save them as PNG",
+    ),
+    "masks that are not read": (
+        lambda r: (r / "labels/Tiny_2.png").rename(r / "labels/Tiny_2.gif"),
+        r"labels: 1 file \(1 .gif\) cannot be read",
+    ),
+    "images in folders below": (
+        lambda r: write_picture(r / "images/more/Tiny_2.png", np.zeros((4, 4))),
+        "images/more: images in folders below are not read; `semprior data import`",
+    ),
+    "masks of other names": (
+        lambda r: [p.rename(p.with_stem(f"gt{p.stem}")) for p in (r / "labels").iterdir()],
+        "labels: no mask is named like an image .* such as gtTiny_0.png",
+    ),
+    "an animation": (lambda r: animate(r / "images/Tiny_2.png"), "images/Tiny_2.png: an animated PNG"),
+    "pages": (
+        lambda r: as_pages(r / "images/Tiny_2.png"),
+        "images/Tiny_2.png: a TIFF file of 2 pages; save each as an image",
+    ),
+    "GIF as image": (lambda r: (r / "images/Tiny_2.png").write_bytes(b"GIF89a"), "Tiny_2.png: a GIF or WebP image"),
+    "cut TIFF": (lambda r: as_tiff(r / "images/Tiny_2.png", cut=100), "images/Tiny_2.png: .* TIFF"),
+    "not a number in a TIFF": (
+        lambda r: as_tiff(r / "images/Tiny_2.png", np.full((24, 32), np.nan, np.float32)),
+        "images/Tiny_2.png: holds values that are not finite",
+    ),
+    "other lists beside mode": (
+        lambda r: (r / "test.txt").write_text("Tiny_0\nTiny_1\n"),
+        "both mode/ and the folder itself list splits; keep one",
+    ),
+    "a list that tells no split": (
+        lambda r: ((r / "mode").rename(r / "lists"), rename_lists(r / "lists", r)),
+        "all_0.txt: lists images, but its name tells no split; name it train.txt",
+    ),
+    "a parted group": (
+        lambda r: (r / "groups.csv").write_text("name,group\nTiny_1,a\nTiny_2,a\nTiny_9,a\n"),
+        "groups.csv: the group a is parted: .*train.txt and .*test.txt list",
+    ),
+    "a group of no image": (
+        lambda r: (r / "groups.csv").write_text("name,group\nTony,a\n"),
+        "groups.csv: line 2: no image is named 'Tony'",
+    ),
+    "a table of another kind": (
+        lambda r: (r / "groups.csv").write_text("image;sequence\nTiny_1;a\n"),
+        "groups.csv: line 1: the header must be name,group",
+    ),
+    "a subset is missing": (
+        lambda r: (r / "subset.csv").write_text("name,subset\nTiny_1,a\n"),
+        "subset.csv: no subset for the image Tiny_0 and 10 more",
     ),
     "cut mask": (lambda r: cut(r, "labels/Tiny_2.png", 40), "labels/Tiny_2.png: truncated PNG"),
     "no points at all": (
@@ -96,6 +222,18 @@ FAULTS = {
 }
 
 TABLE_FAULTS = {
+    "touching": (
+        lambda r: edit(r, "points.csv", "Tiny_1,7,6", "Tiny_1,7,6\nTiny_1,8,7"),
+        "2 of the 2 points of Tiny_1",
+    ),
+    "outside the box": (
+        lambda r: (r / "points.csv").write_text("name,x,y,left,top,right,bottom\nTiny_1,7,6,8,5,9,7\n"),
+        "line 2: x=7, y=6 is outside its box",
+    ),
+    "half a box": (
+        lambda r: (r / "points.csv").write_text("name,x,y,left,top,right,bottom\nTiny_1,7,6,8,5,,\n"),
+        "line 2: the box 8, 5, ,  is not four whole numbers",
+    ),
     "header": (lambda r: edit(r, "points.csv", "name,x,y", "Tiny_1,7,6"), "line 1: the header must be name,x,y"),
     "empty": (lambda r: (r / "points.csv").write_text(""), "line 1: the header must be"),
     "unknown name": (lambda r: edit(r, "points.csv", "Tiny_1,", "Tony_1,"), "line 2: no image is named 'Tony_1'"),
@@ -157,7 +295,7 @@ def test_the_check_lists_every_fault_of_every_split(tiny_dataset):
     root = tiny_dataset()
     cut(root, "images/Tiny_0.png", 20)
     resize(root, "labels/Tiny_1.png")
-    paint(root, "labels/Tiny_7.png", _0_0=9)
+    cut(root, "labels/Tiny_7.png", 9)
     cut(root, "masks_centroid/Tiny_7.png", 9)
     (root / "images/Tiny_10.png").unlink()
     (root / "labels/Tiny_11.png").unlink()

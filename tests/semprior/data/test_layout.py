@@ -16,6 +16,7 @@ from semprior.data.layout import (
     intensity_range,
     normalisation,
     read_scenes,
+    survey_dataset,
 )
 from semprior.errors import UserError
 from tests.conftest import tiny_picture, write_picture
@@ -130,6 +131,28 @@ class TestMasks:
         with pytest.raises(UserError, match=r"no points; .*`semprior data points"):
             read_all(root)
 
+    def test_a_pixel_is_target_above_half_of_the_largest_value(self, tiny_dataset):
+        root = tiny_dataset()
+        mask = tiny_picture(1)[1].astype(np.uint8) * 200
+        mask[0, :5], mask[6, 6] = (1, 50, 99, 100, 100), 101
+        write_picture(root / "labels/Tiny_1.png", mask)
+        scene = read_all(root)["train"][1]
+        np.testing.assert_array_equal(scene.mask, tiny_picture(1)[1])
+        assert scene.graded == 6
+        faults, remarks = survey_dataset(root)
+        assert faults == []
+        assert "1 of 12 masks holds other values than two; 6 pixels decided by > half of" in " ".join(remarks)
+
+    def test_no_colour_but_black_is_background(self, tiny_dataset):
+        root = tiny_dataset()
+        mask = tiny_picture(1)[1]
+        for name, colour in (("Tiny_1", (1, 0, 0)), ("Tiny_2", (0, 0, 128))):
+            picture = np.zeros((*mask.shape, 3), np.uint8)
+            picture[tiny_picture(int(name[5:]))[1]] = colour
+            write_picture(root / f"labels/{name}.png", picture)
+        for scene in read_all(root)["train"][1:3]:
+            np.testing.assert_array_equal(scene.mask, tiny_picture(int(scene.name[5:]))[1])
+
     @pytest.mark.parametrize("value", [1, 128, 255])
     def test_any_value_may_mean_target(self, tiny_dataset, value):
         root = tiny_dataset()
@@ -229,3 +252,22 @@ def test_nothing_is_printed(tiny_dataset, capfd):
     check_dataset(root)
     sys.stderr.flush()
     assert capfd.readouterr() == ("", "")
+
+
+def test_what_a_user_should_know_is_said(tiny_dataset):
+    root = tiny_dataset((("train", 5), ("test", 4)), count=12)
+    (root / "labels/Tiny_0.png").rename(root / "labels/Tony.png")
+    (root / "images/read me.txt").write_text("x")
+    for index in (1, 2):
+        cv2.imwrite(str(root / f"images/Tiny_{index}.jpg"), cv2.imread(str(root / f"images/Tiny_{index}.png")))
+        (root / f"images/Tiny_{index}.png").unlink()
+    said = "\n".join(survey_dataset(root)[1])
+    for line in (
+        "splits of mode/test.txt, mode/train.txt: 4 train, 4 test, 1 val (a seeded fifth of the training images)",
+        "not used, in no split: 3 of 12 images, such as Tiny_10",
+        "images/: 1 file (1 .txt) not read",
+        "JPEG: 2 images; the artefacts of this format look like small targets",
+        "not used, for no image: 1 mask, such as Tony.png",
+        "test: 4 images, 5 targets; 1 image without any",
+    ):
+        assert line in said

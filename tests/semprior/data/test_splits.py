@@ -94,3 +94,90 @@ def test_holdout_of_sirst(sirst):
     assert (len(training), len(held_out)) == (145, 26)
     with_one = sum(len(scene.points) == 1 for scene in scenes) / len(scenes)
     assert abs(sum(len(scenes[i].points) == 1 for i in held_out) - with_one * 26) < 1
+
+
+LISTS = {
+    "in the folder itself": ("{}.txt", "train", "test"),
+    "50_50": ("50_50/{}.txt", "train", "test"),
+    "idx_427": ("idx_427/{}.txt", "trainval", "test"),
+    "a folder of any name": ("my lists/{}_full.txt", "trainval", "test"),
+}
+
+
+@pytest.mark.parametrize("place", LISTS)
+def test_lists_are_found_wherever_they_lie(tiny_dataset, place):
+    pattern, *names = LISTS[place]
+    root = tiny_dataset((("train", 8), ("test", 4)))
+    for name, split in zip(names, ("train", "test"), strict=True):
+        path = root / pattern.format(name)
+        path.parent.mkdir(exist_ok=True)
+        (root / f"mode/{split}.txt").rename(path)
+    (root / "mode").rmdir()
+    splits = find_layout(root).splits
+    assert splits["test"] == tuple(f"Tiny_{i}" for i in range(8, 12))
+    assert {*splits["train"], *splits["val"]} == {f"Tiny_{i}" for i in range(8)}
+
+
+def test_training_and_validation_images_in_one_list(tiny_dataset):
+    root = tiny_dataset()
+    (root / "mode/trainval.txt").write_text("".join(f"Tiny_{i}\n" for i in range(9)))
+    (root / "mode/train.txt").unlink()
+    assert find_layout(root).splits["train"] == tuple(f"Tiny_{i}" for i in range(6))
+
+
+def test_other_text_files_are_no_lists(tiny_dataset):
+    root = tiny_dataset(None, count=12)
+    (root / "test results.txt").write_text("IoU 0.7\nPd 0.9\n")
+    (root / "notes.txt").write_text("Tiny_1 is odd\nand others\n")
+    assert len(find_layout(root).splits["train"]) == 8
+    assert any(
+        "no lists of splits: all images are split by seed: 8 train" in line for line in find_layout(root).remarks()
+    )
+
+
+def grouped(root, groups):
+    rows = [f"{name},{group}" for name, group in groups.items()]
+    (root / "groups.csv").write_text("\n".join(["name,group", *rows]))
+    return root
+
+
+def test_seeded_splits_and_validation_keep_groups_together(tiny_dataset, tmp_path):
+    groups = {f"Tiny_{i}": f"g{i // 4}" for i in range(40)}
+    whole = find_layout(grouped(tiny_dataset(None, count=40), groups)).splits
+    listed = (("train", 32), ("test", 8))
+    given = find_layout(grouped(tiny_dataset(listed, root=tmp_path / "listed"), groups)).splits
+    for splits in (whole, given):
+        homes = {}
+        for split, names in splits.items():
+            for name in names:
+                assert homes.setdefault(groups[name], split) == split
+    assert {split: len(names) for split, names in whole.items()} == {"train": 24, "val": 8, "test": 8}
+    assert {split: len(names) for split, names in given.items()} == {"train": 28, "val": 4, "test": 8}
+
+
+def test_two_groups_are_too_few_to_split(tiny_dataset):
+    root = grouped(tiny_dataset(None, count=12), {f"Tiny_{i}": f"g{i // 6}" for i in range(12)})
+    with pytest.raises(UserError, match="2 groups of images are too few to split"):
+        find_layout(root)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=2, max_size=20),
+    fraction=st.floats(0.02, 0.6),
+    seed=st.integers(0, 3),
+)
+def test_a_holdout_never_parts_a_group(sizes, fraction, seed):
+    groups = {f"{group} {i}": f"{group}" for group, size in enumerate(sizes) for i in range(size) if group % 3}
+    names = [f"{group} {i}" for group, size in enumerate(sizes) for i in range(size)]
+    training, held_out = split_holdout(names, [1] * len(names), fraction, seed, groups)
+    assert sorted(training + held_out) == list(range(len(names)))
+    assert not {groups.get(names[i]) for i in training} & {groups.get(names[i]) for i in held_out} - {None}
+    total = round(fraction * len(names))
+    assert training and (not total or held_out)
+    assert abs(len(held_out) - total) <= max(sizes) or len(held_out) == min(sizes)
+
+
+def test_one_group_cannot_be_held_out():
+    with pytest.raises(UserError, match="all training images belong to the group g"):
+        split_holdout(["a", "b"], [1, 1], 0.5, 0, {"a": "g", "b": "g"})

@@ -9,7 +9,8 @@ import torch
 from semprior.cli.app import main
 from semprior.config.schema import unflatten
 from semprior.data.layout import find_layout, intensity_range, read_scenes
-from semprior.deployment.evaluate import evaluate
+from semprior.data.training_set import hold_out
+from semprior.deployment.evaluate import HOLDOUT, evaluate
 from semprior.deployment.load_model import load_student, load_teacher
 from semprior.errors import UserError
 from semprior.evaluation.metrics import count_image, summarise
@@ -35,14 +36,51 @@ def checkpoint(tmp_path_factory):
 @pytest.mark.parametrize(("split", "images"), [("test", 4), ("val", 4), ("train", 12)])
 def test_a_perfect_detector_scores_one(data, split, images):
     assert evaluate(bright_student(), data, split).flat() == {
-        "iou": 1.0,
-        "niou": 1.0,
-        "pd": 1.0,
-        "fa": 0.0,
-        "images": images,
-        "targets": 2 * images,
-        "split": split,
+        **{"iou": 1.0, "niou": 1.0, "pd": 1.0, "fa": 0.0},
+        **{"iou_se": 0.0, "niou_se": 0.0, "pd_se": 0.0, "fa_se": 0.0},
+        **{"images": images, "targets": 2 * images},
+        **{"split": split, "threshold": 0.5, "convention": "semprior"},
     }
+
+
+def test_the_holdout_is_what_a_run_holds_out(data):
+    layout = find_layout(data)
+    student = bright_student(**{"data.holdout": 0.25})
+    train = read_scenes(layout, "train", intensity_range(layout))
+    expected = [train[index].name for index in hold_out(train, student.info.config.data, {})[1]]
+    found = evaluate(student, data, HOLDOUT)
+    assert [image.name for image in found.images] == expected
+    assert len(expected) == 3
+    with pytest.raises(UserError, match="held out no image"):
+        evaluate(bright_student(**{"data.holdout": 0.0}), data, HOLDOUT)
+
+
+def test_the_holdout_needs_its_own_masks_only(data, tmp_path):
+    copy = shutil.copytree(data, tmp_path / "data")
+    student = bright_student(**{"data.holdout": 0.25})
+    held = {image.name for image in evaluate(student, copy, HOLDOUT).images}
+    for mask in (copy / "labels").iterdir():
+        if mask.stem not in held:
+            mask.unlink()
+    assert evaluate(student, copy, HOLDOUT).metrics.iou == 1
+    (copy / "labels" / f"{min(held)}.png").unlink()
+    with pytest.raises(UserError, match=f"no mask for the image {min(held)}"):
+        evaluate(student, copy, HOLDOUT)
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.0, float("nan")])
+def test_a_threshold_is_a_probability(data, threshold):
+    with pytest.raises(UserError, match="--threshold"):
+        evaluate(bright_student(), data, threshold=threshold)
+
+
+def test_fewer_pixels_are_above_a_higher_threshold(data):
+    found = evaluate(bright_student(), data, curve=True)
+    above = evaluate(bright_student(), data, threshold=0.999)
+    at = {point.threshold: point for point in found.curve}
+    assert (at[0.5].metrics, at[0.5].errors) == (found.metrics, found.errors)
+    assert at[0.999].metrics == above.metrics
+    assert sorted(at) == list(at)
 
 
 def test_sixteen_bit_data_are_read_as_in_training(tmp_path):
@@ -78,7 +116,12 @@ def test_json_is_one_object_on_standard_output(data, checkpoint, capsys):
     assert main(["evaluate", str(checkpoint), "--data", str(data), "--json"]) == 0
     printed = capsys.readouterr()
     found = json.loads(printed.out)
-    assert list(found) == ["iou", "niou", "pd", "fa", "images", "targets", "split"]
+    rates = ["iou", "niou", "pd", "fa"]
+    assert list(found) == [
+        *rates,
+        *(f"{rate}_se" for rate in rates),
+        *("images", "targets", "split", "threshold", "convention"),
+    ]
     assert found == evaluate(load_student(checkpoint, CPU), data).flat()
     assert printed.err == ""
 

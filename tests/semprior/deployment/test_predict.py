@@ -150,6 +150,24 @@ def test_an_image_is_never_overwritten(data, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["a.png", "a_mask.png"]
 
 
+def test_a_table_of_detections_holds_no_formula_and_nothing_that_a_terminal_obeys(data, tmp_path, capsys):
+    content = (data / "images" / "test00.png").read_bytes()
+    names = ["=HYPERLINK(1).png", "\x1b[2J[red]\udcff\n.png", "@x.png"]
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            (tmp_path / folder / name).write_bytes(content)
+    checkpoint = write_checkpoint(tmp_path / "checkpoint")
+    images = [str(tmp_path / folder / name) for folder in ("a", "b") for name in names]
+    assert main(["predict", str(checkpoint), *images, "--out", str(tmp_path / "out")]) == 0
+    cells = {row["image"] for row in rows(tmp_path / "out")}
+    assert {"'=HYPERLINK(1)", r"\x1b[2J[red]\udcff\n", "'@x", "'@x-2"} <= cells
+    assert len(cells) == 6
+    assert (tmp_path / "out" / "=HYPERLINK(1)_mask.png").is_file()
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown and r"\x1b[2J[red]\udcff\n.png: another image has the same name" in shown
+
+
 def test_the_command(data, tmp_path, capsys):
     checkpoint = write_checkpoint(tmp_path / "checkpoint")
     images = [str(path) for path in sorted((data / "images").glob("test*.png"))]

@@ -1,5 +1,6 @@
 """Data sets and weights are pushed to an address once and fetched whole, once per machine."""
 
+import io
 import json
 import os
 import subprocess
@@ -10,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from semprior.cli.app import main
-from semprior.data.remote_data import local_data
+from semprior.data.remote_data import local_data, push_data
 from semprior.errors import UserError
 from semprior.foundation.weights import find_weights
 from semprior.io import push_fetch
@@ -168,6 +169,53 @@ def test_a_manifest_cannot_lead_out_of_the_cache(place, tiny_dataset, fresh_cach
     storage.put("manifest.json", json.dumps(content).encode())
     with pytest.raises(UserError, match="is not a name inside"):
         push_fetch.fetch(place, "data", transfer())
+
+
+@pytest.mark.parametrize("target", ["outside", "outside/file", "images", "nowhere", "loop"])
+def test_no_link_leads_a_push_out_of_the_folder(tiny_dataset, tmp_path, refused, target):
+    folder, outside = tiny_dataset(), tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file").write_text("secret")
+    link = folder / "labels" / "link.png"
+    places = {"outside": outside, "outside/file": outside / "file", "images": folder / "images", "loop": link}
+    link.symlink_to(places.get(target, tmp_path / target))
+    error = refused("data", "push", folder, f"file://{tmp_path}/there")
+    assert f"{link}: is a link to " in error and "put the content itself there" in error
+    assert not (tmp_path / "there").exists()
+
+
+def test_a_link_within_the_folder_is_pushed_as_its_content_and_hidden_files_are_not(tiny_dataset, tmp_path):
+    folder = tiny_dataset()
+    (folder / "images" / "Tiny_0.png").rename(folder / "first.png")
+    (folder / "images" / "Tiny_0.png").symlink_to("../first.png")
+    (folder / ".git").mkdir()
+    (folder / ".git" / "config").symlink_to("/etc/passwd")
+    entrance = tmp_path / "entrance"
+    entrance.symlink_to(folder)
+    assert main(["data", "push", str(entrance), f"file://{tmp_path}/there"]) == 0
+    assert (tmp_path / "there" / "images" / "Tiny_0.png").read_bytes() == (folder / "first.png").read_bytes()
+    assert not (tmp_path / "there" / "images" / "Tiny_0.png").is_symlink()
+    assert not (tmp_path / "there" / ".git").exists()
+
+
+def test_only_images_are_pushed_as_images(tiny_dataset, tmp_path, refused):
+    folder = tiny_dataset()
+    (folder / "labels" / "Tiny_1.PNG").write_text("-----BEGIN PRIVATE KEY-----")
+    error = refused("data", "push", folder, f"file://{tmp_path}/there")
+    assert "Tiny_1.PNG: neither a PNG nor a BMP image" in error
+    os.remove(folder / "labels" / "Tiny_1.PNG")
+    os.mkfifo(folder / "labels" / "pipe")
+    assert "labels/pipe: is neither a file nor a folder" in refused("data", "push", folder, f"file://{tmp_path}/there")
+    assert not (tmp_path / "there").exists()
+
+
+def test_a_folder_of_any_name_is_pushed(tiny_dataset, tmp_path):
+    """On a terminal the name stands beside a bar, whose texts rich reads as markup."""
+    folder = tiny_dataset(root=tmp_path / "[" / "x]\x1b[2J{task}")
+    output = io.StringIO()
+    assert push_data(folder, f"file://{tmp_path}/there", Console(file=output, force_terminal=True, width=200))
+    assert "x]\\x1b[2J{task}" in output.getvalue()
+    assert "\x1b[2J" not in output.getvalue()
 
 
 def test_faults_are_one_line(s3, tiny_dataset, tmp_path, refused, monkeypatch):

@@ -63,7 +63,12 @@ def test_files_have_the_rights_of_their_neighbours(tmp_path):
 def test_addresses_of_one_folder_are_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     open_storage("./runs").put("a", b"1")
-    for address in (tmp_path / "runs", f"file://{tmp_path}/runs", f"{tmp_path}/x/../runs/"):
+    for address in (
+        tmp_path / "runs",
+        f"file://{tmp_path}/runs",
+        f"file://localhost{tmp_path}/runs",
+        f"{tmp_path}/x/../runs/",
+    ):
         assert open_storage(address).read("a") == b"1"
 
 
@@ -83,6 +88,16 @@ def test_an_address_may_name_the_server(s3, s3_server, monkeypatch):
         ("s3://bucket/runs?region=a&colour=red", "'colour' is not understood"),
         ("s3://key:secret@bucket/runs", "keys do not belong"),
         ("nowhere://x", "nowhere"),
+        ("s3://[bucket/x", "s3://"),
+        ("s3://bucket/runs#2", "'#' and control characters"),
+        ("file:///data/runs#2", "'#' and control characters"),
+        ("file:///data\t/runs", "'#' and control characters"),
+        ("file://HOST/data/runs", "names no folder of this machine; write file:///FOLDER"),
+        ("file://data", "names no folder of this machine"),
+        ("file://", "names no folder of this machine"),
+        ("file:///data?x=1", "names no folder of this machine"),
+        ("file:/data/runs", r"write file:// for an address, or \./file:/data/runs for a folder"),
+        ("s3:/bucket/runs", r"write s3:// for an address"),
     ],
 )
 def test_a_wrong_address_is_one_line(address, message):

@@ -159,3 +159,17 @@ def test_large_regions_are_refused():
     seed = contrast_seed(image, np.array([[40, 40]]))
     assert seed.mask.sum() == 1
     assert not seed.succeeded.any()
+
+
+@pytest.mark.parametrize("name", SEEDS)
+def test_a_seed_never_leaves_its_box(name):
+    image = np.full((40, 50), 40, np.uint8)
+    image[10:16, 10:22] = 200
+    points, box = np.array([[12, 13]]), np.array([[9, 11, 15, 18]])
+    free, bound = SEEDS[name](image, points).mask, SEEDS[name](image, points, box).mask
+    limit = np.zeros(image.shape, bool)
+    limit[9:15, 11:18] = True
+    assert not (bound & ~limit).any() and bound[12, 13]
+    np.testing.assert_array_equal(SEEDS[name](image, points, np.array([[0, 0, 40, 50]])).mask, free)
+    if name == "contrast":
+        assert (free & ~limit).any() and np.count_nonzero(bound) > 20

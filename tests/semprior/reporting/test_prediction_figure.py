@@ -1,5 +1,7 @@
 """Pictures of a run: what they show, and that looking changes nothing."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -32,6 +34,13 @@ def training_set(tmp_path_factory):
 
 def trainer(training_set):
     return Trainer(*training_set, Features(None, None), torch.device("cpu"))
+
+
+def test_a_name_in_a_figure_is_text():
+    """Matplotlib would read what stands between dollars as a formula, and fail at an unknown command."""
+    row = figure_row()
+    for name in (r"$\nosuchcommand$", "$x^2$", "a$\x1b[2J"):
+        assert draw_figure([replace(row, name=name)]).shape == draw_figure([row]).shape
 
 
 def test_looking_at_a_run_changes_nothing_in_it(training_set):

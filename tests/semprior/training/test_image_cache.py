@@ -116,6 +116,22 @@ def test_points_moved_within_one_size_and_one_second_are_read_anew(data, tmp_pat
     assert not all(np.array_equal(a.points, b.points) for a, b in zip(before.scenes, after.scenes, strict=True))
 
 
+def test_boxes_limit_the_seeds_and_are_kept(data, tmp_path):
+    free = prepared(data, None)
+    first, *rows = (data / "points.csv").read_text().splitlines()
+    boxed = [f"{row},{x},{y},{x + 1},{y + 1}" for row in rows for x, y in [map(int, row.split(",")[1:])]]
+    boxed[-1] = f"{rows[-1]},,,,"
+    (data / "points.csv").write_text("\n".join([f"{first},left,top,right,bottom", *boxed]) + "\n")
+    plain, made, found = prepared(data, None), prepared(data, tmp_path / "cache"), prepared(data, tmp_path / "cache")
+    assert equal(plain, made) and equal(made, found)
+    for before, scene, seed in zip(free.seeds, found.scenes, found.seeds, strict=True):
+        limits = np.zeros_like(seed.mask)
+        for top, left, bottom, right in scene.boxes.tolist():
+            limits[top:bottom, left:right] = True
+        assert scene.boxes.shape == (2, 4) and not (seed.mask & ~limits).any()
+        assert np.count_nonzero(seed.mask) == 8 < np.count_nonzero(before.mask)
+
+
 @pytest.mark.parametrize(
     ("constant", "redone"),
     [

@@ -6,8 +6,9 @@ import shutil
 import numpy as np
 import pytest
 
+from semprior.cli.app import main
 from semprior.config.schema import Config, parse_settings, resolve, unflatten
-from semprior.data.layout import find_layout
+from semprior.data.layout import check_dataset, find_layout
 from semprior.data.synthetic.scenes import write_scenes
 from semprior.errors import UserError
 from semprior.labels.pseudo_masks import PseudoMasks
@@ -100,3 +101,38 @@ def test_the_published_pool_of_sirst(sirst):
     assert sum(int(found.seeds[i].succeeded.sum()) for i in members) == 128
     assert sum(int(found.seeds[i].mask.sum()) for i in members) == 2439
     assert (found.normalisation.mean, found.normalisation.std) == pytest.approx((0.4339, 0.1152), abs=5e-5)
+
+
+def test_groups_are_held_out_whole(synthetic, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(synthetic, copy)
+    names_of_training = find_layout(copy).splits["train"]
+    groups = {name: f"g{i // 3}" for i, name in enumerate(names_of_training)}
+    (copy / "groups.csv").write_text("name,group\n" + "".join(f"{name},{group}\n" for name, group in groups.items()))
+    found, said = prepared(copy, "data.holdout=0.3")
+    held = {groups[name] for name in names(found, found.holdout_indices)}
+    assert held and not held & {groups[name] for name in names(found, found.train_indices)}
+    assert any("groups.csv: 6 groups of 18 images, which stay together" in line for line in said)
+
+
+def test_training_says_what_the_check_says(synthetic, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(synthetic, copy)
+    (copy / "images/notes.doc").write_text("x")
+    _, said = prepared(copy)
+    assert main(["data", "check", str(copy)]) == 0
+    checked = capsys.readouterr().out.splitlines()
+    assert said[0] == checked[0] and said[0].startswith(
+        "splits of mode/test.txt, mode/train.txt, mode/val.txt: 18 train"
+    )
+    assert "images/: 1 file (1 .doc) not read" in said and set(said) & {*checked} >= {*said[:4]}
+
+
+def test_what_is_not_read_does_not_stop_a_run(synthetic, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(synthetic, copy)
+    (copy / "images/.hidden.png").symlink_to("nowhere")
+    (copy / "masks_centroid/Thumbs.db").write_bytes(b"x")
+    assert check_dataset(copy) == []
+    resolved = resolve("quick", flags=parse_settings(LIGHT), environment={})
+    read_training_set(find_layout(copy), resolved, lambda _: None, tmp_path / "cache")

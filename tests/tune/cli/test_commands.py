@@ -130,6 +130,16 @@ def test_show_tells_all_of_a_trial(output_of):
         assert part in shown
 
 
+def test_show_tells_student_and_teacher_at_the_best_epoch(output_of, sweep):
+    shown = output_of("show", "small", "0001")
+    assert "0.8000 ± 0.0100" in shown
+    assert "IoU" in shown
+
+
+def test_parts_of_a_trial_need_its_checkpoint(refused, output_of):
+    assert "trial 0001 has no checkpoint yet" in refused("show", "small", "0001", "--by", "size")
+
+
 def test_logs_print_what_is_stored_and_name_what_is_there(output_of, sweep, capsys):
     assert main(["logs", "small"]) == 2
     assert "no log of its driver; there is: none yet" in capsys.readouterr().err

@@ -54,7 +54,12 @@ def test_the_best_is_pulled_with_settings_metrics_and_a_card_and_works(tmp_path,
     about = json.loads((out / "metrics.json").read_text())
     assert (about["trial"], about["epoch"], about["objectives"]) == ("0001", 3, {"holdout/point_score": 0.8})
     card = (out / "README.md").read_text()
-    for part in ("trial 0001 of small", "`clusters.count`: 7", "| point_score | 0.8000 | 0.0100 |", checkpoint.sha256):
+    for part in (
+        "trial `0001` of `small`",
+        "`clusters.count`: `7`",
+        "| point_score | 0.8000 | 0.0100 |",
+        checkpoint.sha256,
+    ):
         assert part in card
     assert "points alone" in card and "arXiv 2605.14346" in card
     assert "clusters.count: 7" in (out / "config.yaml").read_text()
@@ -74,6 +79,22 @@ def test_the_line_that_evaluates_works_where_the_data_lie_at_an_address(tmp_path
     said = capsys.readouterr().out
     assert f"--data {data}\n" in said
     run_the_line_that_evaluates(said)
+
+
+def test_show_breaks_the_held_out_images_down(tmp_path, capsys):
+    runs = tmp_path / "elsewhere"
+    stored(tmp_path, str(runs))
+    data = tmp_path / "scenes"
+    for name in (data / "mode" / "test.txt").read_text().split():
+        (data / "labels" / f"{name}.png").unlink()  # the test split is not read
+    assert main(["show", "small", "0001", "--by", "all", "--storage", str(runs)]) == 0
+    shown = capsys.readouterr().out
+    for part in ("student of trial 0001, after 3 epochs", "split holdout", "by size", "by contrast", "by kind"):
+        assert part in shown
+    assert "teacher of trial" not in shown  # no stage is modulated
+    for by, fault in (("colour", "--by colour: must be subset, size"), ("subset", "has no subset.csv")):
+        assert main(["show", "small", "0001", "--by", by, "--storage", str(runs)]) == 2
+        assert fault in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -174,8 +195,10 @@ def test_a_damaged_file_is_refused_and_nothing_is_left(tmp_path, capsys):
     assert [path for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
-@pytest.mark.parametrize("name", ["../escaped", "/tmp/escaped", "a/../../escaped", "..", ".hidden", "con\n"])
-def test_names_in_the_store_cannot_choose_where_a_pull_writes(tmp_path, name, capsys):
+@pytest.mark.parametrize(
+    "name", ["../escaped", "/tmp/escaped", "..", ".hidden", "con\n", "json.py", "torch.py", "README.md", "student.pth"]
+)
+def test_only_files_of_a_checkpoint_are_pulled(tmp_path, name, capsys):
     sweep, checkpoint = stored(tmp_path, tmp_path / "place")
     manifest = sweep.storage.local / checkpoint.address / "manifest.json"
     content = json.loads(manifest.read_text())

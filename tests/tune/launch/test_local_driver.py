@@ -5,13 +5,16 @@ import os
 import re
 import shlex
 import signal
+import stat
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from semprior.data.synthetic.scenes import write_scenes
+from tests.tune.listening import listening, processes_with
 from tests.tune.monitor.test_live_view import view
 from tune.cli.app import main
 from tune.monitor.heartbeat import last_heartbeat
@@ -37,12 +40,24 @@ concurrent: 1
 PATIENCE = 600.0
 
 
+def mark(folder):
+    """A variable that every process has which descends from a command of `tune`, and no other."""
+    return f"SEMPRIOR_TEST={folder}"
+
+
 def tune(folder, *words):
-    """A command in a process of its own, with a pipe in the place of a terminal."""
+    """A command in a process of its own, with a pipe in the place of a terminal, and an empty home."""
+    home = folder / "home"
+    home.mkdir(exist_ok=True)
     return subprocess.Popen(
         [sys.executable, "-m", "tune", *words],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env={
+            **os.environ,
+            **dict([mark(folder).split("=")]),
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "HOME": str(home),
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -65,6 +80,26 @@ def epochs(folder):
     return sum(trial.epochs for trial in ResultsStore(folder / "runs" / "small").trials())
 
 
+def assert_closed_to_others(folder):
+    """While a sweep runs: what its processes listen on, where their token is, and who can open their files."""
+    processes = processes_with(mark(folder))
+    heard = {process: listening(process) for process in processes}
+    for program in ("gcs_server", "raylet", "dashboard/agent.py", "runtime_env/agent/main.py"):
+        assert any(heard[process] for process, words in processes.items() if program in words), program
+    trial = [process for process, words in processes.items() if "RayTrainWorker" in words]
+    assert len(trial) == 1 and heard[trial[0]]
+    for process, sockets in heard.items():
+        assert {address for address, _ in sockets} <= {"127.0.0.1", "::1"}, (processes[process], sockets)
+    assert not any(re.search("[0-9a-f]{64}", words) for words in processes.values())  # everybody sees command lines
+    (private,) = {Path(path) for words in processes.values() for path in re.findall(r"/\S*?/st-[^/\s]+(?=/r/)", words)}
+    assert stat.S_IMODE(private.stat().st_mode) == 0o700
+    (variables,) = {Path(f"/proc/{process}/environ").read_bytes() for process in trial}
+    (token,) = re.findall(rb"\0RAY_AUTH_TOKEN=([0-9a-f]{64})\0", variables)
+    written = [*private.rglob("*"), *folder.rglob("*")]
+    assert not [path for path in written if path.is_file() and token in path.read_bytes()]
+    assert not (folder / "home" / ".ray").exists()
+
+
 @pytest.mark.slow
 def test_a_sweep_is_cut_off_interrupted_resumed_and_a_trial_repeated(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -76,6 +111,8 @@ def test_a_sweep_is_cut_off_interrupted_resumed_and_a_trial_repeated(tmp_path, m
     until(lambda: (tmp_path / "runs/small/heartbeat").is_dir() and epochs(tmp_path) >= 1)
     assert main(["resume", "small"]) == 2
     assert "small: is running on" in capsys.readouterr().err
+    if sys.platform == "linux":
+        assert_closed_to_others(tmp_path)
     begun.kill()  # the process that watches is gone: the driver stops by itself
     begun.wait()
     storage = open_sweep("runs/small").storage

@@ -9,6 +9,7 @@ import tempfile
 import threading
 from pathlib import Path
 
+import grpc
 import pytest
 import torch
 
@@ -86,6 +87,13 @@ def token_mode():
     return get_authentication_mode() == AuthenticationMode.TOKEN, os.environ["TMPDIR"]
 
 
+def answer_without_token(address, method):
+    """How Ray's GCS answers a stranger."""
+    with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError) as caught:
+        channel.unary_unary(f"/ray.rpc.{method}")(b"", timeout=60)
+    return caught.value.code()
+
+
 def test_it_starts_without_a_home_and_with_a_long_folder_for_temporary_files(tmp_path, monkeypatch):
     long = tmp_path / ("x" * 90)
     long.mkdir()
@@ -100,6 +108,9 @@ def test_it_starts_without_a_home_and_with_a_long_folder_for_temporary_files(tmp
         assert private.parent == Path("/tmp")
         assert stat.S_IMODE(private.stat().st_mode) == 0o700
         assert ray.get(ray.remote(token_mode).remote(), timeout=120) == (True, str(long))
+        address = ray.get_runtime_context().gcs_address
+        assert answer_without_token(address, "NodeInfoGcsService/GetAllNodeInfo") is grpc.StatusCode.UNAUTHENTICATED
+        assert answer_without_token(address, "InternalKVGcsService/InternalKVGet") is grpc.StatusCode.UNAUTHENTICATED
     assert not private.exists()
     assert os.environ["RAY_AUTH_MODE"] == "disabled"
     assert list(long.iterdir()) == []

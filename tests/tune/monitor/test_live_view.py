@@ -14,9 +14,8 @@ PARAMS = {"clusters.count": 16, "scam.stages": [1, 2], "scam.scale": 0.123456, "
 
 
 def row(number, state="running", epoch=3, **fields):
-    return TrialProgress(
-        f"{number:04d}", state, epoch, 10, 2.0, 0.5, 0.5 + number / 100, PARAMS if number else {}, **fields
-    )
+    fields = {"params": PARAMS if number else {}, **fields}
+    return TrialProgress(f"{number:04d}", state, epoch, 10, 2.0, 0.5, 0.5 + number / 100, **fields)
 
 
 def view(*rows, **fields):

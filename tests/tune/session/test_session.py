@@ -1,7 +1,9 @@
 """Real sweeps: trials run, are recorded, stop on request and resume, and free all resources."""
 
+import sys
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +14,7 @@ from ray.train import WorkerGroupError
 
 from semprior.errors import SettingError, StorageError, UserError
 from tests.tiny import SPLITS
+from tests.tune.listening import listening
 from tests.tune.real_sweep import STOPPING, new_sweep, ray_cluster, results
 from tune.session.attempt_registry import AttemptOverError, attempt_registry
 from tune.session.attempt_spec import AttemptSpec
@@ -105,13 +108,37 @@ def test_a_diverging_trial_keeps_its_best_and_a_stopped_sweep_resumes(cluster, f
     assert not remaining_resources()
 
 
+@contextmanager
+def heard():
+    """Within the context, the addresses on which workers of trials listen are collected in the set that it gives."""
+    from ray._private.state import actors
+
+    found, over = set(), threading.Event()
+
+    def look():
+        while not over.wait(0.2):
+            workers = [actor["Pid"] for actor in actors().values() if actor["ActorClassName"] == "RayTrainWorker"]
+            found.update(address for process in workers for address, _ in listening(process))
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield found
+    finally:
+        over.set()
+        thread.join(60)
+
+
 @pytest.mark.slow
 def test_two_workers_train_a_trial_and_one_without_memory_is_retried_once(cluster, folder):
     vision = ("scam.stages=[1]", "vfm.name=test_resnet", "vfm.weights=random", "vfm.width=8")
     grid = {"search": {"vfm.width": {"values": [8, 2**38]}}, "sampler": {"name": "grid"}}  # the second: many terabytes
     both = {"workers": 2, "cpus": 2}
     sweep = new_sweep(folder, "workers", trials=2, epochs=2, base=vision, resources=both, **grid)
-    assert run_sweep(sweep.spec, sweep.storage.uri, 1)
+    with heard() as addresses:
+        assert run_sweep(sweep.spec, sweep.storage.uri, 1)
+    if sys.platform == "linux":
+        assert addresses == {"127.0.0.1"}
     store = ResultsStore(sweep.storage)
     trained, large = store.trials()
     assert (trained.state, trained.epochs, trained.attempt) == ("completed", 2, 1)

@@ -1,0 +1,110 @@
+"""`semprior evaluate`: scores a student or its teacher against masks, whole and in parts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from semprior.data.remote_data import local_data
+from semprior.deployment.evaluate import HOLDOUT, check_breakdown, evaluate, flat_part
+from semprior.deployment.load_model import LoadedTeacher, load_student, load_teacher
+from semprior.errors import UserError
+from semprior.evaluation.conventions import find_convention
+from semprior.evaluation.metrics import THRESHOLD
+from semprior.reporting.evaluation_files import check_file, write_curve, write_images
+from semprior.reporting.evaluation_tables import show_evaluation
+from semprior.reporting.terminal import print_error, say
+from semprior.runtime.device import choose_device, explain_out_of_memory, fallback_remark
+
+
+@dataclass(frozen=True)
+class Request:
+    """The arguments of `semprior evaluate`.
+
+    Attributes:
+        run: a run or a checkpoint.
+        data: folder or address of the data set.
+        split: ``test``, ``val``, ``train`` or ``holdout``.
+        teacher: whether to score the teacher.
+        by: what to break the split down by, or None.
+        threshold: of the probability.
+        convention: of the metrics; None for that of the run's preset.
+        curve: table to write the curve to, or None.
+        per_image: table to write a row for each image to, or None.
+        as_json: whether to print one JSON object.
+        device: ``auto``, ``cpu`` or ``cuda``.
+    """
+
+    run: Path
+    data: str
+    split: str = "test"
+    teacher: bool = False
+    by: str | None = None
+    threshold: float = THRESHOLD
+    convention: str | None = None
+    curve: Path | None = None
+    per_image: Path | None = None
+    as_json: bool = False
+    device: str = "auto"
+
+
+def evaluate_run(request: Request, console: Console) -> None:
+    """Score a student or a teacher, print its metrics and write the files that are asked for.
+
+    Raises:
+        UserError: the arguments, the checkpoint or the data set have a fault; nothing was written.
+    """
+    if request.convention is not None:
+        find_convention(request.convention)
+    for option, path in (("--curve", request.curve), ("--per-image", request.per_image)):
+        if path is not None:
+            check_file(path, option)
+    if request.curve is not None and request.curve == request.per_image:
+        raise UserError(f"--curve and --per-image: both name {request.curve}; give each its own file")
+    where, folder = choose_device(request.device), local_data(request.data)
+    if request.by is not None:
+        check_breakdown(request.by, folder)
+    model = load_teacher(request.run, where) if request.teacher else load_student(request.run, where)
+    info = model.info
+    if isinstance(model, LoadedTeacher) and not model.features.vfm:
+        print_error("semprior", "no stage is modulated in this run: its teacher is its student")
+    if info.vfm and info.config.vfm.weights == "random":
+        print_error("semprior", f"trained with {info.config.vfm.name} with RANDOM weights (vfm.weights=random)")
+    if remark := fallback_remark(info.config.precision, where):
+        print_error("semprior", remark)
+    with explain_out_of_memory("use --device cpu"):
+        evaluation = evaluate(
+            model,
+            folder,
+            request.split,
+            threshold=request.threshold,
+            convention=request.convention,
+            curve=request.curve is not None,
+        )
+    title = f"{'teacher' if request.teacher else 'student'} of {info.config.detector}, after {info.epoch} epochs"
+    if request.as_json:
+        printed: dict[str, Any] = dict(evaluation.flat())
+        if request.by is not None:
+            printed["by"] = {
+                by: [{"part": part.name, **flat_part(part)} for part in parts]
+                for by, parts in evaluation.breakdowns(request.by).items()
+            }
+        print(json.dumps(printed))
+    else:
+        show_evaluation(evaluation, title, request.by, console)
+    written = []
+    if request.curve is not None:
+        picture = write_curve(evaluation, request.curve, f"{title}; {request.split}")
+        written += [f"{request.curve} and {picture}: Pd against Fa over {len(evaluation.curve)} thresholds"]
+        if request.split == "test":
+            written += [f"choose a threshold on --split {HOLDOUT} or val: one chosen on the test split flatters"]
+    if request.per_image is not None:
+        write_images(evaluation.images, request.per_image)
+        written += [f"{request.per_image}: {len(evaluation.images)} images"]
+    if not request.as_json:
+        for line in written:
+            say(console, line)

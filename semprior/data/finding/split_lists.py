@@ -1,0 +1,133 @@
+"""Lists of names, wherever they lie: which of a folder's text files list the images of a split."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from semprior.data.images import FaultHandler, stem
+
+SPLITS = ("train", "val", "test")
+SPLIT_FOLDERS = ("mode", "img_idx")
+BY_SEED = "split by seed"  # in the place of the file that lists a split
+LARGEST_LIST = 64 << 20  # bytes
+_LIKELY = re.compile(r"splits?|idx|idx_\d+|\d+_\d+|ImageSets", re.IGNORECASE)
+_NESTED = ("Main",)  # ImageSets/Main of Pascal VOC
+_LISTED = 0.5  # share of a file's lines that must name images for it to be a list
+
+Resolve = Callable[[str], str]
+"""From a line of a list to the name of an image, or to the line itself if no image is meant."""
+
+
+def resolver(names: Collection[str]) -> Resolve:
+    """Names as lists write them: with or without suffix, behind a folder, before a label (``NAME 1``)."""
+
+    def resolve(line: str) -> str:
+        whole = stem(line)
+        if whole in names:
+            return whole
+        last = stem(re.split(r"[/\\]", line)[-1])
+        if last in names:
+            return last
+        first = re.fullmatch(r"(\S+)\s+-?\d+", line)
+        return stem(first[1]) if first and stem(first[1]) in names else whole
+
+    return resolve
+
+
+def split_places(root: Path, names: Collection[str], resolve: Resolve, on_fault: FaultHandler) -> list[Path]:
+    """The folders whose text files list the images of splits.
+
+    These are ``mode/`` and ``img_idx/`` in any case and, where a file ``train*.txt``, ``val*.txt`` or ``test*.txt``
+    lists images, the data set's folder itself and every other folder in it.
+
+    Args:
+        root: folder of the data set.
+        names: of its images.
+        resolve: names the image that a line means.
+        on_fault: receives the fault that a text file lists images but its name tells no split.
+    """
+    folders = [path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    folders += [nested for path in folders for name in _NESTED if (nested := path / name).is_dir()]
+    known = [root / name for name in SPLIT_FOLDERS if (root / name).is_dir()]
+    found = list(known)
+    for folder in (path for path in (root, *folders) if path not in known):
+        named = (path for path in text_files(folder) if _split_of(path) and stem(path.stem) not in names)
+        if any(lists_images(path, resolve, names) for path in named):
+            found.append(folder)
+    if not found:
+        for path in (path for folder in (root, *folders) for path in text_files(folder) if not _split_of(path)):
+            if (path.parent == root or _LIKELY.fullmatch(path.parent.name)) and lists_images(path, resolve, names):
+                on_fault(
+                    f"{path}: lists images, but its name tells no split; name it train.txt, val.txt or test.txt,"
+                    " or move it away"
+                )
+    return found
+
+
+def text_files(folder: Path) -> list[Path]:
+    """The text files of a folder, without hidden ones."""
+    return sorted(path for path in folder.glob("*.txt") if path.is_file() and not path.name.startswith("."))
+
+
+def lists_images(path: Path, resolve: Resolve, names: Collection[str]) -> bool:
+    """Whether most lines of a text file name images."""
+    lines = read_lines(path, lambda _: None)
+    named = sum(resolve(line) in names for line in lines)
+    return bool(lines) and named >= _LISTED * len(lines)
+
+
+def read_lines(path: Path, on_fault: FaultHandler) -> list[str]:
+    """The lines of a list, stripped; empty ones are kept, so that positions are line numbers."""
+    try:
+        if path.stat().st_size > LARGEST_LIST:
+            on_fault(f"{path}: larger than {LARGEST_LIST >> 20} MB; it is no list of names")
+            return []
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        on_fault(f"{path}: cannot be read as text ({error})")
+        return []
+
+
+def split_files(folder: Path, on_fault: FaultHandler) -> dict[str, Path]:
+    """The file of each split in a folder: the one named exactly after it, else the one whose name begins with it.
+
+    A list of training and validation images together (``trainval*.txt``) is that of the training images where there
+    is no other.
+    """
+    found = {}
+    for split in SPLITS:
+        files = [path for path in text_files(folder) if _split_of(path) == split]
+        exact = [path for path in files if path.stem.lower() == split]
+        files = exact or [path for path in files if not is_trainval(path)] or files
+        if len(files) > 1:
+            on_fault(f"{folder}: {', '.join(path.name for path in files)} all list the split {split}; keep one")
+        if files:
+            found[split] = files[0]
+    if not found:
+        on_fault(f"{folder}: no split; no file is named train*.txt, val*.txt or test*.txt")
+    return found
+
+
+def is_trainval(path: Path) -> bool:
+    """Whether a file lists training and validation images together, by its name."""
+    return re.match(r"train[_-]?val", path.stem.lower()) is not None
+
+
+def _split_of(path: Path) -> str | None:
+    return next((split for split in SPLITS if path.name.lower().startswith(split)), None)
+
+
+def read_names(path: Path, resolve: Resolve, on_fault: FaultHandler) -> tuple[str, ...]:
+    """The names that a list gives; a fault if it gives one twice or none."""
+    names: dict[str, int] = {}
+    for number, line in enumerate(read_lines(path, on_fault), 1):
+        name = resolve(line) if line else ""
+        if name in names:
+            on_fault(f"{path}: line {number}: {name} is already on line {names[name]}; delete one")
+        elif name:
+            names[name] = number
+    if not names:
+        on_fault(f"{path}: empty split; list names of images, one a line, or delete the file")
+    return tuple(names)

@@ -1,0 +1,327 @@
+"""`semprior data import`: one foreign data set -> a new folder in our layout."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from semprior.data.annotations import size, touching_points
+from semprior.data.finding.remarks import graded_line, plural
+from semprior.data.finding.sequences import groups_by_pattern
+from semprior.data.finding.split_lists import SPLITS
+from semprior.data.formats.marks import Annotations, Mark
+from semprior.data.image_tables import GROUP_TABLE, SUBSET_TABLE, read_groups, read_subsets
+from semprior.data.images import decode, raise_fault, read_mask_as_it_is
+from semprior.data.importing.annotation_files import READERS, choose_format, find_annotations
+from semprior.data.importing.source import Source, find_source
+from semprior.data.importing.targets import Decisions, dot_points, order_of_numbers, pixel_targets
+from semprior.data.importing.writing import SKIPPED_TABLE, NewDataset, NewImage, write_dataset
+from semprior.data.layout import find_layout
+from semprior.data.splits import listed_splits
+from semprior.errors import UserError
+
+_FITTING = 0.9  # share of points that must lie on targets for their order to be believed
+_CLEARER = 1.2  # how many times further the points of one order stand out
+
+
+def import_dataset(
+    source_folder: Path,
+    folder: Path,
+    *,
+    form: str = "auto",
+    link: bool = False,
+    skip_faulty: bool = False,
+    groups: str | None = None,
+) -> list[str]:
+    """Convert a data set to our layout.
+
+    Args:
+        source_folder: in any layout that `find_source` and `find_annotations` know; nothing in it is changed.
+        folder: to create.
+        form: a name in `annotation_files.FORMATS`.
+        link: whether to link images and masks instead of copying them.
+        skip_faulty: whether images with a fault are left out and listed in ``skipped.csv``.
+        groups: regular expression that finds the group in a name; see `groups_by_pattern`.
+
+    Returns:
+        What was found and decided, one line each.
+
+    Raises:
+        UserError: an image, mask or annotation has a fault, or it is not clear what is meant; nothing is written.
+    """
+    if folder.exists():
+        raise UserError(f"{folder}: exists already; move it away or choose another place")
+    source = find_source(source_folder)
+    found = find_annotations(source)
+    form = choose_format(source, found, form)
+    annotations = None
+    if form != "masks" and form in found:
+        annotations = READERS[form](found[form], source.find_image)
+        if not annotations.marks:
+            raise UserError(
+                f"{source_folder}: none of its {form} annotations fits an image, such as {_first(annotations)}"
+            )
+        if form == "points":
+            _put_in_order(source, annotations)
+    images, skipped, lines = _read(source, annotations, read_marks=form == "points" and annotations is None)
+    if skipped and (not skip_faulty or not images):
+        first = next(iter(skipped.values()))
+        others = f" (and faults of {plural(len(skipped) - 1, 'more image', 'more images')})" if len(skipped) > 1 else ""
+        way_out = "" if skip_faulty else "; --skip-faulty leaves such images out and lists them"
+        raise UserError(f"{first}{others}{way_out}")
+    has_points = any(image.points is not None for image in images.values())
+    if has_points and not any(image.points is not None and len(image.points) for image in images.values()):
+        raise UserError(f"{source_folder}: no image has a target")
+    splits, split_line = _splits(source, annotations, images, skipped, skip_faulty)
+    own_groups = _groups(source, groups, images)
+    subsets = _kept(read_subsets(source_folder), images) if (source_folder / SUBSET_TABLE).exists() else {}
+    write_dataset(folder, NewDataset(images, splits, own_groups, subsets, skipped), link=link)
+    return _report(source, form, annotations, images, skipped, [*lines, split_line], own_groups, folder)
+
+
+def _first(annotations: Annotations) -> str:
+    return annotations.strangers[0] if annotations.strangers else "(they are empty)"
+
+
+def _read(
+    source: Source, annotations: Annotations | None, *, read_marks: bool
+) -> tuple[dict[str, NewImage], dict[str, str], list[str]]:
+    """Read every image with its mask and targets; the images, the first fault of each faulty one, and remarks."""
+    decisions, depths = Decisions(), Counter[str]()
+    images: dict[str, NewImage] = {}
+    skipped: dict[str, str] = {}
+    kinds: dict[str, str] = {}
+    graded = pixels = 0
+    for name, own in source.images.items():
+        faults: list[str] = []
+        image = decode(own.path, faults.append)
+        mask_file, mask = source.masks.get(name), None
+        if mask_file is not None and (reading := read_mask_as_it_is(mask_file, faults.append)) is not None:
+            mask = reading.mask
+            graded, pixels = graded + (reading.graded > 0), pixels + reading.graded
+        if image is None or faults:
+            skipped[name] = faults[0]
+            continue
+        if mask is not None and mask.shape != image.shape:
+            skipped[name] = (
+                f"{mask_file}: the mask is {size(mask.shape)}, its image {size(image.shape)} (width x height)"
+            )
+            continue
+        new = NewImage(own.path, mask_file)
+        if annotations is not None:
+            targets = pixel_targets(annotations.marks.get(name, []), image, mask, decisions)
+            new, faults = replace(new, points=targets.points, boxes=targets.boxes), targets.faults
+        elif read_marks:
+            new.points = _marked(source, name, image.shape, decisions, faults)
+        if new.points is not None and not faults:
+            faults = _implausible(source, name, new.points, (image.shape[0], image.shape[1]), mask)
+        if faults:
+            skipped[name] = faults[0]
+            continue
+        images[name] = new
+        depths[image.dtype.name] += 1
+        kinds[name] = image.dtype.name
+    usual = max(sorted(depths), key=depths.__getitem__, default="")
+    for name in [name for name, kind in kinds.items() if kind != usual]:
+        skipped[name] = f"{images.pop(name).path}: holds {kinds[name]}, where most images hold {usual}"
+    lines = decisions.lines()
+    if graded:
+        lines.append(graded_line(graded, sum(image.mask is not None for image in images.values()), pixels))
+    return images, skipped, lines
+
+
+def _marked(
+    source: Source, name: str, shape: tuple[int, ...], decisions: Decisions, faults: list[str]
+) -> np.ndarray | None:
+    """The points of an image's point image; a fault if it has none, or one of another size, or a mask."""
+    path = source.marks.get(name)
+    if path is None:
+        faults.append(f"{source.images[name].path}: no point image in the folder {source.points}")
+        return None
+    marks = decode(path, faults.append)
+    if marks is None:
+        return None
+    if marks.shape != shape:
+        faults.append(f"{path}: {size(marks.shape)}, but its image is {size(shape)} (width x height)")
+        return None
+    points = dot_points(marks > marks.max(initial=0) / 2, decisions)
+    if points is None:
+        faults.append(
+            f"{path}: holds regions, not points; if these are masks, name their folder masks/, import them and make"
+            " points with `semprior data points`"
+        )
+    return points
+
+
+def _implausible(
+    source: Source, name: str, points: np.ndarray, shape: tuple[int, int], mask: np.ndarray | None
+) -> list[str]:
+    path = source.images[name].path
+    if touching := touching_points(points, shape):
+        return [f"{path}: {touching} of its {len(points)} points touch; one target has one point"]
+    if mask is None:
+        return []
+    outside = points[~mask[points[:, 0], points[:, 1]]]
+    if len(outside):
+        row, column = outside[0]
+        return [f"{path}: the point x={column}, y={row} is outside every target of its mask"]
+    if mask.any() and not len(points):
+        return [f"{path}: has targets in its mask and no point"]
+    return []
+
+
+def _put_in_order(source: Source, annotations: Annotations) -> None:
+    """Decide whether text files of points give x y or row column, and turn the latter round.
+
+    Masks decide where there are any, then the borders of the images, then which pixels stand out.
+    """
+    fits, count, masked = np.zeros((2, 3)), 0, 0
+    for name, marks in annotations.marks.items():
+        image = decode(source.images[name].path, lambda _: None)
+        pairs = [mark.point for mark in marks if mark.point is not None]
+        if image is None or not pairs:
+            continue
+        reading = read_mask_as_it_is(source.masks[name], lambda _: None) if name in source.masks else None
+        mask = reading.mask if reading is not None and reading.mask.shape == image.shape else None
+        fits += order_of_numbers(pairs, image, mask)
+        count += len(pairs)
+        masked += len(pairs) if mask is not None else 0
+    names = ("x y", "row column")
+    if masked:
+        best = int(fits[1, 1] > fits[0, 1])
+        reason = f"{int(fits[best, 1])} of {masked} lie on targets of the masks, {int(fits[1 - best, 1])} the other way"
+        if fits[best, 1] < _FITTING * masked:
+            raise UserError(
+                f"{source.root}: the numbers in its text files of points fit its masks neither as x y"
+                f" ({int(fits[0, 1])} of {masked}) nor as row column ({int(fits[1, 1])})"
+            )
+    elif fits[0, 0] != fits[1, 0]:
+        best = int(fits[1, 0] > fits[0, 0])
+        reason = f"the other way {int(count - fits[1 - best, 0])} of {count} lie outside their images"
+    else:
+        clear = max(fits[:, 2]) > _CLEARER * min(fits[:, 2])
+        best = int(clear and fits[1, 2] > fits[0, 2])
+        reason = "by which pixels stand out" if clear else "as usual; nothing tells which it is"
+        reason += "; there are no masks to check it against"
+    annotations.notes.append(f"points are read as {names[best]}: {reason}")
+    if best:
+        for name, marks in annotations.marks.items():
+            annotations.marks[name] = [
+                Mark(mark.where, None if mark.point is None else (mark.point[1], mark.point[0])) for mark in marks
+            ]
+
+
+def _splits(
+    source: Source,
+    annotations: Annotations | None,
+    images: Mapping[str, NewImage],
+    skipped: dict[str, str],
+    skip_faulty: bool,
+) -> tuple[dict[str, tuple[str, ...]], str]:
+    """The splits: of lists, else of folders, else of annotation files, else none; and how they were found."""
+    for place in dict.fromkeys((source.top, source.root)):
+        listed = listed_splits(place, source.images, source.resolve, raise_fault)
+        if listed is not None:
+            splits, files = listed
+            for split, names in splits.items():
+                for name in (name for name in names if name not in source.images):
+                    if not skip_faulty:
+                        raise UserError(
+                            f"{files[split]}: lists {name}, but there is no such image; --skip-faulty leaves it out"
+                        )
+                    skipped[name] = f"{files[split]}: lists it, but there is no such image"
+            lists = ", ".join(str(path.relative_to(source.root)) for path in files.values())
+            return _sized({split: _present(names, images) for split, names in splits.items()}, f"splits of {lists}")
+    by_folder = {
+        split: tuple(name for name in images if source.images[name].split == split)
+        for split in SPLITS
+        if any(image.split == split for image in source.images.values())
+    }
+    if by_folder:
+        return _sized(by_folder, "splits by the names of folders")
+    if annotations is not None and annotations.splits:
+        named = {split: _present(names, images) for split, names in annotations.splits.items()}
+        return _sized(named, "splits by the names of annotation files")
+    return {}, "no lists of splits: `semprior train` splits all images by seed"
+
+
+def _present(names: object, images: Mapping[str, NewImage]) -> tuple[str, ...]:
+    assert isinstance(names, list | tuple)
+    return tuple(name for name in dict.fromkeys(names) if name in images)
+
+
+def _sized(splits: dict[str, tuple[str, ...]], how: str) -> tuple[dict[str, tuple[str, ...]], str]:
+    return splits, f"{how}: {', '.join(f'{len(names)} {split}' for split, names in splits.items())}"
+
+
+def _groups(source: Source, pattern: str | None, images: Mapping[str, NewImage]) -> dict[str, str]:
+    """The groups of images: by a pattern, else of ``groups.csv``, else of the folders that images lie in."""
+    if pattern is not None:
+        return groups_by_pattern(images, pattern)
+    for place in dict.fromkeys((source.root, source.top)):
+        if (place / GROUP_TABLE).exists():
+            return _kept(read_groups(place), images)
+    folders = {name: "/".join(source.images[name].folders) for name in images}
+    return folders if len(set(folders.values())) > 1 else {}
+
+
+def _kept(values: Mapping[str, str], images: Mapping[str, NewImage]) -> dict[str, str]:
+    return {name: value for name, value in values.items() if name in images}
+
+
+def _report(
+    source: Source,
+    form: str,
+    annotations: Annotations | None,
+    images: Mapping[str, NewImage],
+    skipped: Mapping[str, str],
+    lines: list[str],
+    groups: Mapping[str, str],
+    folder: Path,
+) -> list[str]:
+    masks = sum(image.mask is not None for image in images.values())
+    targets = sum(len(image.points) for image in images.values() if image.points is not None)
+    boxes = sum(box is not None for image in images.values() for box in image.boxes)
+    has_points = form != "masks"
+    about = [plural(len(images), "image"), plural(masks, "mask")]
+    about += [f"{plural(targets, 'target')} ({form}), {boxes} of them with a box"] if has_points else []
+    report = [f"{source.root}: {', '.join(about)}", *source.notes]
+    if annotations is not None:
+        report += annotations.notes
+        if len(annotations.labels) > 1:
+            classes = ", ".join(f"{label or 'unnamed'} {count}" for label, count in annotations.labels.most_common(8))
+            report.append(f"all classes are targets: {classes}")
+        if annotations.strangers:
+            strangers = len(annotations.strangers)
+            report.append(
+                f"not used, for no image: {plural(strangers, 'annotation')}, such as {annotations.strangers[0]}"
+            )
+        if bare := [name for name in images if name not in annotations.marks]:
+            report.append(
+                f"without an annotation, counted as without targets: {plural(len(bare), 'image')}, such as {bare[0]}"
+            )
+    report += lines
+    if masks and (unmasked := [name for name, image in images.items() if image.mask is None]):
+        report.append(f"without a mask: {plural(len(unmasked), 'image')}, such as {unmasked[0]}")
+    if groups:
+        report.append(
+            f"{len(set(groups.values()))} groups of {len(groups)} images, which stay together ({GROUP_TABLE})"
+        )
+    if skipped:
+        report.append(
+            f"left out {plural(len(skipped), 'image')}, such as {next(iter(skipped))}; listed in"
+            f" {folder / SKIPPED_TABLE}"
+        )
+    if not has_points and masks:
+        report.append(f"no points: make them from the masks with `semprior data points {folder}`")
+    elif not has_points:
+        report.append("no points and no masks: mark the targets before you train")
+    try:
+        find_layout(folder)
+    except UserError as error:
+        report.append(f"before you train: {error}")
+    return report
