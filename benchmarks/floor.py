@@ -110,14 +110,15 @@ def step_work(name: str, batch: int, size: int) -> tuple[float, float, float]:
     def note(module: nn.Module, inputs: tuple[Tensor, ...], result: Tensor) -> None:
         moved.append((inputs[0].numel(), result.numel()))
         assert isinstance(module, nn.Conv2d)
-        taps, apart = module.kernel_size[0], module.stride[0] > 1 or module.in_channels < 16
+        taps = module.kernel_size[0]
+        apart = module.stride[0] > 1 or module.in_channels < 16 or module.groups > 1
         products = 2 * taps**2 * module.in_channels * result.numel()
         spared.append(0.0 if apart else products * (1 - 1 / _FEWER.get(taps, 1.0)))
 
     handles = [part.register_forward_hook(note) for part in detector.modules() if isinstance(part, nn.Conv2d)]
     with FlopCounterMode(display=False) as trained:
         features = detector.encode(x)
-        detector.decode(features)[0].sum().backward()
+        torch.stack([logits.sum() for logits in detector.decode(features)]).sum().backward()
     whole, spared_whole = list(moved), sum(spared)
     moved.clear()
     spared.clear()
