@@ -18,7 +18,7 @@ from semprior.data.batches import Normalisation
 from semprior.data.images import IntensityRange
 from semprior.deployment.load_model import Student
 from semprior.errors import UserError
-from semprior.evaluation.inference import MULTIPLE
+from semprior.evaluation.tiles import MULTIPLE
 from semprior.io.atomic_files import atomic_file, naming
 from semprior.models.detector import Detector
 

@@ -1,18 +1,11 @@
 """Inference on whole images, by a detector or a teacher (method, section 7).
 
-**Tiles.** An image of more than 2^20 pixels is processed in tiles, so that memory does not grow with it. Neighbouring
-tiles overlap. The outer `CONTEXT` pixels of a tile do not count, as their logits lack context; between those of two
-neighbours, the weight passes linearly from one tile to the other. The weights at a pixel sum to one, so that a network
-whose receptive field reaches no further than `CONTEXT` pixels gives the logits of the whole image, and one that reaches
-further changes gradually from tile to tile. ALCLNet and MLCLNet differ from the whole image for another reason, too:
-their interpolation (``align_corners``) places coarse maps by the extent of what they are given, a tile or the image.
-Tiles begin at multiples of `MULTIPLE`, where pooling and strides begin in the whole image, too. (**Ours**: the
+An image of more than 2^20 pixels is processed in overlapping tiles (`semprior.evaluation.tiles`). (**Ours**: the
 published protocol cuts images whose sides both exceed 1024 into tiles without overlap.)
 """
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
@@ -21,12 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from semprior.data.batches import Normalisation, normalise
+from semprior.evaluation.tiles import AsInWhole, each_tile, padded
 from semprior.models.teacher import Teacher
 
-MULTIPLE = 32  # of the sides of padded images and tiles
-TILE = 1024  # pixels that a side of a tile has at most
-CONTEXT = 96  # pixels at a tile's inner border whose logits do not count
-OVERLAP = 256  # pixels that neighbouring tiles share at least; a multiple of MULTIPLE
 _PIXELS_AT_ONCE = 1 << 20
 
 WholeFeatures = Callable[[Sequence[int] | None, Tensor], list[Tensor]]
@@ -134,7 +124,7 @@ def _same_size_batches(images: Sequence[np.ndarray]) -> Iterator[tuple[list[int]
     """Batches of images with the same padded size: their indices and (B,1,H,W) uint8, padded with 0."""
     groups: dict[tuple[int, int], list[int]] = defaultdict(list)
     for index, image in enumerate(images):
-        groups[_padded(image.shape[0]), _padded(image.shape[1])].append(index)
+        groups[padded(image.shape[0]), padded(image.shape[1])].append(index)
     for (height, width), members in groups.items():
         at_once = max(1, _PIXELS_AT_ONCE // (height * width))
         for start in range(0, len(members), at_once):
@@ -146,10 +136,6 @@ def _same_size_batches(images: Sequence[np.ndarray]) -> Iterator[tuple[list[int]
             yield chunk, torch.from_numpy(stack)
 
 
-def _padded(extent: int) -> int:
-    return -(-extent // MULTIPLE) * MULTIPLE
-
-
 def _needs_tiles(grey: Tensor) -> bool:
     height, width = grey.shape[-2:]
     return height * width > _PIXELS_AT_ONCE
@@ -158,44 +144,10 @@ def _needs_tiles(grey: Tensor) -> bool:
 def _tiled(network: Network, grey: Tensor, sizes: Tensor) -> Tensor:
     """Logits of one image (1,1,H,W), float32, from overlapping tiles; the network runs on each separately."""
     logits = torch.zeros(grey.shape, dtype=torch.float32, device=grey.device)
-    height, width = grey.shape[-2:]
-    for row, row_weights in tiles(height):
-        for column, column_weights in tiles(width):
-            tile = (..., slice(row, row + len(row_weights)), slice(column, column + len(column_weights)))
-            weights = torch.outer(row_weights, column_weights).to(grey.device)
-            within = torch.minimum(sizes - sizes.new_tensor([row, column]), sizes.new_tensor(grey[tile].shape[-2:]))
-            logits[tile] += network(None, grey[tile], within).float() * weights
+    for tile, weights in each_tile(*grey.shape[-2:]):
+        (row, column), (height, width) = tile.start, tile.size
+        part = (..., slice(row, row + height), slice(column, column + width))
+        within = torch.minimum(sizes - sizes.new_tensor(tile.start), sizes.new_tensor(tile.size))
+        with AsInWhole(tile):
+            logits[part] += network(None, grey[part], within).float() * weights.to(grey.device)
     return logits
-
-
-def tiles(extent: int) -> list[tuple[int, Tensor]]:
-    """The tiles along one side of a padded image.
-
-    Args:
-        extent: pixels of the side, a multiple of `MULTIPLE`.
-
-    Returns:
-        For each tile, the index of its first pixel and the weight of each of its pixels, (n,) float32. The tiles are
-        as few as possible, of one length of at most `TILE`, and overlap by at least `OVERLAP`; at every pixel of the
-        side the weights sum to 1.
-    """
-    count = max(1, math.ceil((extent - OVERLAP) / (TILE - OVERLAP)))
-    length = _padded(math.ceil((extent + (count - 1) * OVERLAP) / count))
-    gaps = max(1, count - 1)
-    starts = [number * (extent - length) // gaps // MULTIPLE * MULTIPLE for number in range(count)]
-    position = torch.arange(extent, dtype=torch.float32)
-    found = []
-    for number, start in enumerate(starts):
-        pixels = position[start : start + length]
-        weights = torch.ones(length)
-        if number > 0:
-            weights = weights * _share(pixels, start, starts[number - 1] + length)
-        if number < count - 1:
-            weights = weights * (1 - _share(pixels, starts[number + 1], start + length))
-        found.append((start, weights))
-    return found
-
-
-def _share(position: Tensor, start: int, end: int) -> Tensor:
-    """The weight of the later of two tiles, whose overlap is ``start..end - 1``: 0 before its middle part, 1 after."""
-    return ((position - (start + CONTEXT - 0.5)) / (end - start - 2 * CONTEXT)).clamp(0, 1)
