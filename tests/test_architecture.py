@@ -18,6 +18,7 @@ NEEDED = {
 OPTIONAL = {"onnx", "onnxruntime", "onnxscript", "tensorboardX"}  # imported where they are used, never at the top
 FLOORS = (
     ("semprior.errors",),
+    ("semprior.reading",),
     ("semprior.config", "semprior.io", "semprior.runtime", "semprior.clustering"),
     ("semprior.data", "semprior.kernels"),
     ("semprior.foundation",),

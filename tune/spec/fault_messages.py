@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from tune.spec.yaml_document import Document, KeyPath
+from semprior.reading.yaml_text import Document, KeyPath
 
 _EXPECTED = {
     "int_type": "a whole number",
