@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,11 @@ from typing import Protocol
 import numpy as np
 
 from semprior.data.images import FaultHandler, image_files, raise_fault, read_mask, stem
+from semprior.errors import UserError
+from semprior.reading.csv_text import rows as csv_rows
+from semprior.reading.csv_text import whole_number
+from semprior.reading.files import read_text
+from semprior.reading.schema import shown, shown_key
 
 POINT_FOLDER = "masks_centroid"
 POINT_TABLE = "points.csv"
@@ -95,37 +99,25 @@ def find_points(root: Path, images: Collection[str], on_fault: FaultHandler = ra
 def _read_table(path: Path, images: Collection[str], on_fault: FaultHandler) -> dict[str, list[tuple[int, int, int]]]:
     rows: dict[str, list[tuple[int, int, int]]] = {}
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        on_fault(f"{path}: cannot be read as text ({error})")
-        return rows
-    reader = csv.reader(text.splitlines())
-    header = [cell.strip().lower() for cell in next(reader, [])]
-    if not {"name", "x", "y"} <= set(header):
-        on_fault(f"{path}: line 1: the header must be name,x,y (x = column, y = row)")
+        text = read_text(path)
+    except UserError as error:
+        on_fault(str(error))
         return rows
     seen: dict[tuple[str, int, int], int] = {}
-    for cells in reader:
-        if not any(cell.strip() for cell in cells):
-            continue
-        where = f"{path}: line {reader.line_num}"
-        if len(cells) != len(header):
-            on_fault(f"{where}: {len(cells)} values instead of {len(header)}")
-            continue
-        values = dict(zip(header, (cell.strip() for cell in cells), strict=True))
+    for number, values in csv_rows(text, ("name", "x", "y"), str(path), on_fault):
+        where = f"{path}: line {number}"
         name = stem(values["name"])
-        try:
-            column, row = int(values["x"]), int(values["y"])
-        except ValueError:
-            on_fault(f"{where}: x={values['x']}, y={values['y']} are not whole numbers of pixels")
-            continue
-        if name not in images:
-            on_fault(f"{where}: no image is named {name!r}")
+        column, row = whole_number(values["x"]), whole_number(values["y"])
+        if column is None or row is None:
+            given = f"x={shown_key(values['x'])}, y={shown_key(values['y'])}"
+            on_fault(f"{where}: {given} are not whole numbers of pixels")
+        elif name not in images:
+            on_fault(f"{where}: no image is named {shown(name)}")
         elif (name, row, column) in seen:
             on_fault(f"{where}: the same point as on line {seen[name, row, column]}")
         else:
-            seen[name, row, column] = reader.line_num
-            rows.setdefault(name, []).append((row, column, reader.line_num))
+            seen[name, row, column] = number
+            rows.setdefault(name, []).append((row, column, number))
     return rows
 
 

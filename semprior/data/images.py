@@ -7,8 +7,6 @@ None.
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +16,14 @@ import cv2
 import numpy as np
 
 from semprior.errors import UserError
+from semprior.reading.files import only_regular
+from semprior.reading.image_file import is_deep, read_image_file
 
 FaultHandler = Callable[[str], None]
 """Called with one line that names a file and its fault."""
 
 SUFFIXES = (".png", ".bmp")
-_PNG = b"\x89PNG\r\n\x1a\n"
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what a file lacks is said by us, in one line
 
 
 def raise_fault(fault: str) -> NoReturn:
@@ -80,12 +80,9 @@ def decode(path: Path, on_fault: FaultHandler = raise_fault) -> np.ndarray | Non
         (H,W) uint8 or uint16. Colour becomes grey by OpenCV's weights (equal channels keep their value).
     """
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        on_fault(f"{path}: cannot be read ({error.strerror})")
-        return None
-    if fault := _structural_fault(content):
-        on_fault(f"{path}: {fault}")
+        content = read_image_file(path)
+    except UserError as error:
+        on_fault(str(error))
         return None
     try:
         pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -100,66 +97,13 @@ def decode(path: Path, on_fault: FaultHandler = raise_fault) -> np.ndarray | Non
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY if channels == 3 else cv2.COLOR_BGRA2GRAY)
 
 
-def _structural_fault(content: bytes) -> str | None:
-    """The fault of a damaged or truncated file, if there is one.
-
-    OpenCV may decode half of such an image, and prints to standard error. Pillow finds most damage, but neither a BMP
-    that was cut within the padding of its last row nor a PNG without its last checksums.
-    """
-    if content.startswith(_PNG):
-        return _png_fault(content)
-    if content.startswith(b"BM"):
-        return _bmp_fault(content)
-    return "the file is empty" if not content else "neither a PNG nor a BMP image"
-
-
-def _png_fault(content: bytes) -> str | None:
-    position, kinds, packed = len(_PNG), [], []
-    while position + 12 <= len(content):
-        length, kind = struct.unpack_from(">I4s", content, position)
-        if position + 12 + length > len(content):
-            break
-        (checksum,) = struct.unpack_from(">I", content, position + 8 + length)
-        if zlib.crc32(content[position + 4 : position + 8 + length]) != checksum:
-            return f"damaged PNG (wrong checksum of the chunk at byte {position})"
-        kinds.append(kind)
-        if kind == b"IDAT":
-            packed.append(content[position + 8 : position + 8 + length])
-        if kind == b"IEND":
-            sound = kinds[0] == b"IHDR" and _decompresses(b"".join(packed))
-            return None if sound else "damaged PNG (its header is missing or its pixels do not decompress)"
-        position += 12 + length
-    return "truncated PNG"
-
-
-def _decompresses(packed: bytes) -> bool:
-    decompressor = zlib.decompressobj()
-    try:
-        decompressor.decompress(packed)
-    except zlib.error:
-        return False
-    return decompressor.eof
-
-
-def _bmp_fault(content: bytes) -> str | None:
-    if len(content) < 38:
-        return "truncated BMP"
-    offset, header, width, height, _, bits, compression, size = struct.unpack_from("<IIiiHHII", content, 10)
-    if header < 40:
-        return None  # the OS/2 variant is left to the decoder
-    if compression in (0, 3):
-        size = (abs(width) * bits + 31) // 32 * 4 * abs(height)
-    return "truncated BMP" if offset + size > len(content) else None
-
-
 def bit_depth(path: Path) -> int:
     """Bits per channel by a file's header, 8 or 16; 8 for a damaged file, whose fault `decode` finds."""
     try:
-        with path.open("rb") as file:
-            header = file.read(25)
+        with open(path, "rb", opener=only_regular) as file:
+            return 16 if is_deep(file.read(25)) else 8
     except OSError:
         return 8
-    return 16 if header.startswith(_PNG) and header[24:] == b"\x10" else 8
 
 
 def intensity_range_of(paths: Iterable[Path], on_fault: FaultHandler = raise_fault) -> IntensityRange:

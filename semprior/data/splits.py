@@ -11,6 +11,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from semprior.data.images import FaultHandler, raise_fault, stem
+from semprior.errors import UserError
+from semprior.reading.files import read_text
 
 Splits = dict[str, tuple[str, ...]]
 """Names of images without extension, by split."""
@@ -95,9 +97,9 @@ def _split_files(folder: Path, on_fault: FaultHandler) -> dict[str, Path]:
 
 def _read_names(path: Path, on_fault: FaultHandler) -> tuple[str, ...]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        on_fault(f"{path}: cannot be read as text ({error})")
+        lines = read_text(path).splitlines()
+    except UserError as error:
+        on_fault(str(error))
         return ()
     names: dict[str, int] = {}
     for number, line in enumerate(lines, 1):

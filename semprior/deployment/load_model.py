@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from semprior.models.build import build_teacher
 from semprior.models.detector import Detector, create_detector, detector_spec
 from semprior.models.stages import placed_stages
 from semprior.models.teacher import Teacher
+from semprior.reading.schema import checked
 from semprior.runtime.device import uses_bf16
 
 
@@ -75,6 +77,17 @@ class LoadedTeacher:
         return teacher_probabilities(self.teacher, images, whole, normalisation, self.device, bf16)
 
 
+@dataclass(frozen=True)
+class _RunState:
+    """What `CheckpointInfo` needs of the ``state.json`` of a checkpoint."""
+
+    config: dict[str, Any]
+    epoch: int
+    normalisation: tuple[float, float]
+    intensity: tuple[float, float]
+    vfm: str | None
+
+
 def load_student(path: Path, device: torch.device) -> Student:
     """Load the student of a run (its best checkpoint) or of a checkpoint.
 
@@ -116,21 +129,19 @@ def load_teacher(path: Path, device: torch.device) -> LoadedTeacher:
 
 
 def _info(folder: Path, snapshot: Snapshot) -> CheckpointInfo:
-    values = snapshot.values
-    try:
-        mean, std = values["normalisation"]
-        low, high = values["intensity"]
-        config = unflatten(values["config"], f"{folder / 'state.json'}")
-        return CheckpointInfo(
-            checkpoint=folder,
-            config=config,
-            epoch=int(values["epoch"]),
-            normalisation=Normalisation(mean, std),
-            intensity=IntensityRange(low, high),
-            vfm=values["vfm"],
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{folder / 'state.json'}: is not the state of a run ({error!r})") from error
+    place = str(folder / "state.json")
+    state = checked(snapshot.values, _RunState, place)
+    (mean, std), (low, high) = state.normalisation, state.intensity
+    if state.epoch < 0 or std <= 0 or low >= high:
+        raise UserError(f"{place}: is not the state of a run: epoch, normalisation or intensity are out of range")
+    return CheckpointInfo(
+        checkpoint=folder,
+        config=unflatten(state.config, place),
+        epoch=state.epoch,
+        normalisation=Normalisation(mean, std),
+        intensity=IntensityRange(low, high),
+        vfm=state.vfm,
+    )
 
 
 def _detector(snapshot: Snapshot, info: CheckpointInfo, device: torch.device) -> Detector:

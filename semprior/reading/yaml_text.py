@@ -214,6 +214,6 @@ class _Builder:
         if node.tag != _TAG + "str" and len(node.value) > _LONGEST_NUMBER:
             raise UserError(f"{place}: {shown(node.value)} is too long for {words}")
         try:
-            return self._loader.construct_object(node, deep=True)  # type: ignore[no-untyped-call]
+            return self._loader.construct_object(node, deep=True)
         except (ValueError, KeyError, IndexError, OverflowError) as error:  # `!!bool z`, `0b_`, `!!int x`
             raise UserError(f"{place}: {shown(node.value)} is not {words}") from error

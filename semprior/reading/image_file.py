@@ -1,0 +1,164 @@
+"""PNG and BMP files, checked before a decoder sees them.
+
+A decoder may return half of a damaged image, allocates what a header announces, and prints lines of its own to standard
+error. What passes these checks is whole, is not larger than its header says, and gives libpng nothing to remark on.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from semprior.errors import UserError
+from semprior.reading.files import read_bytes
+
+MOST_PIXELS = 1 << 26
+"""An image has at most 67 million pixels, such as 8192 x 8192, whatever the size of its file."""
+LARGEST = 1 << 28  # bytes, compressed or not
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PART = 1 << 20  # bytes that are decompressed at a time
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a pixel, by the colour type of a PNG
+_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
+_PALETTE = 3  # the colour type whose pixels are indices
+_PASSES = (
+    *((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4)),
+    *((0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)),
+)  # of an interlaced PNG: first column and row, distance between columns and between rows
+
+
+def read_image_file(path: Path) -> bytes:
+    """The content of a PNG or BMP file, of a PNG only the chunks that its pixels need.
+
+    Raises:
+        UserError: the file cannot be read, is in neither format, is truncated or damaged, or has too many pixels.
+    """
+    content = read_bytes(path, LARGEST)
+    try:
+        if content.startswith(_PNG):
+            return _plain_png(content)
+        if content.startswith(b"BM"):
+            _check_bmp(content)
+            return content
+    except _FaultError as fault:
+        raise UserError(f"{path}: {fault}") from fault
+    raise UserError(f"{path}: {'neither a PNG nor a BMP image' if content else 'the file is empty'}")
+
+
+def is_deep(header: bytes) -> bool:
+    """Whether the first 25 bytes of a file are those of a PNG with 16 bits per channel."""
+    return header.startswith(_PNG) and header[24:25] == b"\x10"
+
+
+class _FaultError(Exception):
+    pass
+
+
+def _plain_png(content: bytes) -> bytes:
+    chunks = list(_chunks(content))
+    if chunks[0][0] != b"IHDR" or len(chunks[0][1]) != 13:
+        raise _FaultError("damaged PNG (its header is missing)")
+    width, height, depth, colour, compression, filtering, interlaced = struct.unpack(">IIBBBBB", chunks[0][1])
+    if not width or not height or depth not in _DEPTHS.get(colour, ()) or compression or filtering or interlaced > 1:
+        raise _FaultError("damaged PNG (its header is wrong)")
+    _refuse_large(width, height, -(-depth * _CHANNELS[colour] // 8))
+    kept = [chunks[0]]
+    if colour == _PALETTE:
+        palette = next((data for kind, data in chunks if kind == b"PLTE"), b"")
+        if not palette or len(palette) % 3:
+            raise _FaultError("damaged PNG (its palette is missing)")
+        size = 3 << depth
+        kept.append((b"PLTE", palette[:size].ljust(size, b"\0")))  # every index has a colour
+    packed = [data for kind, data in chunks if kind == b"IDAT"]
+    if not _unpacks(packed, _rows(width, height, depth * _CHANNELS[colour], interlaced == 1)):
+        raise _FaultError("damaged PNG (its pixels do not decompress to the size in its header)")
+    kept += [*((b"IDAT", data) for data in packed), (b"IEND", b"")]
+    return _PNG + b"".join(_chunk(kind, data) for kind, data in kept)
+
+
+def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Kind and data of each chunk up to the end of the image; what follows it is ignored."""
+    position = len(_PNG)
+    while position + 12 <= len(content):
+        length, kind = struct.unpack_from(">I4s", content, position)
+        end = position + 12 + length
+        if end > len(content):
+            break
+        if zlib.crc32(content[position + 4 : end - 4]) != int.from_bytes(content[end - 4 : end], "big"):
+            raise _FaultError(f"damaged PNG (wrong checksum of the chunk at byte {position})")
+        yield kind, content[position + 8 : end - 4]
+        if kind == b"IEND":
+            return
+        position = end
+    raise _FaultError("truncated PNG")
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def _rows(width: int, height: int, bits: int, interlaced: bool) -> list[tuple[int, int]]:
+    """Number of rows of each pass, and bytes of a row, which begins with the number of its filter."""
+    passes = _PASSES if interlaced else ((0, 0, 1, 1),)
+    sides = [(-(-(height - y) // down), -(-(width - x) // across)) for x, y, across, down in passes]
+    return [(rows, 1 + (columns * bits + 7) // 8) for rows, columns in sides if rows > 0 and columns > 0]
+
+
+def _unpacks(packed: list[bytes], rows: list[tuple[int, int]]) -> bool:
+    """Whether data decompresses to exactly these rows, of which a few are in memory at a time, with known filters."""
+    size, found = sum(count * length for count, length in rows), 0
+    try:
+        for part, is_last in _decompressed(packed):
+            found += len(part)
+            if found > size or not _filters_known(part, found - len(part), rows):
+                return False
+            if is_last:
+                return found == size
+    except zlib.error:
+        return False
+    return False
+
+
+def _decompressed(packed: list[bytes]) -> Iterator[tuple[bytes, bool]]:
+    """Parts of the decompressed data, and whether a part is the last one; none is if the data are truncated."""
+    decompressor = zlib.decompressobj()
+    for part in packed:
+        while part:
+            yield decompressor.decompress(part, _PART), decompressor.eof
+            part = decompressor.unconsumed_tail
+    while not decompressor.eof and (part := decompressor.decompress(b"", _PART)):
+        yield part, decompressor.eof
+
+
+def _filters_known(part: bytes, start: int, rows: list[tuple[int, int]]) -> bool:
+    """Whether the rows that begin in a part, which itself begins at byte `start`, have one of the five filters."""
+    first = 0
+    for count, length in rows:
+        end = first + count * length
+        begin = max(start, first + -(-(start - first) // length) * length) - start
+        if start < end and first < start + len(part) and max(part[begin : end - start : length], default=0) > 4:
+            return False
+        first = end
+    return True
+
+
+def _check_bmp(content: bytes) -> None:
+    if len(content) < 38:
+        raise _FaultError("truncated BMP")
+    offset, header, width, height, _, bits, compression, size = struct.unpack_from("<IIiiHHII", content, 10)
+    if header < 40:  # the OS/2 variant
+        width, height = struct.unpack_from("<HH", content, 18)
+        (bits,), compression = struct.unpack_from("<H", content, 24), 0
+    _refuse_large(abs(width), abs(height), -(-bits // 8))
+    if compression in (0, 3):
+        size = (abs(width) * bits + 31) // 32 * 4 * abs(height)
+    if offset + size > len(content):
+        raise _FaultError("truncated BMP")
+
+
+def _refuse_large(width: int, height: int, pixel: int) -> None:
+    """Refuse an image whose header announces too much; `pixel` is the number of bytes of a pixel."""
+    most = min(MOST_PIXELS, LARGEST // max(1, pixel))
+    if width * height > most:
+        raise _FaultError(f"{width}x{height} pixels; at most {most / 1e6:.0f} million of this kind are read")
