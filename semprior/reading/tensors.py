@@ -28,6 +28,7 @@ def parse_tensors(content: bytes, place: str) -> dict[str, Tensor]:
 
     with _explained(place):
         tensors = safetensors.torch.load(content)
+        _require_plain(tensors)
     require_finite(tensors, place)
     return tensors
 
@@ -42,8 +43,19 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
     with _explained(str(path)):
         tensors: dict[str, Tensor] = safetensors.torch.load_file(path)
+        _require_plain(tensors)
     require_finite(tensors, str(path))
     return tensors
+
+
+def _require_plain(tensors: Mapping[str, Tensor]) -> None:
+    """Refuse types of a few bits, with which torch does not compute."""
+    import torch
+
+    plain = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool, torch.uint8, torch.int8)
+    for name, tensor in tensors.items():
+        if tensor.dtype not in (*plain, torch.int16, torch.int32, torch.int64):
+            raise ValueError(f"the weights {name} have the type {tensor.dtype}")
 
 
 def require_finite(tensors: Mapping[str, Tensor], place: str) -> None:

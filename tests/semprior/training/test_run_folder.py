@@ -24,7 +24,7 @@ def run(tmp_path):
 
 def test_every_leaf_is_written_and_read_back(run, tmp_path):
     assert run.config() == CONFIG
-    assert run.data() == tmp_path / "data"
+    assert run.data() == str(tmp_path / "data")
     written = yaml.safe_load((run.root / "config.yaml").read_text())
     assert written["scam"]["stages"] == [1, 3]
     assert {key for key in flatten(CONFIG) if "." not in key} <= set(written)
