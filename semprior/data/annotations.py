@@ -13,7 +13,7 @@ from semprior.data.images import FaultHandler, image_files, raise_fault, read_ma
 from semprior.errors import UserError
 from semprior.reading.csv_text import rows as csv_rows
 from semprior.reading.csv_text import whole_number
-from semprior.reading.files import read_text
+from semprior.reading.files import read_utf8
 from semprior.reading.schema import shown, shown_key
 
 POINT_FOLDER = "masks_centroid"
@@ -99,7 +99,7 @@ def find_points(root: Path, images: Collection[str], on_fault: FaultHandler = ra
 def _read_table(path: Path, images: Collection[str], on_fault: FaultHandler) -> dict[str, list[tuple[int, int, int]]]:
     rows: dict[str, list[tuple[int, int, int]]] = {}
     try:
-        text = read_text(path)
+        text = read_utf8(path)
     except UserError as error:
         on_fault(str(error))
         return rows

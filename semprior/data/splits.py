@@ -12,7 +12,7 @@ from pathlib import Path
 
 from semprior.data.images import FaultHandler, raise_fault, stem
 from semprior.errors import UserError
-from semprior.reading.files import read_text
+from semprior.reading.files import read_utf8
 
 Splits = dict[str, tuple[str, ...]]
 """Names of images without extension, by split."""
@@ -97,7 +97,7 @@ def _split_files(folder: Path, on_fault: FaultHandler) -> dict[str, Path]:
 
 def _read_names(path: Path, on_fault: FaultHandler) -> tuple[str, ...]:
     try:
-        lines = read_text(path).splitlines()
+        lines = read_utf8(path).splitlines()
     except UserError as error:
         on_fault(str(error))
         return ()

@@ -54,7 +54,7 @@ def read_bytes(path: Path, limit: int = LARGEST_TEXT) -> bytes:
         raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
-def read_text(path: Path, limit: int = LARGEST_TEXT) -> str:
+def read_utf8(path: Path, limit: int = LARGEST_TEXT) -> str:
     """The content of a UTF-8 text file, without a byte order mark.
 
     Raises:

@@ -34,7 +34,7 @@ from semprior.errors import UserError
 from semprior.io.atomic_files import atomic_folder, locked, naming, write_atomically
 from semprior.io.checkpoint import CheckpointFolder
 from semprior.io.push_fetch import is_address
-from semprior.reading.files import only_regular, read_text
+from semprior.reading.files import only_regular, read_utf8
 from semprior.reading.json_text import parse_json, read_json
 from semprior.reading.schema import checked
 
@@ -170,7 +170,7 @@ class RunFolder:
             UserError: an earlier line is damaged.
         """
         path = self.root / METRICS_FILE
-        texts = read_text(path).split("\n") if path.exists() else []  # a whole line ends, so the last text is none
+        texts = read_utf8(path).split("\n") if path.exists() else []  # a whole line ends, so the last text is none
         found: list[dict[str, Any]] = []
         for number, text in enumerate(texts, 1):
             if not text:
