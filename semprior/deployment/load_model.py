@@ -96,7 +96,7 @@ def load_student(path: Path, device: torch.device) -> Student:
     """
     folder = find_checkpoint(path)
     snapshot = load_checkpoint(folder, files=("student",))
-    info = _info(folder, snapshot)
+    info = checkpoint_info(folder, snapshot)
     return Student(_detector(snapshot, info, device).eval(), info, device)
 
 
@@ -110,7 +110,7 @@ def load_teacher(path: Path, device: torch.device) -> LoadedTeacher:
     """
     folder = find_checkpoint(path)
     snapshot = load_checkpoint(folder, files=("student", "modulator"))
-    info = _info(folder, snapshot)
+    info = checkpoint_info(folder, snapshot)
     config, spec = info.config, detector_spec(info.config.detector)
     placed = placed_stages(config.scam.stages, len(spec.stages))
     weights = str(environment_leaves().get("vfm.weights", config.vfm.weights))
@@ -128,7 +128,7 @@ def load_teacher(path: Path, device: torch.device) -> LoadedTeacher:
     return LoadedTeacher(teacher, Features(vfm, None), info, device)
 
 
-def _info(folder: Path, snapshot: Snapshot) -> CheckpointInfo:
+def checkpoint_info(folder: Path, snapshot: Snapshot) -> CheckpointInfo:
     place = str(folder / "state.json")
     state = checked(snapshot.values, _RunState, place)
     (mean, std), (low, high) = state.normalisation, state.intensity

@@ -34,6 +34,7 @@ _WORDS: dict[Any, str] = {
 }
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 60  # characters
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 3
 
 
 def shown(value: object) -> str:
