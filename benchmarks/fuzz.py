@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import io
 import json
+import logging
 import math
 import resource
 import shutil
@@ -88,6 +89,7 @@ LISTED = (
     "name: listed\ndata: d\nconfigurations: [{clusters.count: 8}]\nobjective: {holdout/iou: max}\nbudget: {trials: 1}\n"
 )
 CLUSTER = "cluster_name: c\nprovider: {type: local, head_ip: 10.0.0.1}\nauth: &a {ssh_user: me}\nmore: {<<: *a}\n"
+CONFIG = b"epochs: 60\nscam: {scale: 0.3, stages: [1, 2]}\noptim.rate: 1e-3\n"
 TABLE = b"name,x,y\na,3,4\nb,10,2\na,5.0,6\n"
 NAMES = ("a", "b", "c")
 
@@ -199,8 +201,8 @@ def _read_sweep(content: bytes, folder: Path) -> None:
     _use(load_sweep(folder / "sweep.yaml", {"SEMPRIOR__SCAM__GATE_PENALTY": "0.1"}))
 
 
-def _read_spec(text: str, _: Path) -> None:
-    _use(SweepSpec.from_json(text))
+def _read_spec(content: bytes, _: Path) -> None:
+    _use(SweepSpec.from_json(content.decode("utf-8", "replace")))
 
 
 def _use(spec: SweepSpec) -> None:
@@ -398,11 +400,18 @@ def _read_records(given: pa.Table | bytes, folder: Path) -> None:
 @cache
 def _records() -> pa.Table:
     config = {"clusters.count": 3}
-    of: dict[str, Any] = {"trial": "0000", "configuration": 0, "seed": 0, "attempt": 1, "config": config, "writer": "a"}
+    of: dict[str, Any] = {"trial": "0000", "configuration": 0, "seed": 0, "attempt": 1}
+    of |= {"config": config, "writer": "a"}
     reports = [Record(kind="report", epoch=n, metrics={"holdout/point_score": n / 9}, **of) for n in range(3)]
     return to_table(
         [Record(kind="start", epoch=0, **of), *reports, Record(kind="end", epoch=3, state="completed", **of)]
     )
+
+
+_CELLS = (
+    *(None, 0, -1, 2**40, 1.5, math.nan, math.inf, True, b"\xff", [], [1.0]),
+    *("", "x", "{", "[]", '{"a": NaN}', "9" * 5000),
+)
 
 
 @st.composite
@@ -411,35 +420,17 @@ def _tables(draw: st.DrawFn) -> pa.Table:
     table = _records()
     for _ in range(draw(st.integers(1, 3))):
         name = draw(st.sampled_from([*RECORD_SCHEMA.names, "metric/holdout/point_score", "foreign"]))
-        values = draw(
-            st.sampled_from(
-                [
-                    None,
-                    0,
-                    -1,
-                    2**40,
-                    1.5,
-                    math.nan,
-                    math.inf,
-                    "",
-                    "x",
-                    "{",
-                    "[]",
-                    '{"a": NaN}',
-                    "9" * 5000,
-                    b"\xff",
-                    True,
-                    [],
-                    [1.0],
-                ]
-            )
-        )
+        values = draw(st.sampled_from(_CELLS))
         column = pa.array([values] * table.num_rows)
         index = table.schema.get_field_index(name)
         table = table.append_column(name, column) if index < 0 else table.set_column(index, name, column)
         if draw(st.integers(0, 5)) == 0:
             table = table.drop_columns([name])
     return table
+
+
+def _any_edited(files: tuple[bytes, ...]) -> st.SearchStrategy[bytes]:
+    return st.one_of([edited(file) for file in files])
 
 
 _KEYS = st.one_of(st.sampled_from(sorted(leaves())), st.text(max_size=8), WORDS)
@@ -476,22 +467,15 @@ TARGETS = {
     "environment": Target(
         st.dictionaries(_KEYS.map(variable_of), _VALUES, min_size=1, max_size=3), _read_environment, 2
     ),
-    "settings file": Target(
-        edited(b"epochs: 60\nscam: {scale: 0.3, stages: [1, 2]}\noptim.rate: 1e-3\n"), _read_config, 2
-    ),
+    "settings file": Target(edited(CONFIG), _read_config, 2),
     "sweep file": Target(st.one_of(edited(SWEEP.encode()), edited(LISTED.encode())), _read_sweep, 2),
-    "sweep as JSON": Target(
-        st.deferred(lambda: edited_json(_spec_json())).map(lambda content: content.decode("utf-8", "replace")),
-        _read_spec,
-    ),
+    "sweep as JSON": Target(st.deferred(lambda: edited_json(_spec_json())), _read_spec),
     "cluster file": Target(edited(CLUSTER.encode()), _read_cluster),
     "table of points": Target(edited(TABLE), _read_table, 2),
     "list of images": Target(edited(b"a\nb.png\nc\n"), _read_lists),
-    "image": Target(
-        st.one_of(_pngs(), st.deferred(lambda: st.one_of([edited(one) for one in _images()]))), _read_image, 3
-    ),
+    "image": Target(st.one_of(_pngs(), st.deferred(lambda: _any_edited(_images()))), _read_image, 3),
     "checkpoint": Target(st.deferred(_checkpoint_inputs), _read_checkpoint, 2),
-    "weights": Target(st.deferred(lambda: st.one_of([edited(one) for one in _weights()])), _read_weights),
+    "weights": Target(st.deferred(lambda: _any_edited(_weights())), _read_weights),
     "manifest": Target(edited_json(json.dumps(_MANIFEST).encode()), _read_manifest),
     "run": Target(
         st.one_of(
@@ -512,9 +496,7 @@ TARGETS = {
         st.tuples(st.just("sweep.json"), st.deferred(lambda: edited_json(_sweep_json()))), _read_sweep_folder
     ),
     "records": Target(
-        st.one_of(
-            _tables(), st.binary(max_size=64), st.integers(0, 4000).map(lambda size: write_file(_records())[:size])
-        ),
+        st.one_of(_tables(), st.binary(max_size=64), st.integers(0, 4000).map(lambda n: write_file(_records())[:n])),
         _read_records,
     ),
 }
@@ -529,6 +511,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the first round; a failure names the one of its round")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    logging.disable()
     until, seed = time.monotonic() + 60 * options.minutes, options.seed
     counts = dict.fromkeys(options.only or TARGETS, 0)
     failures: list[str] = []

@@ -114,7 +114,7 @@ class LossConfig:
 class OptimConfig:
     """Both optimisers (method, section 5)."""
 
-    rate: float | None = _leaf(None, 0, 10)  # null: the detector's published rate
+    rate: float | None = _leaf(None, 0, 1000)  # null: the detector's published rate
     schedule: Literal["constant", "one_cycle"] = "one_cycle"
     weight_decay: float = _leaf(0.01, 0, 100)
     clip: float | None = _leaf(1.0, 0, 1e6)  # largest norm of the gradient; null: no clipping
@@ -290,7 +290,9 @@ def environment_leaves(environment: Mapping[str, str] = os.environ) -> dict[str,
     found: dict[str, Any] = {}
     for name in sorted(environment):
         if name.startswith(ENVIRONMENT_PREFIX):
-            found[_key_of(name)] = parse_value(environment[name], f"environment: {name}={shown_key(environment[name])}")
+            found[_key_of(name)] = parse_value(
+                environment[name], f"environment: {shown_key(name)}={shown_key(environment[name])}"
+            )
     return found
 
 

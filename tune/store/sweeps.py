@@ -13,10 +13,12 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 from semprior.errors import UserError
 from semprior.io.storage import Storage, open_storage
+from semprior.reading.json_text import parse_json
+from semprior.reading.schema import shown
 from tune.spec.sweep_file import SweepSpec
 from tune.store.provenance import revision, versions
 
@@ -45,6 +47,21 @@ class Sweep:
     created: float
     revision: str
     versions: Mapping[str, str]
+
+
+class _Schema(TypedDict):
+    schema: int
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """The content of a ``sweep.json``."""
+
+    id: str
+    created: float
+    revision: str
+    versions: Mapping[str, str]
+    spec: dict[str, Any]
 
 
 class SweepExistsError(UserError):
@@ -94,17 +111,15 @@ def open_sweep(uri: str) -> Sweep:
     storage = open_storage(uri)
     location = f"{storage.uri}/{SWEEP_FILE}"
     try:
-        content: dict[str, Any] = json.loads(storage.read(SWEEP_FILE))
-        if content["schema"] > SWEEP_SCHEMA:
-            raise UserError(
-                f"{location}: was written by a newer version (schema {content['schema']}); upgrade semprior"
-            )
-        spec = SweepSpec.from_json(json.dumps(content["spec"]), location)
-        return Sweep(content["id"], storage, spec, float(content["created"]), content["revision"], content["versions"])
+        content = storage.read(SWEEP_FILE)
     except FileNotFoundError as error:
         raise UserError(f"{storage.uri}: there is no sweep") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{location}: is damaged ({error!r})") from error
+    schema = parse_json(content, _Schema, location)["schema"]
+    if schema > SWEEP_SCHEMA:
+        raise UserError(f"{location}: was written by a newer version (schema {shown(schema)}); upgrade semprior")
+    stored = parse_json(content, _Stored, location)
+    spec = SweepSpec.from_json(json.dumps(stored.spec), location)
+    return Sweep(stored.id, storage, spec, stored.created, stored.revision, stored.versions)
 
 
 def find_sweep(storage: Storage, name: str) -> Sweep:
