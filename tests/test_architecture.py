@@ -175,6 +175,32 @@ def test_nothing_is_unpickled(name):
             assert owner != "np" or keywords.get("allow_pickle", "False") == "False"
 
 
+PARSERS = {
+    *("yaml.safe_load", "yaml.load", "yaml.SafeLoader", "json.load", "json.loads", "csv.reader", "csv.DictReader"),
+    *(
+        "np.load",
+        "np.loadtxt",
+        "pq.read_table",
+        "pq.ParquetFile",
+        "safetensors.torch.load",
+        "safetensors.torch.load_file",
+    ),
+    *("safetensors.torch.load_file", "load_file", "cv2.imread", "cv2.imdecode"),
+}
+PARSED_ELSEWHERE = {
+    "semprior.data.images": {"cv2.imdecode"},  # of what `image_file` has checked
+    "semprior.io.array_cache": {"np.load"},  # maps arrays of the cache, which is this user's own
+    "tune.launch.autoscaler": {"json.loads"},  # files of Ray's launcher
+    "tune.launch.ray_internals": {"json.loads"},
+}
+
+
+@pytest.mark.parametrize("name", [name for name in BOTH if room_of(name) != "semprior.reading"])
+def test_what_others_wrote_is_parsed_in_one_room(name):
+    called = {ast.unparse(node.func) for node in ast.walk(tree(name)) if isinstance(node, ast.Call)}
+    assert called & PARSERS <= PARSED_ELSEWHERE.get(name, set())
+
+
 @pytest.mark.parametrize("name", BOTH)
 def test_text_is_utf8_whatever_the_locale(name):
     for node in ast.walk(tree(name)):

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from semprior.errors import StorageError
 from semprior.io.storage import Storage
+from semprior.reading.files import only_regular
 from semprior.reporting.tensorboard import EventFile, open_event_file
 from semprior.training.trainer import EpochReport
 
@@ -52,7 +53,7 @@ class TrialLog:
             path = Path(self.storage.path(self._log))
             with contextlib.suppress(OSError):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                with path.open("a", encoding="utf-8") as file:
+                with open(path, "a", encoding="utf-8", opener=only_regular) as file:
                     file.write(line)
 
     def epoch(self, report: EpochReport) -> None:

@@ -93,7 +93,7 @@ def create_sweep(storage: Storage, name: str, spec: SweepSpec) -> Sweep:
         "created": sweep.created,
         "revision": sweep.revision,
         "versions": dict(sweep.versions),
-        "spec": json.loads(spec.to_json()),
+        "spec": spec.model_dump(mode="json", by_alias=True),
     }
     try:
         sweep.storage.create(SWEEP_FILE, json.dumps(content, indent=1).encode())
