@@ -63,39 +63,43 @@ def _plain_png(content: bytes) -> bytes:
     if not width or not height or depth not in _DEPTHS.get(colour, ()) or compression or filtering or interlaced > 1:
         raise _FaultError("damaged PNG (its header is wrong)")
     _refuse_large(width, height, -(-depth * _CHANNELS[colour] // 8))
-    kept = [chunks[0]]
+    kept: list[tuple[bytes, bytes | memoryview]] = [chunks[0]]
     if colour == _PALETTE:
-        palette = next((data for kind, data in chunks if kind == b"PLTE"), b"")
+        palette = bytes(next((data for kind, data in chunks if kind == b"PLTE"), b""))
         if not palette or len(palette) % 3:
             raise _FaultError("damaged PNG (its palette is missing)")
         size = 3 << depth
         kept.append((b"PLTE", palette[:size].ljust(size, b"\0")))  # every index has a colour
+    elif all(kind in (b"IDAT", b"IEND") for kind, _ in chunks[1:]):
+        kept = []  # there is nothing to leave out, and no need for a copy
     packed = [data for kind, data in chunks if kind == b"IDAT"]
     if not _unpacks(packed, _rows(width, height, depth * _CHANNELS[colour], interlaced == 1)):
         raise _FaultError("damaged PNG (its pixels do not decompress to the size in its header)")
+    if not kept:
+        return content
     kept += [*((b"IDAT", data) for data in packed), (b"IEND", b"")]
     return _PNG + b"".join(_chunk(kind, data) for kind, data in kept)
 
 
-def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+def _chunks(content: bytes) -> Iterator[tuple[bytes, memoryview]]:
     """Kind and data of each chunk up to the end of the image; what follows it is ignored."""
-    position = len(_PNG)
+    view, position = memoryview(content), len(_PNG)
     while position + 12 <= len(content):
         length, kind = struct.unpack_from(">I4s", content, position)
         end = position + 12 + length
         if end > len(content):
             break
-        if zlib.crc32(content[position + 4 : end - 4]) != int.from_bytes(content[end - 4 : end], "big"):
+        if zlib.crc32(view[position + 4 : end - 4]) != int.from_bytes(content[end - 4 : end], "big"):
             raise _FaultError(f"damaged PNG (wrong checksum of the chunk at byte {position})")
-        yield kind, content[position + 8 : end - 4]
+        yield kind, view[position + 8 : end - 4]
         if kind == b"IEND":
             return
         position = end
     raise _FaultError("truncated PNG")
 
 
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+def _chunk(kind: bytes, data: bytes | memoryview) -> bytes:
+    return b"".join((struct.pack(">I", len(data)), kind, data, struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))))
 
 
 def _rows(width: int, height: int, bits: int, interlaced: bool) -> list[tuple[int, int]]:
@@ -105,7 +109,7 @@ def _rows(width: int, height: int, bits: int, interlaced: bool) -> list[tuple[in
     return [(rows, 1 + (columns * bits + 7) // 8) for rows, columns in sides if rows > 0 and columns > 0]
 
 
-def _unpacks(packed: list[bytes], rows: list[tuple[int, int]]) -> bool:
+def _unpacks(packed: list[memoryview], rows: list[tuple[int, int]]) -> bool:
     """Whether data decompresses to exactly these rows, of which a few are in memory at a time, with known filters."""
     size, found = sum(count * length for count, length in rows), 0
     try:
@@ -120,10 +124,11 @@ def _unpacks(packed: list[bytes], rows: list[tuple[int, int]]) -> bool:
     return False
 
 
-def _decompressed(packed: list[bytes]) -> Iterator[tuple[bytes, bool]]:
+def _decompressed(packed: list[memoryview]) -> Iterator[tuple[bytes, bool]]:
     """Parts of the decompressed data, and whether a part is the last one; none is if the data are truncated."""
     decompressor = zlib.decompressobj()
-    for part in packed:
+    for data in packed:
+        part: bytes | memoryview = data
         while part:
             yield decompressor.decompress(part, _PART), decompressor.eof
             part = decompressor.unconsumed_tail

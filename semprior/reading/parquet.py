@@ -33,7 +33,8 @@ def open_parquet(
         UserError: the file is not Parquet, lacks a column, or has one of another type.
     """
     with explained(place):
-        plain = pq.read_schema(source)
+        file = pq.ParquetFile(source)
+        plain = file.schema_arrow
     for wanted in schema:
         if plain.get_field_index(wanted.name) < 0:  # also if there are two of the name
             raise UserError(f"{place}: is damaged: there must be one column {wanted.name}")
@@ -48,7 +49,7 @@ def open_parquet(
             raise UserError(f"{place}: is damaged: the column {column.name!r} has the type {column.type}, not double")
     dictionaries = [column.name for column in schema if pa.types.is_dictionary(column.type)]
     with explained(place):
-        return pq.ParquetFile(source, read_dictionary=dictionaries, pre_buffer=pre_buffer)
+        return pq.ParquetFile(source, metadata=file.metadata, read_dictionary=dictionaries, pre_buffer=pre_buffer)
 
 
 def require_values(table: pa.Table, optional: Collection[str], choices: dict[str, tuple[str, ...]], place: str) -> None:
