@@ -129,6 +129,11 @@ def load_teacher(path: Path, device: torch.device) -> LoadedTeacher:
 
 
 def checkpoint_info(folder: Path, snapshot: Snapshot) -> CheckpointInfo:
+    """The facts that a checkpoint records.
+
+    Raises:
+        UserError: its values are not those of a run.
+    """
     place = str(folder / "state.json")
     state = checked(snapshot.values, _RunState, place)
     (mean, std), (low, high) = state.normalisation, state.intensity
