@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -21,6 +20,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, fi
 from semprior.config.schema import Config, check_leaf, environment_leaves, resolve, variable_of
 from semprior.errors import UserError
 from semprior.reading.json_text import parse_json
+from semprior.reading.names import is_identifier
 from semprior.reading.yaml_text import Document, KeyPath, read_yaml
 from tune.spec.dimensions import Dimension, Number, SweepModel, WholeNumber
 from tune.spec.fault_messages import LocatedError, first_error
@@ -36,7 +36,6 @@ OBJECTIVE_METRICS = tuple(
     f"holdout/{model}{name}" for model in ("", "teacher/") for name in (*_POINT_METRICS, *_MASK_METRICS)
 )
 """Metrics of the held-out images that can be objectives."""
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 MOST_TRIALS = 1_000_000  # of a sweep; its store is made for some million records
 MOST_IN_GRID = 20_000  # values of one dimension
@@ -125,7 +124,7 @@ class Failures(SweepModel):
 
 
 def _check_name(name: str) -> str:
-    if not _NAME.fullmatch(name):
+    if not is_identifier(name):
         raise ValueError("expected letters, digits, dots, dashes and underscores, 64 at most, to name a folder")
     return name
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any, TypedDict, TypeVar
 from semprior.errors import UserError
 from semprior.io.storage import Storage, open_storage
 from semprior.reading.json_text import parse_json
+from semprior.reading.names import is_identifier
 from semprior.reading.schema import shown
 from tune.spec.sweep_file import SweepSpec
 from tune.store.provenance import revision, versions
@@ -25,7 +25,6 @@ from tune.store.provenance import revision, versions
 SWEEP_FILE, SWEEP_SCHEMA = "sweep.json", 1
 DEFAULT_STORAGE = "./runs"
 T = TypeVar("T")
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def create_sweep(storage: Storage, name: str, spec: SweepSpec) -> Sweep:
         SweepExistsError: the id is taken.
         UserError: the id is not a valid folder name, or the storage cannot be written.
     """
-    if not _ID.fullmatch(name):
+    if not is_identifier(name):
         raise UserError(f"--id {name}: must be letters, digits, dots, dashes and underscores, 64 at most")
     sweep = Sweep(name, storage.child(name), spec, time.time(), revision(), versions())
     content = {
@@ -128,7 +127,7 @@ def find_sweep(storage: Storage, name: str) -> Sweep:
     Raises:
         UserError: there is no sweep with this id; the message suggests the most similar id.
     """
-    if not _ID.fullmatch(name) or not storage.child(name).exists(SWEEP_FILE):
+    if not is_identifier(name) or not storage.child(name).exists(SWEEP_FILE):
         close = difflib.get_close_matches(name, sweep_ids(storage), n=1, cutoff=0.5)
         hint = f"; did you mean {close[0]}?" if close else "; `semprior-tune list` shows all sweeps"
         raise UserError(f"{name}: no such sweep in {storage.uri}{hint}")
