@@ -23,6 +23,7 @@ KeyPath = tuple[str | int, ...]
 
 LARGEST = 1 << 20  # bytes of a file; PyYAML needs some 15 s for so many
 MOST_VALUES = 200_000
+_DEEPEST = 50  # brackets in each other
 _LONGEST_NUMBER = 100  # characters
 _TAG = "tag:yaml.org,2002:"
 _COLLECTIONS = (_TAG + "map", _TAG + "seq")
@@ -132,7 +133,7 @@ def _parse(text: str, source: str, place: Callable[[int], str]) -> Document:
         node = loader.get_single_node()
         builder = _Builder(loader, place)
         content = builder.value(node, (), ()) if node is not None else None
-    except RecursionError as error:
+    except (RecursionError, _TooDeepError) as error:
         raise UserError(f"{source}: is nested too deeply") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -141,13 +142,25 @@ def _parse(text: str, source: str, place: Callable[[int], str]) -> Document:
     return Document(source, content, builder.lines)
 
 
+class _TooDeepError(Exception):
+    pass
+
+
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, for which dates are texts."""
+    """PyYAML's safe loader, for which dates are texts, and which stops at deep brackets.
+
+    PyYAML takes seconds for a thousand open brackets, as any of them may yet turn out to begin a key.
+    """
 
     yaml_implicit_resolvers = {  # noqa: RUF012  # the name and kind that PyYAML expects
         first: [(tag, pattern) for tag, pattern in resolvers if tag != _TAG + "timestamp"]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+
+    def fetch_flow_collection_start(self, TokenClass: type[yaml.Token]) -> None:  # PyYAML's name
+        if self.flow_level >= _DEEPEST:
+            raise _TooDeepError
+        super().fetch_flow_collection_start(TokenClass)
 
 
 class _Builder:
