@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Required, TypedDict
+from typing import Any, TypedDict
 
 import yaml
 
@@ -41,13 +41,16 @@ from semprior.reading.schema import checked
 CONFIG_FILE, RECORD_FILE, METRICS_FILE, LOG_FILE = "config.yaml", "run.json", "metrics.jsonl", "log.txt"
 
 
-class _EpochLine(TypedDict, total=False):
+class _Numbered(TypedDict):
+    epoch: int
+
+
+class _EpochLine(_Numbered, total=False):
     """The entries of a line of ``metrics.jsonl`` that a run reads again; it has others.
 
     Those whose names have a slash are scores: numbers, or null.
     """
 
-    epoch: Required[int]
     best: bool
     seconds: float | None
 

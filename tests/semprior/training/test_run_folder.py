@@ -103,6 +103,15 @@ def test_a_damaged_line_before_the_last_is_named(run):
         run.lines()
 
 
+@pytest.mark.parametrize(
+    "text", ['{"epokh": 0}', '{"epoch": "0"}', "[]", '{"epoch": 0, "holdout/iou": "high"}', '{"epoch": 0, "best": 1}']
+)
+def test_a_line_of_another_type_is_named(run, text):
+    (run.root / "metrics.jsonl").write_text(f'{text}\n{{"epoch": 1}}\n')
+    with pytest.raises(UserError, match=r"metrics\.jsonl:1: is damaged"):
+        run.rewind(1)
+
+
 @pytest.mark.parametrize("epoch", [0, 2, 5, 9])
 def test_rewinding_drops_what_will_be_trained_again(run, epoch):
     for number in range(5):
