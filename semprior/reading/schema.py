@@ -51,8 +51,9 @@ def checked(value: object, hint: type[T], place: str) -> T:
     Args:
         value: of ``dict``, ``list``, ``str``, ``int``, ``float``, ``bool`` and ``None``.
         hint: one of these types, a union, a ``Literal``, ``Any``, a ``Sequence``, ``tuple`` or ``Mapping`` of such
-            types, a dataclass or a ``TypedDict`` (of which ``total=False`` makes keys optional, not ``Required``). Keys that a dataclass or a ``TypedDict`` does not have are ignored,
-            so that a newer version may write more. A ``float`` is finite; a whole number is converted to it.
+            types, a dataclass or a ``TypedDict``. Of a ``TypedDict``, ``total=False`` makes keys optional, and
+            ``Required`` does not count. Keys that a dataclass or a ``TypedDict`` does not have are ignored, so that a
+            newer version may write more. A ``float`` is finite; a whole number is converted to it.
         place: file, and where in it the value is.
 
     Raises:
