@@ -137,6 +137,8 @@ REFUSED = [
         "{float: [1, 8], step: 1.0e-6}\nobjective: {holdout/point_score: max}\nsampler: {name: grid",
         r"for the sampler grid",
     ),
+    (COUNT, '{"new\\nline": 1}', r":5: search: clusters.count: 'new\\nline': unknown key"),
+    (COUNT, f"{{log: {'x' * 1000}, values: [1]}}", r":5: search: clusters.count: log: .*, not \"x+\.\.\.$"),
     # conditions
     (SCALE_WHEN, "{float: [0, 1], when: {scam.stags: empty}}", r":7: search: scam.scale: when: unknown key"),
     (SCALE_WHEN, "{float: [0, 1], when: {detector: 3}}", r":7: search: scam.scale: when: detector must be text"),
