@@ -1,6 +1,7 @@
 """Inference on whole images: padding, batches of equal sizes."""
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -43,6 +44,14 @@ def test_probabilities_are_those_of_each_image_alone_padded_with_black():
         expected = torch.sigmoid(net.layer(x))[0, 0, :height, :width].detach().numpy()
         assert probability.dtype == np.float32 and probability.shape == picture.shape
         assert np.allclose(probability, expected, atol=1e-6)
+
+
+def test_outputs_that_are_not_numbers_are_refused():
+    net = Smoother().eval()
+    with torch.no_grad():
+        net.layer.weight[0, 0, 0, 0] = float("nan")
+    with pytest.raises(NonFiniteOutputError, match="not a number"):
+        student_probabilities(net, images((40, 40)), NORMAL, CPU, False)
 
 
 def test_bf16_stays_near():
