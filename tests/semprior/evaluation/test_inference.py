@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from semprior.data.batches import Normalisation
-from semprior.evaluation.inference import student_probabilities
+from semprior.evaluation.inference import NonFiniteOutputError, student_probabilities
 
 CPU = torch.device("cpu")
 NORMAL = Normalisation(0.4, 0.2)
