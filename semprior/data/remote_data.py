@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from rich.console import Console
 
-from semprior.data.layout import all_masked, find_layout
-from semprior.io.push_fetch import fetch, is_address, push
+from semprior.data.layout import all_masked, content_of, find_layout
+from semprior.io.push_fetch import fetch, is_address, push, read_manifest
 from semprior.io.transfer_progress import Transfer
 
 
@@ -20,6 +21,18 @@ def local_data(place: str | Path, console: Console | None = None) -> Path:
     if not is_address(str(place)):
         return Path(place)
     return fetch(str(place), "data", Transfer(console or Console(stderr=True)))
+
+
+def data_identity(place: str | Path) -> str:
+    """The SHA-256 of the content of a data set: of all its files, or of the manifest at its address.
+
+    Raises:
+        UserError: it is not there, or cannot be read.
+    """
+    if is_address(str(place)):
+        return read_manifest(str(place), "data").digest
+    content = "\n".join(content_of(find_layout(Path(place))))
+    return hashlib.sha256(content.encode(errors="surrogateescape")).hexdigest()
 
 
 def push_data(folder: Path, uri: str, console: Console) -> bool:

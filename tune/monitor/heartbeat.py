@@ -328,7 +328,9 @@ def last_heartbeat(storage: Storage) -> Heartbeat | None:
     return read_drivers(storage).newest
 
 
-def observe(storage: Storage, patience: float = WATCH) -> tuple[Heartbeat | None, str]:
+def observe(
+    storage: Storage, patience: float | None = None, on_wait: Callable[[Heartbeat], None] = lambda seen: None
+) -> tuple[Heartbeat | None, str]:
     """The newest heartbeat of a sweep and its state: ``waiting``, ``running``, ``lost``, ``stopped`` or ``done``.
 
     A driver that seems to be lost is watched, because the clock of its machine may be wrong, unless its process is
@@ -336,7 +338,8 @@ def observe(storage: Storage, patience: float = WATCH) -> tuple[Heartbeat | None
 
     Args:
         storage: storage of the sweep.
-        patience: seconds to watch it.
+        patience: seconds to watch it; None: `WATCH`.
+        on_wait: called with the heartbeat before it is watched.
     """
     seen = last_heartbeat(storage)
     if seen is None:
@@ -344,6 +347,8 @@ def observe(storage: Storage, patience: float = WATCH) -> tuple[Heartbeat | None
     state = seen.observed_state()
     if state != "lost" or seen.is_gone():
         return seen, state
+    on_wait(seen)
+    patience = WATCH if patience is None else patience
     until = time.monotonic() + patience
     while time.monotonic() < until:
         time.sleep(min(1.0, patience / 10))

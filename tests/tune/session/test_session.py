@@ -309,7 +309,7 @@ def test_a_fault_of_the_user_is_not_retried(attempts, error, interrupted):
 def test_a_failing_storage_ends_no_trial(attempts):
     result, made, trials = attempts("away", WorkerGroupError("", {0: StorageError("s3://b/runs: cannot be reached")}))
     assert result == TrialOver("s3://b/runs: cannot be reached")
-    assert (made, trials) == (3, [])
+    assert (made, trials) == (1, [])  # on a disk, another attempt would wait for as long again
 
 
 def test_a_superseded_driver_leaves_the_trial_to_the_other_one(attempts):
