@@ -18,6 +18,7 @@ from tune.monitor.tables import format_metric, format_value, print_table, short_
 from tune.search.promotion import CONFIDENCE, PromotionResult, final, promotion, rank_promotion
 from tune.spec.sweep_file import SweepSpec
 from tune.store.results_store import ResultsStore
+from tune.store.snapshot import left_out_in_words
 from tune.store.sweeps import SWEEP_FILE, Sweep, create_sweep, open_sweep, require_unchanged
 
 
@@ -50,7 +51,10 @@ def promote(request: PromoteRequest, target: Target, console: Console) -> None:
     """
     sweep, jobs = target.sweep(request.name), target.connect()
     check_data(sweep.spec)
-    chosen = ResultsStore(sweep.storage).rank(dict(sweep.spec.objective), limit=request.top)
+    store = ResultsStore(sweep.storage)
+    chosen = store.rank(dict(sweep.spec.objective), limit=request.top)
+    if store.left_out:
+        say(console, left_out_in_words(store.left_out))
     if not chosen:
         raise UserError(f"{sweep.id}: has no trial with a value to promote")
     spec = promotion(sweep.spec, chosen, request.seeds, parse_settings(request.settings))

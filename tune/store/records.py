@@ -54,7 +54,8 @@ class Record:
         checkpoint: address of the checkpoint of this epoch, or of the one that a start continues from, relative to the
             folder of the sweep.
         sha256: SHA-256 of the manifest of that checkpoint.
-        wall_s: seconds since the previous record of this attempt; in a start, since the start of the process.
+        wall_s: seconds since the previous record of this attempt, by the monotonic clock; in a start, since the attempt
+            began to wait for resources, or on another machine than the trial's process, since the worker began.
         device_s: the same in device seconds: multiplied by the number of the trial's workers or GPUs.
         host: name of the machine.
         device: name of the device.
