@@ -163,6 +163,22 @@ def test_without_a_commit_all_records_are_still_read_and_the_next_compaction_wri
     assert [file.name for file in reader.left_out] == [f"{COMMITS}/notes.json"]
 
 
+def test_large_files_are_read_in_parts(place, make_report, monkeypatch):
+    monkeypatch.setattr(record_files, "SMALL", 0)
+    monkeypatch.setattr(record_files, "ROW_GROUP", 7)
+    store = ResultsStore(place)
+    for trial in range(3):
+        store.append([make_report(f"{trial:04d}", epoch, score=(trial + epoch) / 100) for epoch in range(20)])
+
+    def told():
+        return store.records(), store.curves(["0001"]), store.trials(), store.rank({"holdout/point_score": "max"})
+
+    before = told()
+    assert compact(store.storage, least=1) == 3
+    assert told() == before
+    assert before[3][0].values == (0.21,)
+
+
 def test_the_files_are_plain_parquet(store):
     tables = [pq.read_table(path) for path in files(store)]
     assert sum(table.num_rows for table in tables) == 6
