@@ -227,9 +227,8 @@ def read_snapshot(storage: Storage, read: Callable[[StoreSnapshot], T]) -> tuple
                 raise UserError(
                     f"{storage.uri}: a file of its records is missing ({' '.join(str(error).split())})"
                 ) from error
-            if (
-                gone == _TRIES - 1 and snapshot is not None
-            ):  # no compaction has removed it: commits would not name it any more
+            if gone == _TRIES - 1 and snapshot is not None:
+                # no compaction has removed it: commits would not name it any more
                 unusable |= {file.name: "is missing" for file in snapshot.merged if not storage.exists(file.name)}
 
 
