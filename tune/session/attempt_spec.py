@@ -49,7 +49,7 @@ class AttemptSpec:
         gpus: GPUs of the trial, which its workers share.
         started: time at which the attempt began to wait for resources, in seconds of the monotonic clock.
         clock: identity of that clock (`machine_clock`); another machine's cannot be compared.
-        sweep: digest of the sweep file that the driver runs (`tune.store.sweeps.spec_digest`).
+        sweep: digest of the `sweep.json` that the driver runs (`tune.store.sweeps.Sweep`).
     """
 
     uri: str

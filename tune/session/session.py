@@ -34,7 +34,7 @@ from tune.session.tune_search import OUT_OF_HOURS, SessionEnd, TuneSearch
 from tune.spec.sweep_file import SweepSpec
 from tune.store.results_store import ResultsStore, patient_store
 from tune.store.snapshot import left_out_in_words
-from tune.store.sweeps import spec_digest
+from tune.store.sweeps import open_sweep
 from tune.store.trial_summary import TrialSummary
 
 _log = logging.getLogger(__name__)
@@ -183,6 +183,7 @@ class SweepState:
         self.search = Search(spec, DashboardJournal(local / STUDY, spec.name) if local is not None else None)
         self.search.rebuild(list(self.trials.values()), self._curves)
         self._store, self._generation = store, generation
+        self._digest = store.storage.retry(lambda: open_sweep(uri)).digest
 
     def hours_left(self, concurrent: int) -> float:
         """The rest of the budget of hours; infinite without one.
@@ -232,7 +233,7 @@ class SweepState:
         resources = self.spec.resources
         return AttemptSpec(
             uri=self.uri,
-            sweep=spec_digest(self.spec),
+            sweep=self._digest,
             registry=self.registry,
             data=self.spec.data,
             trial=trial,

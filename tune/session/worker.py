@@ -35,7 +35,7 @@ from tune.store.checkpoints import (
 from tune.store.provenance import revision, versions
 from tune.store.records import Record, RecordKind
 from tune.store.results_store import patient_store
-from tune.store.sweeps import SWEEP_FILE, open_sweep, require_present, require_unchanged, spec_digest
+from tune.store.sweeps import SWEEP_FILE, open_sweep, require_present, require_unchanged
 
 
 class AttemptWorker:
@@ -105,7 +105,7 @@ class AttemptWorker:
         """
         storage = self.store.storage
         sweep = storage.retry(lambda: open_sweep(self.spec.uri))
-        if spec_digest(sweep.spec) != self.spec.sweep:
+        if sweep.digest != self.spec.sweep:
             raise UserError(f"{storage.uri}/{SWEEP_FILE}: was replaced while the sweep ran; restore it")
         require_unchanged(sweep, storage.retry(lambda: data_identity(self.spec.data)) if sweep.data else "")
 

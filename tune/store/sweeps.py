@@ -17,7 +17,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import semprior
@@ -46,6 +46,7 @@ class Sweep:
         versions: package versions at the time of creation, by name.
         data: digest of the data set (`semprior.data.remote_data.data_identity`); empty for trials that read none.
         code: versions of the numbers that the code computes (`semprior.NUMERICS`) and of the records.
+        digest: SHA-256 of `sweep.json`, which the file itself contains.
     """
 
     id: str
@@ -56,6 +57,7 @@ class Sweep:
     versions: Mapping[str, str]
     data: str = ""
     code: tuple[int, int] = (semprior.NUMERICS, SCHEMA_VERSION)
+    digest: str = ""
 
 
 class SweepExistsError(UserError):
@@ -112,7 +114,7 @@ def create_sweep(storage: Storage, name: str, spec: SweepSpec, data: str = "") -
         sweep.storage.create(SWEEP_FILE, json.dumps(content, indent=1).encode())
     except FileExistsError:
         raise SweepExistsError(sweep) from None
-    return sweep
+    return replace(sweep, digest=content["sha256"])
 
 
 def open_sweep(uri: str) -> Sweep:
@@ -144,6 +146,7 @@ def open_sweep(uri: str) -> Sweep:
             {str(name): str(version) for name, version in content["versions"].items()},
             str(content["data"]),
             (int(content["code"][0]), int(content["code"][1])),
+            content["sha256"],
         )
     except FileNotFoundError as error:
         raise UserError(f"{storage.uri}: there is no sweep") from error
@@ -153,11 +156,6 @@ def open_sweep(uri: str) -> Sweep:
 
 def _digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def spec_digest(spec: SweepSpec) -> str:
-    """The SHA-256 of a sweep file, resolved."""
-    return hashlib.sha256(spec.to_json().encode()).hexdigest()
 
 
 def require_unchanged(sweep: Sweep, data: str) -> None:

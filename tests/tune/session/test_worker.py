@@ -22,7 +22,7 @@ from semprior.config.schema import flatten, parse_settings, resolve
 from tune.session.worker import AttemptWorker
 from tune.session.attempt_registry import AttemptRegistry
 from tune.session.attempt_spec import AttemptSpec
-from tune.store.sweeps import open_sweep, spec_digest
+from tune.store.sweeps import open_sweep
 
 uri, *settings = sys.argv[1:]
 sweep = open_sweep(uri)
@@ -30,7 +30,7 @@ config = flatten(resolve("quick", flags=parse_settings(settings), environment={}
 spec = AttemptSpec(
     uri=uri, registry=AttemptRegistry("not asked for the first epoch"), data=sweep.spec.data, trial="0000",
     configuration=0, config=config, params={}, objectives=("holdout/point_score",), attempt=1, workers=2, cpus=7.0,
-    sweep=spec_digest(sweep.spec),
+    sweep=sweep.digest,
 )
 torch.set_num_threads(1)
 cv2.setNumThreads(1)
