@@ -46,17 +46,8 @@ class CheckedFile(io.RawIOBase):
             raise DamagedError("is damaged; it has fewer or more digests than blocks")
         self._read_at, self._size, self._digests, self._tail = read_at, size, digests, tail
         self._held: list[tuple[int, bytes]] = []  # verified parts, each with its first byte's position
-        self._complete = False
+        self._prefetched = False
         self._position = 0
-
-    def hold(self, content: bytes) -> None:
-        """Verify all blocks in `content`, which has been read already, and hold it for `read`.
-
-        Raises:
-            DamagedError: a block is damaged.
-        """
-        self._verify(content, 0, self._size)
-        self._held, self._complete = [(0, content)], True
 
     def prefetch(self, ranges: Iterable[tuple[int, int]]) -> None:
         """Read parts of the file at once, several at a time, and hold them for `read`.
@@ -76,7 +67,7 @@ class CheckedFile(io.RawIOBase):
                 joined.append((low, high))
         with ThreadPoolExecutor(_REQUESTS) as pool:
             self._held = list(pool.map(lambda part: (part[0], self._verified(*part)), joined))
-        self._complete = True
+        self._prefetched = True
 
     def read(self, size: int | None = -1) -> bytes:
         """The next `size` bytes; fewer at the end of the file.
@@ -116,19 +107,16 @@ class CheckedFile(io.RawIOBase):
                 return content[first - start : stop - start]
         low, high = _aligned(first, stop - first, self._size)
         content = self._verified(low, high)
-        if not self._complete:
+        if not self._prefetched:
             self._held = [(low, content)]  # the next read is often of the same block
         return content[first - low : stop - low]
 
     def _verified(self, low: int, high: int) -> bytes:
         content = self._read_at(high - low, low)
-        self._verify(content, low, high)
-        return content
-
-    def _verify(self, content: bytes, low: int, high: int) -> None:
         found, number = block_digests(content), low // BLOCK * _DIGEST
         if len(content) != high - low or found != self._digests[number : number + len(found)]:
             raise DamagedError("is damaged; a part of it does not match its SHA-256")
+        return content
 
 
 def _aligned(first: int, count: int, size: int) -> tuple[int, int]:

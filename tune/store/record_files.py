@@ -7,6 +7,7 @@ A file that was changed, that is of somebody else, or whose rows are not records
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import re
@@ -165,15 +166,23 @@ def _opened(storage: Storage, name: str) -> Iterator[tuple[pq.ParquetFile, Check
         named = _NAME.search(name)
         if named is None or hashlib.sha256(footer).hexdigest() != named["sha256"]:
             raise DamagedError("is damaged; its footer does not match the SHA-256 in its name")
-        metadata = pq.read_metadata(pa.BufferReader(_MAGIC + footer))
-        if fault := _schema_fault(metadata.schema.to_arrow_schema()):
-            raise DamagedError(fault)
-        digests = bytes.fromhex((metadata.metadata or {}).get(_DIGESTS, b"").decode("ascii"))
-        with CheckedFile(read_at, start, digests, footer) as checked:
-            if whole is not None:  # all of it is verified, so that it counts or does not, whatever is read of it
-                checked.hold(whole[:start])
+        if whole is not None:  # all of it is verified, so that it counts or does not, whatever is read of it
+            file = pq.ParquetFile(pa.BufferReader(whole), read_dictionary=DICTIONARY_COLUMNS)
+            if _digests(file.metadata) != block_digests(whole[:start]):
+                raise DamagedError("is damaged; a part of it does not match its SHA-256")
+            checked = None
+        else:
+            metadata = pq.read_metadata(pa.BufferReader(_MAGIC + footer))
+            checked = CheckedFile(read_at, start, _digests(metadata), footer)
             file = pq.ParquetFile(checked, metadata=metadata, read_dictionary=DICTIONARY_COLUMNS)
-            yield file, checked if whole is None and storage.local is None else None
+        if fault := _schema_fault(file.schema_arrow):
+            raise DamagedError(fault)
+        yield file, checked if storage.local is None else None
+
+
+def _digests(metadata: pq.FileMetaData) -> bytes:
+    """The digests of the blocks of a file, from its footer."""
+    return bytes.fromhex((metadata.metadata or {}).get(_DIGESTS, b"").decode("ascii"))
 
 
 def _footer_start(end: bytes, size: int) -> int:
@@ -190,24 +199,27 @@ def _footer_start(end: bytes, size: int) -> int:
     return start
 
 
+@functools.lru_cache(256)
 def _schema_fault(schema: pa.Schema) -> str:
     """Why the columns of a file are not those of records; empty if they are."""
+    names = set(schema.names)
     for field in schema:
         expected = pa.float64() if field.name.startswith(METRIC_PREFIX) else None
         if field.name in RECORD_SCHEMA.names:
             expected = RECORD_SCHEMA.field(field.name).type
-            expected = expected.value_type if pa.types.is_dictionary(expected) else expected
         if expected is None:
             return f"has a column {field.name!r}, which records do not have"
         if not _is_type(field.type, expected):
             return f"has {field.type} in the column {field.name!r}, which is {expected}"
-    missing = [name for name in RECORD_SCHEMA.names if name not in schema.names]
-    if missing or len(set(schema.names)) < len(schema.names):
+    missing = [name for name in RECORD_SCHEMA.names if name not in names]
+    if missing or len(names) < len(schema):
         return f"has no column {missing[0]!r}" if missing else "has two columns of one name"
     return ""
 
 
 def _is_type(found: pa.DataType, expected: pa.DataType) -> bool:
+    if pa.types.is_dictionary(expected):  # whose keys may have any number of bits
+        return bool(pa.types.is_dictionary(found) and found.value_type == expected.value_type)
     if pa.types.is_list(expected):  # Parquet has another name for what is in a list
         return bool(pa.types.is_list(found) and found.value_type == expected.value_type)
     return bool(found == expected)
