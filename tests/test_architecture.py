@@ -215,6 +215,7 @@ PARSERS = {
 }
 PARSED_ELSEWHERE = {
     "semprior.io.array_cache": {"np.load"},  # maps arrays of the cache, which is this user's own
+    "tune.store.record_files": {"pq.ParquetFile"},  # of bytes whose SHA-256 is checked as they are read
     "tune.launch.autoscaler": {"json.loads"},  # files of Ray's launcher
     "tune.launch.ray_internals": {"json.loads"},
 }

@@ -15,7 +15,9 @@ code and lists every fault. Other layouts are converted to this one by `semprior
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -47,6 +49,7 @@ from semprior.data.images import (
     read_mask_as_it_is,
 )
 from semprior.data.splits import find_splits
+from semprior.errors import UserError
 
 SCENES_VERSION = 2  # increase it when files are read to other grey values, points or masks: it keys cached scenes
 Masks = Literal["never", "optional", "required"]
@@ -200,6 +203,29 @@ def read_scenes(layout: Layout, split: str, intensity: IntensityRange, *, masks:
         UserError: the first fault, in one line.
     """
     return list(iter_scenes(layout, split, intensity, masks=masks))
+
+
+def content_of(layout: Layout) -> list[str]:
+    """What a reading of the data set depends on: the splits, and name and SHA-256 of every file.
+
+    Size and time would not do: moving a point by a digit within a second changes neither.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    files = layout.files()
+    with ThreadPoolExecutor(4) as pool:  # hashing and reading release the GIL
+        digests = pool.map(_digest, files)
+        named = [f"{path.relative_to(layout.root)} {digest}" for path, digest in zip(files, digests, strict=True)]
+    return [str(layout.splits), *named]
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def iter_scenes(layout: Layout, split: str, intensity: IntensityRange, *, masks: Masks = "never") -> Iterator[Scene]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from rich.console import Console
 
 from semprior.data.images import SUFFIXES, decode
-from semprior.data.layout import all_masked, find_layout
-from semprior.io.push_fetch import fetch, files_to_push, is_address, push
+from semprior.data.layout import all_masked, content_of, find_layout
+from semprior.io.push_fetch import fetch, files_to_push, is_address, push, read_manifest
 from semprior.io.transfer_progress import Transfer
 
 
@@ -23,6 +24,18 @@ def local_data(place: str | Path, console: Console | None = None) -> Path:
     return fetch(str(place), "data", Transfer(console or Console(stderr=True)))
 
 
+def data_identity(place: str | Path) -> str:
+    """The SHA-256 of the content of a data set: of all its files, or of the manifest at its address.
+
+    Raises:
+        UserError: it is not there, or cannot be read.
+    """
+    if is_address(str(place)):
+        return read_manifest(str(place), "data").digest
+    content = "\n".join(content_of(find_layout(Path(place))))
+    return hashlib.sha256(content.encode(errors="surrogateescape")).hexdigest()
+
+
 def push_data(folder: Path, uri: str, console: Console) -> bool:
     """Push a data set to an address and return whether anything was sent.
 
@@ -31,8 +44,9 @@ def push_data(folder: Path, uri: str, console: Console) -> bool:
     Raises:
         UserError: the folder is not a data set, an image of it cannot be read, or as `push`.
     """
+    files = files_to_push(folder)
     layout, transfer = find_layout(folder), Transfer(console)
-    images = [path for name, path in files_to_push(folder).items() if name.lower().endswith(SUFFIXES)]
+    images = [path for name, path in files.items() if name.lower().endswith(SUFFIXES)]
     transfer.begin(f"checking {folder}", sum(path.stat().st_size for path in images))
     for path in images:
         decode(path)

@@ -199,6 +199,28 @@ class Storage:
         if self.local is not None and not stat.S_ISREG(os.stat(path).st_mode):
             raise OSError(errno.ENXIO, NOT_REGULAR, path)
 
+    @contextmanager
+    def parts(self, name: str) -> Iterator[tuple[int, Callable[[int, int], bytes]]]:
+        """A file to read parts of. Yields its size, and a function from number of bytes and position to the bytes.
+
+        Several threads may call the function at once.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            StorageError: as `read`, from the function, too.
+        """
+        with self._explained(name):
+            file = self.open_file(name)
+
+        def read_at(count: int, position: int) -> bytes:
+            with self._explained(name):
+                return bytes(file.read_at(count, position))
+
+        with file:
+            with self._explained(name):
+                size = int(file.size())
+            yield size, read_at
+
     def chunks(self, name: str) -> Iterator[bytes]:
         """The content of a file, at most `CHUNK` bytes at a time.
 
@@ -287,7 +309,8 @@ class Storage:
     def retry(self, operation: Callable[[], T]) -> T:
         """The result of `operation`, which is repeated while it raises a `StorageError` and the patience lasts.
 
-        The operation must be one that may run twice, as all of a storage but `create`, `put_file` and `chunks` are.
+        The operation must be one that may run twice, as all of a storage but `create`, `put_file`, `parts` and `chunks`
+        are.
         """
         until, pause = time.monotonic() + self.patience, PAUSE
         while True:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,19 +10,10 @@ import numpy as np
 from semprior.clustering.cluster import CLUSTERS_VERSION, cluster
 from semprior.clustering.statistics import STATISTICS, STATISTICS_VERSION, image_statistics
 from semprior.data.images import IntensityRange
-from semprior.data.layout import (
-    SCENES_VERSION,
-    Layout,
-    Masks,
-    Scene,
-    intensity_range,
-    iter_scenes,
-)
+from semprior.data.layout import SCENES_VERSION, Layout, Masks, Scene, content_of, intensity_range, iter_scenes
 from semprior.data.training_set import Seed
-from semprior.errors import UserError
 from semprior.io.array_cache import COMPUTED_BY, Arrays, cached_arrays, key_of, unpack
 from semprior.labels.seeds import SEEDS, SEEDS_VERSION
-from semprior.reading.files import only_regular
 
 
 class CachedImages:
@@ -41,7 +30,7 @@ class CachedImages:
 
     def __init__(self, layout: Layout, masks: Masks, cache: Path | None) -> None:
         self._layout, self._masks, self._cache = layout, masks, cache
-        self._key = key_of([SCENES_VERSION, *COMPUTED_BY, *_content(layout), masks]) if cache is not None else ""
+        self._key = key_of([SCENES_VERSION, *COMPUTED_BY, *content_of(layout), masks]) if cache is not None else ""
         arrays = cached_arrays(cache, self._key, self._read)
         self.intensity = IntensityRange.restored(arrays["intensity"].tolist())
         self.train = len(layout.splits["train"])
@@ -131,23 +120,3 @@ def _scenes(names: Iterable[str], arrays: Arrays) -> list[Scene]:
             names, images, points, masked, boxed, arrays["graded"].tolist(), strict=True
         )
     ]
-
-
-def _content(layout: Layout) -> list[str]:
-    """What a reading of the data set depends on: the splits, and name and SHA-256 of every file.
-
-    Size and time would not do: moving a point by a digit within a second changes neither.
-    """
-    files = layout.files()
-    with ThreadPoolExecutor(4) as pool:  # hashing and reading release the GIL
-        digests = pool.map(_digest, files)
-        named = [f"{path.relative_to(layout.root)} {digest}" for path, digest in zip(files, digests, strict=True)]
-    return [str(layout.splits), *named]
-
-
-def _digest(path: Path) -> str:
-    try:
-        with open(path, "rb", opener=only_regular) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error

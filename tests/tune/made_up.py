@@ -1,6 +1,7 @@
 """A sweep whose trials never ran: its records are made up."""
 
 from semprior.config.schema import flatten
+from semprior.data.remote_data import data_identity
 from semprior.data.synthetic.scenes import write_scenes
 from semprior.io.storage import open_storage
 from tests.tune.small_sweep import spec_of
@@ -15,7 +16,7 @@ def made_up_sweep(folder, *changes):
     """A sweep ``small`` in ``folder/runs`` with three trials: the preset itself, a better one, one that runs."""
     write_scenes(folder / "scenes", 9, 0)
     spec = spec_of(folder, ("data: scenes", f"data: {folder / 'scenes'}"), ("./runs", f"{folder / 'runs'}"), *changes)
-    sweep = create_sweep(open_storage(spec.storage), spec.name, spec)
+    sweep = create_sweep(open_storage(spec.storage), spec.name, spec, data_identity(spec.data))
     leaves = flatten(spec.base_config()) | {"epochs": EPOCHS}
     store, records = ResultsStore(sweep.storage), []
     for number, (params, peak, epochs, state) in enumerate(

@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 from semprior.config.schema import parse_settings
+from semprior.data.remote_data import data_identity
 from semprior.io.storage import open_storage
 from tests.tiny import SETTINGS, write_dataset
 from tune.spec.sweep_file import load_sweep
@@ -60,7 +61,7 @@ def new_sweep(folder: Path, name: str, trials: int, epochs: int = 3, base=(), **
     spec = {"name": name, "data": str(data), "base": settings, "budget": {"trials": trials}, **PLAIN, **keys}
     file = folder / f"{name}.yaml"
     file.write_text(yaml.safe_dump({**spec, "storage": str(folder / "runs")}))
-    return create_sweep(open_storage(folder / "runs"), name, load_sweep(file, {}))
+    return create_sweep(open_storage(folder / "runs"), name, load_sweep(file, {}), data_identity(data))
 
 
 def results(sweep):

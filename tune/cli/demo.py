@@ -18,6 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from semprior.data.remote_data import data_identity
 from semprior.deployment.evaluate import Evaluation
 from semprior.errors import UserError
 from semprior.reporting.evaluation_tables import METRIC_COLUMNS
@@ -71,7 +72,7 @@ def demo(
         shutil.rmtree(old, ignore_errors=True)
     say(console, f"drawing {count} infrared scenes into {scenes}")
     write_scenes(scenes, count, SEED)
-    view = begin(create_sweep(target.storage(), spec.name, spec), target, None, False, console)
+    view = begin(create_sweep(target.storage(), spec.name, spec, data_identity(scenes)), target, None, False, console)
     if view is None or view.state != "done":
         raise UserError(f"the sweep did not end: {view.note if view is not None else 'stopped'}")
     top(spec.name, target, spec.budget.trials, None, "table", console)

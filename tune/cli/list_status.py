@@ -14,6 +14,7 @@ from tune.launch.target import Target
 from tune.monitor.live_view import headline, progress_table, watch
 from tune.monitor.sweep_progress import ProgressReader, SweepProgress
 from tune.monitor.tables import check_format, format_metric, print_rows, print_table
+from tune.store.snapshot import left_out_in_words
 from tune.store.sweeps import Sweep, read_each
 
 
@@ -40,6 +41,9 @@ def list_sweeps(target: Target, form: str, console: Console) -> None:
         rows.append((sweep.id, view.state, f"{len(view.ended)}/{view.trials}", best, view.metric, begun))
     rows += [(name, "unreadable", "", "", "", "") for name in unreadable]
     print_table(console, columns, rows)
+    for sweep, view in views:
+        if view.left_out:
+            say(console, f"{sweep.id}: {left_out_in_words(view.left_out)}")
     for name, reason in unreadable.items():
         say(console, f"{name} cannot be read: {reason}")
 
@@ -57,6 +61,7 @@ def _entry(sweep: Sweep, view: SweepProgress) -> dict[str, Any]:
         "created": sweep.created,
         "data": sweep.spec.data,
         "uri": sweep.storage.uri,
+        "left_out": list(view.left_out),
     }
 
 
@@ -76,6 +81,8 @@ def status(name: str, target: Target, follow: bool, console: Console) -> None:
         say(console, headline(view))
     for line in view.failures():
         say(console, line)
+    if view.left_out:
+        say(console, left_out_in_words(view.left_out))
     if view.state == "done" and (fault := why_valueless(sweep, view, target)):
         say(console, fault)
         return

@@ -7,18 +7,19 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from semprior.config.schema import parse_settings
+from semprior.data.remote_data import data_identity
 from semprior.errors import UserError
 from semprior.reporting.terminal import clock, say
 from tune.cli.submit import check_data, run
 from tune.launch.ray_jobs import Jobs
 from tune.launch.target import Target
-from tune.monitor.heartbeat import last_heartbeat
-from tune.monitor.sweep_progress import sweep_state
+from tune.monitor.heartbeat import observe
 from tune.monitor.tables import format_metric, format_value, print_table, short_names
 from tune.search.promotion import CONFIDENCE, PromotionResult, final, promotion, rank_promotion
 from tune.spec.sweep_file import SweepSpec
 from tune.store.results_store import ResultsStore
-from tune.store.sweeps import SWEEP_FILE, Sweep, create_sweep, open_sweep
+from tune.store.snapshot import left_out_in_words
+from tune.store.sweeps import SWEEP_FILE, Sweep, create_sweep, open_sweep, require_unchanged
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,10 @@ def promote(request: PromoteRequest, target: Target, console: Console) -> None:
     """
     sweep, jobs = target.sweep(request.name), target.connect()
     check_data(sweep.spec)
-    chosen = ResultsStore(sweep.storage).rank(dict(sweep.spec.objective), limit=request.top)
+    store = ResultsStore(sweep.storage)
+    chosen = store.rank(dict(sweep.spec.objective), limit=request.top)
+    if store.left_out:
+        say(console, left_out_in_words(store.left_out))
     if not chosen:
         raise UserError(f"{sweep.id}: has no trial with a value to promote")
     spec = promotion(sweep.spec, chosen, request.seeds, parse_settings(request.settings))
@@ -78,13 +82,14 @@ def _run(name: str, spec: SweepSpec, target: Target, jobs: Jobs | None, console:
     """Start or continue a sweep and wait for its end; None if it was stopped before it was done."""
     storage = target.storage()
     if not storage.child(name).exists(SWEEP_FILE):
-        sweep = create_sweep(storage, name, spec.model_copy(update={"name": name, "storage": storage.uri}))
+        named = spec.model_copy(update={"name": name, "storage": storage.uri})
+        sweep = create_sweep(storage, name, named, data_identity(spec.data))
     else:
         sweep = open_sweep(storage.child(name).uri)
         if _without_names(sweep.spec) != _without_names(spec):
             raise UserError(f"{name}: exists already and is another promotion; choose another --id")
-    heartbeat = last_heartbeat(sweep.storage)
-    state = sweep_state(heartbeat)
+        require_unchanged(sweep, data_identity(spec.data))
+    heartbeat, state = observe(sweep.storage)
     if heartbeat is not None and state == "running":
         raise UserError(
             f"{name}: is running on {heartbeat.host}; wait for it, or stop it: `{target.command('stop', sweep)}`"

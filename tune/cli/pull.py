@@ -20,6 +20,7 @@ from tune.launch.target import Target
 from tune.monitor.tables import format_metric
 from tune.store.checkpoints import StoredCheckpoint, fetch_checkpoint
 from tune.store.results_store import ResultsStore
+from tune.store.snapshot import left_out_in_words
 from tune.store.sweeps import Sweep
 from tune.store.trial_summary import TrialSummary
 
@@ -51,6 +52,8 @@ def pull(which: str, out: Path, target: Target, console: Console) -> None:
             raise
         trial = now  # it has found a better epoch meanwhile, and removed the checkpoint of the former one
         pull_checkpoint(sweep, trial, out)
+    if store.left_out:
+        say(console, left_out_in_words(store.left_out))
     metric = next(iter(sweep.spec.objective))
     value = f", {metric} {format_metric(trial.values[0])}" if trial.values else ""
     epoch = trial.epochs if trial.best_epoch is None else trial.best_epoch + 1

@@ -10,8 +10,7 @@ from semprior.errors import UserError
 from semprior.reporting.terminal import print_lines, say
 from tune.launch.ray_jobs import Jobs
 from tune.launch.target import Target
-from tune.monitor.heartbeat import last_heartbeat, request_stop
-from tune.monitor.sweep_progress import sweep_state
+from tune.monitor.heartbeat import last_heartbeat, observe, request_stop
 from tune.store.sweeps import Sweep, driver_log
 
 _STOP_TIMEOUT = 180.0  # seconds that a driver may take to stop
@@ -25,8 +24,7 @@ def stop(name: str, target: Target, console: Console) -> None:
         UserError: there is no such sweep, or its driver does not stop.
     """
     sweep, jobs = target.sweep(name), target.connect()
-    heartbeat = last_heartbeat(sweep.storage)
-    state = sweep_state(heartbeat)
+    heartbeat, state = observe(sweep.storage)
     if heartbeat is None or state != "running":
         _stop_job(sweep, jobs, console)
         if state == "done":
@@ -39,8 +37,7 @@ def stop(name: str, target: Target, console: Console) -> None:
     deadline = time.monotonic() + _STOP_TIMEOUT
     while state == "running" and time.monotonic() < deadline:
         time.sleep(_POLL)
-        last = last_heartbeat(sweep.storage)
-        state = last.observed_state() if last is not None else "lost"
+        state = observe(sweep.storage)[1]
     if state == "running":
         raise UserError(f"{name}: its driver on {heartbeat.host} (process {heartbeat.pid}) does not stop; end it there")
     _stop_job(sweep, jobs, console)

@@ -10,6 +10,7 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
+from semprior.data.remote_data import data_identity
 from semprior.errors import UserError
 from semprior.io.push_fetch import is_address, read_manifest
 from semprior.io.storage import open_storage
@@ -21,13 +22,13 @@ from tune.launch.preflight import idle_gpus
 from tune.launch.ray_jobs import Job, Jobs
 from tune.launch.target import Target
 from tune.launch.weights_check import check_weights, refuse_files
-from tune.monitor.heartbeat import Heartbeat, last_heartbeat
+from tune.monitor.heartbeat import Heartbeat, observe
 from tune.monitor.live_view import watch
 from tune.monitor.sweep_progress import UNFINISHED, ProgressReader, SweepProgress
 from tune.session.trial_records import retry_trials
 from tune.spec.sweep_file import SweepSpec, load_sweep
 from tune.store.results_store import ResultsStore
-from tune.store.sweeps import Sweep, SweepExistsError, create_sweep
+from tune.store.sweeps import Sweep, SweepExistsError, create_sweep, require_unchanged
 
 _JOB_POLL = 10.0  # seconds between two questions to a job server
 
@@ -53,7 +54,7 @@ def submit(file: Path, sweep_id: str | None, target: Target, detach: bool, conso
     else:
         _warn_of_idle_gpus(spec, console)
     try:
-        sweep = create_sweep(open_storage(spec.storage), sweep_id or spec.name, spec)
+        sweep = create_sweep(open_storage(spec.storage), sweep_id or spec.name, spec, data_identity(spec.data))
     except SweepExistsError as error:
         raise UserError(f"{error}, or continue that one: `{target.command('resume', error.sweep)}`") from error
     begin(sweep, target, jobs, detach, console)
@@ -73,7 +74,7 @@ def resume(name: str, target: Target, detach: bool, console: Console) -> None:
         UserError: it runs already, or it is done and no trial has a value.
     """
     sweep = target.sweep(name)
-    heartbeat = _require_idle(sweep, target)
+    heartbeat = _require_idle(sweep, target, console)
     if heartbeat is not None and heartbeat.state == "done":
         view, retried = ProgressReader(sweep)(), ResultsStore(sweep.storage).faults().retried
         if not any(row.state in UNFINISHED and row.trial in retried for row in view.rows):  # else `retry` was cut off
@@ -98,7 +99,7 @@ def retry(name: str, trials: Sequence[str], target: Target, detach: bool, consol
         UserError: the sweep runs; or one of these trials does not exist, or has not failed.
     """
     sweep = target.sweep(name)
-    heartbeat = _require_idle(sweep, target)
+    heartbeat = _require_idle(sweep, target, console)
     store = ResultsStore(sweep.storage)
     states = {trial.trial: trial.state for trial in store.trials()}
     for trial in trials:
@@ -117,10 +118,14 @@ def retry(name: str, trials: Sequence[str], target: Target, detach: bool, consol
     run(sweep, heartbeat.generation + 1 if heartbeat is not None else 1, target, jobs, detach, console)
 
 
-def _require_idle(sweep: Sweep, target: Target) -> Heartbeat | None:
+def _require_idle(sweep: Sweep, target: Target, console: Console) -> Heartbeat | None:
     """The last heartbeat of a sweep that must not be running; None before its first driver."""
-    heartbeat = last_heartbeat(sweep.storage)
-    if heartbeat is not None and heartbeat.observed_state() == "running":
+
+    def on_wait(seen: Heartbeat) -> None:
+        say(console, f"{sweep.id}: its driver on {seen.host or 'an unknown host'} seems to be lost; watching it first")
+
+    heartbeat, state = observe(sweep.storage, on_wait=on_wait)
+    if heartbeat is not None and state == "running":
         raise UserError(f"{sweep.id}: is running on {heartbeat.host}; stop it with `{target.command('stop', sweep)}`")
     return heartbeat
 
@@ -128,6 +133,7 @@ def _require_idle(sweep: Sweep, target: Target) -> Heartbeat | None:
 def _prepare(sweep: Sweep, target: Target, console: Console) -> Jobs | None:
     """Check that a sweep can be continued; returns the jobs of the cluster that it will run on."""
     check_data(sweep.spec)
+    require_unchanged(sweep, data_identity(sweep.spec.data))
     jobs = target.connect()
     if jobs is None:
         _warn_of_idle_gpus(sweep.spec, console)

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from semprior.config.schema import flatten, resolve
 from semprior.errors import UserError
-from semprior.reporting.terminal import clock, say
+from semprior.reporting.terminal import clock, print_error, say
 from tune.cli.trial_metrics import print_parts, print_recorded
 from tune.launch.target import Target
 from tune.monitor.tables import check_format, format_metric, format_value, print_rows, print_table, short_names
@@ -22,6 +22,7 @@ from tune.store.faults import log_of
 from tune.store.ranking import Direction, Ranked, RankedBy
 from tune.store.records import Record
 from tune.store.results_store import ResultsStore
+from tune.store.snapshot import left_out_in_words
 from tune.store.sweeps import Sweep
 
 _MODES: tuple[RankedBy, ...] = ("best", "last", "robust")
@@ -52,8 +53,12 @@ def top(name: str, target: Target, count: int, by: str | None, form: str, consol
     several = len(objectives) > 1
     ranked = store.rank(objectives, mode, limit=None if several else count, include=(0,))
     if form != "table":
+        if store.left_out:
+            print_error("semprior-tune", f"{name}: {left_out_in_words(store.left_out)}")
         print_rows([_entry(entry, objectives) for entry in ranked[:count]], form)
         return
+    if store.left_out:
+        say(console, left_out_in_words(store.left_out))
     if not ranked:
         say(console, f"{name}: no trial has a value of {next(iter(objectives))} yet")
         return
@@ -193,6 +198,8 @@ def show(name: str, trial: str, target: Target, by: str | None, console: Console
         known = f"{min(found)} to {max(found)}" if found else "none yet"
         raise UserError(f"{name}: no trial {trial}; there are: {known}")
     summary, history = found[trial], store.history(trial)
+    if store.left_out:
+        say(console, left_out_in_words(store.left_out))
     say(console, f"trial {trial} of {name}: {summary.state}" + (f", {summary.reason}" if summary.reason else ""))
     _print_configuration(sweep, summary.config, summary.params, console)
     _print_curve([record for record in history if record.kind == "report"], sweep.spec.objective, console)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import signal
 import subprocess
 import sys
@@ -15,12 +16,16 @@ from typing import IO
 import typer
 from rich.console import Console
 
+from semprior.errors import UserError
+from semprior.io.temporary_folders import clear_stale_folders
 from semprior.reading.files import only_regular
 from semprior.reporting.terminal import print_error, say
+from tune.launch.local_ray import SHORT_FOLDERS
 from tune.launch.target import Target
+from tune.monitor.heartbeat import last_heartbeat
 from tune.monitor.live_view import watch
 from tune.monitor.sweep_progress import ProgressReader, SweepProgress
-from tune.store.sweeps import Sweep, driver_log
+from tune.store.sweeps import SWEEP_FILE, Sweep, driver_log
 
 _STOP_TIMEOUT = 120.0  # seconds that a driver may take to stop
 
@@ -33,7 +38,11 @@ def run_here(sweep: Sweep, generation: int, target: Target, detach: bool, consol
 
     Returns:
         The last view of the sweep, with the driver's last note; None if detached.
+
+    Raises:
+        UserError: another driver was faster, or the folder of the sweep was removed.
     """
+    clear_stale_folders(*SHORT_FOLDERS)
     log = _log_file(sweep, generation)
     arguments = ["--local", "--log", str(log)] + ([] if detach else ["--attached"])
     with open(log, "ab", opener=only_regular) as output:
@@ -56,6 +65,13 @@ def run_here(sweep: Sweep, generation: int, target: Target, detach: bool, consol
     except KeyboardInterrupt:
         _stop(driver, sweep, target, console)
         raise typer.Exit(130) from None
+    except UserError:
+        _require_present(sweep)
+        raise
+    _require_present(sweep)
+    if driver.returncode == 2 and log.exists() and sweep.storage.local is not None:  # it could not begin
+        _refuse_second(sweep, generation, target, log)
+    log = log if log.exists() else log.with_name(Path(driver_log(generation)).name)
     if driver.returncode not in (0, 2):
         print_error("semprior-tune", f"{sweep.id}: {_crash_reason(driver.returncode, view.note, log)}")
         say(console, f"continue with: {target.command('resume', sweep)}")
@@ -85,10 +101,26 @@ def _closing(pipe: IO[bytes] | None) -> Iterator[None]:
             pipe.close()
 
 
+def _require_present(sweep: Sweep) -> None:
+    if not sweep.storage.exists(SWEEP_FILE):
+        raise UserError(f"{sweep.id}: the folder of the sweep was removed while it ran ({sweep.storage.uri})")
+
+
+def _refuse_second(sweep: Sweep, generation: int, target: Target, log: Path) -> None:
+    """Say which other driver runs, if one has begun at the same moment as this one."""
+    other = last_heartbeat(sweep.storage)
+    if other is not None and other.generation >= generation and other.observed_state() == "running":
+        raise UserError(
+            f"{sweep.id}: is running on {other.host} (process {other.pid}), begun by another command at the same"
+            f" moment; watch it with: {target.command('status', sweep, '--follow')}; log of this one: {log}"
+        )
+
+
 def _log_file(sweep: Sweep, generation: int) -> Path:
-    name = driver_log(generation)
+    """A log of this driver alone. It gets the name that belongs to its number once no other driver has that."""
     folder = sweep.storage.local or Path(tempfile.mkdtemp(prefix="semprior-"))
-    path = folder / name
+    name = Path(driver_log(generation))
+    path = folder / name.with_name(f"{name.stem}-{secrets.token_hex(4)}{name.suffix}")
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -100,5 +132,8 @@ def _crash_reason(code: int, note: str, log: Path) -> str:
 
 
 def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    except FileNotFoundError:
+        lines = []
     return lines[-1].removeprefix("semprior-tune: ") if lines else "its driver ended"

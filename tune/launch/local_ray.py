@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from semprior.errors import UserError
+from semprior.io.temporary_folders import temporary_folder
 from semprior.runtime.process_setup import THREADS_SHARE
 from tune.launch.ray_internals import loopback_only, reload_authentication
 
@@ -20,6 +20,8 @@ _ATTEMPTS = 4
 _OBJECT_STORE = 256 * 2**20  # bytes: trials exchange nothing large through Ray's object store
 _SOCKET_PATH_LIMIT = 103  # bytes that the path of a socket may have on Linux and on macOS
 _SOCKET_PATH_BELOW = len("/st-12345678/r/session_2026-12-31_23-59-59_999999_4194304/sockets/plasma_store.10")
+SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
+"""Where Ray's files go if the path of the user's folder for temporary files is too long."""
 _TOKEN = secrets.token_hex(32)
 
 
@@ -38,27 +40,23 @@ def local_ray(cpus: int | None = None, gpus: int | None = None) -> Iterator[None
     Raises:
         UserError: Ray does not start; the message tells the cause.
     """
-    private = tempfile.mkdtemp(prefix="st-", dir=_short_folder())
-    folder = Path(private) / "r"  # Ray makes its own folder readable for everybody
-    try:
-        with _ray_environment(), loopback_only():
-            import ray
+    with temporary_folder("st-", _short_folder()) as private, _ray_environment(), loopback_only():
+        import ray
 
-            _start(
-                folder,
-                address="local",
-                num_cpus=cpus if cpus is not None else usable_cpus(),
-                num_gpus=gpus if gpus is not None else usable_gpus(),
-                object_store_memory=_OBJECT_STORE,
-                include_dashboard=False,
-                _temp_dir=str(folder),
-            )
-            try:
-                yield
-            finally:
-                ray.shutdown()
-    finally:
-        shutil.rmtree(private, ignore_errors=True)
+        folder = private / "r"  # Ray makes its own folder readable for everybody
+        _start(
+            folder,
+            address="local",
+            num_cpus=cpus if cpus is not None else usable_cpus(),
+            num_gpus=gpus if gpus is not None else usable_gpus(),
+            object_store_memory=_OBJECT_STORE,
+            include_dashboard=False,
+            _temp_dir=str(folder),
+        )
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 def _short_folder() -> str:
@@ -68,7 +66,7 @@ def _short_folder() -> str:
         UserError: there is none.
     """
     usual = tempfile.gettempdir()
-    for folder in (usual, "/tmp", "/var/tmp", "/dev/shm"):
+    for folder in (usual, *SHORT_FOLDERS):
         if len(os.fsencode(folder)) + _SOCKET_PATH_BELOW <= _SOCKET_PATH_LIMIT and os.access(folder, os.W_OK | os.X_OK):
             return folder
     raise UserError(

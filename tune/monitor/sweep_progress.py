@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tune.monitor.exception_text import without_variable_parts
-from tune.monitor.heartbeat import Heartbeat, last_heartbeat
+from tune.monitor.heartbeat import Heartbeat, hours_before, observe, read_drivers
 from tune.store.faults import log_of
 from tune.store.results_store import ResultsStore
 from tune.store.sweeps import Sweep
@@ -65,7 +64,8 @@ class SweepProgress:
         rows: progress of the trials that have begun.
         note: last note of the driver.
         hours: budget of hours; None: no limit.
-        elapsed: seconds since the sweep was created.
+        elapsed: seconds that its drivers have run.
+        left_out: what could not be used of the sweep's files, a line each.
     """
 
     name: str
@@ -77,6 +77,7 @@ class SweepProgress:
     note: str = ""
     hours: float | None = None
     elapsed: float = 0.0
+    left_out: tuple[str, ...] = ()
 
     @property
     def ended(self) -> list[TrialProgress]:
@@ -144,25 +145,50 @@ class ProgressReader:
 
     def __init__(self, sweep: Sweep, generation: int = 1) -> None:
         self.sweep, self.generation = sweep, generation
-        self.store = ResultsStore(sweep.storage)
+        self._seen: Heartbeat | None = None
+        self._before = (0, 0.0)  # a generation, and the hours of the drivers before it
         self._values: dict[str, float] = {}  # last value by trial, as not every epoch is evaluated
 
     def __call__(self) -> SweepProgress:
         """The present progress."""
-        spec, heartbeat = self.sweep.spec, last_heartbeat(self.sweep.storage)
+        spec, drivers = self.sweep.spec, read_drivers(self.sweep.storage)
+        heartbeat, state = self._state(drivers.newest)
         metric, direction = next(iter(spec.objective.items()))
-        state = sweep_state(heartbeat, self.generation)
+        store = ResultsStore(self.sweep.storage)
         return SweepProgress(
             name=self.sweep.id,
             state=state,
             metric=metric,
             maximize=direction == "max",
             trials=spec.budget.trials * spec.seeds,
-            rows=tuple(self._row(summary, metric, state) for summary in self.store.trials()),
+            rows=tuple(self._row(summary, metric, state) for summary in store.trials()),
             note=heartbeat.note if heartbeat is not None and state != "waiting" else "",
             hours=spec.budget.hours,
-            elapsed=(heartbeat.time if heartbeat is not None else time.time()) - self.sweep.created,
+            elapsed=self._elapsed(heartbeat),
+            left_out=(*map(str, store.left_out), *drivers.left_out),
         )
+
+    def _state(self, heartbeat: Heartbeat | None) -> tuple[Heartbeat | None, str]:
+        """The newest heartbeat and the state of the sweep.
+
+        A driver that has renewed its heartbeat since the last reading runs, whatever its clock says; the first reading
+        waits for that where the clock is ahead.
+        """
+        state, seen = sweep_state(heartbeat, self.generation), self._seen
+        if state == "lost" and heartbeat is not None and heartbeat.state == "running" and not heartbeat.is_gone():
+            if seen is None and heartbeat.is_ahead():
+                heartbeat, state = observe(self.sweep.storage)
+            elif seen is not None and seen != heartbeat and not heartbeat.is_damaged:
+                state = "running"
+        self._seen = heartbeat
+        return heartbeat, state
+
+    def _elapsed(self, heartbeat: Heartbeat | None) -> float:
+        if heartbeat is None:
+            return 0.0
+        if self._before[0] != heartbeat.generation:
+            self._before = heartbeat.generation, hours_before(self.sweep.storage, heartbeat.generation)
+        return self._before[1] * 3600 + heartbeat.active
 
     def _row(self, trial: TrialSummary, metric: str, sweep_state: str) -> TrialProgress:
         value = trial.last.metrics.get(metric)

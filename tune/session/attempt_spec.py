@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tune.store.checkpoints import StoredCheckpoint
@@ -44,7 +47,9 @@ class AttemptSpec:
         workers: number of workers that train together.
         cpus: CPUs of the trial, which its workers share.
         gpus: GPUs of the trial, which its workers share.
-        started: time at which the attempt began to wait for resources, in seconds since 1970.
+        started: time at which the attempt began to wait for resources, in seconds of the monotonic clock.
+        clock: identity of that clock (`machine_clock`); another machine's cannot be compared.
+        sweep: digest of the `sweep.json` that the driver runs (`tune.store.sweeps.Sweep`).
     """
 
     uri: str
@@ -62,11 +67,23 @@ class AttemptSpec:
     cpus: float = 1.0
     gpus: float = 0.0
     started: float = 0.0
+    clock: str = ""
+    sweep: str = ""
 
     @property
     def name(self) -> str:
         """The name of the attempt in the registry: ``TRIAL/ATTEMPT``."""
         return f"{self.trial}/{self.attempt}"
+
+
+@functools.cache
+def machine_clock() -> str:
+    """The identity of this machine's monotonic clock, which begins anew when the machine does."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    try:
+        return boot.read_text(encoding="ascii").strip()
+    except OSError:  # another operating system
+        return platform.node()
 
 
 ReportHandler = Callable[[Mapping[str, Any]], None]

@@ -23,7 +23,7 @@ from semprior.reporting.terminal import print_error, replace_unencodable_output
 from tune.monitor.exception_text import describe
 from tune.monitor.heartbeat import HeartbeatWriter, StopRequested
 from tune.store.compaction import compact_in_background
-from tune.store.sweeps import driver_log, open_sweep
+from tune.store.sweeps import SWEEP_FILE, driver_log, open_sweep
 
 
 def run_driver(uri: str, generation: int, local: bool, attached: bool, log: Path | None) -> bool:
@@ -44,7 +44,9 @@ def run_driver(uri: str, generation: int, local: bool, attached: bool, log: Path
         SystemExit: an error in the driver, which is in its last heartbeat and its log.
     """
     sweep = open_sweep(uri)
-    with HeartbeatWriter(sweep.storage, generation, on_write=_log_copier(log, sweep.storage, generation)) as heart:
+    copy_log = _log_copier(log, sweep.storage, generation)
+    with HeartbeatWriter(sweep.storage, generation, on_write=copy_log, required=SWEEP_FILE) as heart:
+        _claim_log(log, sweep.storage, generation)
         if attached:
             threading.Thread(target=_stop_at_end_of_input, args=(heart,), daemon=True).start()
         try:
@@ -55,13 +57,23 @@ def run_driver(uri: str, generation: int, local: bool, attached: bool, log: Path
                 _stop_on_signals(heart)  # Ray's handlers, set at its start, would kill trials that write a checkpoint
                 with compact_in_background(sweep.storage, lambda text: print_error("semprior-tune", text)):
                     done = run_sweep(sweep.spec, uri, generation, stop=StopRequested(heart))
+                if heart.fault:
+                    raise UserError(heart.fault)
         except UserError:
             raise
         except Exception as error:
+            if heart.fault:
+                raise UserError(heart.fault) from error
             heart.finish("stopped", f"{describe(error)}; log: {_log_error(sweep.storage, generation, log)}")
             raise SystemExit(1) from error
         heart.finish("done" if done else "stopped")
     return done
+
+
+def _claim_log(log: Path | None, storage: Storage, generation: int) -> None:
+    """Give the log of this driver, which has a name of its own so far, the name that belongs to its number."""
+    if log is not None and storage.local is not None and log.parent == storage.local / "logs":
+        os.replace(log, Path(storage.path(driver_log(generation))))
 
 
 def _log_error(storage: Storage, generation: int, log: Path | None) -> str:
@@ -129,7 +141,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         run_driver(options.uri, options.generation, options.local, options.attached, options.log)
     except UserError as error:
-        print_error("semprior-tune", str(error))
+        with contextlib.suppress(OSError):  # its log may be on the disk that is full
+            print_error("semprior-tune", str(error))
         return 2
     return 0
 

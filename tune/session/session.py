@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -21,6 +20,7 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import TrialScheduler
 
 from semprior.errors import UserError
+from semprior.io.temporary_folders import temporary_folder
 from tune.launch.resources import cluster_nodes, concurrency
 from tune.monitor.heartbeat import hours_before
 from tune.search.dashboard_journal import DashboardJournal
@@ -33,8 +33,11 @@ from tune.session.trial_records import end_trial, retry_trials
 from tune.session.tune_search import OUT_OF_HOURS, SessionEnd, TuneSearch
 from tune.spec.sweep_file import SweepSpec
 from tune.store.results_store import ResultsStore, patient_store
+from tune.store.snapshot import left_out_in_words
+from tune.store.sweeps import open_sweep
 from tune.store.trial_summary import TrialSummary
 
+_log = logging.getLogger(__name__)
 STUDY = "study.journal"
 CAUSE_REMOVED = "begun again after the fault that stopped the sweep"
 GRACE = 100.0  # seconds in which trials may finish their epoch when the sweep is asked to stop
@@ -77,8 +80,11 @@ def run_sweep(
     store = patient_store(uri)
     retry_trials(store, _trials_with_ending_faults(store), CAUSE_REMOVED)
     state = SweepState(spec, store, uri, generation)
+    if store.left_out:
+        _log.warning("%s", left_out_in_words(store.left_out))
     unfinished = state.unfinished()
-    out_of_hours = state.hours_left <= 0
+    hours_left = state.hours_left(concurrent)
+    out_of_hours = hours_left <= 0
     if out_of_hours:  # only the trials that a user retries run
         _end_running(store, [attempt for attempt in unfinished if attempt.trial not in state.retried])
         unfinished = [attempt for attempt in unfinished if attempt.trial in state.retried]
@@ -86,7 +92,7 @@ def run_sweep(
             return True
     configure_ray_tune(concurrent)
     with (
-        tempfile.TemporaryDirectory(prefix="semprior-tune-", ignore_cleanup_errors=True) as folder,
+        temporary_folder("semprior-tune-") as scratch,
         attempt_registry(state.registry.name) as registry,
     ):
         search = TuneSearch(
@@ -94,17 +100,17 @@ def run_sweep(
             store,
             unfinished,
             state.attempt_spec,
-            lambda attempt: state.trial_plan(attempt, folder),
+            lambda attempt: state.trial_plan(attempt, str(scratch)),
             concurrent,
             spec.scheduler.name,
             new=not out_of_hours,
         )
-        hours = float("inf") if out_of_hours else state.hours_left
+        hours = float("inf") if out_of_hours else hours_left
         stopper = SessionStopper(search, registry, stop, time.monotonic() + hours * 3600)
         tune.run(
             trainable,
             name=f"generation-{generation}",
-            storage_path=folder,
+            storage_path=str(scratch),
             search_alg=search,
             scheduler=state.scheduler(),
             num_samples=search.total_samples,
@@ -163,7 +169,6 @@ class SweepState:
         trials: summaries of the trials, by id.
         retried: running trials that a user retries.
         search: the search, with the history of the store.
-        hours_left: the rest of the budget of hours.
         registry: the registry of attempts of the driver.
     """
 
@@ -177,9 +182,22 @@ class SweepState:
         local = store.storage.local
         self.search = Search(spec, DashboardJournal(local / STUDY, spec.name) if local is not None else None)
         self.search.rebuild(list(self.trials.values()), self._curves)
-        self.hours_left = float("inf")
-        if spec.budget.hours is not None:
-            self.hours_left = spec.budget.hours - hours_before(store.storage, generation)
+        self._store, self._generation = store, generation
+        self._digest = store.storage.retry(lambda: open_sweep(uri)).digest
+
+    def hours_left(self, concurrent: int) -> float:
+        """The rest of the budget of hours; infinite without one.
+
+        Drivers count the hours they run. Where a heartbeat was lost, the trials tell how long there were drivers at
+        least.
+
+        Args:
+            concurrent: maximum number of trials that run at a time.
+        """
+        if self.spec.budget.hours is None:
+            return float("inf")
+        trained = sum(trial.wall_s for trial in self.trials.values()) / 3600
+        return self.spec.budget.hours - max(hours_before(self._store.storage, self._generation), trained / concurrent)
 
     def unfinished(self) -> list[AttemptSpec]:
         """Trials that have begun and not ended, and the missing runs of configurations that have begun."""
@@ -215,6 +233,7 @@ class SweepState:
         resources = self.spec.resources
         return AttemptSpec(
             uri=self.uri,
+            sweep=self._digest,
             registry=self.registry,
             data=self.spec.data,
             trial=trial,

@@ -14,8 +14,9 @@ from ray import tune
 
 from semprior.errors import StorageError, UserError
 from semprior.io.storage import open_storage
+from tune.launch.shared_storage import probe_file
 from tune.search.ray_tune_internals import EPOCH, VALUE
-from tune.session.attempt_spec import AttemptSpec, ReportHandler, ResumePoint, WorkerFactory, Workers
+from tune.session.attempt_spec import AttemptSpec, ReportHandler, ResumePoint, WorkerFactory, Workers, machine_clock
 from tune.session.failures import fault_from
 from tune.session.trial_records import end_trial, record_fault
 from tune.store.checkpoints import StoredCheckpoint
@@ -185,6 +186,8 @@ class Attempts:
                 continue
             if fault.kind is FaultKind.SUPERSEDED:
                 return TrialOver(f"{fault.reason}; another driver runs this sweep")
+            if fault.kind is FaultKind.STORAGE and not self._storage_answers():
+                return TrialOver(fault.reason)
             faults.append(self._record(spec, fault))
             if interruption := self._interruption():
                 return interruption
@@ -213,6 +216,19 @@ class Attempts:
         """Whether faults, of this trial or others, end the sweep."""
         ending = self.store.faults().ending()
         return TrialOver(ending_in_words(ending, self.plan.spec.uri)) if ending else None
+
+    def _storage_answers(self) -> bool:
+        """Whether another attempt may succeed after one that has waited for the storage as long as attempts do.
+
+        A disk is the same for all attempts. A bucket may be out of reach from the worker's machine alone.
+        """
+        if self.store.storage.local is not None:
+            return False
+        try:
+            with probe_file(self.plan.spec.uri):
+                return True
+        except StorageError:
+            return False
 
     def _ended(self, faults: list[Fault]) -> bool:
         """Queue the epochs that the driver has missed. Whether the trial has ended, or ends now after its failures."""
@@ -251,7 +267,8 @@ class Attempts:
             attempt=previous + 1,
             resume_points=tuple(point for point in points if point is not None),
             reason=reason,
-            started=time.time(),
+            started=time.monotonic(),
+            clock=machine_clock(),
         )
 
     def _run_attempt(self, spec: AttemptSpec) -> Fault | None:

@@ -12,13 +12,13 @@ A trial does not depend on these files: it continues where they cannot be writte
 from __future__ import annotations
 
 import contextlib
-import tempfile
 import time
 from pathlib import Path
 
 from semprior.errors import StorageError
 from semprior.io.foreign_text import visible
 from semprior.io.storage import Storage
+from semprior.io.temporary_folders import temporary_folder
 from semprior.reading.files import only_regular
 from semprior.reporting.tensorboard import EventFile, open_event_file
 from semprior.training.trainer import EpochReport
@@ -43,6 +43,7 @@ class TrialLog:
         self._lines: list[str] = []
         self._board: EventFile | None = None
         self._folder: Path | None = None
+        self._open = contextlib.ExitStack()
 
     def line(self, text: str) -> None:
         """Add a line to the log."""
@@ -78,11 +79,14 @@ class TrialLog:
             with contextlib.suppress(OSError):
                 self._board.close()
         self._upload()
+        self._open.close()
 
     def _opened(self, epoch: int) -> EventFile:
         if self._board is None:
             local = self.storage.local is not None
-            self._folder = Path(self.storage.path(self._events) if local else tempfile.mkdtemp(prefix="semprior-"))
+            self._folder = Path(
+                self.storage.path(self._events) if local else self._open.enter_context(temporary_folder("semprior-"))
+            )
             self._folder.mkdir(parents=True, exist_ok=True)
             self._board = open_event_file(self._folder, epoch)
         return self._board

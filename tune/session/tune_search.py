@@ -21,7 +21,7 @@ from semprior.errors import UserError
 from tune.search.history import EndState
 from tune.search.ray_tune_internals import EPOCH, VALUE
 from tune.search.search import Search, seed_index, trial_ids
-from tune.session.attempt_spec import AttemptSpec
+from tune.session.attempt_spec import AttemptSpec, machine_clock
 from tune.session.trainable import INTERRUPTION, PLAN, TrialPlan
 from tune.session.trial_records import end_trial
 from tune.store.results_store import ResultsStore
@@ -183,7 +183,7 @@ class TuneSearch(SearchAlgorithm):
         settings = self._experiment.spec
         return TuneTrial(
             self._experiment.run_identifier,
-            config={PLAN: self._make_plan(replace(spec, started=time.time()))},
+            config={PLAN: self._make_plan(replace(spec, started=time.monotonic(), clock=machine_clock()))},
             trial_id=spec.trial,
             storage=settings["storage"],
             checkpoint_config=settings["checkpoint_config"],

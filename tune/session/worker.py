@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from semprior.config.schema import Resolved, flatten, unflatten
-from semprior.data.remote_data import local_data
+from semprior.data.remote_data import data_identity, local_data
 from semprior.errors import UserError
 from semprior.io.cache_folder import cache_folder
 from semprior.io.checkpoint import Snapshot
@@ -22,7 +22,7 @@ from semprior.runtime.distributed import all_agree, rank
 from semprior.training.prepare import prepare_trainer
 from semprior.training.trainer import DivergedError, EpochReport, Trainer
 from tune.session.attempt_registry import AttemptOverError
-from tune.session.attempt_spec import AttemptSpec
+from tune.session.attempt_spec import AttemptSpec, machine_clock
 from tune.session.failures import CannotResumeError
 from tune.session.trial_log import TrialLog
 from tune.store.checkpoints import (
@@ -35,6 +35,7 @@ from tune.store.checkpoints import (
 from tune.store.provenance import revision, versions
 from tune.store.records import Record, RecordKind
 from tune.store.results_store import patient_store
+from tune.store.sweeps import SWEEP_FILE, open_sweep, require_present, require_unchanged
 
 
 class AttemptWorker:
@@ -54,7 +55,8 @@ class AttemptWorker:
         self.values: tuple[float, ...] = ()
         self.data = ""
         self._previous_precision: str | None = None  # of the checkpoint from which the attempt resumes
-        self._last_record = spec.started or time.time()
+        # seconds of the monotonic clock, since the clock of the day may jump
+        self._last_record = spec.started if spec.clock == machine_clock() else time.monotonic()
 
     def run(self) -> None:
         """Train to the end. A loss that is not finite is recorded as the end of the trial.
@@ -80,6 +82,7 @@ class AttemptWorker:
             self.log.close()
 
     def _prepared(self) -> Trainer:
+        require_present(self.store.storage)
         config = unflatten(self.spec.config, "sweep")
         root = self.store.storage.retry(lambda: local_data(self.spec.data))
         trainer = prepare_trainer(
@@ -91,7 +94,20 @@ class AttemptWorker:
             say=self._say,
         )
         self.data = trainer.data
+        self._require_unchanged()  # only now, so that a damaged image is named
         return trainer
+
+    def _require_unchanged(self) -> None:
+        """Refuse to train for a sweep whose file, data or code are no longer those of its start.
+
+        Raises:
+            UserError: names what was changed.
+        """
+        storage = self.store.storage
+        sweep = storage.retry(lambda: open_sweep(self.spec.uri))
+        if sweep.digest != self.spec.sweep:
+            raise UserError(f"{storage.uri}/{SWEEP_FILE}: was replaced while the sweep ran; restore it")
+        require_unchanged(sweep, storage.retry(lambda: data_identity(self.spec.data)) if sweep.data else "")
 
     def _say(self, text: str) -> None:
         self.log.line(text)
@@ -149,6 +165,7 @@ class AttemptWorker:
         if not self.is_first:
             return
         spec = self.spec
+        require_present(self.store.storage)
         checkpoint = put_checkpoint(self.store.storage, spec.trial, spec.attempt, trainer.snapshot())
         record = replace(self._record("report", trainer, checkpoint), metrics=flat_metrics(report), best=report.best)
         records = [record]
@@ -163,7 +180,7 @@ class AttemptWorker:
             self.store.append(records)
 
     def _record(self, kind: RecordKind, trainer: Trainer, checkpoint: StoredCheckpoint | None = None) -> Record:
-        spec, now = self.spec, time.time()
+        spec, now = self.spec, time.monotonic()
         seconds, self._last_record = now - self._last_record, now
         return Record(
             kind=kind,
@@ -186,7 +203,7 @@ class AttemptWorker:
             revision=revision(),
             versions=versions(),
             data=self.data,
-            time=now,
+            time=time.time(),
         )
 
 

@@ -7,13 +7,14 @@ file. Each attempt writes into a folder of its own, so that attempts cannot over
 from __future__ import annotations
 
 import hashlib
-import tempfile
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from semprior.io.checkpoint import Snapshot, load_checkpoint, save_checkpoint
 from semprior.io.manifest import MANIFEST, DamagedError, download, file_digests, parse_manifest, sha256_of
 from semprior.io.storage import Storage
+from semprior.io.temporary_folders import temporary_folder
 from tune.store.records import kept_checkpoints, visible
 from tune.store.results_store import ResultsStore
 
@@ -50,8 +51,8 @@ def put_checkpoint(storage: Storage, trial: str, attempt: int, snapshot: Snapsho
         folder = Path(storage.path(address))
         storage.retry(lambda: save_checkpoint(folder, snapshot))
         return StoredCheckpoint(address, sha256_of(folder / MANIFEST))
-    with tempfile.TemporaryDirectory(prefix="semprior-checkpoint-") as scratch:
-        folder = Path(scratch) / "checkpoint"
+    with temporary_folder("semprior-checkpoint-") as scratch:
+        folder = scratch / "checkpoint"
         storage.retry(lambda: save_checkpoint(folder, snapshot))
         storage.upload(folder, address, last=(MANIFEST,))
         return StoredCheckpoint(address, sha256_of(folder / MANIFEST))
@@ -66,8 +67,8 @@ def get_checkpoint(storage: Storage, checkpoint: StoredCheckpoint) -> Snapshot:
     """
 
     def read() -> Snapshot:
-        with tempfile.TemporaryDirectory(prefix="semprior-checkpoint-") as scratch:
-            folder = Path(scratch) / "checkpoint"
+        with temporary_folder("semprior-checkpoint-") as scratch:
+            folder = scratch / "checkpoint"
             fetch_checkpoint(storage, checkpoint, folder)
             return load_checkpoint(folder)
 
@@ -138,7 +139,16 @@ def prune(store: ResultsStore, trial: str, attempt: int) -> list[str]:
     removed = [address for address in stored if address not in kept]
     for address in removed:
         remove_checkpoint(store.storage, address)
+    if store.storage.local is not None:
+        _remove_cut_off(Path(store.storage.path(f"{CHECKPOINTS}/{trial}")), attempt)
     return removed
+
+
+def _remove_cut_off(folder: Path, attempt: int) -> None:
+    """Remove the hidden folders in which lower attempts of a trial were writing checkpoints when they were killed."""
+    for cut_off in folder.glob("*/.epoch-*"):
+        if cut_off.parent.name.isdecimal() and int(cut_off.parent.name) < attempt:
+            shutil.rmtree(cut_off, ignore_errors=True)
 
 
 def _stored(store: ResultsStore, trial: str, attempt: int) -> dict[str, int]:

@@ -23,7 +23,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
 import numpy as np
@@ -31,7 +31,7 @@ import pyarrow as pa
 
 from semprior.errors import UserError
 from semprior.io.storage import Storage
-from tune.store.record_files import file_name, join, read_file, write_file
+from tune.store.record_files import UnusableFilesError, file_name, join, read_file, write_file
 from tune.store.snapshot import COMMITS, MERGED, NEW, Commit, MergedFile, StoreSnapshot, take_snapshot, to_json
 from tune.store.visible_records import kind_codes, sorted_words
 
@@ -63,12 +63,12 @@ def compact(storage: Storage, *, least: int = 16, full: int = FULL_ROWS, grace: 
     try:
         snapshot = take_snapshot(storage)
         remove_obsolete_files(snapshot, grace)
-        if len(snapshot.appended) < least:
+        if len(snapshot.appended) < least and not snapshot.damaged:
             return 0
         merged, new = _merge(snapshot, full)
     except FileNotFoundError:  # a concurrent compaction was faster
         return 0
-    if time.monotonic() - began > TIMEOUT_S:
+    if not merged or time.monotonic() - began > TIMEOUT_S:
         return 0
     now = time.time()
     present = {entry.name for entry in storage.list(NEW)}
@@ -77,7 +77,7 @@ def compact(storage: Storage, *, least: int = 16, full: int = FULL_ROWS, grace: 
     files = (*(file for file in snapshot.merged if file.name not in merged), *new)
     number = 1 + max((int(head.name.rpartition("/")[2].partition("-")[0]) for head in snapshot.heads), default=0)
     name = f"{COMMITS}/{number:08d}-{uuid.uuid4().hex[:12]}.json"
-    parents = tuple(head.name for head in snapshot.heads)
+    parents = (*(head.name for head in snapshot.heads), *snapshot.damaged)
     storage.put(name, to_json(Commit(name, parents, files, absorbed)))
     return len(merged)
 
@@ -126,6 +126,7 @@ def remove_obsolete_files(snapshot: StoreSnapshot, grace: float = GRACE_S) -> No
         if absorbed is not None and now - absorbed >= grace:
             storage.delete(entry.name)
         orphaned = entry.name.startswith(MERGED) and entry.name not in named and absorbed is None
+        orphaned = orphaned and not snapshot.damaged  # else a commit that cannot be read may have named it
         if orphaned and entry.modified and (datetime.now(UTC) - entry.modified).total_seconds() > ORPHAN_AGE_S:
             storage.delete(entry.name)
     for name in snapshot.older:
@@ -135,10 +136,13 @@ def remove_obsolete_files(snapshot: StoreSnapshot, grace: float = GRACE_S) -> No
 def _merge(snapshot: StoreSnapshot, full: int) -> tuple[list[str], list[MergedFile]]:
     """Write the records of the appended files, and of merged files that are not much larger, to new merged files.
 
+    Files that cannot be used stay where they are, so that readers go on to name them.
+
     Returns:
         The names of the files that were merged, and the new files.
     """
-    storage, merged = snapshot.storage, list(snapshot.appended)
+    storage = snapshot.storage
+    merged: list[str] = []
     new: list[MergedFile] = []
     parts: list[pa.Table] = []
     rows = 0
@@ -147,19 +151,21 @@ def _merge(snapshot: StoreSnapshot, full: int) -> tuple[list[str], list[MergedFi
         new.append(_write(storage, sort_records(join(parts))))
         parts.clear()
 
-    for name in snapshot.appended:
-        parts.append(read_file(storage, name))
-        rows += parts[-1].num_rows
+    def add(name: str) -> None:
+        nonlocal rows
+        with suppress(UnusableFilesError):
+            parts.append(read_file(storage, name))
+            merged.append(name)
+            rows += parts[-1].num_rows
         if sum(part.num_rows for part in parts) >= full:
             write()
+
+    for name in snapshot.appended:
+        add(name)
     for file in sorted(snapshot.merged, key=lambda file: file.rows):
         if file.rows >= min(full, GROWTH * rows + 1):
             break
-        parts.append(read_file(storage, file.name))
-        merged.append(file.name)
-        rows += file.rows
-        if sum(part.num_rows for part in parts) >= full:
-            write()
+        add(file.name)
     if parts:
         write()
     return merged, new
@@ -167,8 +173,9 @@ def _merge(snapshot: StoreSnapshot, full: int) -> tuple[list[str], list[MergedFi
 
 def _write(storage: Storage, table: pa.Table) -> MergedFile:
     trials = table["trial"].unique().to_pylist()
-    name = f"{MERGED}/{file_name(f'{time.time_ns():020d}-{uuid.uuid4().hex[:12]}', trials)}"
-    storage.put(name, write_file(table))
+    content = write_file(table)
+    name = f"{MERGED}/{file_name(f'{time.time_ns():020d}-{uuid.uuid4().hex[:12]}', trials, content)}"
+    storage.put(name, content)
     return MergedFile(name, table.num_rows, min(trials), max(trials))
 
 

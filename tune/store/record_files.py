@@ -1,39 +1,81 @@
-"""Parquet files of records: their names, writing them, and reading some of their columns and rows."""
+"""Parquet files of records: their names, writing them, and reading some of their columns and rows.
+
+What is read is verified. The name of a file has the SHA-256 of its footer, and the footer that of each 64 KiB before
+it, so that a reader of few columns need not read the others. Whoever reads the files without semprior needs neither.
+A file that was changed, that is of somebody else, or whose rows are not records, is an `UnusableFilesError`.
+"""
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import io
 import re
-from collections.abc import Collection, Sequence
-from typing import get_args
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from semprior.errors import UserError
+from semprior.errors import StorageError, UserError
+from semprior.io.checked_file import CheckedFile, block_digests
+from semprior.io.manifest import DamagedError
 from semprior.io.storage import Storage
-from semprior.reading.parquet import explained, open_parquet, require_values
-from tune.store.records import METRIC_PREFIX, RECORD_KINDS, RECORD_SCHEMA, SCHEMA_VERSION, State
+from tune.store.records import METRIC_PREFIX, RECORD_SCHEMA, SCHEMA_VERSION, row_fault
 
 ROW_GROUP = 1 << 15  # records; the smallest unit that can be read
 SMALL = 1 << 20  # bytes up to which a file of a bucket is read in one request rather than in parts
 _NULLABLE = ("checkpoint", "sha256")
 DICTIONARY_COLUMNS = [field.name for field in RECORD_SCHEMA if pa.types.is_dictionary(field.type)]
-_NAME = re.compile(r"(?:@(?P<trial>[\w.]+))?\.v(?P<version>\d+)\.parquet$", re.ASCII)
+_NAME = re.compile(r"(?:\.(?P<sha256>[0-9a-f]{64}))?(?:@(?P<trial>[\w.]+))?\.v(?P<version>\d{1,9})\.parquet$", re.ASCII)
+_DIGESTS = b"semprior.sha256"  # key of the footer's metadata
+_MAGIC = b"PAR1"
+_LENGTH = 8  # bytes behind the footer: its length, and `_MAGIC`
+_TAIL = 1 << 16  # bytes at the end of a large file that are read for its footer
 
 
-def file_name(stem: str, trials: Collection[str]) -> str:
-    """The name of a file of records: with the schema version, and with the trial if all records belong to one trial."""
+class UnusableFilesError(UserError):
+    """Files of records that cannot be used: damaged, foreign, or of another version.
+
+    Attributes:
+        reasons: why, by the name of the file.
+    """
+
+    def __init__(self, reasons: Mapping[str, str]) -> None:
+        super().__init__("; ".join(f"{name}: {reason}" for name, reason in reasons.items()))
+        self.reasons = dict(reasons)
+
+
+def file_name(stem: str, trials: Collection[str], content: bytes) -> str:
+    """The name of a file of records.
+
+    Args:
+        stem: its beginning, which no other file has.
+        trials: the trials of its records; if there is one, the name contains it.
+        content: of `write_file`; the name contains the SHA-256 of its footer, which verifies the rest.
+    """
     trial = next(iter(trials)) if len(trials) == 1 else ""
     suffix = f"@{trial}" if re.fullmatch(r"[\w.]+", trial, re.ASCII) else ""
-    return f"{stem}{suffix}.v{SCHEMA_VERSION}.parquet"
+    footer = content[_footer_start(content, len(content)) :]
+    return f"{stem}.{hashlib.sha256(footer).hexdigest()}{suffix}.v{SCHEMA_VERSION}.parquet"
 
 
-def is_record_file(name: str) -> bool:
-    """Whether a file with this name contains records."""
-    return _NAME.search(name) is not None
+def name_fault(name: str) -> str:
+    """Why a file with this name is none that this version reads; empty if it is one."""
+    found = _NAME.search(name)
+    if found is None:
+        return "is not a file of records"
+    version = int(found["version"])
+    if version > SCHEMA_VERSION:
+        return f"was written by a newer version (schema {version}); upgrade semprior"
+    if version < SCHEMA_VERSION:
+        return (
+            f"was written before the first release (schema {version}) and is no longer read; begin the sweep anew in"
+            " another folder"
+        )
+    return "" if found["sha256"] else "has no SHA-256 in its name"
 
 
 def trial_in_name(name: str) -> str | None:
@@ -44,9 +86,9 @@ def trial_in_name(name: str) -> str | None:
 
 def write_file(table: pa.Table) -> bytes:
     """Encode records as Parquet: compressed, and with each distinct text once per row group."""
-    content = io.BytesIO()
+    stream = io.BytesIO()
     with pq.ParquetWriter(
-        content,
+        stream,
         table.schema,
         compression="zstd",
         use_dictionary=DICTIONARY_COLUMNS,
@@ -55,7 +97,13 @@ def write_file(table: pa.Table) -> bytes:
     ) as writer:
         for start in range(0, table.num_rows, ROW_GROUP):
             writer.write_table(_compact_dictionaries(table.slice(start, ROW_GROUP)))
-    return content.getvalue()
+        size = stream.tell()
+        with stream.getbuffer() as written:
+            writer.add_key_value_metadata({_DIGESTS: block_digests(written[:size]).hex().encode()})
+    content = stream.getvalue()
+    if _footer_start(content, len(content)) != size:
+        raise AssertionError("pyarrow wrote rows after the last row group, which have no digest")
+    return content
 
 
 def read_file(
@@ -76,28 +124,106 @@ def read_file(
 
     Raises:
         FileNotFoundError: the file does not exist any longer.
-        UserError: the file is damaged, or has another schema version.
+        UnusableFilesError: the file is damaged, foreign or of another version, or has rows that are no records.
+        StorageError: the storage cannot be read.
     """
-    _check_version(storage, name)
-    place = f"{storage.uri}/{name}"
-    with explained(place), storage.open_file(name) as source:
-        remote = storage.local is None
-        if remote and source.size() <= SMALL:
-            content = pa.BufferReader(source.read_buffer())
-            file = open_parquet(content, RECORD_SCHEMA, place, extra=METRIC_PREFIX)
-        else:
-            file = open_parquet(source, RECORD_SCHEMA, place, extra=METRIC_PREFIX, pre_buffer=remote)
-        known = [n for n in file.schema_arrow.names if n in RECORD_SCHEMA.names or n.startswith(METRIC_PREFIX)]
-        present = known if columns is None else [column for column in columns if column in known]
-        if rows is not None:
-            table = _rows_of(file, present, rows)
-        elif trials is not None:
-            table = _trials_of(file, present, trials)
-        else:
-            table = file.read(columns=present, use_threads=False)
-    optional = {*_NULLABLE, *(name for name in present if name.startswith(METRIC_PREFIX))}
-    require_values(table, optional, {"kind": RECORD_KINDS, "state": get_args(State)}, place)
+    if fault := name_fault(name):
+        raise UnusableFilesError({name: fault})
+    try:
+        with _opened(storage, name) as (file, checked):
+            names = file.schema_arrow.names
+            present = names if columns is None else [column for column in columns if column in names]
+            if rows is not None:
+                table = _rows_of(file, checked, present, rows)
+            elif trials is not None:
+                table = _trials_of(file, checked, present, trials)
+            else:
+                table = _groups_of(file, checked, present, range(file.num_row_groups))
+    except (FileNotFoundError, StorageError):
+        raise
+    except DamagedError as error:
+        raise UnusableFilesError({name: str(error)}) from error
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise UnusableFilesError({name: f"is damaged ({' '.join(str(error).split())})"}) from error
+    if fault := row_fault(table):
+        raise UnusableFilesError({name: fault})
     return _with_all_metrics(table, RECORD_SCHEMA.names if columns is None else columns)
+
+
+@contextmanager
+def _opened(storage: Storage, name: str) -> Iterator[tuple[pq.ParquetFile, CheckedFile | None]]:
+    """A file whose footer is verified, and whose rows are as they are read.
+
+    Yields:
+        The file; and what it is read from if that is to be fetched ahead, as of a bucket, whose requests are slow.
+    """
+    with storage.parts(name) as (size, read_at):
+        whole = read_at(size, 0) if size <= SMALL else None
+        end = whole if whole is not None else read_at(min(_TAIL, size), max(0, size - _TAIL))
+        start = _footer_start(end, size)
+        if size - start > len(end):
+            end = read_at(size - start, start)
+        footer = end[len(end) - (size - start) :]
+        named = _NAME.search(name)
+        if named is None or hashlib.sha256(footer).hexdigest() != named["sha256"]:
+            raise DamagedError("is damaged; its footer does not match the SHA-256 in its name")
+        if whole is not None:  # all of it is verified, so that it counts or does not, whatever is read of it
+            file = pq.ParquetFile(pa.BufferReader(whole), read_dictionary=DICTIONARY_COLUMNS)
+            if _digests(file.metadata) != block_digests(whole[:start]):
+                raise DamagedError("is damaged; a part of it does not match its SHA-256")
+            checked = None
+        else:
+            metadata = pq.read_metadata(pa.BufferReader(_MAGIC + footer))
+            checked = CheckedFile(read_at, start, _digests(metadata), footer)
+            file = pq.ParquetFile(checked, metadata=metadata, read_dictionary=DICTIONARY_COLUMNS)
+        if fault := _schema_fault(file.schema_arrow):
+            raise DamagedError(fault)
+        yield file, checked if storage.local is None else None
+
+
+def _digests(metadata: pq.FileMetaData) -> bytes:
+    """The digests of the blocks of a file, from its footer."""
+    return bytes.fromhex((metadata.metadata or {}).get(_DIGESTS, b"").decode("ascii"))
+
+
+def _footer_start(end: bytes, size: int) -> int:
+    """The position of the footer in a file of `size` bytes, of which `end` is the end.
+
+    Raises:
+        DamagedError: the file is too short, or does not end like a Parquet file.
+    """
+    if len(end) < len(_MAGIC) + _LENGTH or end[-4:] != _MAGIC:
+        raise DamagedError("is damaged; it is empty, or was cut off" if size else "is empty")
+    start = size - _LENGTH - int.from_bytes(end[-8:-4], "little")
+    if start < len(_MAGIC):
+        raise DamagedError("is damaged; its end says that it was longer")
+    return start
+
+
+@functools.lru_cache(256)
+def _schema_fault(schema: pa.Schema) -> str:
+    """Why the columns of a file are not those of records; empty if they are."""
+    names = set(schema.names)
+    for field in schema:
+        expected = pa.float64() if field.name.startswith(METRIC_PREFIX) else None
+        if field.name in RECORD_SCHEMA.names:
+            expected = RECORD_SCHEMA.field(field.name).type
+        if expected is None:
+            return f"has a column {field.name!r}, which records do not have"
+        if not _is_type(field.type, expected):
+            return f"has {field.type} in the column {field.name!r}, which is {expected}"
+    missing = [name for name in RECORD_SCHEMA.names if name not in names]
+    if missing or len(names) < len(schema):
+        return f"has no column {missing[0]!r}" if missing else "has two columns of one name"
+    return ""
+
+
+def _is_type(found: pa.DataType, expected: pa.DataType) -> bool:
+    if pa.types.is_dictionary(expected):  # whose keys may have any number of bits
+        return bool(pa.types.is_dictionary(found) and found.value_type == expected.value_type)
+    if pa.types.is_list(expected):  # Parquet has another name for what is in a list
+        return bool(pa.types.is_list(found) and found.value_type == expected.value_type)
+    return bool(found == expected)
 
 
 def join(parts: Sequence[pa.Table], columns: Sequence[str] | None = None) -> pa.Table:
@@ -107,19 +233,6 @@ def join(parts: Sequence[pa.Table], columns: Sequence[str] | None = None) -> pa.
         columns = [*RECORD_SCHEMA.names, *(name for name in names if name not in RECORD_SCHEMA.names)]
     empty = pa.schema([_field(name) for name in columns]).empty_table()
     return pa.concat_tables([empty, *parts], promote_options="default").select(columns)
-
-
-def _check_version(storage: Storage, name: str) -> None:
-    """Refuse a file of another schema version."""
-    found = _NAME.search(name)
-    version = int(found["version"]) if found else 0
-    if version > SCHEMA_VERSION:
-        raise UserError(f"{storage.uri}/{name}: was written by a newer version (schema {version}); upgrade semprior")
-    if version < SCHEMA_VERSION:
-        raise UserError(
-            f"{storage.uri}/{name}: was written before the first release (schema {version}) and is no longer read;"
-            " begin the sweep anew in another folder"
-        )
 
 
 def _with_all_metrics(table: pa.Table, columns: Sequence[str]) -> pa.Table:
@@ -145,24 +258,50 @@ def _field(name: str) -> pa.Field:
     return pa.field(name, pa.float64()) if name.startswith(METRIC_PREFIX) else RECORD_SCHEMA.field(name)
 
 
-def _rows_of(file: pq.ParquetFile, columns: list[str], rows: np.ndarray) -> pa.Table:
+def _rows_of(file: pq.ParquetFile, checked: CheckedFile | None, columns: list[str], rows: np.ndarray) -> pa.Table:
     """Read some rows. Only row groups that contain one of them are read."""
     sizes = [file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)]
     ends = np.cumsum(sizes)
+    groups = np.unique(np.searchsorted(ends, rows, side="right")).tolist()
+    _prefetch(file, checked, columns, groups)
     parts = []
-    for index in np.unique(np.searchsorted(ends, rows, side="right")):
+    for index in groups:
         first = ends[index] - sizes[index]
         inside = rows[(rows >= first) & (rows < ends[index])] - first
-        parts.append(file.read_row_group(int(index), columns=columns, use_threads=False).take(inside))
+        parts.append(file.read_row_group(index, columns=columns, use_threads=False).take(inside))
     return pa.concat_tables(parts)
 
 
-def _trials_of(file: pq.ParquetFile, columns: list[str], trials: Collection[str]) -> pa.Table:
+def _trials_of(
+    file: pq.ParquetFile, checked: CheckedFile | None, columns: list[str], trials: Collection[str]
+) -> pa.Table:
     """Read the rows of some trials. Only row groups that may contain one of them are read."""
     groups = [index for index in range(file.num_row_groups) if _may_contain(file.metadata.row_group(index), trials)]
-    table = file.read_row_groups(groups, columns=list({*columns, "trial"}), use_threads=False)
+    table = _groups_of(file, checked, list({*columns, "trial"}), groups)
     wanted = pc.is_in(table["trial"].cast(pa.string()), pa.array(sorted(trials), pa.string()))
     return table.filter(wanted).select(columns)
+
+
+def _groups_of(
+    file: pq.ParquetFile, checked: CheckedFile | None, columns: list[str], groups: Sequence[int]
+) -> pa.Table:
+    _prefetch(file, checked, columns, groups)
+    return file.read_row_groups(list(groups), columns=columns, use_threads=False)
+
+
+def _prefetch(
+    file: pq.ParquetFile, checked: CheckedFile | None, columns: Collection[str], groups: Sequence[int]
+) -> None:
+    """Fetch the columns of some row groups, several parts at a time."""
+    if checked is None:
+        return
+    ranges = []
+    for group in map(file.metadata.row_group, groups):
+        for column in map(group.column, range(group.num_columns)):
+            if column.path_in_schema.partition(".")[0] in columns or column.path_in_schema in columns:
+                pages = [column.dictionary_page_offset, column.data_page_offset]
+                ranges.append((min(page for page in pages if page), column.total_compressed_size))
+    checked.prefetch(ranges)
 
 
 def _may_contain(group: pq.RowGroupMetaData, trials: Collection[str]) -> bool:

@@ -9,18 +9,21 @@ Each file name contains the schema version. A program reads files of its own sch
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from semprior.errors import UserError
 from semprior.reading.json_text import parse_json
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 METRIC_PREFIX = "metric/"
 RECORD_KINDS = ("retry", "start", "report", "fault", "end")
 RecordKind = Literal["retry", "start", "report", "fault", "end"]
@@ -54,7 +57,8 @@ class Record:
         checkpoint: address of the checkpoint of this epoch, or of the one that a start continues from, relative to the
             folder of the sweep.
         sha256: SHA-256 of the manifest of that checkpoint.
-        wall_s: seconds since the previous record of this attempt; in a start, since the start of the process.
+        wall_s: seconds since the previous record of this attempt, by the monotonic clock; in a start, since the attempt
+            began to wait for resources, or on another machine than the trial's process, since the worker began.
         device_s: the same in device seconds: multiplied by the number of the trial's workers or GPUs.
         host: name of the machine.
         device: name of the device.
@@ -136,6 +140,8 @@ RECORD_SCHEMA = pa.schema(
 )
 """The columns of all records. The columns of the metrics follow: float64, null if a record does not have the metric."""
 JSON_COLUMNS = ("config", "params", "versions", "fault")
+NULLABLE = ("checkpoint", "sha256")
+"""Columns that may be null, like those of the metrics."""
 
 
 def new_writer_id() -> str:
@@ -169,22 +175,61 @@ def from_table(table: pa.Table) -> list[Record]:
     """Convert a table to records. Fields without a column have their defaults."""
     known = {item.name for item in dataclasses.fields(Record)}
     metrics = [name for name in table.column_names if name.startswith(METRIC_PREFIX)]
-    parsed: dict[str, dict[str, Any]] = {}
-
-    def parse(text: str) -> dict[str, Any]:
-        if text not in parsed:
-            parsed[text] = parse_json(text, dict[str, Any], "a record")
-        return parsed[text]
-
     records = []
     for row in table.select([name for name in table.column_names if name in known or name in metrics]).to_pylist():
         fields = {name: value for name, value in row.items() if name in known and value is not None}
-        fields |= {name: parse(fields[name]) for name in JSON_COLUMNS if name in fields}
+        fields |= {name: _parsed(fields[name]) for name in JSON_COLUMNS if name in fields}
         if "values" in fields:
             fields["values"] = tuple(fields["values"] or ())
         measured = {name.removeprefix(METRIC_PREFIX): row[name] for name in metrics if row[name] is not None}
         records.append(Record(metrics=measured, **fields))
     return records
+
+
+@functools.lru_cache(1024)
+def _parsed(text: str) -> dict[str, Any]:
+    """The JSON object in a text, which is shared by all records that have it.
+
+    Raises:
+        UserError: it is none.
+    """
+    return parse_json(text, dict[str, Any], "a record")
+
+
+def row_fault(table: pa.Table) -> str:
+    """Why rows with the columns of records, or some of them, are no records; empty if they are.
+
+    The types of the columns are right already.
+    """
+    for name in table.column_names:
+        column = table[name]
+        if name.startswith(METRIC_PREFIX) or name in NULLABLE:
+            continue
+        if column.null_count or (name == "values" and pc.list_flatten(column).null_count):
+            return f"has a row without a value of {name!r}"
+        if name in _SMALLEST and len(column) and pc.min(column).as_py() < _SMALLEST[name]:
+            return f"has a row with a {name!r} below {_SMALLEST[name]}"
+        if name in (*_WORDS, *JSON_COLUMNS, "trial"):
+            for word in column.unique().to_pylist():
+                if not _is_valid(name, word):
+                    return f"has a row with {word[:80]!r} as its {name!r}"
+    return ""
+
+
+_SMALLEST = {"attempt": 0, "epoch": 0, "configuration": 0}
+_WORDS: dict[str, tuple[str, ...]] = {"kind": RECORD_KINDS, "state": get_args(State)}
+
+
+def _is_valid(column: str, word: str) -> bool:
+    if column == "trial":
+        return bool(word)
+    if column in _WORDS:
+        return word in _WORDS[column]
+    try:
+        content = _parsed(word)
+    except UserError:
+        return False
+    return column != "fault" or not content or {"kind", "mark", "epochs"} <= content.keys()
 
 
 def record_order(record: Record) -> tuple[str, int, str, int, int, float]:

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from semprior.io.storage import Storage, open_storage
 from tune.store.compaction import compact, sort_records
@@ -21,9 +22,10 @@ from tune.store.faults import Faults, read_faults
 from tune.store.ranking import Direction, Ranked, RankedBy, rank
 from tune.store.record_files import file_name, write_file
 from tune.store.records import Record, from_table, new_writer_id, to_table, visible, with_kept_checkpoints
-from tune.store.snapshot import NEW, read_snapshot, scan
+from tune.store.snapshot import NEW, LeftOut, StoreSnapshot, read_snapshot, scan
 from tune.store.trial_summary import TrialSummary, summarise_trials
 
+T = TypeVar("T")
 PATIENCE = 300.0  # seconds for which drivers and trials wait for a storage that is not available
 
 
@@ -35,7 +37,8 @@ def patient_store(uri: str) -> ResultsStore:
 class ResultsStore:
     """The records of one sweep.
 
-    Any number of processes and machines may append and read at the same time; no file is ever changed.
+    Any number of processes and machines may append and read at the same time; no file is ever changed. Files that
+    cannot be used, because they are damaged, foreign or of another version, are left out (`left_out`).
 
     Args:
         uri: the address of the sweep: a folder, or any address that pyarrow supports, such as ``s3://``. It need not
@@ -50,6 +53,17 @@ class ResultsStore:
         self.storage = uri if isinstance(uri, Storage) else open_storage(uri)
         self.writer = writer or new_writer_id()
         self._written = 0
+        self._left_out: dict[str, LeftOut] = {}
+
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """The files that this object has left out of what it read, because they cannot be used."""
+        return tuple(self._left_out[name] for name in sorted(self._left_out))
+
+    def _read(self, read: Callable[[StoreSnapshot], T]) -> T:
+        found, left_out = read_snapshot(self.storage, read)
+        self._left_out |= {file.name: file for file in left_out}
+        return found
 
     def append(self, records: Iterable[Record]) -> None:
         """Write records atomically, as one new file.
@@ -61,8 +75,8 @@ class ResultsStore:
         if not complete:
             return
         self._written += 1
-        stem = f"{time.time_ns():020d}-{self.writer}-{self._written}"
-        self.storage.put(f"{NEW}/{file_name(stem, {r.trial for r in complete})}", write_file(to_table(complete)))
+        stem, content = f"{time.time_ns():020d}-{self.writer}-{self._written}", write_file(to_table(complete))
+        self.storage.put(f"{NEW}/{file_name(stem, {r.trial for r in complete}, content)}", content)
 
     def trials(self) -> list[TrialSummary]:
         """The current summary of each trial, sorted by id.
@@ -70,7 +84,7 @@ class ResultsStore:
         Raises:
             UserError: the storage cannot be read.
         """
-        return read_snapshot(self.storage, summarise_trials)
+        return self._read(summarise_trials)
 
     def curve(self, trial: str) -> list[Record]:
         """The visible reports of a trial, by epoch; empty if the trial is unknown.
@@ -114,7 +128,7 @@ class ResultsStore:
             UserError: the storage cannot be read.
         """
         chosen = None if trials is None else set(trials)
-        table = read_snapshot(self.storage, lambda snapshot: scan(snapshot, None, chosen)[1])
+        table = self._read(lambda snapshot: scan(snapshot, None, chosen)[1])
         found: dict[str, list[Record]] = {}
         for record in from_table(sort_records(table)):  # drops duplicates of concurrent compactions
             found.setdefault(record.trial, []).append(record)
@@ -126,7 +140,7 @@ class ResultsStore:
         Raises:
             UserError: the storage cannot be read.
         """
-        return read_snapshot(self.storage, read_faults)
+        return self._read(read_faults)
 
     def rank(
         self,
@@ -149,7 +163,7 @@ class ResultsStore:
         Raises:
             UserError: the storage cannot be read.
         """
-        return read_snapshot(self.storage, lambda snapshot: rank(snapshot, objectives, by, last, limit, include))
+        return self._read(lambda snapshot: rank(snapshot, objectives, by, last, limit, include))
 
     def compact(self) -> int:
         """Merge small files into large ones if there are enough of them (`tune.store.compaction`).

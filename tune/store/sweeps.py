@@ -2,27 +2,34 @@
 
 ::
 
-    STORAGE/SWEEP/sweep.json   the resolved sweep file, the id, the time of creation and the provenance
+    STORAGE/SWEEP/sweep.json   the resolved sweep file, the id, the time of creation, the provenance, and digests
+
+What a sweep is, is fixed when it is created: its sweep file, its data, and the version of the code that its numbers
+depend on. `sweep.json` has the digest of each; what goes on with the sweep compares them (`require_unchanged`), as
+trials of different data or settings cannot be ranked together.
 """
 
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, TypedDict, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
-from semprior.errors import UserError
+import semprior
+from semprior.errors import StorageError, UserError
 from semprior.io.storage import Storage, open_storage
 from semprior.reading.json_text import parse_json
 from semprior.reading.names import is_identifier
 from semprior.reading.schema import shown
 from tune.spec.sweep_file import SweepSpec
 from tune.store.provenance import revision, versions
+from tune.store.records import SCHEMA_VERSION
 
-SWEEP_FILE, SWEEP_SCHEMA = "sweep.json", 1
+SWEEP_FILE, SWEEP_SCHEMA = "sweep.json", 2
 DEFAULT_STORAGE = "./runs"
 T = TypeVar("T")
 
@@ -38,6 +45,9 @@ class Sweep:
         created: time of creation, in seconds since 1970.
         revision: git revision of the code that created the sweep.
         versions: package versions at the time of creation, by name.
+        data: digest of the data set (`semprior.data.remote_data.data_identity`); empty for trials that read none.
+        code: versions of the numbers that the code computes (`semprior.NUMERICS`) and of the records.
+        digest: SHA-256 of `sweep.json`, which the file itself contains.
     """
 
     id: str
@@ -46,21 +56,9 @@ class Sweep:
     created: float
     revision: str
     versions: Mapping[str, str]
-
-
-class _Schema(TypedDict):
-    schema: int
-
-
-@dataclass(frozen=True)
-class _Stored:
-    """The content of a ``sweep.json``."""
-
-    id: str
-    created: float
-    revision: str
-    versions: Mapping[str, str]
-    spec: dict[str, Any]
+    data: str = ""
+    code: tuple[int, int] = (semprior.NUMERICS, SCHEMA_VERSION)
+    digest: str = ""
 
 
 class SweepExistsError(UserError):
@@ -71,34 +69,53 @@ class SweepExistsError(UserError):
         self.sweep = sweep
 
 
-def create_sweep(storage: Storage, name: str, spec: SweepSpec) -> Sweep:
+class SweepRemovedError(StorageError):
+    """The folder of a sweep was removed while the sweep ran. Nothing may be written, which would make it anew."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(f"{uri}: the folder of the sweep was removed while it ran")
+
+
+def create_sweep(storage: Storage, name: str, spec: SweepSpec, data: str = "") -> Sweep:
     """Create a sweep, which claims its id.
 
     Args:
         storage: the storage of the sweeps.
         name: id of the sweep.
         spec: the checked sweep file.
+        data: digest of its data set (`semprior.data.remote_data.data_identity`); empty for trials that read none.
 
     Raises:
         SweepExistsError: the id is taken.
+        UserError: the folder holds something else, such as what is left of an earlier sweep.
         UserError: the id is not a valid folder name, or the storage cannot be written.
     """
     if not is_identifier(name):
         raise UserError(f"--id {name}: must be letters, digits, dots, dashes and underscores, 64 at most")
-    sweep = Sweep(name, storage.child(name), spec, time.time(), revision(), versions())
-    content = {
+    sweep = Sweep(name, storage.child(name), spec, time.time(), revision(), versions(), data)
+    present = [entry.name for entry in sweep.storage.list()]
+    if present and SWEEP_FILE not in present:
+        more = f" and {len(present) - 1} more" if len(present) > 1 else ""
+        raise UserError(
+            f"{name}: {sweep.storage.uri} holds {present[0]}{more}, perhaps of an earlier sweep; remove the folder, or"
+            " choose another --id"
+        )
+    content: dict[str, Any] = {
         "schema": SWEEP_SCHEMA,
         "id": name,
         "created": sweep.created,
         "revision": sweep.revision,
         "versions": dict(sweep.versions),
+        "data": data,
+        "code": list(sweep.code),
         "spec": spec.model_dump(mode="json", by_alias=True),
     }
+    content["sha256"] = _digest(content)
     try:
         sweep.storage.create(SWEEP_FILE, json.dumps(content, indent=1).encode())
     except FileExistsError:
         raise SweepExistsError(sweep) from None
-    return sweep
+    return replace(sweep, digest=content["sha256"])
 
 
 def open_sweep(uri: str) -> Sweep:
@@ -110,15 +127,70 @@ def open_sweep(uri: str) -> Sweep:
     storage = open_storage(uri)
     location = f"{storage.uri}/{SWEEP_FILE}"
     try:
-        content = storage.read(SWEEP_FILE)
+        content = parse_json(storage.read(SWEEP_FILE), dict[str, Any], location)
+        schema = content["schema"]
+        if schema > SWEEP_SCHEMA:
+            raise UserError(f"{location}: was written by a newer version (schema {shown(schema)}); upgrade semprior")
+        if schema < SWEEP_SCHEMA:
+            raise UserError(
+                f"{location}: was written before the first release (schema {schema}) and is no longer read; begin the"
+                " sweep anew"
+            )
+        if content["sha256"] != _digest({key: value for key, value in content.items() if key != "sha256"}):
+            raise UserError(f"{location}: was changed after the sweep had begun; restore it, or begin another sweep")
+        return Sweep(
+            str(content["id"]),
+            storage,
+            SweepSpec.from_json(json.dumps(content["spec"]), location),
+            float(content["created"]),
+            str(content["revision"]),
+            {str(name): str(version) for name, version in content["versions"].items()},
+            str(content["data"]),
+            (int(content["code"][0]), int(content["code"][1])),
+            content["sha256"],
+        )
     except FileNotFoundError as error:
         raise UserError(f"{storage.uri}: there is no sweep") from error
-    schema = parse_json(content, _Schema, location)["schema"]
-    if schema > SWEEP_SCHEMA:
-        raise UserError(f"{location}: was written by a newer version (schema {shown(schema)}); upgrade semprior")
-    stored = parse_json(content, _Stored, location)
-    spec = SweepSpec.from_json(json.dumps(stored.spec), location)
-    return Sweep(stored.id, storage, spec, stored.created, stored.revision, stored.versions)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"{location}: is damaged ({error!r})") from error
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def require_unchanged(sweep: Sweep, data: str) -> None:
+    """Refuse to go on with a sweep whose data or code are not those that it began with.
+
+    Args:
+        sweep: the sweep, whose own file `open_sweep` has verified.
+        data: digest of its data set as it is now.
+
+    Raises:
+        UserError: says which of them is another one.
+    """
+    now = (semprior.NUMERICS, SCHEMA_VERSION)
+    if sweep.code != now:
+        begun, here = (".".join(map(str, code)) for code in (sweep.code, now))
+        raise UserError(
+            f"{sweep.id}: was begun by a version of semprior that computes other numbers ({begun}, this one {here});"
+            f" go on with revision {sweep.revision or 'of that time'}, or begin another sweep"
+        )
+    if sweep.data and sweep.data != data:
+        raise UserError(
+            f"{sweep.id}: its data, {sweep.spec.data}, were changed after the sweep had begun; restore them, or begin"
+            " another sweep"
+        )
+
+
+def require_present(storage: Storage) -> None:
+    """Refuse to write into the folder of a sweep that was removed.
+
+    Raises:
+        SweepRemovedError: it has no `sweep.json`.
+    """
+    if not storage.exists(SWEEP_FILE):
+        raise SweepRemovedError(storage.uri.partition("?")[0])
 
 
 def find_sweep(storage: Storage, name: str) -> Sweep:
@@ -137,7 +209,7 @@ def find_sweep(storage: Storage, name: str) -> Sweep:
 def sweep_ids(storage: Storage) -> list[str]:
     """The ids of the sweeps of a storage, sorted."""
     folders = [entry.name for entry in storage.list() if entry.is_folder]
-    return [name for name in folders if storage.exists(f"{name}/{SWEEP_FILE}")]
+    return [name for name in folders if is_identifier(name) and storage.exists(f"{name}/{SWEEP_FILE}")]
 
 
 def read_each(storage: Storage, read: Callable[[Sweep], T]) -> tuple[list[tuple[Sweep, T]], dict[str, str]]:

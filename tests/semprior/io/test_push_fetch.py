@@ -204,7 +204,7 @@ def test_only_images_are_pushed_as_images(tiny_dataset, tmp_path, refused):
     folder = tiny_dataset()
     (folder / "labels" / "Tiny_1.PNG").write_text("-----BEGIN PRIVATE KEY-----")
     error = refused("data", "push", folder, f"file://{tmp_path}/there")
-    assert "Tiny_1.PNG: neither a PNG nor a BMP image" in error
+    assert "Tiny_1.PNG: neither a PNG, BMP, TIFF nor JPEG image" in error
     os.remove(folder / "labels" / "Tiny_1.PNG")
     os.mkfifo(folder / "labels" / "pipe")
     assert "labels/pipe: is neither a file nor a folder" in refused("data", "push", folder, f"file://{tmp_path}/there")

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from semprior.config.schema import flatten
+from semprior.data.remote_data import data_identity
 from semprior.data.synthetic.scenes import write_scenes
 from semprior.errors import UserError
 from semprior.io.storage import open_storage
@@ -19,6 +20,7 @@ from tune.cli.cost_estimate import epochs_expected, recorded_cost
 from tune.session.attempt_spec import AttemptSpec
 from tune.session.worker import AttemptWorker
 from tune.spec.sweep_file import Resources
+from tune.store.sweeps import create_sweep
 
 pytestmark = pytest.mark.trains
 
@@ -112,9 +114,11 @@ def test_a_dry_run_times_the_process_and_the_settings_of_a_trial(tmp_path, monke
     torch.set_num_threads(1)
     assert main(["submit", "sweep.yaml", "--dry-run"]) == 0
     assert (torch.get_num_threads(), cv2.getNumThreads()) == (1, threads[1])
+    sweep = create_sweep(open_storage(tmp_path / "runs"), "small", spec, data_identity(spec.data))
     attempt = AttemptSpec(
+        sweep=sweep.digest,
         registry=SimpleNamespace(wait=lambda *_: None),
-        uri=str(tmp_path / "runs" / "small"),
+        uri=sweep.storage.uri,
         data=spec.data,
         trial="0000",
         configuration=0,

@@ -18,7 +18,7 @@ from tune.cli.app import main
 from tune.store.checkpoints import get_checkpoint, put_checkpoint, remove_checkpoint
 from tune.store.records import Record
 from tune.store.results_store import ResultsStore
-from tune.store.sweeps import open_sweep
+from tune.store.sweeps import create_sweep, open_sweep
 
 pytestmark = pytest.mark.trains
 
@@ -26,10 +26,8 @@ pytestmark = pytest.mark.trains
 def stored(folder, place, data=None):
     """The made-up sweep in a place, where trial 0001's best epoch has a checkpoint; its data may lie at an address."""
     sweep = made_up_sweep(folder)
-    there = open_storage(place).child("small")
-    spec = sweep.storage.read("sweep.json").decode()
-    assert sweep.spec.data in spec
-    there.put("sweep.json", spec.replace(sweep.spec.data, data or sweep.spec.data).encode())
+    spec = sweep.spec.model_copy(update={"data": data or sweep.spec.data})
+    there = create_sweep(open_storage(place), "small", spec, sweep.data).storage
     snapshot = load_checkpoint(write_checkpoint(folder / "checkpoint"))
     checkpoint = put_checkpoint(there, "0001", 1, snapshot)
     records = [record for records in ResultsStore(sweep.storage).histories().values() for record in records]

@@ -6,8 +6,10 @@ The commands, driver, search, store and Ray are the service's own; most trials h
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -215,3 +217,19 @@ def test_an_image_that_is_damaged_after_the_start_stops_a_real_sweep_until_it_is
     image.write_bytes(whole)
     says("resume", "small")
     assert set(states().values()) == {"completed"}
+
+
+def test_a_sweep_whose_folder_is_removed_while_it_runs_ends_as_an_error(sweep, says, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
+
+    def remove():
+        wait_for(lambda: Path("runs/small/heartbeat/0001.json").exists() and ResultsStore("runs/small").curves())
+        shutil.rmtree("runs/small", ignore_errors=True)
+
+    thread = threading.Thread(target=remove, daemon=True)
+    thread.start()
+    told = says("submit", sweep(trials=2, epochs=200), code=2)
+    thread.join(60)
+    assert "small: the folder of the sweep was removed while it ran" in told.err
+    assert told.err.count("\n") == 1
+    assert not Path("runs/small/sweep.json").exists() and not Path("runs/small/records").exists()

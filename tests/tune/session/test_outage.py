@@ -96,7 +96,8 @@ def run_with_an_outage(sweep, begin, end):
 def test_a_server_stops(cluster, server, tmp_path):
     sweep = new_sweep(tmp_path, "away", trials=2, epochs=12)
     spec = sweep.spec.model_copy(update={"storage": "s3://outage/runs"})
-    run_with_an_outage(create_sweep(open_storage("s3://outage/runs"), "away", spec), server.stop, server.start)
+    made = create_sweep(open_storage("s3://outage/runs"), "away", spec, sweep.data)
+    run_with_an_outage(made, server.stop, server.start)
 
 
 def test_a_disk_is_full(cluster, tmp_path):

@@ -8,7 +8,9 @@ import sys
 
 import pytest
 
-from tests.tiny import SETTINGS, write_dataset
+from tests.tiny import SETTINGS
+from tests.tune.real_sweep import new_sweep
+from tune.store.results_store import ResultsStore
 
 pytestmark = pytest.mark.ray
 
@@ -20,12 +22,15 @@ from semprior.config.schema import flatten, parse_settings, resolve
 from tune.session.worker import AttemptWorker
 from tune.session.attempt_registry import AttemptRegistry
 from tune.session.attempt_spec import AttemptSpec
+from tune.store.sweeps import open_sweep
 
-data, uri, *settings = sys.argv[1:]
+uri, *settings = sys.argv[1:]
+sweep = open_sweep(uri)
 config = flatten(resolve("quick", flags=parse_settings(settings), environment={}).config)
 spec = AttemptSpec(
-    uri=uri, registry=AttemptRegistry("not asked for the first epoch"), data=data, trial="0000", configuration=0,
-    config=config, params={}, objectives=("holdout/point_score",), attempt=1, workers=2, cpus=7.0,
+    uri=uri, registry=AttemptRegistry("not asked for the first epoch"), data=sweep.spec.data, trial="0000",
+    configuration=0, config=config, params={}, objectives=("holdout/point_score",), attempt=1, workers=2, cpus=7.0,
+    sweep=sweep.digest,
 )
 torch.set_num_threads(1)
 cv2.setNumThreads(1)
@@ -38,17 +43,39 @@ AttemptWorker(spec, tell).run()
 """
 
 
-def test_a_worker_trains_with_its_share_of_the_threads_and_keeps_freed_memory(tmp_path):
-    data = write_dataset(tmp_path / "data")
-    done = subprocess.run(
-        [sys.executable, "-c", ATTEMPT, str(data), str(tmp_path / "sweep"), *SETTINGS, "epochs=1"],
+def run_attempt(sweep, program=ATTEMPT):
+    return subprocess.run(
+        [sys.executable, "-c", program, sweep.storage.uri, *SETTINGS, "epochs=1"],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
     )
+
+
+def test_a_worker_trains_with_its_share_of_the_threads_and_keeps_freed_memory(tmp_path):
+    done = run_attempt(new_sweep(tmp_path, "one", trials=1))
     assert done.returncode == 0, done.stderr
     (told,) = map(json.loads, done.stdout.splitlines())
     assert told["epoch"] == 0
     assert (told["torch"], told["opencv"]) == (3, 3)  # two share seven processors
     if platform.libc_ver()[0] == "glibc":
         assert told["refaulted"] < 0.1
+
+
+def test_no_attempt_trains_on_data_that_were_changed_since_the_sweep_began(tmp_path):
+    sweep = new_sweep(tmp_path, "one", trials=1)
+    image = sorted((tmp_path / "data" / "images").iterdir())[0]
+    image.write_bytes(image.read_bytes() + b"one byte more, behind the end of the image")
+    done = run_attempt(sweep)
+    assert "UserError: one: its data, " in done.stderr
+    assert ResultsStore(sweep.storage).records() == {}
+
+
+def test_an_attempt_does_not_make_the_folder_of_a_removed_sweep_anew(tmp_path):
+    sweep = new_sweep(tmp_path, "one", trials=1)
+    moved = tmp_path / "runs" / "two"
+    (tmp_path / "runs" / "one").rename(moved)
+    program = ATTEMPT.replace("sweep = open_sweep(uri)", f"sweep = open_sweep({str(moved)!r})")
+    done = run_attempt(sweep, program)
+    assert "SweepRemovedError" in done.stderr and "the folder of the sweep was removed" in done.stderr
+    assert not (tmp_path / "runs" / "one").exists()

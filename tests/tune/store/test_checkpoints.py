@@ -98,6 +98,17 @@ def test_a_superseded_attempt_removes_and_overwrites_nothing(tmp_path, make_repo
     assert back.recorded() == back.folders() == ["1/epoch-0002"]
 
 
+def test_what_a_killed_attempt_was_writing_is_removed_by_the_next(tmp_path, make_report):
+    store = ResultsStore(tmp_path)
+    store.append([make_report("0000", 0, attempt=2)])
+    cut_off, written = (tmp_path / f"checkpoints/0000/{attempt}/.epoch-0001-x" for attempt in (1, 2))
+    for folder in (cut_off, written):
+        folder.mkdir(parents=True)
+        (folder / "student.safetensors").write_bytes(b"half")
+    prune(store, "0000", 2)
+    assert not cut_off.exists() and written.exists()
+
+
 def test_a_checkpoint_without_a_record_is_not_removed(tmp_path, make_report):
     trial = Attempt(tmp_path, make_report, 1)
     for epoch in range(4):

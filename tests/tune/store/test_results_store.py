@@ -1,8 +1,5 @@
 """The results store as its users see it: what is appended can be read, summarised and ranked."""
 
-import pytest
-
-from semprior.errors import UserError
 from tune.store.records import Record
 from tune.store.results_store import ResultsStore
 
@@ -89,20 +86,3 @@ def test_a_superseded_worker_does_not_affect_the_trial(place, make_report):
     assert (entry.values, entry.epoch, entry.state) == ((0.2,), 4, "running")
     (trial,) = back.trials()
     assert (trial.attempt, trial.epochs, trial.state, trial.best_epoch) == (2, 5, "running", None)
-
-
-def test_a_damaged_file_and_another_version_are_refused_in_one_line(tmp_path, make_report):
-    store = ResultsStore(tmp_path)
-    store.append([make_report("0000", 0)])
-    (path,) = (tmp_path / "records" / "new").iterdir()
-    content = path.read_bytes()
-    path.write_bytes(content[:-8])
-    with pytest.raises(UserError, match=f"{path.name}: cannot be read"):
-        store.trials()
-    path.unlink()
-    path.with_name("x.v99.parquet").write_bytes(content)
-    with pytest.raises(UserError, match=r"newer version \(schema 99\); upgrade semprior"):
-        store.trials()
-    path.with_name("x.v99.parquet").rename(path.with_name("x.v1.parquet"))
-    with pytest.raises(UserError, match=r"x\.v1\.parquet: was written before the first release \(schema 1\)"):
-        store.trials()
