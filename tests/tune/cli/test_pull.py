@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shlex
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -26,11 +27,12 @@ pytestmark = pytest.mark.trains
 def stored(folder, place, data=None):
     """The made-up sweep in a place, where trial 0001's best epoch has a checkpoint; its data may lie at an address."""
     sweep = made_up_sweep(folder)
+    records = [record for records in ResultsStore(sweep.storage).histories().values() for record in records]
+    shutil.rmtree(sweep.storage.local)  # the place may be the same
     spec = sweep.spec.model_copy(update={"data": data or sweep.spec.data})
     there = create_sweep(open_storage(place), "small", spec, sweep.data).storage
     snapshot = load_checkpoint(write_checkpoint(folder / "checkpoint"))
     checkpoint = put_checkpoint(there, "0001", 1, snapshot)
-    records = [record for records in ResultsStore(sweep.storage).histories().values() for record in records]
     store = ResultsStore(there)
     store.append([with_checkpoint(record, checkpoint) for record in records])
     return open_sweep(there.uri), checkpoint
