@@ -18,6 +18,7 @@ NEEDED = {
 OPTIONAL = {"onnx", "onnxruntime", "onnxscript", "tensorboardX"}  # imported where they are used, never at the top
 FLOORS = (
     ("semprior.errors",),
+    ("semprior.reading",),
     ("semprior.config", "semprior.io", "semprior.runtime", "semprior.clustering"),
     ("semprior.data", "semprior.kernels"),
     ("semprior.foundation",),
@@ -202,6 +203,27 @@ def test_text_is_shown_only_through_the_functions_that_make_it_visible():
         and prints_foreign_text(name, ast.unparse(node.func), [ast.unparse(argument) for argument in node.args])
     ]
     assert offenders == []
+
+
+PARSERS = {
+    *("yaml.safe_load", "yaml.load", "yaml.SafeLoader", "json.load", "json.loads", "csv.reader", "csv.DictReader"),
+    *("np.load", "np.loadtxt", "pq.read_table", "pq.ParquetFile"),
+    *("safetensors.torch.load", "safetensors.torch.load_file", "load_file"),
+    *("cv2.imread", "cv2.imdecode", "Image.open"),
+    *("ElementTree.parse", "ElementTree.fromstring", "ElementTree.XML", "ElementTree.iterparse"),
+    *("expat.ParserCreate", "minidom.parse", "minidom.parseString"),
+}
+PARSED_ELSEWHERE = {
+    "semprior.io.array_cache": {"np.load"},  # maps arrays of the cache, which is this user's own
+    "tune.launch.autoscaler": {"json.loads"},  # files of Ray's launcher
+    "tune.launch.ray_internals": {"json.loads"},
+}
+
+
+@pytest.mark.parametrize("name", [name for name in BOTH if room_of(name) != "semprior.reading"])
+def test_what_others_wrote_is_parsed_in_one_room(name):
+    called = {ast.unparse(node.func) for node in ast.walk(tree(name)) if isinstance(node, ast.Call)}
+    assert called & PARSERS <= PARSED_ELSEWHERE.get(name, set())
 
 
 @pytest.mark.parametrize("name", BOTH)

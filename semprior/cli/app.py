@@ -68,10 +68,8 @@ def train(
     OMP_NUM_THREADS sets the number of threads.
     """
     from semprior.cli import train as command
-    from semprior.data.remote_data import local_data
 
-    folder = local_data(data, console()) if data is not None else None
-    request = command.Request(folder, out, preset, config, tuple(set_ or ()), device, resume)
+    request = command.Request(data, out, preset, config, tuple(set_ or ()), device, resume)
     try:
         command.train(request, console())
     except KeyboardInterrupt:

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from semprior.config.schema import Config, Resolved, environment_leaves, flatten, parse_settings, read_leaves, resolve
+from semprior.data.remote_data import local_data
 from semprior.errors import UserError
 from semprior.io.cache_folder import cache_folder
 from semprior.io.checkpoint import Snapshot, load_checkpoint
@@ -46,7 +47,7 @@ class Request:
     """The arguments of `semprior train`.
 
     Attributes:
-        data: root of the data set; None, on resume, for the folder that the run recorded.
+        data: folder or address of the data set; None, on resume, for the one that the run recorded.
         out: folder of the run.
         preset: name of a preset; None for the one that the settings name, else ``standard``.
         file: YAML file of settings.
@@ -55,7 +56,7 @@ class Request:
         resume: whether to resume the run in `out`.
     """
 
-    data: Path | None
+    data: str | Path | None
     out: Path
     preset: str | None = None
     file: Path | None = None
@@ -104,9 +105,10 @@ def train(request: Request, console: Console) -> RunFolder:
     device = choose_device(request.device)
     messages = _Messages(console)
 
-    def prepare(resolved: Resolved, data: Path) -> Trainer:
+    def prepare(resolved: Resolved, data: str | Path) -> Trainer:
         threads = torch.get_num_threads()  # torch reads OMP_NUM_THREADS, which OpenCV ignores
-        return prepare_trainer(resolved, data, device, threads=threads, cache=cache_folder(), say=messages)
+        folder = local_data(data, console)
+        return prepare_trainer(resolved, folder, device, threads=threads, cache=cache_folder(), say=messages)
 
     if request.resume:
         run = RunFolder.open(request.out)
@@ -236,7 +238,7 @@ def _write_events(events: EventFile, trainer: Trainer, report: EpochReport) -> N
 def _print_summary(run: RunFolder, trainer: Trainer, messages: _Messages) -> None:
     """Print the metrics of student and teacher at the best epoch, and the command that evaluates them."""
     lines = run.lines()
-    best = next((line for line in reversed(lines) if line["best"]), None)
+    best = next((line for line in reversed(lines) if line.get("best")), None)
     if best is not None:
         _print_metrics(best, trainer, messages.console)
     if trainer.config.select.by == "test/iou":  # the published figures are of each at its own best epoch
@@ -244,9 +246,9 @@ def _print_summary(run: RunFolder, trainer: Trainer, messages: _Messages) -> Non
         own = max((line for line in lines if line.get(key) is not None), key=lambda line: line[key], default=None)
         if own is not None:
             messages(f"the teacher's own best: IoU {own[key]:.4f} after {own['epoch'] + 1} epochs")
-    minutes = clock(sum(line["seconds"] for line in lines))
+    minutes = clock(sum(line.get("seconds") or 0.0 for line in lines))
     messages(f"{len(lines)} epochs in {minutes}; results in {run.root}")
-    messages(f"evaluate with: semprior evaluate {shlex.quote(str(run.root))} --data {shlex.quote(str(run.data()))}")
+    messages(f"evaluate with: semprior evaluate {shlex.quote(str(run.root))} --data {shlex.quote(run.data())}")
 
 
 def _print_metrics(best: Mapping[str, Any], trainer: Trainer, console: Console) -> None:

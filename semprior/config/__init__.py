@@ -1,4 +1,4 @@
 """The settings of a run: their types, ranges and sources.
 
-Imports `errors`.
+Imports `errors` and `reading`.
 """

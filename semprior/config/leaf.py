@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from semprior.errors import UserError
+from semprior.reading.schema import shown
 
 _TYPE_NAMES: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
@@ -19,13 +20,13 @@ class Leaf:
 
     Attributes:
         hint: its annotated type, such as ``float | None``.
-        low: smallest value of a number; None for no limit.
-        high: largest value of a number; None for no limit.
+        low: smallest value of a number.
+        high: largest value of a number.
     """
 
     hint: Any
-    low: float | None = None
-    high: float | None = None
+    low: float = -math.inf
+    high: float = math.inf
 
     @property
     def options(self) -> tuple[Any, ...]:
@@ -57,15 +58,9 @@ class Leaf:
             UserError: the value has another type or is outside the limits.
         """
         converted = self._convert(value, where)
-        if isinstance(converted, int | float) and not isinstance(converted, bool):
-            low, high = self.low, self.high
-            if (
-                math.isnan(converted)
-                or (low is not None and converted < low)
-                or (high is not None and converted > high)
-            ):
-                bounds = f"at least {low}" if high is None else f"between {low} and {high}"
-                raise UserError(f"{where} must be {bounds}, not {converted}")
+        is_number = isinstance(converted, int | float) and not isinstance(converted, bool)
+        if is_number and not self.low <= converted <= self.high:  # also refuses .nan
+            raise UserError(f"{where} must be between {self.low} and {self.high}, not {shown(converted)}")
         return converted
 
     def _convert(self, value: object, where: str) -> Any:  # noqa: ANN401 - of whichever type the leaf has
@@ -82,13 +77,13 @@ class Leaf:
                 return value
             if option is int and isinstance(value, int) and not isinstance(value, bool):
                 return value
-            if option is float and isinstance(value, int | float) and not isinstance(value, bool):
-                return float(value)
-            if option is float and isinstance(value, str):
+            if option is float and isinstance(value, int | float | str) and not isinstance(value, bool):
                 try:  # YAML reads 1e-3, without a dot, as text
                     return float(value)
                 except ValueError:
                     continue
+                except OverflowError:  # of a whole number of hundreds of digits
+                    return math.inf
             if option is str and isinstance(value, str):
                 return value
-        raise UserError(f"{where} must be {self.description}, not {value!r}")
+        raise UserError(f"{where} must be {self.description}, not {shown(value)}")

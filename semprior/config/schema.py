@@ -22,16 +22,17 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from semprior.config.leaf import Leaf
 from semprior.errors import UserError
+from semprior.reading.schema import shown_key
+from semprior.reading.yaml_text import parse_value, parse_yaml, read_yaml
 
 ENVIRONMENT_PREFIX = "SEMPRIOR__"
 LARGEST_SEED = 2**32 - 1  # that k-means takes
+MOST_EPOCHS = 100_000
 
 
-def _leaf(default: Any, low: float | None = None, high: float | None = None) -> Any:  # noqa: ANN401 - like `field`
+def _leaf(default: Any, low: float, high: float) -> Any:  # noqa: ANN401 - like `field`
     return field(default=default, metadata={"low": low, "high": high})
 
 
@@ -40,9 +41,9 @@ class DataConfig:
     """Images, crops and the holdout (method, section 7)."""
 
     holdout: float = _leaf(0.15, 0, 0.9)  # share of the training images held out to select the epoch on
-    holdout_seed: int = 0
+    holdout_seed: int = _leaf(0, 0, LARGEST_SEED)
     crop: int = _leaf(192, 32, 1024)  # pixels, a multiple of 32
-    batch: int = _leaf(16, 1)  # over all workers
+    batch: int = _leaf(16, 1, 4096)  # over all workers
     target_crops: float = _leaf(0.5, 0, 1)  # share of crops that are placed on a target, if the image has one
     pad_crops: bool = True  # draw crops from the image padded as in inference, so that training sees the seams
     augment: float = _leaf(0.8, 0, 1)  # probability that a crop is augmented
@@ -55,8 +56,8 @@ class VFMConfig:
     name: str = "vit_small_plus_patch16_dinov3"
     weights: str = "auto"  # auto | hub | offline | random | a file | an address of `semprior vfm push`
     features: Literal["bank", "exact"] = "bank"
-    bank_gb: float = _leaf(8.0, 0)
-    width: int = _leaf(128, 1)  # channels that the maps of a CNN are projected to
+    bank_gb: float = _leaf(8.0, 0, 1e6)
+    width: int = _leaf(128, 1, 4096)  # channels that the maps of a CNN are projected to
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class SCAMConfig:
 
     stages: tuple[int, ...] | Literal["all", "none"] = "all"  # stages counted from 1
     scale: float | None = _leaf(None, 0, 10)  # null: the detector's published scale
-    gate_penalty: float = _leaf(0.005, 0)
+    gate_penalty: float = _leaf(0.005, 0, 1000)
     own_statistics: bool = True  # whether the teacher's decoder has its own BatchNorm statistics
     drop: float = _leaf(0.5, 0, 1)  # share of an inner batch that trains the student without modulation
 
@@ -74,16 +75,16 @@ class SCAMConfig:
 class DistillConfig:
     """Weights of the distillation terms (method, section 4)."""
 
-    align_weight: float = _leaf(0.1, 0)
-    outer_weight: float = _leaf(1.0, 0)
-    temperature: float = _leaf(4.0, 1e-3)
+    align_weight: float = _leaf(0.1, 0, 1000)
+    outer_weight: float = _leaf(1.0, 0, 1000)
+    temperature: float = _leaf(4.0, 1e-3, 1000)
 
 
 @dataclass(frozen=True)
 class ClustersConfig:
     """Clusters of images, which the outer objective reweights (method, section 8); count 1 switches reweighting off."""
 
-    count: int = _leaf(256, 1)
+    count: int = _leaf(256, 1, 1_000_000)
     seed: int = _leaf(1, 0, LARGEST_SEED)
 
 
@@ -95,7 +96,7 @@ class LabelsConfig:
     pool: Literal["all", "reliable"] = "all"  # images that train from the start; the others wait for admission
     evolve: bool = True  # without evolution, admission still follows its schedule
     evolve_after: float = _leaf(0.2, 0, 1)  # share of the epochs before the first evolution and admission
-    evolve_every: int = _leaf(5, 1)
+    evolve_every: int = _leaf(5, 1, MOST_EPOCHS)
     admit_until: float = _leaf(0.8, 0, 1)  # share of the epochs after which no image is admitted
 
 
@@ -104,19 +105,19 @@ class LossConfig:
     """The task loss: ``bce`` is the published one; ``iou_bce`` adds a soft IoU over the batch (`losses.task_loss`)."""
 
     task: Literal["bce", "iou_bce"] = "iou_bce"
-    bce_weight: float = _leaf(10.0, 0)  # factor of the cross-entropy in iou_bce
-    background_weight: float = _leaf(3.0, 0)  # in iou_bce, of pixels away from every target
-    output_bias: float | None = -4.0  # initial bias of the last layer; null: the published initialisation
+    bce_weight: float = _leaf(10.0, 0, 10_000)  # factor of the cross-entropy in iou_bce
+    background_weight: float = _leaf(3.0, 0, 10_000)  # in iou_bce, of pixels away from every target
+    output_bias: float | None = _leaf(-4.0, -100, 100)  # initial bias of the last layer; null: as published
 
 
 @dataclass(frozen=True)
 class OptimConfig:
     """Both optimisers (method, section 5)."""
 
-    rate: float | None = _leaf(None, 0)  # null: the detector's published rate
+    rate: float | None = _leaf(None, 0, 1000)  # null: the detector's published rate
     schedule: Literal["constant", "one_cycle"] = "one_cycle"
-    weight_decay: float = _leaf(0.01, 0)
-    clip: float | None = _leaf(1.0, 0)  # largest norm of the gradient; null: no clipping
+    weight_decay: float = _leaf(0.01, 0, 100)
+    clip: float | None = _leaf(1.0, 0, 1e6)  # largest norm of the gradient; null: no clipping
     average: float = _leaf(
         0.99, 0, 0.99999
     )  # decay of the moving average of the weights, which is evaluated; 0: no averaging
@@ -126,8 +127,8 @@ class OptimConfig:
 class OuterConfig:
     """Schedule of the outer problem (method, section 5)."""
 
-    every: int = _leaf(5, 0)  # epochs; 0: never
-    steps: int = _leaf(4, 1)
+    every: int = _leaf(5, 0, MOST_EPOCHS)  # epochs; 0: never
+    steps: int = _leaf(4, 1, 10_000)
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ class SelectConfig:
 
     by: Literal["point_score", "holdout/iou", "test/iou"] = "point_score"
     after: float = _leaf(0.3, 0, 1)  # share of the epochs before the first evaluation
-    every: int = _leaf(2, 1)
+    every: int = _leaf(2, 1, MOST_EPOCHS)
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ class Config:
 
     preset: str = "standard"
     detector: str = "alclnet"
-    epochs: int = _leaf(300, 1)
+    epochs: int = _leaf(300, 1, MOST_EPOCHS)
     seed: int = _leaf(0, 0, LARGEST_SEED)
     precision: Literal["bf16", "fp32"] = "bf16"
     channels_last: bool = True
@@ -171,7 +172,7 @@ def leaves(cls: type = Config, prefix: str = "") -> Mapping[str, Leaf]:
         if dataclasses.is_dataclass(hint):
             found |= leaves(typing.cast(type, hint), key + ".")
         else:
-            found[key] = Leaf(hint, entry.metadata.get("low"), entry.metadata.get("high"))
+            found[key] = Leaf(hint, **entry.metadata)
     return types.MappingProxyType(found)
 
 
@@ -217,7 +218,7 @@ def check_leaf(key: str, value: object, source: str) -> Any:  # noqa: ANN401 - o
         UserError: the key is unknown (the message suggests the nearest one), or the value does not fit.
     """
     if key not in leaves():
-        raise UserError(f"{source}: unknown key '{key}'{_nearest(key)}")
+        raise UserError(f"{source}: unknown key '{shown_key(key)}'{_nearest(key[:100])}")
     return leaves()[key].check(value, f"{source}: {key}")
 
 
@@ -248,9 +249,9 @@ def preset_leaves(name: str) -> dict[str, Any]:
         UserError: there is no such preset.
     """
     if name not in preset_names():
-        raise UserError(f"preset: unknown preset '{name}'; choose one of {', '.join(preset_names())}")
+        raise UserError(f"preset: unknown preset '{shown_key(name)}'; choose one of {', '.join(preset_names())}")
     text = (resources.files("semprior") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
-    return {**_flat_keys(yaml.safe_load(text) or {}), "preset": name}
+    return {**parse_yaml(text, f"preset {name}").flat(), "preset": name}
 
 
 def read_leaves(path: Path) -> dict[str, Any]:
@@ -259,27 +260,10 @@ def read_leaves(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file cannot be read or is not a mapping.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not a text file") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{line}: is not valid YAML: {getattr(error, 'problem', error)}") from error
-    if not isinstance(content, dict):
+    document = read_yaml(path)
+    if not isinstance(document.content, dict):
         raise UserError(f"{path}: must hold keys and values, like `epochs: 60`")
-    return _flat_keys(content)
-
-
-def _flat_keys(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        key = f"{prefix}{name}"
-        flat |= _flat_keys(value, key + ".") if isinstance(value, dict) else {key: value}
-    return flat
+    return document.flat()
 
 
 def parse_settings(settings: typing.Sequence[str]) -> dict[str, Any]:
@@ -292,11 +276,8 @@ def parse_settings(settings: typing.Sequence[str]) -> dict[str, Any]:
     for text in settings:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
-            raise UserError(f"--set {text}: must look like key=value")
-        try:
-            leaves[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise UserError(f"--set {text}: the value is not valid YAML") from error
+            raise UserError(f"--set {shown_key(text)}: must look like key=value")
+        leaves[key.strip()] = parse_value(value, f"--set {shown_key(text)}")
     return leaves
 
 
@@ -309,10 +290,9 @@ def environment_leaves(environment: Mapping[str, str] = os.environ) -> dict[str,
     found: dict[str, Any] = {}
     for name in sorted(environment):
         if name.startswith(ENVIRONMENT_PREFIX):
-            try:
-                found[_key_of(name)] = yaml.safe_load(environment[name])
-            except yaml.YAMLError as error:
-                raise UserError(f"environment: {name}={environment[name]}: the value is not valid YAML") from error
+            found[_key_of(name)] = parse_value(
+                environment[name], f"environment: {shown_key(name)}={shown_key(environment[name])}"
+            )
     return found
 
 

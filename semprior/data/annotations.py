@@ -5,7 +5,6 @@ A row of the table may give the box that the target was marked with: its first a
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,11 @@ from typing import Protocol
 import numpy as np
 
 from semprior.data.images import FaultHandler, decode, image_files, raise_fault, stem
+from semprior.errors import UserError
+from semprior.reading.csv_text import rows as csv_rows
+from semprior.reading.csv_text import whole_number
+from semprior.reading.files import read_utf8
+from semprior.reading.schema import shown, shown_key
 
 POINT_FOLDER = "masks_centroid"
 POINT_TABLE = "points.csv"
@@ -179,46 +183,48 @@ def find_points(root: Path, images: Collection[str], on_fault: FaultHandler = ra
 def _read_table(path: Path, images: Collection[str], on_fault: FaultHandler) -> dict[str, list[TableRow]]:
     rows: dict[str, list[TableRow]] = {}
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        on_fault(f"{path}: cannot be read as text ({error})")
-        return rows
-    reader = csv.reader(text.splitlines())
-    header = [cell.strip().lower() for cell in next(reader, [])]
-    if not {"name", "x", "y"} <= set(header):
-        on_fault(f"{path}: line 1: the header must be name,x,y (x = column, y = row)")
+        text = read_utf8(path)
+    except UserError as error:
+        on_fault(str(error))
         return rows
     seen: dict[tuple[str, int, int], int] = {}
-    for cells in reader:
-        if not any(cell.strip() for cell in cells):
-            continue
-        where = f"{path}: line {reader.line_num}"
-        if len(cells) != len(header):
-            on_fault(f"{where}: {len(cells)} values instead of {len(header)}")
-            continue
-        values = dict(zip(header, (cell.strip() for cell in cells), strict=True))
+    for number, values in csv_rows(
+        text, ("name", "x", "y"), str(path), on_fault, BOX_COLUMNS, " (x = column, y = row)"
+    ):
+        where = f"{path}: line {number}"
         name = stem(values["name"])
-        try:
-            column, row = int(values["x"]), int(values["y"])
-        except ValueError:
-            on_fault(f"{where}: x={values['x']}, y={values['y']} are not whole numbers of pixels")
+        column, row = whole_number(values["x"]), whole_number(values["y"])
+        if column is None or row is None:
+            given = f"x={shown_key(values['x'])}, y={shown_key(values['y'])}"
+            on_fault(f"{where}: {given} are not whole numbers of pixels")
             continue
-        box, given = None, [values.get(key, "") for key in BOX_COLUMNS]
-        if any(given):
-            try:
-                left, top, right, bottom = map(int, given)
-                box = (top, left, bottom + 1, right + 1)
-            except ValueError:
-                on_fault(f"{where}: the box {', '.join(given)} is not four whole numbers of pixels")
-                continue
+        try:
+            box = _box([values.get(key, "") for key in BOX_COLUMNS])
+        except UserError as error:
+            on_fault(f"{where}: {error}")
+            continue
         if name not in images:
-            on_fault(f"{where}: no image is named {name!r}; correct the name, or delete the line")
+            on_fault(f"{where}: no image is named {shown(name)}; correct the name, or delete the line")
         elif (name, row, column) in seen:
             on_fault(f"{where}: the same point as on line {seen[name, row, column]}; delete one")
         else:
-            seen[name, row, column] = reader.line_num
-            rows.setdefault(name, []).append(TableRow(row, column, box, reader.line_num))
+            seen[name, row, column] = number
+            rows.setdefault(name, []).append(TableRow(row, column, box, number))
     return rows
+
+
+def _box(given: list[str]) -> tuple[int, int, int, int] | None:
+    """The box (top, left, bottom, right) of cells left, top, right, bottom; None if all are empty.
+
+    Raises:
+        UserError: some are no whole numbers.
+    """
+    if not any(given):
+        return None
+    left, top, right, bottom = map(whole_number, given)
+    if left is None or top is None or right is None or bottom is None:
+        raise UserError(f"the box {', '.join(map(shown_key, given))} is not four whole numbers of pixels")
+    return top, left, bottom + 1, right + 1
 
 
 def size(shape: tuple[int, ...]) -> str:

@@ -11,6 +11,10 @@ from collections.abc import Collection
 from pathlib import Path
 
 from semprior.data.images import FaultHandler, raise_fault, stem
+from semprior.errors import UserError
+from semprior.reading.csv_text import rows as csv_rows
+from semprior.reading.files import read_utf8
+from semprior.reading.schema import shown, shown_key
 
 SUBSET_TABLE = "subset.csv"
 GROUP_TABLE = "groups.csv"
@@ -47,35 +51,27 @@ def _read(
 ) -> dict[str, str]:
     if not path.exists():
         return {}
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        on_fault(f"{path}: cannot be read as text ({error})")
-        return {}
     values: dict[str, str] = {}
-    reader = csv.reader(text.splitlines())
+    faults: list[str] = []
     try:
-        header = [cell.strip().lower() for cell in next(reader, [])]
-        if header != ["name", column]:
-            on_fault(f"{path}: line 1: the header must be name,{column}")
-            return {}
-        for cells in reader:
-            if not any(cell.strip() for cell in cells):
-                continue
-            where = f"{path}: line {reader.line_num}"
-            name, value = (stem(cells[0].strip()), cells[1].strip()) if len(cells) == 2 else ("", "")
-            if not name or not value:
-                on_fault(f"{where}: a name and a {column} are needed")
-            elif images is not None and name not in images:
-                on_fault(f"{where}: no image is named {name!r}")
-            elif name in values:
-                on_fault(f"{where}: {name} has a {column} already")
-            else:
-                values[name] = value
-    except csv.Error as error:
-        on_fault(f"{path}: line {reader.line_num}: {error}")
-        return {}
-    if complete and images is not None and (missing := sorted(set(images) - set(values))):
+        text = read_utf8(path)
+    except UserError as error:
+        on_fault(str(error))
+        return values
+    for number, cells in csv_rows(text, ("name", column), str(path), faults.append):
+        where, name, value = f"{path}: line {number}", stem(cells["name"]), cells[column]
+        if not name or not value:
+            faults.append(f"{where}: a name and a {column} are needed")
+        elif images is not None and name not in images:
+            faults.append(f"{where}: no image is named {shown(name)}")
+        elif name in values:
+            faults.append(f"{where}: {shown_key(name)} has a {column} already")
+        else:
+            values[name] = value
+    for fault in faults:
+        on_fault(fault)
+    readable = bool(values) or not faults
+    if complete and readable and images is not None and (missing := sorted(set(images) - set(values))):
         on_fault(
             f"{path}: no {column} for the image {missing[0]}" + (f" and {len(missing) - 1} more" if missing[1:] else "")
         )

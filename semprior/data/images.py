@@ -7,10 +7,7 @@ None.
 
 from __future__ import annotations
 
-import io
-import struct
 import unicodedata
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -19,9 +16,9 @@ from typing import NoReturn
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from semprior.errors import UserError
+from semprior.reading.pixels import bits_per_channel, palette_hides, read_pixels
 
 FaultHandler = Callable[[str], None]
 """Called with one line that names a file and its fault."""
@@ -29,10 +26,6 @@ FaultHandler = Callable[[str], None]
 SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
 READABLE = "PNG, BMP, TIFF or JPEG"
 MOST_COVERED = 0.5  # share of an image that its targets may cover
-MOST_PIXELS = 100_000_000  # of an image, by its header
-_PNG = b"\x89PNG\r\n\x1a\n"
-_JPEG = b"\xff\xd8\xff"
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _DTYPES = {"uint8": 8, "uint16": 16, "float32": 32}
 
 
@@ -134,139 +127,14 @@ def decode(path: Path, on_fault: FaultHandler = raise_fault) -> np.ndarray | Non
 def _pixels(path: Path, on_fault: FaultHandler) -> np.ndarray | None:
     """The channels of a sound image with one picture: (H,W), (H,W,3) BGR or (H,W,4) BGRA, uint8, uint16 or float32."""
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        on_fault(f"{path}: cannot be read ({error.strerror})")
+        return read_pixels(path)
+    except UserError as error:
+        on_fault(str(error))
         return None
-    if content.startswith((_JPEG, *_TIFF)):
-        return _by_pillow(path, content, on_fault)
-    if fault := _structural_fault(content):
-        way_out = "; copy the file again" if fault.startswith(("damaged", "truncated", "the file is empty")) else ""
-        on_fault(f"{path}: {fault}{way_out}")
-        return None
-    try:
-        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error:
-        pixels = None
-    if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
-        on_fault(f"{path}: not a readable PNG or BMP image of 8 or 16 bit")
-        return None
-    return pixels
-
-
-def _by_pillow(path: Path, content: bytes, on_fault: FaultHandler) -> np.ndarray | None:
-    """The channels of a TIFF or JPEG file; OpenCV would print the complaints of its decoders to standard error."""
-    kind = "JPEG" if content.startswith(_JPEG) else "TIFF"
-    try:
-        pixels, fault = _opened(content, kind)
-    except Exception as error:  # whatever a decoder may raise on bytes that anybody wrote
-        truncated = "truncated" in str(error) or "end of file" in str(error)
-        fault = f"{'truncated' if truncated else 'damaged or unknown kind of'} {kind} ({_one_line(error)})"
-    if fault:
-        on_fault(f"{path}: {fault}")
-        return None
-    pixels = pixels.astype(pixels.dtype.newbyteorder("="))
-    if pixels.dtype == np.float32 and not np.isfinite(pixels).all():
-        on_fault(f"{path}: holds values that are not finite")
-        return None
-    if pixels.ndim == 2:
-        return pixels
-    return cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR if pixels.shape[2] == 3 else cv2.COLOR_RGBA2BGRA)
-
-
-def _opened(content: bytes, kind: str) -> tuple[np.ndarray, str]:
-    """The pixels of a TIFF or JPEG file as Pillow gives them, and its fault or an empty text."""
-    with Image.open(io.BytesIO(content), formats=[kind]) as image:
-        pages = getattr(image, "n_frames", 1)
-        if pages > 1:
-            return np.zeros(0), f"a {kind} file of {pages} pages; save each as an image of its own"
-        if image.width * image.height > MOST_PIXELS:
-            return np.zeros(0), f"{image.width}x{image.height} pixels are more than {MOST_PIXELS:,}"
-        channels = {"1": "L", "P": "RGBA" if "transparency" in image.info else "RGB", "LA": "RGBA"}
-        pixels = np.asarray(image.convert(channels[image.mode])) if image.mode in channels else np.asarray(image)
-        known = pixels.dtype.newbyteorder("=").name in _DTYPES and (pixels.ndim == 2 or pixels.shape[2] in (3, 4))
-        known &= image.mode != "CMYK"
-        return pixels, (
-            "" if known else f"a {kind} image of mode {image.mode}; save it as 8 bit, 16 bit or float, grey or RGB"
-        )
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:100] or type(error).__name__
 
 
 def _varies(values: np.ndarray) -> bool:
     return bool((values != values[:1, :1]).any())
-
-
-def _structural_fault(content: bytes) -> str | None:
-    """The fault of a damaged or truncated file, if there is one.
-
-    OpenCV may decode half of such an image, and prints to standard error. Pillow finds most damage, but neither a BMP
-    that was cut within the padding of its last row nor a PNG without its last checksums.
-    """
-    if content.startswith(_PNG):
-        return _png_fault(content)
-    if content.startswith(b"BM"):
-        return _bmp_fault(content)
-    if content.startswith((b"GIF8", b"RIFF")):
-        return "a GIF or WebP image, which may be animated; save each picture as PNG"
-    return "the file is empty" if not content else "neither a PNG, BMP, TIFF nor JPEG image"
-
-
-def _png_fault(content: bytes) -> str | None:
-    position, kinds, packed = len(_PNG), [], []
-    while position + 12 <= len(content):
-        length, kind = struct.unpack_from(">I4s", content, position)
-        if position + 12 + length > len(content):
-            break
-        (checksum,) = struct.unpack_from(">I", content, position + 8 + length)
-        if zlib.crc32(content[position + 4 : position + 8 + length]) != checksum:
-            return f"damaged PNG (wrong checksum of the chunk at byte {position})"
-        kinds.append(kind)
-        if kind == b"acTL":
-            return "an animated PNG; save each picture as an image of its own"
-        if kind == b"IDAT":
-            packed.append(content[position + 8 : position + 8 + length])
-        if kind == b"IEND":
-            sound = kinds[0] == b"IHDR" and _decompresses(b"".join(packed))
-            return None if sound else "damaged PNG (its header is missing or its pixels do not decompress)"
-        position += 12 + length
-    return "truncated PNG"
-
-
-def _decompresses(packed: bytes) -> bool:
-    decompressor = zlib.decompressobj()
-    try:
-        decompressor.decompress(packed)
-    except zlib.error:
-        return False
-    return decompressor.eof
-
-
-def _bmp_fault(content: bytes) -> str | None:
-    if len(content) < 38:
-        return "truncated BMP"
-    offset, header, width, height, _, bits, compression, size = struct.unpack_from("<IIiiHHII", content, 10)
-    if header < 40:
-        return None  # the OS/2 variant is left to the decoder
-    if compression in (0, 3):
-        size = (abs(width) * bits + 31) // 32 * 4 * abs(height)
-    return "truncated BMP" if offset + size > len(content) else None
-
-
-def bit_depth(path: Path) -> int:
-    """Bits per channel by a file's header, 8, 16 or 32 (float); 8 for a damaged file, whose fault `decode` finds."""
-    try:
-        with path.open("rb") as file:
-            header = file.read(25)
-            if header.startswith(_TIFF):
-                file.seek(0)
-                with Image.open(file, formats=["TIFF"]) as image:
-                    return 32 if image.mode == "F" else 16 if image.mode.startswith("I;16") else 8
-    except Exception:  # whatever a decoder may raise on bytes that anybody wrote
-        return 8
-    return 16 if header.startswith(_PNG) and header[24:] == b"\x10" else 8
 
 
 def intensity_range_of(paths: Iterable[Path], on_fault: FaultHandler = raise_fault) -> IntensityRange:
@@ -279,7 +147,7 @@ def intensity_range_of(paths: Iterable[Path], on_fault: FaultHandler = raise_fau
         paths: the training images.
         on_fault: receives the faults of files that cannot be read.
     """
-    depths = {path: bit_depth(path) for path in paths}
+    depths = {path: bits_per_channel(path) for path in paths}
     count = Counter(depths.values())
     depth = max(sorted(count), key=count.__getitem__, default=8)
     if depth == 8:
@@ -355,7 +223,7 @@ def read_mask_as_it_is(path: Path, on_fault: FaultHandler = raise_fault) -> Mask
             on_fault(f"{path}: the mask lies in the alpha channel; save it as grey, 0 and 255")
             return None
     values = pixels if pixels.ndim == 2 else pixels[..., :3].max(axis=2)
-    if not _varies(values) and _hidden_by_palette(path):
+    if not _varies(values) and palette_hides(path):
         on_fault(f"{path}: its palette shows every index in one colour; save it as grey, 0 and 255")
         return None
     largest = values.max(initial=0)
@@ -383,15 +251,6 @@ def _regions_below(values: np.ndarray, mask: np.ndarray) -> int:
         int(np.count_nonzero(labels == label)) > 1 and not _varies(values[labels == label].reshape(-1, 1))
         for label in np.flatnonzero(~above)
     )
-
-
-def _hidden_by_palette(path: Path) -> bool:
-    """Whether the indices of a palette image differ."""
-    try:
-        with Image.open(path, formats=["PNG", "BMP", "TIFF"]) as image:
-            return image.mode == "P" and _varies(np.asarray(image))
-    except Exception:  # whatever a decoder may raise; OpenCV has read the file
-        return False
 
 
 def encode_png(image: np.ndarray) -> bytes:

@@ -31,8 +31,9 @@ def push_data(folder: Path, uri: str, console: Console) -> bool:
     Raises:
         UserError: the folder is not a data set, an image of it cannot be read, or as `push`.
     """
+    files = files_to_push(folder)
     layout, transfer = find_layout(folder), Transfer(console)
-    images = [path for name, path in files_to_push(folder).items() if name.lower().endswith(SUFFIXES)]
+    images = [path for name, path in files.items() if name.lower().endswith(SUFFIXES)]
     transfer.begin(f"checking {folder}", sum(path.stat().st_size for path in images))
     for path in images:
         decode(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from semprior.models.build import build_teacher
 from semprior.models.detector import Detector, create_detector, detector_spec
 from semprior.models.stages import placed_stages
 from semprior.models.teacher import Teacher
+from semprior.reading.schema import checked
 from semprior.runtime.device import uses_bf16
 
 
@@ -92,6 +94,17 @@ class LoadedTeacher:
         return iter_teacher_probabilities(self.teacher, images, whole, normalisation, self.device, bf16)
 
 
+@dataclass(frozen=True)
+class _RunState:
+    """What `CheckpointInfo` needs of the ``state.json`` of a checkpoint."""
+
+    config: dict[str, Any]
+    epoch: int
+    normalisation: tuple[float, float]
+    intensity: tuple[float, float] | tuple[float, float, float]  # the third marks floating-point images
+    vfm: str | None
+
+
 def load_student(path: Path, device: torch.device) -> Student:
     """Load the student of a run (its best checkpoint) or of a checkpoint.
 
@@ -100,7 +113,7 @@ def load_student(path: Path, device: torch.device) -> Student:
     """
     folder = find_checkpoint(path)
     snapshot = load_checkpoint(folder, files=("student",))
-    info = _info(folder, snapshot)
+    info = checkpoint_info(folder, snapshot)
     return Student(_detector(snapshot, info, device).eval(), info, device)
 
 
@@ -114,7 +127,7 @@ def load_teacher(path: Path, device: torch.device) -> LoadedTeacher:
     """
     folder = find_checkpoint(path)
     snapshot = load_checkpoint(folder, files=("student", "modulator"))
-    info = _info(folder, snapshot)
+    info = checkpoint_info(folder, snapshot)
     config, spec = info.config, detector_spec(info.config.detector)
     placed = placed_stages(config.scam.stages, len(spec.stages))
     weights = str(environment_leaves().get("vfm.weights", config.vfm.weights))
@@ -132,21 +145,25 @@ def load_teacher(path: Path, device: torch.device) -> LoadedTeacher:
     return LoadedTeacher(teacher, Features(vfm, None), info, device)
 
 
-def _info(folder: Path, snapshot: Snapshot) -> CheckpointInfo:
-    values = snapshot.values
-    try:
-        mean, std = values["normalisation"]
-        config = unflatten(values["config"], f"{folder / 'state.json'}")
-        return CheckpointInfo(
-            checkpoint=folder,
-            config=config,
-            epoch=int(values["epoch"]),
-            normalisation=Normalisation(mean, std),
-            intensity=IntensityRange.restored(values["intensity"]),
-            vfm=values["vfm"],
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{folder / 'state.json'}: is not the state of a run ({error!r})") from error
+def checkpoint_info(folder: Path, snapshot: Snapshot) -> CheckpointInfo:
+    """The facts that a checkpoint records.
+
+    Raises:
+        UserError: its values are not those of a run.
+    """
+    place = str(folder / "state.json")
+    state = checked(snapshot.values, _RunState, place)
+    (mean, std), (low, high, *floating) = state.normalisation, state.intensity
+    if state.epoch < 0 or std <= 0 or low >= high or floating not in ([], [1]):
+        raise UserError(f"{place}: is not the state of a run: epoch, normalisation or intensity are out of range")
+    return CheckpointInfo(
+        checkpoint=folder,
+        config=unflatten(state.config, place),
+        epoch=state.epoch,
+        normalisation=Normalisation(mean, std),
+        intensity=IntensityRange.restored(state.intensity),
+        vfm=state.vfm,
+    )
 
 
 def _detector(snapshot: Snapshot, info: CheckpointInfo, device: torch.device) -> Detector:

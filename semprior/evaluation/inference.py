@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from semprior.data.batches import Normalisation, normalise
+from semprior.errors import UserError
 from semprior.models.teacher import Teacher
 
 MULTIPLE = 32  # of the sides of padded images and tiles
@@ -37,6 +38,10 @@ Network = Callable[[Sequence[int] | None, Tensor], Tensor]
 
 Probabilities = Iterator[tuple[int, np.ndarray]]
 """Yields the index of an image and its probabilities (H,W) float32; images of one padded size follow each other."""
+
+
+class NonFiniteOutputError(UserError):
+    """The probabilities that a network computes are not numbers, though its weights are."""
 
 
 def student_probabilities(
@@ -57,6 +62,9 @@ def student_probabilities(
 
     Returns:
         (H,W) float32 for each image.
+
+    Raises:
+        NonFiniteOutputError: a probability is not a number.
     """
     return _in_order(iter_student_probabilities(detector, images, normalisation, device, bf16))
 
@@ -118,6 +126,8 @@ def _iter_probabilities(
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             logits = _tiled(network, grey) if _needs_tiles(grey) else network(indices, grey)
         probability = torch.sigmoid(logits.float())[:, 0].cpu().numpy()
+        if np.isnan(probability).any():
+            raise NonFiniteOutputError("the output of the network is not a number: its weights overflow")
         for index, whole in zip(indices, probability, strict=True):
             height, width = images[index].shape
             yield index, whole[:height, :width]

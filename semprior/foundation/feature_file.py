@@ -21,9 +21,12 @@ import numpy as np
 
 from semprior.errors import StorageError, UserError
 from semprior.io.atomic_files import locked
+from semprior.reading.files import only_regular, read_bytes
+from semprior.reading.json_text import parse_json
 
 Array = np.ndarray
 _ITEM = np.dtype("<f2")
+_LARGEST_INDEX = 1 << 30  # bytes; a line has some 100
 _log = logging.getLogger(__name__)
 
 
@@ -127,7 +130,7 @@ class FeatureStore:
 
     def open(self) -> Array:
         """The data file, mapped read-only, as a flat float16 array (empty if there is none)."""
-        items = self._data.stat().st_size // _ITEM.itemsize if self._data.exists() else 0
+        items = self._data.stat().st_size // _ITEM.itemsize if self._data.is_file() else 0
         if not items:
             return np.empty(0, dtype=_ITEM)
         return np.memmap(self._data, dtype=_ITEM, mode="r", shape=(items,))
@@ -136,9 +139,9 @@ class FeatureStore:
         """Entries by name, from the last line of each name, and the number of lines that fail their checksum."""
         found: dict[str, Entry] = {}
         bad = 0
-        if not self._index.exists():
+        if not self._index.is_file():
             return found, bad
-        for line in self._index.read_bytes().splitlines():
+        for line in read_bytes(self._index, _LARGEST_INDEX).splitlines():
             entry = _parse(line)
             if entry is not None:
                 found[entry.name] = entry
@@ -148,7 +151,7 @@ class FeatureStore:
 
     def _open(self, path: Path, mode: Literal["ab", "ab+"]) -> BinaryIO:
         try:
-            return open(path, mode)
+            return open(path, mode, opener=only_regular)
         except OSError as error:
             raise UserError(f"feature bank: {path}: cannot be opened ({error.strerror})") from error
 
@@ -170,7 +173,14 @@ def _line(entry: Entry) -> str:
 
 def _parse(line: bytes) -> Entry | None:
     crc, _, body = line.partition(b" ")
-    return Entry(**json.loads(body)) if crc == b"%08x" % zlib.crc32(body) else None
+    if crc != b"%08x" % zlib.crc32(body):
+        return None
+    try:
+        entry = parse_json(body, Entry, "a line of the index")
+    except UserError:
+        return None
+    sides = (entry.rows, entry.cols, entry.channels)
+    return entry if entry.start >= 0 and not entry.start % _ITEM.itemsize and min(sides) > 0 else None
 
 
 def _ends_with_newline(handle: BinaryIO) -> bool:

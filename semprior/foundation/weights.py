@@ -17,13 +17,15 @@ from urllib.parse import urlsplit
 
 import torch
 from rich.console import Console
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from semprior.errors import UserError
 from semprior.io.push_fetch import fetch, is_address, push
 from semprior.io.storage import join_uri
 from semprior.io.transfer_progress import Transfer
+from semprior.reading.files import NOT_REGULAR
+from semprior.reading.tensors import read_tensors, require_finite
 
 StateDict = dict[str, Tensor]
 
@@ -44,16 +46,17 @@ def read_state_dict(path: Path) -> StateDict:
     A dict that wraps the weights under `state_dict` or `model` is unwrapped.
 
     Raises:
-        UserError: the file does not exist, or does not hold plain tensors.
+        UserError: the file does not exist, or does not hold plain tensors of finite numbers.
     """
     if not path.is_file():
-        raise UserError(f"vfm.weights: {path}: no such file")
+        raise UserError(f"vfm.weights: {path}: {NOT_REGULAR if path.exists() else 'no such file'}")
+    if path.suffix == ".safetensors":
+        try:
+            return read_tensors(path)
+        except UserError as error:
+            raise UserError(f"vfm.weights: {error}") from error
     try:
-        found: object
-        if path.suffix == ".safetensors":
-            found = load_file(path)
-        else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
+        found: object = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged or foreign files fail in many ways; the cause stays attached
         raise UserError(f"vfm.weights: {path}: cannot be read as weights ({one_line(error)})") from error
     for wrapper in ("state_dict", "model"):
@@ -61,6 +64,7 @@ def read_state_dict(path: Path) -> StateDict:
             found = found[wrapper]
     if not isinstance(found, Mapping) or not found or not all(isinstance(v, Tensor) for v in found.values()):
         raise UserError(f"vfm.weights: {path}: holds no flat dictionary of tensors")
+    require_finite(found, f"vfm.weights: {path}")
     return dict(found)
 
 

@@ -1,4 +1,4 @@
 """Files, storages and caches: atomic writes, locks, manifests, checkpoints, transfers between machines.
 
-Imports `errors`.
+Imports `errors` and `reading`.
 """

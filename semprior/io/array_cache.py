@@ -121,11 +121,11 @@ def _load(folder: Path) -> Arrays | None:
     """The arrays of a folder, mapped; None if there is no such folder or a file in it is damaged."""
     if not folder.is_dir():
         return None
+    paths = sorted(folder.glob("*.npy"))
+    if not all(path.is_file() for path in paths):
+        return None
     try:
-        return {
-            path.stem: np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-            for path in sorted(folder.glob("*.npy"))
-        }
+        return {path.stem: np.asarray(np.load(path, mmap_mode="r", allow_pickle=False)) for path in paths}
     except (OSError, ValueError, EOFError):
         return None
 

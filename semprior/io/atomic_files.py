@@ -18,6 +18,7 @@ from pathlib import Path
 import filelock
 
 from semprior.errors import StorageError, UserError
+from semprior.reading.files import only_regular
 
 _NOT_SUPPORTED = frozenset(
     {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM, errno.EINVAL, errno.ENOLCK, errno.EMLINK, errno.EXDEV}
@@ -70,7 +71,7 @@ def locked(path: Path, on_wait: Callable[[str], None] = lambda holder: None) -> 
     """
     with ExitStack() as stack:
         with naming(path):
-            handle = stack.enter_context(path.open("ab"))
+            handle = stack.enter_context(open(path, "ab", opener=only_regular))
         if not _flock(handle.fileno(), path, on_wait):
             stack.enter_context(_soft_lock(path.with_name(f".{path.name}.held"), on_wait))
         yield

@@ -18,17 +18,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors import SafetensorError
 
 from semprior.errors import UserError
 from semprior.io.atomic_files import atomic_folder, sync_folder, write_atomically
 from semprior.io.manifest import MANIFEST, file_digests, parse_manifest, require_version
+from semprior.reading.files import read_bytes
+from semprior.reading.json_text import parse_json, read_json
+from semprior.reading.names import is_file_name
+from semprior.reading.tensors import parse_arrays, parse_tensors, require_finite
 
 if TYPE_CHECKING:  # torch is imported where weights are read or written: code that only names checkpoints does without
     from torch import Tensor
 
 FORMAT = 2
 INDEX = "index.json"
+_LARGEST = 1 << 32  # bytes of a file
 RETAINED = ("last", "previous", "best")
 
 
@@ -51,8 +55,11 @@ def save_checkpoint(folder: Path, snapshot: Snapshot) -> None:
     """Write a checkpoint to `folder`, which appears whole or not at all; one that is there is replaced.
 
     Raises:
+        UserError: weights are not finite; nothing is written.
         StorageError: the disk is full or not writable.
     """
+    for name, tensors in snapshot.tensors.items():
+        require_finite(tensors, f"{folder / name}.safetensors")
     with atomic_folder(folder, replace=True) as scratch:
         digests = {name: _write(scratch / name, content) for name, content in _files(snapshot)}
         manifest = {"format": FORMAT, "sha256": digests}
@@ -67,23 +74,19 @@ def load_checkpoint(folder: Path, files: Sequence[str] | None = None) -> Snapsho
         files: the tensor files to read (``student`` is enough to deploy); None reads all, and the arrays.
 
     Raises:
-        UserError: the folder is not a checkpoint, is damaged, or was written by another version.
+        UserError: the folder is not a checkpoint, is damaged, has weights that are not finite, or was written by
+            another version.
     """
-    import safetensors.torch
-
     digests = _read_manifest(folder)
-    values = json.loads(_read(folder, "state.json", digests))
+    values = parse_json(_read(folder, "state.json", digests), dict[str, Any], str(folder / "state.json"))
     names = [name.removesuffix(".safetensors") for name in digests if name.endswith(".safetensors")]
     tensors = {}
     for name in names if files is None else files:
-        try:
-            tensors[name] = safetensors.torch.load(_read(folder, f"{name}.safetensors", digests))
-        except SafetensorError as error:
-            raise UserError(f"{folder / name}.safetensors: is damaged: {error}") from error
+        file = f"{name}.safetensors"
+        tensors[name] = parse_tensors(_read(folder, file, digests), str(folder / file))
     arrays = {}
     if files is None:
-        with np.load(BytesIO(_read(folder, "arrays.npz", digests)), allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
+        arrays = parse_arrays(_read(folder, "arrays.npz", digests), str(folder / "arrays.npz"))
     return Snapshot(tensors, arrays, values)
 
 
@@ -131,10 +134,12 @@ class CheckpointFolder:
         if not path.exists():
             return {}
         try:
-            index = json.loads(path.read_text(encoding="utf-8"))
-            return {which: str(index[which]) for which in RETAINED}
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path}: is damaged; name a checkpoint beside it instead") from error
+            index = read_json(path, dict[str, str])
+        except UserError as error:
+            raise UserError(f"{error}; name a checkpoint beside it instead") from error
+        if not all(is_file_name(index.get(which, "")) for which in RETAINED):
+            raise UserError(f"{path}: is damaged; name a checkpoint beside it instead")
+        return {which: index[which] for which in RETAINED}
 
     def path(self, which: str) -> Path:
         """The folder of ``last``, ``previous`` or ``best``.
@@ -145,7 +150,7 @@ class CheckpointFolder:
         name = self.index().get(which)
         if name is None:
             raise UserError(f"{self.root}: holds no checkpoint yet")
-        return self.root / Path(name).name
+        return self.root / name
 
     def _prune(self, index: dict[str, str]) -> None:
         for entry in self.root.iterdir():
@@ -192,20 +197,16 @@ def _npz(arrays: Mapping[str, Any]) -> bytes:
 
 def _read_manifest(folder: Path) -> dict[str, str]:
     path = folder / MANIFEST
-    try:
-        manifest = parse_manifest(path.read_bytes(), str(path))
-    except FileNotFoundError as error:
-        raise UserError(f"{folder}: is not a checkpoint (no {MANIFEST})") from error
+    if not path.exists():
+        raise UserError(f"{folder}: is not a checkpoint (no {MANIFEST})")
+    manifest = parse_manifest(read_bytes(path), str(path))
     require_version(manifest, "format", FORMAT, str(path))
     return file_digests(manifest, str(path))
 
 
 def _read(folder: Path, name: str, digests: dict[str, str]) -> bytes:
     path = folder / name
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    content = read_bytes(path, _LARGEST)
     if hashlib.sha256(content).hexdigest() != digests.get(name):
         raise UserError(f"{path}: its digest does not match the manifest; use the previous checkpoint")
     return content

@@ -7,12 +7,14 @@ sets are such folders; `semprior.io.checkpoint` and `semprior.io.push_fetch` add
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from semprior.errors import UserError
+from semprior.reading.files import only_regular
+from semprior.reading.json_text import parse_json
+from semprior.reading.schema import checked, shown
 
 if TYPE_CHECKING:  # pyarrow is imported where a storage is opened: a checkpoint on this machine does without
     from semprior.io.storage import Storage
@@ -39,12 +41,9 @@ def parse_manifest(content: bytes, place: str) -> dict[str, Any]:
         DamagedError: it is not a JSON object.
     """
     try:
-        manifest = json.loads(content)
-    except ValueError as error:
-        raise DamagedError(f"{place}: is damaged") from error
-    if not isinstance(manifest, dict):
-        raise DamagedError(f"{place}: is damaged")
-    return manifest
+        return parse_json(content, dict[str, Any], place)
+    except UserError as error:
+        raise DamagedError(_as_damage(error)) from error
 
 
 def require_version(manifest: Mapping[str, Any], key: str, supported: int, place: str) -> None:
@@ -55,10 +54,10 @@ def require_version(manifest: Mapping[str, Any], key: str, supported: int, place
         UserError: it was written by another version of semprior.
     """
     version = manifest.get(key)
-    if not isinstance(version, int):
+    if type(version) is not int:
         raise DamagedError(f"{place}: is damaged")
     if version > supported:
-        raise UserError(f"{place}: was written by a newer version ({key} {version}); upgrade semprior")
+        raise UserError(f"{place}: was written by a newer version ({key} {shown(version)}); upgrade semprior")
     if version < supported:
         raise UserError(f"{place}: was written by an older version ({key} {version}), which this one cannot read")
 
@@ -70,19 +69,23 @@ def file_digests(manifest: Mapping[str, Any], place: str) -> dict[str, str]:
         DamagedError: the manifest has no digests, or lists a file that checkpoints do not have.
     """
     try:
-        digests = {str(name): str(digest) for name, digest in manifest["sha256"].items()}
-    except (KeyError, AttributeError) as error:
-        raise DamagedError(f"{place}: is damaged") from error
+        digests = checked(manifest.get("sha256"), dict[str, str], f"{place}: sha256")
+    except UserError as error:
+        raise DamagedError(_as_damage(error)) from error
     for name in digests:
         if name not in CHECKPOINT_FILES:
-            raise DamagedError(f"{place}: {name!r} is not the name of a checkpoint's file")
+            raise DamagedError(f"{place}: {shown(name)} is not the name of a checkpoint's file")
     return digests
+
+
+def _as_damage(error: UserError) -> str:
+    return str(error) if "is damaged" in str(error) else f"{error}: the file is damaged"
 
 
 def sha256_of(path: Path, progress: Progress = lambda count: None) -> str:
     """The SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open(path, "rb", opener=only_regular) as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
             progress(len(chunk))
@@ -98,7 +101,7 @@ def download(storage: Storage, name: str, target: Path, sha256: str, progress: P
         StorageError: the storage cannot be read.
     """
     digest = hashlib.sha256()
-    with target.open("wb") as file:
+    with open(target, "wb", opener=only_regular) as file:
         for chunk in storage.chunks(name):
             digest.update(chunk)
             file.write(chunk)

@@ -24,14 +24,16 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypedDict
 
 from semprior.errors import StorageError, UserError
 from semprior.io.atomic_files import locked
 from semprior.io.cache_folder import cache_folder
 from semprior.io.manifest import MANIFEST, download, parse_manifest, require_version, sha256_of
-from semprior.io.storage import Storage, checked_name, open_storage
+from semprior.io.storage import Storage, open_storage
 from semprior.io.transfer_progress import Transfer
+from semprior.reading.names import checked_name
+from semprior.reading.schema import checked
 
 SCHEMA = 1
 _AT_ONCE = 8  # files in transfer: many are small, and each waits for a response
@@ -51,6 +53,12 @@ class ManifestEntry:
 
     size: int
     sha256: str
+
+
+class _Stored(TypedDict):
+    kind: str
+    files: dict[str, ManifestEntry]
+    about: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -196,15 +204,15 @@ def _read_manifest(storage: Storage) -> Manifest | None:
     try:
         content = parse_manifest(storage.read(MANIFEST), place)
         require_version(content, "schema", SCHEMA, place)
-        files = {
-            checked_name(name): ManifestEntry(int(entry["size"]), entry["sha256"])
-            for name, entry in content["files"].items()
-        }
-        return Manifest(content["kind"], files, content["about"])
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{place}: is damaged, or was not written by `semprior data push`") from error
+    try:
+        stored = checked(content, _Stored, place)
+    except UserError as error:
+        raise UserError(f"{error}; it is damaged, or was not written by `semprior data push`") from error
+    if any(entry.size < 0 for entry in stored["files"].values()):
+        raise UserError(f"{place}: is damaged; a file cannot have less than 0 bytes")
+    return Manifest(stored["kind"], {checked_name(name): e for name, e in stored["files"].items()}, stored["about"])
 
 
 def files_to_push(folder: Path) -> dict[str, Path]:

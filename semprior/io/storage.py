@@ -17,10 +17,12 @@ Example::
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import re
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +38,8 @@ from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
 
 from semprior.errors import StorageError, UserError
 from semprior.io.atomic_files import atomic_folder, put_if_absent, write_atomically
+from semprior.reading.files import NOT_REGULAR, only_regular
+from semprior.reading.names import checked_name
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -130,7 +134,7 @@ class Storage:
         Raises:
             StorageError: as `put`.
         """
-        with source.open("rb") as file, self._new_file(name) as stream:
+        with open(source, "rb", opener=only_regular) as file, self._new_file(name) as stream:
             while chunk := file.read(CHUNK):
                 stream.write(chunk)
                 progress(len(chunk))
@@ -178,8 +182,22 @@ class Storage:
             FileNotFoundError: there is no such file.
             StorageError: access is denied, the bucket does not exist, or there is no connection.
         """
-        with self._explained(name), self.filesystem.open_input_file(self.path(name)) as file:
+        with self._explained(name), self.open_file(name) as file:
             return bytes(file.read())
+
+    def open_file(self, name: str) -> pa.NativeFile:
+        """Open a file for reading.
+
+        Raises:
+            OSError: there is no such file, or it is a FIFO or a device, which might keep its reader waiting for ever.
+        """
+        self._refuse_irregular(name)
+        return self.filesystem.open_input_file(self.path(name))
+
+    def _refuse_irregular(self, name: str) -> None:
+        path = self.path(name)
+        if self.local is not None and not stat.S_ISREG(os.stat(path).st_mode):
+            raise OSError(errno.ENXIO, NOT_REGULAR, path)
 
     def chunks(self, name: str) -> Iterator[bytes]:
         """The content of a file, at most `CHUNK` bytes at a time.
@@ -188,6 +206,8 @@ class Storage:
             FileNotFoundError: there is no such file.
             StorageError: as `read`.
         """
+        with self._explained(name):
+            self._refuse_irregular(name)
         with self._explained(name), self.filesystem.open_input_stream(self.path(name)) as stream:
             while chunk := stream.read(CHUNK):
                 yield chunk
@@ -334,18 +354,6 @@ def join_uri(uri: str | Path, *names: str) -> str:
     """The address of a name inside a storage: ``s3://bucket/runs/demo?region=x`` of ``demo``."""
     head, mark, query = str(uri).partition("?") if "://" in str(uri) else (str(uri), "", "")
     return "/".join([head.rstrip("/"), *names]) + mark + query
-
-
-def checked_name(name: str) -> str:
-    """`name`, if it is a relative path that stays inside a storage, such as ``a/b``.
-
-    Raises:
-        UserError: it is empty or absolute, has ``..`` in it, or characters that none of our names have.
-    """
-    parts = name.split("/")
-    if any(part in ("", ".", "..") for part in parts) or re.search(r"[\x00-\x1f\x7f\\]", name):
-        raise UserError(f"{name!r}: is not a name inside a storage")
-    return name
 
 
 def explain(error: Exception) -> str:

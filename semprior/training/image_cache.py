@@ -24,6 +24,7 @@ from semprior.data.training_set import Seed
 from semprior.errors import UserError
 from semprior.io.array_cache import COMPUTED_BY, Arrays, cached_arrays, key_of, unpack
 from semprior.labels.seeds import SEEDS, SEEDS_VERSION
+from semprior.reading.files import only_regular
 
 
 class CachedImages:
@@ -146,7 +147,7 @@ def _content(layout: Layout) -> list[str]:
 
 def _digest(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=only_regular) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error

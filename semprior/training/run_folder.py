@@ -3,7 +3,7 @@
 ::
 
     RUN/config.yaml      all settings, resolved; --config gives them to another run
-        run.json         the folder of the data, and the versions of the packages at the start
+        run.json         the folder or address of the data, and the versions of the packages at the start
         metrics.jsonl    one object per epoch
         checkpoints/     last, previous, best
         tensorboard/     scalars and figures of predictions, if tensorboardX is installed
@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import yaml
 
@@ -34,8 +34,30 @@ from semprior.errors import UserError
 from semprior.io.atomic_files import atomic_folder, locked, naming, write_atomically
 from semprior.io.checkpoint import CheckpointFolder
 from semprior.io.foreign_text import visible
+from semprior.io.push_fetch import is_address
+from semprior.reading.files import only_regular, read_utf8
+from semprior.reading.json_text import parse_json, read_json
+from semprior.reading.schema import checked
 
 CONFIG_FILE, RECORD_FILE, METRICS_FILE, LOG_FILE = "config.yaml", "run.json", "metrics.jsonl", "log.txt"
+
+
+class _Numbered(TypedDict):
+    epoch: int
+
+
+class _EpochLine(_Numbered, total=False):
+    """The entries of a line of ``metrics.jsonl`` that a run reads again; it has others.
+
+    Those whose names have a slash are scores: numbers, or null.
+    """
+
+    best: bool
+    seconds: float | None
+
+
+class _Record(TypedDict):
+    data: str
 
 
 @dataclass(frozen=True)
@@ -49,8 +71,13 @@ class RunFolder:
     root: Path
 
     @classmethod
-    def create(cls, root: Path, config: Config, data: Path) -> RunFolder:
+    def create(cls, root: Path, config: Config, data: str | Path) -> RunFolder:
         """Create the folder of a new run, with its settings.
+
+        Args:
+            root: the folder.
+            config: the settings.
+            data: folder or address of the data, which is recorded.
 
         Raises:
             UserError: the path exists already, or the folder cannot be created.
@@ -59,7 +86,7 @@ class RunFolder:
         with atomic_folder(root) as folder:
             (folder / CONFIG_FILE).write_text(_yaml(config), encoding="utf-8")
             (folder / RECORD_FILE).write_text(
-                _json({"data": str(data.resolve()), "versions": _versions()}), encoding="utf-8"
+                _json({"data": _recorded(data), "versions": _versions()}), encoding="utf-8"
             )
             (folder / "checkpoints").mkdir()
             (folder / METRICS_FILE).touch()
@@ -110,32 +137,32 @@ class RunFolder:
         """Replace the settings of the run, atomically."""
         write_atomically(self.root / CONFIG_FILE, _yaml(config).encode())
 
-    def set_data(self, data: Path) -> None:
-        """Record the folder of the data."""
+    def set_data(self, data: str | Path) -> None:
+        """Record the folder or address of the data."""
         path = self.root / RECORD_FILE
         try:
-            record = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):  # without the old record the new one is still right
+            record = read_json(path, dict[str, Any])
+        except UserError:  # without the old record the new one is still right
             record = {}
-        write_atomically(path, _json(record | {"data": str(data.resolve())}).encode())
+        write_atomically(path, _json(record | {"data": _recorded(data)}).encode())
 
-    def data(self) -> Path:
-        """The recorded folder of the data.
+    def data(self) -> str:
+        """The recorded folder or address of the data.
 
         Raises:
             UserError: the record is missing or damaged.
         """
         path = self.root / RECORD_FILE
         try:
-            return Path(json.loads(path.read_text(encoding="utf-8"))["data"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            return read_json(path, _Record)["data"]
+        except UserError as error:
             raise UserError(f"{path}: does not name the data of the run; give --data") from error
 
     def append(self, line: Mapping[str, Any]) -> None:
         """Append an epoch's metrics and sync them to disk; numbers that are not finite are written as null."""
         clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
         path = self.root / METRICS_FILE
-        with naming(path), path.open("a", encoding="utf-8") as file:
+        with naming(path), open(path, "a", encoding="utf-8", opener=only_regular) as file:
             file.write(json.dumps(clean) + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -147,14 +174,18 @@ class RunFolder:
             UserError: an earlier line is damaged.
         """
         path = self.root / METRICS_FILE
-        texts = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        texts = read_utf8(path).split("\n") if path.exists() else []  # a whole line ends, so the last text is none
         found: list[dict[str, Any]] = []
         for number, text in enumerate(texts, 1):
+            if not text:
+                continue
             try:
-                found.append(json.loads(text))
-            except ValueError as error:
+                line: dict[str, Any] = {**parse_json(text, _EpochLine, f"{path}:{number}")}
+                scores = {key: value for key, value in line.items() if "/" in key}
+                found.append(line | checked(scores, dict[str, float | None], f"{path}:{number}"))
+            except UserError as error:
                 if number < len(texts):
-                    raise UserError(f"{path}:{number}: is damaged; remove the line to continue") from error
+                    raise UserError(f"{path}:{number}: is damaged; remove the line to continue ({error})") from error
         return found
 
     def rewind(self, epoch: int) -> None:
@@ -165,7 +196,10 @@ class RunFolder:
     def log(self, text: str) -> None:
         """Append a line to the log."""
         path = self.root / LOG_FILE
-        with naming(path), path.open("a", encoding="utf-8") as file:
+        with (
+            naming(path),
+            open(path, "a", encoding="utf-8", errors="surrogateescape", opener=only_regular) as file,
+        ):
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {visible(text)}\n")
 
 
@@ -187,6 +221,11 @@ def _yaml(config: Config) -> str:
             node = node.setdefault(parent, {})
         node[name] = value
     return yaml.safe_dump(tree, sort_keys=False)
+
+
+def _recorded(data: str | Path) -> str:
+    """An address as it is, and a folder so that it is found from any other one."""
+    return str(data) if is_address(str(data)) else str(Path(data).resolve())
 
 
 def _json(record: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from semprior.data.sparse_masks import Packer, SparseMasks
 from semprior.data.training_set import TrainingSet
 from semprior.errors import UserError, depends_on
 from semprior.evaluation.inference import (
+    NonFiniteOutputError,
     Probabilities,
     WholeFeatures,
     iter_student_probabilities,
@@ -32,6 +34,8 @@ from semprior.labels.pseudo_masks import PseudoMasks
 from semprior.models.build import build_teacher
 from semprior.models.detector import detector_spec
 from semprior.models.teacher import Teacher
+from semprior.reading.schema import checked
+from semprior.reading.tensors import not_finite
 from semprior.runtime.device import used_precision, uses_bf16
 from semprior.runtime.distributed import (
     average_statistics_,
@@ -78,8 +82,24 @@ class EpochReport:
     best: bool = False
 
 
+class _Selection(TypedDict):
+    best_value: float | None
+    best_epoch: int | None
+
+
+class _State(TypedDict):
+    """The values of a snapshot that `Trainer.restore` needs."""
+
+    epoch: int
+    updates: int
+    rng: dict[str, Any]
+    selection: _Selection
+    vfm: str | None
+    data: str
+
+
 class DivergedError(UserError):
-    """Training stopped because a loss was not finite."""
+    """Training stopped because a loss, a weight or an output of the network was not finite."""
 
 
 class Trainer:
@@ -137,7 +157,8 @@ class Trainer:
         """Train to the last epoch and yield a report per epoch; between two reports a snapshot is complete.
 
         Raises:
-            DivergedError: a loss is not finite; the message names the epoch, the batch and its images.
+            DivergedError: a loss is not finite (the message names the epoch, the batch and its images), or a weight
+                or an output of the network is not at the end of an epoch.
         """
         self._broadcast_state()
         while self.epoch < self.config.epochs:
@@ -148,6 +169,7 @@ class Trainer:
             outer = self._outer_pass() if config.outer.every and epoch % config.outer.every == 0 else []
             self._share_statistics()
             self._broadcast_state()
+            self._require_finite_weights()
             scores = self._evaluate() if self._evaluation_due() else None
             self.epoch += 1
             yield EpochReport(
@@ -194,9 +216,17 @@ class Trainer:
         """Continue from a snapshot as if the run had never stopped.
 
         Raises:
-            UserError: the snapshot belongs to other data or another VFM.
+            UserError: the snapshot belongs to other data or another VFM, or is not one of this run.
         """
-        values = snapshot.values
+        values = checked(snapshot.values, _State, "state.json")
+        try:
+            self._restore(snapshot, values)
+        except torch.OutOfMemoryError:
+            raise
+        except (KeyError, ValueError, TypeError, IndexError, RuntimeError) as error:  # digests match, contents do not
+            raise UserError(f"the checkpoint is not one of this run ({' '.join(str(error).split())[:200]})") from error
+
+    def _restore(self, snapshot: Snapshot, values: _State) -> None:
         if values["data"] != self.data:
             raise UserError("the data set differs from the one this run began on; start a new run")
         if values["vfm"] != (self.features.vfm.key if self.features.vfm else None):
@@ -212,7 +242,7 @@ class Trainer:
             self.alpha.copy_(training["alpha"])
         restore_optimizer("inner", self.inner, training)
         restore_optimizer("outer", self.outer, training)
-        self.epoch, self.updates = int(values["epoch"]), int(values["updates"])
+        self.epoch, self.updates = values["epoch"], values["updates"]
         self.rng.bit_generator.state = values["rng"]
         self.clusters = snapshot.arrays["clusters"]  # k-means may differ in the last bit on another machine
         self.pseudo_masks.restore(snapshot.arrays)
@@ -232,6 +262,16 @@ class Trainer:
             [clusters, self.alpha, *(tensor for network in networks for tensor in network.state_dict().values())]
         )
         self.clusters = clusters.cpu().numpy()
+
+    def _require_finite_weights(self) -> None:
+        """Refuse to evaluate and save weights that the last step of an epoch has made infinite or not a number."""
+        state: dict[str, Tensor] = {"alpha": self.alpha, **self.teacher.state_dict()}
+        state |= stored_optimizer("inner", self.inner) | stored_optimizer("outer", self.outer)
+        name = not_finite(state) or (not_finite(self.average.state_dict()) if self.average is not None else None)
+        if name is not None:
+            raise DivergedError(
+                f"training stopped: the weights {name} are not finite after epoch {self.epoch}; lower optim.rate"
+            )
 
     def _share_statistics(self) -> None:
         average_statistics_(self.teacher)
@@ -344,7 +384,10 @@ class Trainer:
         on_cpu = self.device.type == "cpu"
         if on_cpu:
             give_back_freed_memory()
-        yield
+        try:
+            yield
+        except NonFiniteOutputError as error:
+            raise DivergedError(f"training stopped: {error} after epoch {self.epoch}; lower optim.rate") from error
         if on_cpu:
             give_back_freed_memory()
 

@@ -20,9 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from semprior.errors import UserError
+from semprior.reading.yaml_text import read_yaml
 from tune.launch.ray_internals import cloud_head
 
 _CONNECT_TIMEOUT = 10  # seconds for SSH to connect
@@ -59,11 +58,9 @@ def read_cluster(file: Path) -> dict[str, Any]:
         UserError: the file cannot be read, or is not a launcher file.
     """
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"--cluster {file}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"--cluster {file}: is not YAML") from error
+        content = read_yaml(file).content
+    except UserError as error:
+        raise UserError(f"--cluster {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("provider"), dict):
         raise UserError(f"--cluster {file}: expected a file for `ray up`, with a `provider:`")
     return content

@@ -15,6 +15,7 @@ from typing import IO
 import typer
 from rich.console import Console
 
+from semprior.reading.files import only_regular
 from semprior.reporting.terminal import print_error, say
 from tune.launch.target import Target
 from tune.monitor.live_view import watch
@@ -35,7 +36,7 @@ def run_here(sweep: Sweep, generation: int, target: Target, detach: bool, consol
     """
     log = _log_file(sweep, generation)
     arguments = ["--local", "--log", str(log)] + ([] if detach else ["--attached"])
-    with log.open("ab") as output:
+    with open(log, "ab", opener=only_regular) as output:
         driver = subprocess.Popen(
             [sys.executable, "-m", "tune.session.driver_process", sweep.storage.uri, str(generation), *arguments],
             stdin=subprocess.DEVNULL if detach else subprocess.PIPE,

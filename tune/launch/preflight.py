@@ -15,9 +15,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 from semprior.errors import UserError
 from semprior.io.push_fetch import is_address, read_manifest
+from semprior.reading.json_text import parse_json
 from tune.launch.autoscaler import launcher_config, wait_for_workers
 from tune.launch.ray_internals import HEAD_RESOURCE
 from tune.launch.resources import alive_nodes, cluster_nodes, concurrency
@@ -29,6 +31,13 @@ from tune.store.provenance import versions
 _PREFIX = "preflight: "
 _COMPARED = ("semprior", "torch", "timm", "ray", "optuna")
 _READ_TIMEOUT = 120.0  # seconds for all nodes to read a file; a new process has to start there first
+
+
+class _Entry(TypedDict, total=False):
+    """A line of the job for `read_report`: a message, or, at last, the fault or its absence."""
+
+    message: str
+    fault: str | None
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,7 @@ class PreflightReport:
 def read_report(log: str) -> PreflightReport:
     """Read the log of a pre-flight job, finished or not; the last line may be cut off."""
     lines = [line.removeprefix(_PREFIX) for line in log.splitlines(keepends=True) if line.startswith(_PREFIX)]
-    entries = [json.loads(line) for line in lines if line.endswith("\n")]
+    entries = [parse_json(line, _Entry, "log of the pre-flight job") for line in lines if line.endswith("\n")]
     messages = tuple(entry["message"] for entry in entries if "message" in entry)
     faults = [entry["fault"] for entry in entries if "fault" in entry]
     return PreflightReport(messages, bool(faults), faults[-1] if faults else None)
@@ -179,7 +188,9 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     fault = None
     try:
-        check_cluster(SweepSpec.from_json(options.spec), json.loads(options.versions), options.name)
+        check_cluster(
+            SweepSpec.from_json(options.spec), parse_json(options.versions, dict[str, str], "versions"), options.name
+        )
     except UserError as error:
         fault = str(error)
     print(f"{_PREFIX}{json.dumps({'fault': fault})}", flush=True)

@@ -32,6 +32,7 @@ from types import TracebackType
 
 from semprior.errors import StorageError, UserError
 from semprior.io.storage import Storage
+from semprior.reading.json_text import parse_json
 from tune.monitor.exception_text import describe
 
 FOLDER = "heartbeat"
@@ -216,7 +217,7 @@ def _generations(storage: Storage) -> list[int]:
 
 
 def _read(storage: Storage, generation: int) -> Heartbeat:
-    return Heartbeat(**json.loads(storage.read(_file(generation))))
+    return parse_json(storage.read(_file(generation)), Heartbeat, f"{storage.uri}/{_file(generation)}")
 
 
 def _file(generation: int) -> str:

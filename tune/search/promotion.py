@@ -73,7 +73,7 @@ def final(spec: SweepSpec, winner: PromotionResult) -> SweepSpec:
 def _listed(
     spec: SweepSpec, configurations: list[dict[str, Any]], seeds: int, settings: Mapping[str, Any]
 ) -> SweepSpec:
-    content = json.loads(spec.to_json())
+    content = spec.model_dump(mode="json", by_alias=True)
     content |= {
         "base": {**content["base"], **settings},
         "search": {},

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Protocol
 
@@ -128,7 +128,8 @@ class Space:
 
     def all(self, limit: int) -> list[Parameters] | None:
         """The parameters of all configurations; None if there are more than `limit` of them."""
-        if not all(dimension.is_finite for dimension in self.dimensions.values()):
+        sizes = [dimension.size for dimension in self.dimensions.values()]
+        if any(size is None for size in sizes):
             return None
         found = list(itertools.islice(self._walk(0, {}), limit + 1))
         return found if len(found) <= limit else None
@@ -142,7 +143,7 @@ class Space:
             yield from self._walk(position + 1, above)
             return
         distributions = self._distributions(key, above)
-        for choice in itertools.product(*(_all_values(distribution) for distribution in distributions.values())):
+        for choice in _combinations([*distributions.values()]):
             value = self._decoded(key, dict(zip(distributions, choice, strict=True)), above)
             yield from self._walk(position + 1, {**above, key: value})
 
@@ -247,13 +248,23 @@ def _step(distribution: IntDistribution | FloatDistribution, index: int) -> floa
     return float(Decimal(str(distribution.low)) + index * Decimal(str(distribution.step)))
 
 
-def _all_values(distribution: BaseDistribution) -> list[Any]:
+def _combinations(distributions: Sequence[BaseDistribution]) -> Iterator[tuple[Any, ...]]:
+    """All combinations of values, one at a time: unlike `itertools.product`, it does not list a range first."""
+    if not distributions:
+        yield ()
+        return
+    for value in _all_values(distributions[0]):
+        for others in _combinations(distributions[1:]):
+            yield value, *others
+
+
+def _all_values(distribution: BaseDistribution) -> Iterable[Any]:
     """All values of a finite distribution."""
     if isinstance(distribution, CategoricalDistribution):
-        return list(distribution.choices)
+        return distribution.choices
     if isinstance(distribution, IntDistribution):
-        return list(range(distribution.low, distribution.high + 1, distribution.step))
+        return range(distribution.low, distribution.high + 1, distribution.step)
     if isinstance(distribution, FloatDistribution) and distribution.step is not None:
         count = round((distribution.high - distribution.low) / distribution.step) + 1
-        return [_step(distribution, index) for index in range(count)]
+        return (_step(distribution, index) for index in range(count))
     raise ValueError(f"{distribution} is infinite")

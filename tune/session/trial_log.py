@@ -19,6 +19,7 @@ from pathlib import Path
 from semprior.errors import StorageError
 from semprior.io.foreign_text import visible
 from semprior.io.storage import Storage
+from semprior.reading.files import only_regular
 from semprior.reporting.tensorboard import EventFile, open_event_file
 from semprior.training.trainer import EpochReport
 
@@ -53,7 +54,7 @@ class TrialLog:
             path = Path(self.storage.path(self._log))
             with contextlib.suppress(OSError):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                with path.open("a", encoding="utf-8") as file:
+                with open(path, "a", encoding="utf-8", opener=only_regular) as file:
                     file.write(line)
 
     def epoch(self, report: EpochReport) -> None:

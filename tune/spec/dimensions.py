@@ -29,10 +29,12 @@ from pydantic import (
 )
 
 from semprior.errors import UserError
-from tune.spec.yaml_document import Document
+from semprior.reading.yaml_text import Document
 
 STAGES = "scam.stages"
 """The only leaf whose value is a set of stages."""
+
+_MOST_STEPS = 2**32
 
 Scalar = bool | int | float | str | None
 Value = Scalar | tuple[int, ...]
@@ -53,7 +55,7 @@ def _as_value(value: Any) -> Any:  # noqa: ANN401
 
 
 Number = Annotated[float, BeforeValidator(as_number), Field(strict=True, allow_inf_nan=False)]
-WholeNumber = Annotated[int, Field(strict=True)]
+WholeNumber = Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
 ChoiceValue = Annotated[Any, BeforeValidator(_as_value)]
 
 
@@ -121,6 +123,8 @@ class Dimension(SweepModel):
             raise ValueError("step: expected without log: true")
         if self.step is not None and (self.step <= 0 or (self.int_range is not None and self.step != int(self.step))):
             raise ValueError(f"step: expected a {'whole ' if self.int_range else ''}number above 0, not {self.step:g}")
+        if self.step is not None and (bounds[1] - bounds[0]) / self.step > _MOST_STEPS:
+            raise ValueError(f"step: expected one that divides the range into at most {_MOST_STEPS} steps")
         if self.step is not None and abs(math.remainder(bounds[1] - bounds[0], self.step)) > 1e-9 * self.step:
             raise ValueError(f"step: expected one that leads from {bounds[0]:g} to {bounds[1]:g}, not {self.step:g}")
 
@@ -130,9 +134,16 @@ class Dimension(SweepModel):
         return self.int_range if self.int_range is not None else self.float_range
 
     @property
-    def is_finite(self) -> bool:
-        """Whether a grid search can enumerate the dimension: choices, switches, whole numbers or a stepped range."""
-        return self.float_range is None or self.step is not None
+    def size(self) -> int | None:
+        """The number of values of a list or a range, or of stages; None for a range without steps, which has no end.
+
+        It is computed from the bounds: a range of whole numbers may hold billions.
+        """
+        if self.values is not None or self.bounds is None:
+            return len(self.values or ()) or (len(self.subset) if isinstance(self.subset, tuple) else 1)
+        if self.step is None and self.int_range is None:
+            return None
+        return round((self.bounds[1] - self.bounds[0]) / (self.step or 1)) + 1
 
 
 def sorted_dimensions(search: Mapping[str, Dimension], document: Document | None = None) -> list[str]:

@@ -11,7 +11,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from tune.spec.yaml_document import Document, KeyPath
+from semprior.reading.schema import shown_key
+from semprior.reading.yaml_text import Document, KeyPath
 
 _EXPECTED = {
     "int_type": "a whole number",
@@ -72,7 +73,7 @@ def first_error(error: ValidationError, document: Document, model: type[BaseMode
         # pydantic reports one error for each type that a value could have had
         same = [problem.text for problem in problems if (problem.path, problem.given) == (first.path, first.given)]
         text = f"expected {' or '.join(dict.fromkeys(same))}, not {first.given}"
-    key = ": ".join(str(part) for part in first.path)
+    key = ": ".join(shown_key(str(part)) for part in first.path)
     return f"{document.location(first.path)}: {key}: {text}" if key else f"{document.location(())}: {text}"
 
 
@@ -102,6 +103,7 @@ def _problem(details: dict[str, Any], model: type[BaseModel]) -> _Problem:
     if kind == "missing":
         return _Problem(path[:-1], f"expected the key '{path[-1]}'", missing=True)
     given = json.dumps(details["input"], default=str)
+    given = given if len(given) <= 100 else f"{given[:97]}..."
     if kind == "extra_forbidden":
         names = [field.alias or name for name, field in parent.model_fields.items()] if parent else []
         return _Problem(path, f"unknown key{suggestion(str(path[-1]), names)}")

@@ -10,8 +10,8 @@ from semprior.config.schema import check_leaf, leaves, preset_leaves, unflatten
 from semprior.errors import UserError
 from semprior.models.published import detector_traits
 from semprior.models.stages import placed_stages
+from semprior.reading.yaml_text import Document
 from tune.spec.dimensions import STAGES, Dimension, sorted_dimensions
-from tune.spec.yaml_document import Document
 
 FIXED_LEAVES = {
     "preset": "set it in base",

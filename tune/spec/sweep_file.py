@@ -9,23 +9,23 @@ starts. Each error is one line with the file, the line, the key and what was exp
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from semprior.config.schema import Config, check_leaf, environment_leaves, leaves, resolve, variable_of
+from semprior.config.schema import Config, check_leaf, environment_leaves, resolve, variable_of
 from semprior.errors import UserError
+from semprior.reading.json_text import parse_json
+from semprior.reading.names import is_identifier
+from semprior.reading.yaml_text import Document, KeyPath, read_yaml
 from tune.spec.dimensions import Dimension, Number, SweepModel, WholeNumber
 from tune.spec.fault_messages import LocatedError, first_error
 from tune.spec.leaf_checks import check_configuration, check_leaves
 from tune.spec.rungs import first_rung
-from tune.spec.yaml_document import Document, KeyPath, read_document
 
 STORAGE_VARIABLE = "SEMPRIOR_STORAGE"
 SELECTION_METRICS = {"holdout/point_score": "point_score", "holdout/iou": "holdout/iou"}
@@ -36,10 +36,11 @@ OBJECTIVE_METRICS = tuple(
     f"holdout/{model}{name}" for model in ("", "teacher/") for name in (*_POINT_METRICS, *_MASK_METRICS)
 )
 """Metrics of the held-out images that can be objectives."""
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
-PositiveNumber = Annotated[Number, Field(gt=0)]
-PositiveInt = Annotated[WholeNumber, Field(ge=1)]
+MOST_TRIALS = 1_000_000  # of a sweep; its store is made for some million records
+MOST_IN_GRID = 20_000  # values of one dimension
+PositiveNumber = Annotated[Number, Field(gt=0, le=1e6)]
+PositiveInt = Annotated[WholeNumber, Field(ge=1, le=100_000)]
 
 
 class Sampler(SweepModel):
@@ -53,7 +54,7 @@ class Sampler(SweepModel):
 
     name: Literal["tpe", "random", "gp", "nsga2", "grid"] = "tpe"
     seed: Annotated[WholeNumber, Field(ge=0, lt=2**32)] = 0
-    startup: Annotated[WholeNumber, Field(ge=2)] = 8
+    startup: Annotated[WholeNumber, Field(ge=2, le=100_000)] = 8
 
 
 class Scheduler(SweepModel):
@@ -69,9 +70,9 @@ class Scheduler(SweepModel):
     """
 
     name: Literal["asha", "hyperband", "median", "none"] = "asha"
-    factor: Annotated[Number, Field(gt=1)] = 3
+    factor: Annotated[Number, Field(gt=1, le=1000)] = 3
     first: Literal["auto"] | PositiveInt = "auto"
-    brackets: PositiveInt = 3
+    brackets: Annotated[WholeNumber, Field(ge=1, le=100)] = 3
 
 
 class Budget(SweepModel):
@@ -82,7 +83,7 @@ class Budget(SweepModel):
         hours: time after which no trial starts and running trials stop at the end of their epoch; None for no limit.
     """
 
-    trials: PositiveInt
+    trials: Annotated[WholeNumber, Field(ge=1, le=MOST_TRIALS)]
     hours: PositiveNumber | None = None
 
 
@@ -98,7 +99,7 @@ class Resources(SweepModel):
 
     workers: PositiveInt = 1
     cpus: PositiveNumber = 1
-    gpus: Annotated[Number, Field(ge=0)] = 0
+    gpus: Annotated[Number, Field(ge=0, le=100_000)] = 0
 
     @model_validator(mode="after")
     def _whole_gpus(self) -> Self:
@@ -119,11 +120,11 @@ class Failures(SweepModel):
         retries: number of times that a failed trial is retried.
     """
 
-    retries: Annotated[WholeNumber, Field(ge=0)] = 2
+    retries: Annotated[WholeNumber, Field(ge=0, le=1000)] = 2
 
 
 def _check_name(name: str) -> str:
-    if not _NAME.fullmatch(name):
+    if not is_identifier(name):
         raise ValueError("expected letters, digits, dots, dashes and underscores, 64 at most, to name a folder")
     return name
 
@@ -166,7 +167,7 @@ class SweepSpec(SweepModel):
     sampler: Sampler = Sampler()
     scheduler: Scheduler = Scheduler()
     budget: Budget
-    seeds: PositiveInt = 1
+    seeds: Annotated[WholeNumber, Field(ge=1, le=1000)] = 1
     resources: Resources = Resources()
     concurrent: Literal["auto"] | PositiveInt = "auto"
     failures: Failures = Failures()
@@ -184,6 +185,8 @@ class SweepSpec(SweepModel):
         if bool(self.search) == bool(self.configurations):
             both = "either this or configurations, not both" if self.search else "one entry or more"
             raise LocatedError(("search",), f"expected {both}")
+        if self.budget.trials * self.seeds > MOST_TRIALS:
+            raise LocatedError(("seeds",), f"expected at most {MOST_TRIALS} trials: budget.trials times seeds")
         if self.configurations and self.budget.trials != len(self.configurations):
             raise LocatedError(("budget", "trials"), f"expected {len(self.configurations)}, as many as configurations")
         first, *others = self.objective
@@ -202,8 +205,12 @@ class SweepSpec(SweepModel):
             object.__setattr__(self, "scheduler", Scheduler(name="none"))
         if self.sampler.name == "grid":
             for key, dimension in self.search.items():
-                if not dimension.is_finite:
+                size = dimension.size
+                if size is None:
                     raise LocatedError(("search", key), "expected values: or step: for the sampler grid")
+                if size > MOST_IN_GRID:
+                    expected = f"at most {MOST_IN_GRID} values for the sampler grid"
+                    raise LocatedError(("search", key), f"expected {expected}, not {size}")
         return self
 
     @property
@@ -248,11 +255,7 @@ class SweepSpec(SweepModel):
         Raises:
             UserError: the text is not JSON, or not a valid sweep.
         """
-        try:
-            content = json.loads(text)
-        except ValueError as error:
-            raise UserError(f"{source}: is not valid JSON: {error}") from error
-        return _checked(Document(source, content))
+        return _checked(Document(source, parse_json(text, dict[str, Any], source)))
 
 
 def load_sweep(path: Path, environment: Mapping[str, str]) -> SweepSpec:
@@ -268,17 +271,17 @@ def load_sweep(path: Path, environment: Mapping[str, str]) -> SweepSpec:
     Raises:
         UserError: the file is invalid.
     """
-    document = read_document(path)
+    document = read_yaml(path)
     content, lines = document.content, document.lines
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected keys and values, like `name: my-sweep`")
     content = {"name": path.stem, **content}
     if isinstance(content.get("base"), dict):
-        content["base"] = _flat(content["base"], (), lines)
+        content["base"] = document.flat("base")
     overrides = environment_leaves(environment)
     for key, value in overrides.items():
         check_leaf(key, value, "environment")
-        if key in (content.get("search") or {}):
+        if isinstance(content.get("search"), dict) and key in content["search"]:
             raise UserError(
                 f"{document.location(('search', key))}: search: {key} is also set in the environment;"
                 f" unset {variable_of(key)}"
@@ -289,19 +292,6 @@ def load_sweep(path: Path, environment: Mapping[str, str]) -> SweepSpec:
         content["storage"] = environment[STORAGE_VARIABLE]
     outside: dict[KeyPath, str] = {("base", key): f"environment: {variable_of(key)}" for key in overrides}
     return _checked(Document(document.source, content, lines, outside))
-
-
-def _flat(tree: Mapping[str, Any], parent: tuple[str, ...], lines: dict[KeyPath, int]) -> dict[str, Any]:
-    """Flatten nested keys to dotted ones, and enter the lines of the dotted keys into `lines`."""
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        key = ".".join((*parent, name))
-        if isinstance(value, dict) and key not in leaves():
-            flat |= _flat(value, (*parent, name), lines)
-        else:
-            lines.setdefault(("base", key), lines[("base", *parent, name)])
-            flat[key] = value
-    return flat
 
 
 def _checked(document: Document) -> SweepSpec:

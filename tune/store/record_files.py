@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Collection, Sequence
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
@@ -13,10 +14,12 @@ import pyarrow.parquet as pq
 
 from semprior.errors import UserError
 from semprior.io.storage import Storage
-from tune.store.records import METRIC_PREFIX, RECORD_SCHEMA, SCHEMA_VERSION
+from semprior.reading.parquet import explained, open_parquet, require_values
+from tune.store.records import METRIC_PREFIX, RECORD_KINDS, RECORD_SCHEMA, SCHEMA_VERSION, State
 
 ROW_GROUP = 1 << 15  # records; the smallest unit that can be read
 SMALL = 1 << 20  # bytes up to which a file of a bucket is read in one request rather than in parts
+_NULLABLE = ("checkpoint", "sha256")
 DICTIONARY_COLUMNS = [field.name for field in RECORD_SCHEMA if pa.types.is_dictionary(field.type)]
 _NAME = re.compile(r"(?:@(?P<trial>[\w.]+))?\.v(?P<version>\d+)\.parquet$", re.ASCII)
 
@@ -76,25 +79,24 @@ def read_file(
         UserError: the file is damaged, or has another schema version.
     """
     _check_version(storage, name)
-    try:
-        with storage.filesystem.open_input_file(storage.path(name)) as source:
-            remote = storage.local is None
-            if remote and source.size() <= SMALL:
-                file = pq.ParquetFile(pa.BufferReader(source.read_buffer()), read_dictionary=DICTIONARY_COLUMNS)
-            else:
-                file = pq.ParquetFile(source, read_dictionary=DICTIONARY_COLUMNS, pre_buffer=remote)
-            names = file.schema_arrow.names
-            present = names if columns is None else [column for column in columns if column in names]
-            if rows is not None:
-                table = _rows_of(file, present, rows)
-            elif trials is not None:
-                table = _trials_of(file, present, trials)
-            else:
-                table = file.read(columns=present, use_threads=False)
-    except FileNotFoundError:
-        raise
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{storage.uri}/{name}: cannot be read: {' '.join(str(error).split())}") from error
+    place = f"{storage.uri}/{name}"
+    with explained(place), storage.open_file(name) as source:
+        remote = storage.local is None
+        if remote and source.size() <= SMALL:
+            content = pa.BufferReader(source.read_buffer())
+            file = open_parquet(content, RECORD_SCHEMA, place, extra=METRIC_PREFIX)
+        else:
+            file = open_parquet(source, RECORD_SCHEMA, place, extra=METRIC_PREFIX, pre_buffer=remote)
+        known = [n for n in file.schema_arrow.names if n in RECORD_SCHEMA.names or n.startswith(METRIC_PREFIX)]
+        present = known if columns is None else [column for column in columns if column in known]
+        if rows is not None:
+            table = _rows_of(file, present, rows)
+        elif trials is not None:
+            table = _trials_of(file, present, trials)
+        else:
+            table = file.read(columns=present, use_threads=False)
+    optional = {*_NULLABLE, *(name for name in present if name.startswith(METRIC_PREFIX))}
+    require_values(table, optional, {"kind": RECORD_KINDS, "state": get_args(State)}, place)
     return _with_all_metrics(table, RECORD_SCHEMA.names if columns is None else columns)
 
 

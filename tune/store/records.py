@@ -18,6 +18,8 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from semprior.reading.json_text import parse_json
+
 SCHEMA_VERSION = 3
 METRIC_PREFIX = "metric/"
 RECORD_KINDS = ("retry", "start", "report", "fault", "end")
@@ -171,7 +173,7 @@ def from_table(table: pa.Table) -> list[Record]:
 
     def parse(text: str) -> dict[str, Any]:
         if text not in parsed:
-            parsed[text] = json.loads(text)
+            parsed[text] = parse_json(text, dict[str, Any], "a record")
         return parsed[text]
 
     records = []

@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from semprior.errors import UserError
 from semprior.io.storage import Storage
+from semprior.reading.json_text import parse_json
 from tune.store.record_files import is_record_file, join, read_file, trial_in_name
 
 NEW, MERGED, COMMITS = "records/new", "records/merged", "records/generations"
@@ -46,6 +47,13 @@ class MergedFile:
     rows: int
     first: str
     last: str
+
+
+@dataclass(frozen=True)
+class _StoredCommit:
+    parents: tuple[str, ...]
+    files: tuple[MergedFile, ...]
+    absorbed: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -144,12 +152,8 @@ def to_json(commit: Commit) -> bytes:
 
 
 def _parse(storage: Storage, name: str) -> Commit:
-    try:
-        content = json.loads(storage.read(name))
-        files = tuple(MergedFile(f["name"], int(f["rows"]), f["first"], f["last"]) for f in content["files"])
-        return Commit(name, tuple(content["parents"]), files, dict(content["absorbed"]))
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{storage.uri}/{name}: is damaged ({error!r})") from error
+    stored = parse_json(storage.read(name), _StoredCommit, f"{storage.uri}/{name}")
+    return Commit(name, stored.parents, stored.files, stored.absorbed)
 
 
 @dataclass(frozen=True)

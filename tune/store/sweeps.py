@@ -9,21 +9,22 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 from semprior.errors import UserError
 from semprior.io.storage import Storage, open_storage
+from semprior.reading.json_text import parse_json
+from semprior.reading.names import is_identifier
+from semprior.reading.schema import shown
 from tune.spec.sweep_file import SweepSpec
 from tune.store.provenance import revision, versions
 
 SWEEP_FILE, SWEEP_SCHEMA = "sweep.json", 1
 DEFAULT_STORAGE = "./runs"
 T = TypeVar("T")
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,21 @@ class Sweep:
     versions: Mapping[str, str]
 
 
+class _Schema(TypedDict):
+    schema: int
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """The content of a ``sweep.json``."""
+
+    id: str
+    created: float
+    revision: str
+    versions: Mapping[str, str]
+    spec: dict[str, Any]
+
+
 class SweepExistsError(UserError):
     """A sweep with this id exists already."""
 
@@ -67,7 +83,7 @@ def create_sweep(storage: Storage, name: str, spec: SweepSpec) -> Sweep:
         SweepExistsError: the id is taken.
         UserError: the id is not a valid folder name, or the storage cannot be written.
     """
-    if not _ID.fullmatch(name):
+    if not is_identifier(name):
         raise UserError(f"--id {name}: must be letters, digits, dots, dashes and underscores, 64 at most")
     sweep = Sweep(name, storage.child(name), spec, time.time(), revision(), versions())
     content = {
@@ -76,7 +92,7 @@ def create_sweep(storage: Storage, name: str, spec: SweepSpec) -> Sweep:
         "created": sweep.created,
         "revision": sweep.revision,
         "versions": dict(sweep.versions),
-        "spec": json.loads(spec.to_json()),
+        "spec": spec.model_dump(mode="json", by_alias=True),
     }
     try:
         sweep.storage.create(SWEEP_FILE, json.dumps(content, indent=1).encode())
@@ -94,17 +110,15 @@ def open_sweep(uri: str) -> Sweep:
     storage = open_storage(uri)
     location = f"{storage.uri}/{SWEEP_FILE}"
     try:
-        content: dict[str, Any] = json.loads(storage.read(SWEEP_FILE))
-        if content["schema"] > SWEEP_SCHEMA:
-            raise UserError(
-                f"{location}: was written by a newer version (schema {content['schema']}); upgrade semprior"
-            )
-        spec = SweepSpec.from_json(json.dumps(content["spec"]), location)
-        return Sweep(content["id"], storage, spec, float(content["created"]), content["revision"], content["versions"])
+        content = storage.read(SWEEP_FILE)
     except FileNotFoundError as error:
         raise UserError(f"{storage.uri}: there is no sweep") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{location}: is damaged ({error!r})") from error
+    schema = parse_json(content, _Schema, location)["schema"]
+    if schema > SWEEP_SCHEMA:
+        raise UserError(f"{location}: was written by a newer version (schema {shown(schema)}); upgrade semprior")
+    stored = parse_json(content, _Stored, location)
+    spec = SweepSpec.from_json(json.dumps(stored.spec), location)
+    return Sweep(stored.id, storage, spec, stored.created, stored.revision, stored.versions)
 
 
 def find_sweep(storage: Storage, name: str) -> Sweep:
@@ -113,7 +127,7 @@ def find_sweep(storage: Storage, name: str) -> Sweep:
     Raises:
         UserError: there is no sweep with this id; the message suggests the most similar id.
     """
-    if not _ID.fullmatch(name) or not storage.child(name).exists(SWEEP_FILE):
+    if not is_identifier(name) or not storage.child(name).exists(SWEEP_FILE):
         close = difflib.get_close_matches(name, sweep_ids(storage), n=1, cutoff=0.5)
         hint = f"; did you mean {close[0]}?" if close else "; `semprior-tune list` shows all sweeps"
         raise UserError(f"{name}: no such sweep in {storage.uri}{hint}")

@@ -7,11 +7,13 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from semprior.data.images import FaultHandler, stem
+from semprior.errors import UserError
+from semprior.reading.files import read_utf8
+from semprior.reading.schema import shown_key
 
 SPLITS = ("train", "val", "test")
 SPLIT_FOLDERS = ("mode", "img_idx")
 BY_SEED = "split by seed"  # in the place of the file that lists a split
-LARGEST_LIST = 64 << 20  # bytes
 _LIKELY = re.compile(r"splits?|idx|idx_\d+|\d+_\d+|ImageSets", re.IGNORECASE)
 _NESTED = ("Main",)  # ImageSets/Main of Pascal VOC
 _LISTED = 0.5  # share of a file's lines that must name images for it to be a list
@@ -67,8 +69,8 @@ def split_places(root: Path, names: Collection[str], resolve: Resolve, on_fault:
 
 
 def text_files(folder: Path) -> list[Path]:
-    """The text files of a folder, without hidden ones."""
-    return sorted(path for path in folder.glob("*.txt") if path.is_file() and not path.name.startswith("."))
+    """The text files of a folder, without hidden ones; reading one tells if it is a pipe or a link to nothing."""
+    return sorted(path for path in folder.glob("*.txt") if not path.is_dir() and not path.name.startswith("."))
 
 
 def lists_images(path: Path, resolve: Resolve, names: Collection[str]) -> bool:
@@ -81,12 +83,9 @@ def lists_images(path: Path, resolve: Resolve, names: Collection[str]) -> bool:
 def read_lines(path: Path, on_fault: FaultHandler) -> list[str]:
     """The lines of a list, stripped; empty ones are kept, so that positions are line numbers."""
     try:
-        if path.stat().st_size > LARGEST_LIST:
-            on_fault(f"{path}: larger than {LARGEST_LIST >> 20} MB; it is no list of names")
-            return []
-        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        on_fault(f"{path}: cannot be read as text ({error})")
+        return [line.strip() for line in read_utf8(path).splitlines()]
+    except UserError as error:
+        on_fault(str(error))
         return []
 
 
@@ -125,7 +124,7 @@ def read_names(path: Path, resolve: Resolve, on_fault: FaultHandler) -> tuple[st
     for number, line in enumerate(read_lines(path, on_fault), 1):
         name = resolve(line) if line else ""
         if name in names:
-            on_fault(f"{path}: line {number}: {name} is already on line {names[name]}; delete one")
+            on_fault(f"{path}: line {number}: {shown_key(name)} is already on line {names[name]}; delete one")
         elif name:
             names[name] = number
     if not names:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from semprior.data.formats.marks import Annotations, FindImage, Mark
-from semprior.data.formats.parsing import number
+from semprior.data.formats.parsing import number, text
 from semprior.errors import UserError
+from semprior.reading.schema import shown
 
 _SPLIT = re.compile(r"(?:^|[_-])(train|val|test)(?:$|[_\d-])", re.IGNORECASE)
 
@@ -41,17 +42,21 @@ def read(files: Sequence[tuple[Path, Any]], find_image: FindImage) -> Annotation
 def _read_file(path: Path, content: Mapping[str, Any], find_image: FindImage, found: Annotations) -> None:
     names: dict[object, str | None] = {}
     for image in content["images"]:
-        names[image["id"]] = name = find_image(str(image["file_name"]))
+        given = text(image["file_name"], f"{path}: file_name")
+        names[image["id"]] = name = find_image(given)
         if name is None:
-            found.strangers.append(str(image["file_name"]))
+            found.strangers.append(given)
         else:
-            found.claim(name, str(image["file_name"]), str(path))
+            found.claim(name, given, str(path))
             found.add(name, [])
-    categories = {category["id"]: str(category.get("name")) for category in content.get("categories") or ()}
+    categories = {
+        category["id"]: text(category.get("name", ""), f"{path}: categories")
+        for category in content.get("categories") or ()
+    }
     for index, annotation in enumerate(content["annotations"], 1):
-        where = f"{path}: annotation {annotation.get('id', index)}"
+        where = f"{path}: annotation {shown(annotation.get('id', index))}"
         if annotation["image_id"] not in names:
-            raise UserError(f"{where}: no image has the id {annotation['image_id']}")
+            raise UserError(f"{where}: no image has the id {shown(annotation['image_id'])}")
         if len(annotation["bbox"]) != 4:
             raise UserError(f"{where}: the box has {len(annotation['bbox'])} numbers instead of 4")
         left, top, width, height = (number(value, where) for value in annotation["bbox"])

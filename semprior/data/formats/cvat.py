@@ -9,6 +9,7 @@ from xml.etree.ElementTree import Element
 from semprior.data.formats.marks import Annotations, FindImage, Mark, extent
 from semprior.data.formats.parsing import number
 from semprior.errors import UserError
+from semprior.reading.schema import shown_key
 
 ROOT = "annotations"
 _SHAPES = ("box", "points", "polygon", "ellipse", "polyline")
@@ -37,7 +38,7 @@ def read(files: Sequence[tuple[Path, Element]], find_image: FindImage) -> Annota
             found.add(name, [])
             for shape in image:
                 if shape.tag in _SHAPES:
-                    found.add(name, _marks(f"{path}: {shape.tag} in {image.get('name')}", shape))
+                    found.add(name, _marks(f"{path}: {shape.tag} in {shown_key(image.get('name', ''))}", shape))
                     found.labels[shape.get("label", "")] += 1
     return found
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from semprior.data.formats.marks import Annotations, FindImage, Mark, extent
-from semprior.data.formats.parsing import number
+from semprior.data.formats.parsing import number, text
 from semprior.errors import UserError
+from semprior.reading.schema import shown_key
 
 
 def recognises(content: object) -> bool:
@@ -30,12 +31,13 @@ def read(files: Sequence[tuple[Path, Any]], find_image: FindImage) -> Annotation
     for path, content in files:
         try:
             for item in content["items"]:
-                name = find_image(str(item["id"]))
+                given = text(item["id"], f"{path}: id")
+                name = find_image(given)
                 if name is None:
-                    found.strangers.append(str(item["id"]))
+                    found.strangers.append(given)
                     continue
-                found.claim(name, str(item["id"]), str(path))
-                marks = [_mark(f"{path}: item {item['id']}", entry, found) for entry in item["annotations"]]
+                found.claim(name, given, str(path))
+                marks = [_mark(f"{path}: item {shown_key(given)}", entry, found) for entry in item["annotations"]]
                 found.add(name, [mark for mark in marks if mark is not None])
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise UserError(f"{path}: not as Datumaro writes it ({type(error).__name__}: {error})") from error
@@ -55,8 +57,8 @@ def _mark(where: str, entry: Mapping[str, Any], found: Annotations) -> Mark | No
         else:
             mark = Mark(where, box=extent(corners))
     else:
-        note = f"annotations of the type {kind} are not read"
+        note = f"annotations of the type {shown_key(text(kind, where))} are not read"
         found.notes += [] if note in found.notes else [note]
         return None
-    found.labels[str(entry.get("label_id", ""))] += 1
+    found.labels[text(entry.get("label_id", ""), where)] += 1
     return mark

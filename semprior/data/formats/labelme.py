@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from semprior.data.formats.marks import Annotations, FindImage, Mark, extent
-from semprior.data.formats.parsing import number
+from semprior.data.formats.parsing import number, text
 from semprior.errors import UserError
 
 
@@ -29,7 +29,7 @@ def read(files: Sequence[tuple[Path, Any]], find_image: FindImage) -> Annotation
     """
     found = Annotations()
     for path, content in files:
-        name = find_image(str(path)) or find_image(str(content.get("imagePath", "")))
+        name = find_image(str(path)) or find_image(text(content.get("imagePath") or "", str(path)))
         if name is None:
             found.strangers.append(path.name)
             continue
@@ -39,7 +39,7 @@ def read(files: Sequence[tuple[Path, Any]], find_image: FindImage) -> Annotation
             where = f"{path}: shape {index}"
             try:
                 marks.append(_mark(where, shape))
-                found.labels[str(shape.get("label", ""))] += 1
+                found.labels[text(shape.get("label") or "", where)] += 1
             except (KeyError, TypeError, AttributeError, ValueError) as error:
                 raise UserError(f"{where}: not as LabelMe writes it ({type(error).__name__}: {error})") from error
         found.add(name, marks)

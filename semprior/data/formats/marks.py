@@ -59,6 +59,7 @@ class Annotations:
         """
         earlier = self._given.setdefault(name, given)
         if earlier != given:
+            given, earlier = " ".join(given.split()), " ".join(earlier.split())
             raise UserError(f"{where}: {given} and {earlier} both seem to be the image {name}; rename one")
 
     def add(self, name: str, marks: list[Mark]) -> None:

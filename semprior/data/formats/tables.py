@@ -9,6 +9,7 @@ from pathlib import Path
 from semprior.data.formats.marks import Annotations, FindImage, Mark
 from semprior.data.formats.parsing import number
 from semprior.errors import UserError
+from semprior.reading.schema import shown, shown_key
 
 Rows = list[tuple[int, list[str]]]
 
@@ -51,7 +52,7 @@ def columns(header: Sequence[str]) -> dict[str, int] | None:
         for meaning, spellings in NAMES.items():
             if plain in spellings:
                 if meaning in found:
-                    raise UserError(f"{header[found[meaning]]!r} and {cell!r} both seem to be the {meaning}")
+                    raise UserError(f"{shown(header[found[meaning]])} and {shown(cell)} both seem to be the {meaning}")
                 found[meaning] = position
     corner = {"left", "top"} <= found.keys()
     sized = {"width", "height"} <= found.keys()
@@ -116,8 +117,8 @@ def _add(
     centred = sized and not {"left", "top"} <= place.keys()
     if centred and not header[place["x"]].lower().startswith(("c", "xc", "x_c", "x c")):
         raise UserError(
-            f"{path}: line 1: {', '.join(header)}: is x, y the centre or a corner of the box? Name them cx, cy or left,"
-            " top, or leave width and height out"
+            f"{path}: line 1: {shown_key(', '.join(header))}: is x, y the centre or a corner of the box? Name them"
+            " cx, cy or left, top, or leave width and height out"
         )
     numbers = [value for _, _, values in rows for key, value in values.items() if key not in ("width", "height")]
     shares = bool(numbers) and max(numbers) <= 1 and min(numbers) >= 0 and any(value % 1 for value in numbers)

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from semprior.data.formats.marks import Annotations, FindImage, Mark, extent
-from semprior.data.formats.parsing import number, text_of
+from semprior.data.formats.parsing import LARGEST, number
 from semprior.errors import UserError
+from semprior.reading.files import read_foreign_text
 
 Lines = list[tuple[int, list[str]]]
 """The numbers of a text file's lines that are not empty, and their words."""
@@ -16,7 +17,7 @@ Lines = list[tuple[int, list[str]]]
 
 def words(path: Path) -> Lines:
     """The words of each line, separated by blanks, commas or semicolons."""
-    lines = enumerate(text_of(path).splitlines(), 1)
+    lines = enumerate(read_foreign_text(path, LARGEST).splitlines(), 1)
     return [(line, [word for word in re.split(r"[\s,;]+", text) if word]) for line, text in lines if text.strip()]
 
 

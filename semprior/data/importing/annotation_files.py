@@ -9,10 +9,14 @@ from typing import Any
 
 from semprior.data.formats import coco, cvat, datumaro, labelme, tables, text_files, voc
 from semprior.data.formats.marks import Annotations, FindImage
-from semprior.data.formats.parsing import read_json, read_rows, read_xml
+from semprior.data.formats.parsing import LARGEST
 from semprior.data.image_tables import GROUP_TABLE, SUBSET_TABLE
 from semprior.data.importing.source import Source, folder_role
 from semprior.errors import UserError
+from semprior.reading.csv_text import foreign_rows
+from semprior.reading.files import read_foreign_text
+from semprior.reading.json_text import parse_json
+from semprior.reading.xml_text import read_xml
 
 Read = Callable[[Any, FindImage], Annotations]
 
@@ -44,16 +48,16 @@ def find_annotations(source: Source) -> Found:
     for path in source.others:
         suffix = path.suffix.lower()
         if suffix == ".xml":
-            root = read_xml(path)
+            root = read_xml(path, LARGEST)
             kind = {voc.ROOT: "voc", cvat.ROOT: "cvat"}.get(root.tag, "")
             found[kind].append((path, root))
         elif suffix == ".json":
-            content = read_json(path)
+            content: object = parse_json(read_foreign_text(path, LARGEST), object, str(path))
             kinds = {"coco": coco, "labelme": labelme, "datumaro": datumaro}
             kind = next((kind for kind, module in kinds.items() if module.recognises(content)), "")
             found[kind].append((path, content))
         elif suffix in (".csv", ".tsv") and path.name not in (GROUP_TABLE, SUBSET_TABLE):
-            rows = read_rows(path)
+            rows = foreign_rows(read_foreign_text(path, LARGEST), str(path))
             kind = "csv" if rows and _names_targets(path, rows) else ""
             found[kind].append((path, rows))
         elif suffix == ".txt" and source.find_image(str(path.relative_to(source.root))) is not None:

@@ -23,6 +23,7 @@ from semprior.data.importing.writing import SKIPPED_TABLE, NewDataset, NewImage,
 from semprior.data.layout import find_layout
 from semprior.data.splits import listed_splits
 from semprior.errors import UserError
+from semprior.reading.schema import shown_key
 
 _FITTING = 0.9  # share of points that must lie on targets for their order to be believed
 _CLEARER = 1.2  # how many times further the points of one order stand out
@@ -84,7 +85,7 @@ def import_dataset(
 
 
 def _first(annotations: Annotations) -> str:
-    return annotations.strangers[0] if annotations.strangers else "(they are empty)"
+    return shown_key(annotations.strangers[0]) if annotations.strangers else "(they are empty)"
 
 
 def _read(

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from semprior.data.annotations import find_points
-from semprior.data.images import bit_depth, intensity_range_of
+from semprior.data.images import intensity_range_of
 from semprior.data.importing.writing import NewDataset, NewImage, PixelBox, write_dataset
 from semprior.data.layout import Layout, Masks, Scene, find_layout, iter_scenes
 from semprior.data.points import centroid_points
 from semprior.errors import UserError
+from semprior.reading.pixels import bits_per_channel
 
 
 def join_datasets(folder: Path, sources: Mapping[str, Path], *, prefix: bool = False) -> list[str]:
@@ -43,7 +44,9 @@ def join_datasets(folder: Path, sources: Mapping[str, Path], *, prefix: bool = F
         subset: find_points(layout.root, layout.images, lambda _: None) is not None
         for subset, layout in layouts.items()
     }
-    depths = {bit_depth(paths[0]): subset for subset, layout in layouts.items() for paths in layout.images.values()}
+    depths = {
+        bits_per_channel(paths[0]): subset for subset, layout in layouts.items() for paths in layout.images.values()
+    }
     if len(depths) > 1:
         raise UserError(f"{' and '.join(sorted(depths.values()))}: their images differ in depth, {sorted(depths)} bit")
     joined, lines = NewDataset({}, {}, {}, {}), []

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from semprior.config.epochs import evolution_due, is_due, share_of
 from semprior.config.schema import (
+    MOST_EPOCHS,
     Config,
     environment_leaves,
     flatten,
@@ -126,7 +127,7 @@ def test_defaults_are_the_preset_standard():
     st.fixed_dictionaries(
         {},
         optional={
-            "epochs": st.integers(1, 10**6),
+            "epochs": st.integers(1, MOST_EPOCHS),
             "data.crop": st.integers(1, 32).map(lambda n: 32 * n),
             "scam.stages": st.sampled_from(["all", "none", [1], [1, 3]]),
             "scam.scale": st.none() | st.floats(0, 10),
@@ -201,8 +202,21 @@ def test_values_are_yaml(text, key, value):
         ("epochs=many", ["epochs", "a whole number", "'many'"]),
         ("epochs=2.5", ["epochs", "a whole number"]),
         ("epochs=true", ["epochs", "a whole number"]),
-        ("epochs=0", ["epochs", "at least 1"]),
+        ("epochs=0", ["epochs", "between 1 and 100000"]),
         ("seed=-1", ["seed", "between 0 and"]),
+        ("optim.weight_decay=.inf", ["optim.weight_decay", "between 0 and 100, not inf"]),
+        ("optim.weight_decay=1e999", ["optim.weight_decay", "between 0 and 100, not inf"]),
+        ("optim.rate=1e30", ["optim.rate", "between 0 and 1000"]),
+        ("loss.output_bias=-.inf", ["loss.output_bias", "between -100 and 100"]),
+        ("optim.clip=.nan", ["optim.clip", "between 0 and"]),
+        (f"optim.clip={'9' * 90}", ["optim.clip", "between 0 and"]),
+        (f"epochs={'9' * 5000}", ["--set 'epochs=9", "too long for a whole number"]),
+        ("epochs=0b_", ["--set epochs=0b_", "is not a whole number"]),
+        ("epochs=!!int x", ["--set epochs", "'x' is not a whole number"]),
+        ("labels.evolve=!!bool z", ["--set labels.evolve", "'z' is not true or false"]),
+        ("epochs=2001-99-99", ["epochs", "a whole number, not '2001-99-99'"]),
+        ("scam.stages=&a [*a]", ["--set scam.stages", "contains it"]),
+        (f"scam.stages={'[' * 5000}", ["--set ", "nested too deeply"]),
         ("clusters.seed=4294967296", ["clusters.seed", "between 0 and 4294967295"]),
         ("data.augment=1.5", ["data.augment", "between 0 and 1"]),
         ("data.augment=.nan", ["data.augment", "between 0 and 1"]),
@@ -234,7 +248,9 @@ def test_a_mistaken_setting_is_one_line_that_names_it(setting, words):
         (b"a: [1\nb: 2", ["not valid YAML"]),
         (b"- 1\n- 2\n", ["keys and values"]),
         (b"", ["keys and values"]),
-        (b"\xff\xfe\xfa", ["not a text file"]),
+        (b"epochs: 3\nseed: 1\nepochs: 4\n", [":3: the key 'epochs' occurs twice; it is also on line 1"]),
+        (b"scam: {scale: 1}\nscam.scale: 2\n", [":2: the key 'scam.scale' is given twice"]),
+        (b"\xff\xfe\xfa", ["not UTF-8"]),
         (None, ["cannot be read"]),
     ],
 )

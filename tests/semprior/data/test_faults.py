@@ -111,7 +111,10 @@ FAULTS = {
     "name twice": (lambda r: edit(r, "mode/train.txt", "Tiny_3", "Tiny_1.png"), "line 4: Tiny_1 is already on line 2"),
     "overlap": (lambda r: edit(r, "mode/test.txt", "Tiny_9", "Tiny_4"), "mode/test.txt: Tiny_4 also in"),
     "overlap with val": (lambda r: edit(r, "mode/val.txt", "Tiny_7", "Tiny_4"), "mode/val.txt: Tiny_4 also in"),
-    "split is no text": (lambda r: (r / "mode/train.txt").write_bytes(b"\xff\xfe\x00"), "mode/train.txt: cannot be"),
+    "split is no text": (
+        lambda r: (r / "mode/train.txt").write_bytes(b"\xff\xfe\x00"),
+        r"mode/train.txt:1: cannot be read as text",
+    ),
     "no image": (lambda r: (r / "images/Tiny_2.png").unlink(), r"images: no image Tiny_2, which .*train.txt lists"),
     "two images": (lambda r: write_picture(r / "images/Tiny_2.bmp", np.zeros((4, 4))), "Tiny_2.png: Tiny_2.bmp has"),
     "cut image": (lambda r: cut(r, "images/Tiny_2.png", 40), "images/Tiny_2.png: truncated PNG"),
@@ -245,7 +248,7 @@ TABLE_FAULTS = {
     "negative": (lambda r: edit(r, "points.csv", "Tiny_1,7,", "Tiny_1,-1,"), "line 2: x=-1, y=6 is outside the image"),
     "off target": (lambda r: edit(r, "points.csv", "Tiny_1,7,6", "Tiny_1,0,0"), "x=0, y=0 of Tiny_1 is outside every"),
     "no point": (lambda r: edit(r, "points.csv", "Tiny_1,7,6\n", ""), "points.csv: Tiny_1 has targets in its mask and"),
-    "no text": (lambda r: (r / "points.csv").write_bytes(b"\xff\xfe\x00"), "points.csv: cannot be read as text"),
+    "no text": (lambda r: (r / "points.csv").write_bytes(b"\xff\xfe\x00"), r"points.csv:1: cannot be read as text"),
 }
 
 

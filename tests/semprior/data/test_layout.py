@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from semprior.data.images import IntensityRange, bit_depth, read_image
+from semprior.data.images import IntensityRange, read_image
 from semprior.data.layout import (
     all_masked,
     check_dataset,
@@ -19,6 +19,7 @@ from semprior.data.layout import (
     survey_dataset,
 )
 from semprior.errors import UserError
+from semprior.reading.pixels import bits_per_channel
 from tests.conftest import tiny_picture, write_picture
 
 
@@ -210,7 +211,7 @@ class TestSixteenBit:
     def test_depth_is_read_from_the_header(self, tmp_path):
         for name, depth, dtype in (("a.png", 8, np.uint8), ("b.png", 16, np.uint16), ("c.bmp", 8, np.uint8)):
             write_picture(tmp_path / name, np.zeros((5, 5), dtype))
-            assert bit_depth(tmp_path / name) == depth
+            assert bits_per_channel(tmp_path / name) == depth
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp"])

@@ -11,7 +11,7 @@ from torch import nn
 from semprior.data.batches import Normalisation
 from semprior.deployment.predict import detections
 from semprior.evaluation import inference as infer
-from semprior.evaluation.inference import student_probabilities, tiles
+from semprior.evaluation.inference import NonFiniteOutputError, student_probabilities, tiles
 from tests.tiny import bright_student
 
 CPU = torch.device("cpu")
@@ -117,6 +117,14 @@ def test_a_target_on_a_seam_is_found_once_and_where_it_is():
     (probability,) = bright_student().probabilities([picture])
     found = detections(probability)
     assert {(round(one.y), round(one.x), one.area) for one in found} == {(*target, 9) for target in targets}
+
+
+def test_outputs_that_are_not_numbers_are_refused():
+    net = Smoother().eval()
+    with torch.no_grad():
+        net.layer.weight[0, 0, 0, 0] = float("nan")
+    with pytest.raises(NonFiniteOutputError, match="not a number"):
+        student_probabilities(net, images((40, 40)), NORMAL, CPU, False)
 
 
 def test_bf16_stays_near():

@@ -1,5 +1,6 @@
 """Checkpoints survive a round trip and a kill at any moment; damage and other formats are refused."""
 
+import hashlib
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import textwrap
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 
 from semprior.errors import UserError
 from semprior.io.checkpoint import CheckpointFolder, Snapshot, find_checkpoint, load_checkpoint, save_checkpoint
@@ -43,6 +45,22 @@ def test_a_changed_byte_is_found(tmp_path, name):
     path.write_bytes(content)
     with pytest.raises(UserError, match=f"{re.escape(name)}.*digest"):
         load_checkpoint(tmp_path / "c")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(tmp_path, value):
+    with pytest.raises(UserError, match=r"student\.safetensors: the weights w are not finite"):
+        save_checkpoint(tmp_path / "c", snapshot(fill=value))
+    assert not list(tmp_path.iterdir())
+    save_checkpoint(tmp_path / "c", snapshot())
+    content = save({"w": torch.full((3, 2), value)})
+    (tmp_path / "c" / "student.safetensors").write_bytes(content)
+    path = tmp_path / "c" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["sha256"]["student.safetensors"] = hashlib.sha256(content).hexdigest()
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=r"student\.safetensors: the weights w are not finite"):
+        load_checkpoint(tmp_path / "c", ["student"])
 
 
 def test_a_missing_file_and_a_missing_manifest_are_named(tmp_path):

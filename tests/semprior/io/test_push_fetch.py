@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ from semprior.foundation.weights import find_weights
 from semprior.io import push_fetch
 from semprior.io.storage import open_storage
 from semprior.io.transfer_progress import Transfer
+from semprior.training.run_folder import RunFolder
 from tests.tiny import SETTINGS, write_dataset
 
 pytestmark = pytest.mark.trains
@@ -202,7 +204,7 @@ def test_only_images_are_pushed_as_images(tiny_dataset, tmp_path, refused):
     folder = tiny_dataset()
     (folder / "labels" / "Tiny_1.PNG").write_text("-----BEGIN PRIVATE KEY-----")
     error = refused("data", "push", folder, f"file://{tmp_path}/there")
-    assert "Tiny_1.PNG: neither a PNG nor a BMP image" in error
+    assert "Tiny_1.PNG: neither a PNG, BMP, TIFF nor JPEG image" in error
     os.remove(folder / "labels" / "Tiny_1.PNG")
     os.mkfifo(folder / "labels" / "pipe")
     assert "labels/pipe: is neither a file nor a folder" in refused("data", "push", folder, f"file://{tmp_path}/there")
@@ -233,7 +235,12 @@ def test_faults_are_one_line(s3, tiny_dataset, tmp_path, refused, monkeypatch):
 def test_training_takes_an_address(s3, tmp_path, fresh_cache):
     assert main(["data", "push", str(write_dataset(tmp_path / "set")), f"{s3}/set"]) == 0
     settings = [word for setting in (*SETTINGS, "epochs=1") for word in ("--set", setting)]
-    assert main(["train", "--data", f"{s3}/set", "--out", str(tmp_path / "run"), *settings]) == 0
+    run = tmp_path / "run"
+    assert main(["train", "--data", f"{s3}/set", "--out", str(run), *settings]) == 0
+    assert RunFolder(run).data() == f"{s3}/set"
+    shutil.rmtree(fresh_cache / "fetched")  # as on another machine: it is fetched again
+    assert main(["train", "--out", str(run), "--resume", "--set", "epochs=2"]) == 0
+    assert [line["epoch"] for line in RunFolder(run).lines()] == [0, 1]
 
 
 def test_weights_of_a_foundation_model_travel_without_a_hub(place, fresh_cache, capsys):

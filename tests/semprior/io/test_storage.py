@@ -6,7 +6,8 @@ import stat
 import pytest
 
 from semprior.errors import UserError
-from semprior.io.storage import checked_name, join_uri, open_storage
+from semprior.io.storage import join_uri, open_storage
+from semprior.reading.names import checked_name
 
 
 def test_files_are_written_read_listed_and_removed(place):

@@ -24,7 +24,7 @@ def run(tmp_path):
 
 def test_every_leaf_is_written_and_read_back(run, tmp_path):
     assert run.config() == CONFIG
-    assert run.data() == tmp_path / "data"
+    assert run.data() == str(tmp_path / "data")
     written = yaml.safe_load((run.root / "config.yaml").read_text())
     assert written["scam"]["stages"] == [1, 3]
     assert {key for key in flatten(CONFIG) if "." not in key} <= set(written)
@@ -101,6 +101,15 @@ def test_a_damaged_line_before_the_last_is_named(run):
     (run.root / "metrics.jsonl").write_text('{"epoch": 0}\nrubbish\n{"epoch": 2}\n')
     with pytest.raises(UserError, match=r"metrics\.jsonl:2: is damaged"):
         run.lines()
+
+
+@pytest.mark.parametrize(
+    "text", ['{"epokh": 0}', '{"epoch": "0"}', "[]", '{"epoch": 0, "holdout/iou": "high"}', '{"epoch": 0, "best": 1}']
+)
+def test_a_line_of_another_type_is_named(run, text):
+    (run.root / "metrics.jsonl").write_text(f'{text}\n{{"epoch": 1}}\n')
+    with pytest.raises(UserError, match=r"metrics\.jsonl:1: is damaged"):
+        run.rewind(1)
 
 
 @pytest.mark.parametrize("epoch", [0, 2, 5, 9])

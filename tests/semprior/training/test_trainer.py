@@ -14,9 +14,11 @@ from semprior.data.images import IntensityRange
 from semprior.data.layout import Scene
 from semprior.data.training_set import TrainingSet
 from semprior.errors import UserError
+from semprior.evaluation.inference import NonFiniteOutputError
 from semprior.foundation.feature_source import Features
-from semprior.io.checkpoint import load_checkpoint, save_checkpoint
+from semprior.io.checkpoint import Snapshot, load_checkpoint, save_checkpoint
 from semprior.labels.seeds import contrast_seed
+from semprior.training import trainer as training
 from semprior.training.trainer import DivergedError, Trainer
 
 pytestmark = pytest.mark.trains
@@ -195,10 +197,61 @@ def test_the_vision_model_is_in_no_checkpoint():
     assert names and not any("vfm" in name or "vision" in name for name in names)
 
 
+DIVERGING = {  # each step multiplies the weights by 1e5
+    "optim__rate": 1000,
+    "optim__weight_decay": 100,
+    "optim__schedule": "constant",
+    "optim__clip": None,
+    "outer__every": 0,
+    "data__batch": 2,
+}
+
+
 def test_a_loss_that_is_not_finite_names_epoch_batch_and_images():
-    run = trainer(optim__rate=1e30, optim__schedule="constant", optim__clip=None, outer__every=0)
+    run = trainer(**DIVERGING)
     with pytest.raises(DivergedError, match=r"epoch \d+, inner batch \d+, images scene_1_"):
         list(run.run())
+
+
+def test_weights_that_the_last_step_made_infinite_are_neither_evaluated_nor_saved(monkeypatch):
+    run = trainer(epochs=1, outer__every=0)
+
+    def step(teacher, *_):
+        with torch.no_grad():
+            next(teacher.detector.parameters()).fill_(float("inf"))
+        return 0.5
+
+    monkeypatch.setattr(training, "inner_step", step)
+    with pytest.raises(DivergedError, match=r"the weights detector.* are not finite after epoch 0"):
+        next(run.run())
+    assert run.epoch == 0
+
+
+def test_outputs_that_are_not_numbers_end_the_run(monkeypatch):
+    run = trainer(epochs=1)
+
+    def overflow(*_):
+        raise NonFiniteOutputError("the output of the network is not a number")
+        yield
+
+    monkeypatch.setattr(training, "iter_student_probabilities", overflow)
+    with pytest.raises(DivergedError, match="not a number after epoch 0"):
+        next(run.run())
+
+
+@pytest.mark.parametrize(
+    ("values", "arrays", "fault"),
+    [
+        ({"rng": None}, {}, "state.json: rng: expected keys and values, not None"),
+        ({"rng": {"bit_generator": "PCG64"}}, {}, "not one of this run"),
+        ({"epoch": "3"}, {}, "state.json: epoch: expected a whole number, not '3'"),
+        ({}, {"members": np.array(["x"])}, "not one of this run"),
+    ],
+)
+def test_a_snapshot_that_is_no_state_is_refused(values, arrays, fault):
+    snapshot = trainer(epochs=1).snapshot()
+    with pytest.raises(UserError, match=fault):
+        trainer(epochs=1).restore(Snapshot(snapshot.tensors, snapshot.arrays | arrays, snapshot.values | values))
 
 
 def test_a_pool_smaller_than_a_batch_names_the_count():

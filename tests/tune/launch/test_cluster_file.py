@@ -56,7 +56,7 @@ def test_files_that_launch_nothing(refused, tmp_path):
     (tmp_path / "other.yaml").write_text("name: sweep\n")
     assert "expected a file for `ray up`" in refused("top", "small", "--cluster", tmp_path / "other.yaml")
     (tmp_path / "broken.yaml").write_text("a: [")
-    assert "is not YAML" in refused("status", "small", "--cluster", tmp_path / "broken.yaml")
+    assert "broken.yaml:1: is not valid YAML" in refused("status", "small", "--cluster", tmp_path / "broken.yaml")
 
 
 def test_a_head_that_cannot_be_reached(file, refused, tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ import optuna
 import pytest
 
 from semprior.models.detector import detector_spec
-from tests.tune.small_sweep import spec_of
+from tests.tune.small_sweep import SWEEP, spec_of
 from tune.search.space import Space
 
 
@@ -95,6 +95,16 @@ def test_a_finite_space_can_be_listed(tmp_path):
     assert len({repr(parameters) for parameters in found}) == len(found)
     assert space.all(100) is None
     assert Space(spec_of(tmp_path)).all(10**6) is None
+
+
+@pytest.mark.parametrize(
+    ("count", "listed"),
+    [("{int: [0, 4294967295]}", None), ("{int: [0, 4]}", 5), ("{int: [0, 4294967295], step: 4294967295}", 2)],
+)
+def test_a_range_is_never_listed_to_see_how_large_it_is(tmp_path, count, listed):
+    text = SWEEP.partition("search:")[0] + f"search:\n  clusters.seed: {count}\n" + SWEEP[SWEEP.index("objective") :]
+    found = Space(spec_of(tmp_path, text=text)).all(20_000)
+    assert (found if listed is None else len(found)) == listed
 
 
 def test_lists_can_be_choices(tmp_path, sampled):

@@ -89,8 +89,8 @@ def test_early_stops_free_all_resources_and_trial_processes_take_no_slots(cluste
 
 @pytest.mark.slow
 def test_a_diverging_trial_keeps_its_best_and_a_stopped_sweep_resumes(cluster, folder):
-    grid = {"search": {"optim.rate": {"values": [5e-3, 1e20]}}, "sampler": {"name": "grid"}}
-    sweep = new_sweep(folder, "cut", trials=2, epochs=4, **grid)
+    grid = {"search": {"optim.rate": {"values": [5e-3, 1000]}}, "sampler": {"name": "grid"}}
+    sweep = new_sweep(folder, "cut", trials=2, epochs=4, base=("optim.weight_decay=100",), **grid)
     store = ResultsStore(sweep.storage)
     assert not run_sweep(sweep.spec, sweep.storage.uri, 1, stop=lambda: len(store.curve("0000")) > 1)
     (cut,) = store.trials()

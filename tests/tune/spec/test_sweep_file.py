@@ -73,7 +73,7 @@ def test_the_environment_overrides_base_and_storage(tmp_path):
     [
         ("SEMPRIOR__SCAM__DROPP", "0.25", "environment: unknown key 'scam.dropp'; did you mean 'scam.drop'?"),
         ("SEMPRIOR__SCAM__DROP", "much", "environment: scam.drop must be a number, not 'much'"),
-        ("SEMPRIOR__SCAM__DROP", "[1", "environment: SEMPRIOR__SCAM__DROP=[1: the value is not valid YAML"),
+        ("SEMPRIOR__SCAM__DROP", "[1", "environment: SEMPRIOR__SCAM__DROP=[1: is not valid YAML"),
         ("SEMPRIOR__DETECTOR", "net", "environment: SEMPRIOR__DETECTOR: base: detector: unknown detector 'net'"),
         ("SEMPRIOR__SELECT__BY", "holdout/iou", "environment: SEMPRIOR__SELECT__BY: base: select.by: expected point"),
     ],
@@ -101,6 +101,11 @@ REFUSED = [
     ("workers: 1, cpus: 1, gpus: 0", "workers: 2, gpus: 1", r":14: resources: gpus: expected 0 .* like 2, not 1: each"),
     ("workers: 1, cpus: 1, gpus: 0", "workers: 2, gpus: 3", r":14: resources: gpus: expected 0 .* like 4, not 3: each"),
     ("gpus: 0", "gpus: 1.5", r":14: resources: gpus: expected a number up to 1 or a whole one, not 1.5"),
+    ("seeds: 1", "seeds: 100000000", r":13: seeds: expected a number at most 1000, not 100000000"),
+    ("trials: 12", "trials: 10000000", r":12: budget: trials: expected a number at most 1e\+06, not 10000000"),
+    ("trials: 12, hours: 2}\nseeds: 1", "trials: 900000}\nseeds: 9", r":13: seeds: expected at most 1000000 trials"),
+    ("hours: 2", "hours: .inf", r":12: budget: hours: expected a finite number, not Infinity"),
+    ("data: scenes", "data: 2001-99-99\nepochs: 0b_", r":3: '0b_' is not a whole number"),
     # leaves of semprior
     ("  clusters.count", "  cluster.count", r":5: search: unknown key 'cluster.count'; did you mean 'clusters.count'"),
     ("  clusters.count", "  clusters", r":5: search: clusters: expected a dotted key, like clusters.count"),
@@ -111,7 +116,10 @@ REFUSED = [
     ("detector: alclnet", "scam.scale: 20", r":3: base: scam.scale must be between 0 and 10"),
     ("  clusters.count", "  seed", r":5: search: seed cannot be searched: `seeds` sets"),
     # dimensions
-    (COUNT, "{int: [0, 128]}", r":5: search: clusters.count must be at least 1, not 0"),
+    (COUNT, "{int: [0, 128]}", r":5: search: clusters.count must be between 1 and 1000000, not 0"),
+    (COUNT, "{int: [1, 1e400]}", r":5: search: clusters.count: int: 1: expected a whole number"),
+    (COUNT, f"{{int: [1, {'9' * 90}]}}", r":5: search: clusters.count: int: 1: expected a number below"),
+    ("[0.05, 1.0]", "[0.0, 1.0], step: 1e-300", r":7: search: scam.scale: step: expected one that divides"),
     (COUNT, "{float: [1, 128]}", r":5: search: clusters.count: expected int: or values:, not float:"),
     (COUNT, "{int: [1, 128, 4]}", r":5: search: clusters.count: int: expected a list of 2, \[low, high\]"),
     (COUNT, "{int: [128, 1]}", r":5: search: clusters.count: expected a range \[low, high\] with low below high"),
@@ -124,6 +132,13 @@ REFUSED = [
     ("distill.temperature: {float: [1, 8]", "data.crop: {int: [96, 128]", r":8: search: data.crop: expected step: 32"),
     ("{subset: all}", "{subset: [1, 9]}", r":6: search: scam.stages: \[1, 9\] names a stage outside 1..5"),
     ("name: tpe", "name: grid", r":7: search: scam.scale: expected values: or step: for the sampler grid"),
+    (
+        "{float: [1, 8], when: {scam.stages: nonempty}}\nobjective: {holdout/point_score: max}\nsampler: {name: tpe",
+        "{float: [1, 8], step: 1.0e-6}\nobjective: {holdout/point_score: max}\nsampler: {name: grid",
+        r"for the sampler grid",
+    ),
+    (COUNT, '{"new\\nline": 1}', r":5: search: clusters.count: 'new\\nline': unknown key"),
+    (COUNT, f"{{log: {'x' * 1000}, values: [1]}}", r":5: search: clusters.count: log: .*, not \"x+\.\.\.$"),
     # conditions
     (SCALE_WHEN, "{float: [0, 1], when: {scam.stags: empty}}", r":7: search: scam.scale: when: unknown key"),
     (SCALE_WHEN, "{float: [0, 1], when: {detector: 3}}", r":7: search: scam.scale: when: detector must be text"),
@@ -195,7 +210,11 @@ def test_configurations_can_be_listed_instead_of_searched(tmp_path):
     ("old", "new", "message"),
     [
         ("clusters.count: 8", "clusters.cuont: 8", r":2: configurations: unknown key 'clusters.cuont'"),
-        ("clusters.count: 8", "clusters.count: 0", r":2: configurations: clusters.count must be at least 1, not 0"),
+        (
+            "clusters.count: 8",
+            "clusters.count: 0",
+            r":2: configurations: clusters.count must be between 1",
+        ),
         ("clusters.count: 8", "epochs: 8", r":2: configurations: epochs cannot be set for a single configuration"),
         ("trials: 2", "trials: 3", r":4: budget: trials: expected 2, as many as configurations"),
         ("data: d", "data: d\nsearch: {scam.scale: {float: [0, 1]}}", r":2: search: expected either this or config"),

@@ -499,9 +499,12 @@ FAULTS = {
     ),
     "deep XML": (lambda r: put(r / "a.xml", "<annotation>" * 200), "a.xml: elements lie deeper than 100"),
     "broken XML": (lambda r: put(r / "a.xml", "<annotation>"), "a.xml: not XML"),
-    "broken JSON": (lambda r: put(r / "a.json", "{"), "a.json: not JSON"),
-    "deep JSON": (lambda r: put(r / "a.json", "[" * 100_000), "a.json: not JSON"),
-    "no number in JSON": (lambda r: put(r / "a.json", '{"shapes": NaN}'), "a.json: not JSON (NaN is no number)"),
+    "broken JSON": (lambda r: put(r / "a.json", "{"), "a.json: is damaged: not valid JSON ("),
+    "deep JSON": (lambda r: put(r / "a.json", "[" * 100_000), "a.json: is nested too deeply"),
+    "no number in JSON": (
+        lambda r: put(r / "a.json", '{"shapes": NaN}'),
+        "a.json: is damaged: not valid JSON (NaN is not a number)",
+    ),
     "COCO without boxes": (
         with_labels(lambda r: rewrite(r, "annotations.json", '"bbox"', '"box"'), coco),
         "annotations.json: not as COCO writes it (KeyError: 'bbox')",
