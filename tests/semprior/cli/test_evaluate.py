@@ -110,7 +110,7 @@ def test_mistaken_arguments(fault_of, arguments, fault):
     [
         ("image,part\n", "line 1: the header must be name,subset"),
         ("name,subset\ntest00,a\ntest00.png,b\n", "line 3: test00 has a subset already"),
-        ("name,subset\ntest00\n", "line 2: a name and a subset are needed"),
+        ("name,subset\ntest00\n", "line 2: 1 values instead of 2"),
         ("name,subset\ntest00,\n", "line 2: a name and a subset are needed"),
     ],
 )
