@@ -23,7 +23,7 @@ COMMANDS = [
 CLOUD = ("ray up ", "ray down ", "semprior data push ", "--cluster cluster.yaml")
 """What marks the commands that no test runs here, for they need a cloud; tests/cluster/ runs their like on hosts."""
 SHORT = ["epochs=2", "data.crop=64", "data.batch=4", "clusters.count=4", "outer.every=1", "outer.steps=1"]
-SHORTER = {"epochs": 2, "data.crop": 64, "data.batch": 4, "select.after": 0.0, "select.every": 1}
+SHORTER = {"epochs": 2, "data.crop": 64, "data.batch": 4, "select.after": 0.0, "select.every": 1, "detector": "mlclnet"}
 MAINS = {"semprior": semprior.cli.app.main, "tune": tune.cli.app.main}
 
 
