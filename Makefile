@@ -3,8 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-# Test files run beside each other: much of a sweep's time is waiting. Each process computes on its own thread.
-BESIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+# Test files run beside each other, in the order of tests/conftest.py: the longest first. Each process computes on its own
+# thread.
+BESIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test quick test-avx2 lint format install
 

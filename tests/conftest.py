@@ -3,6 +3,7 @@
 import os
 import resource
 import uuid
+from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from semprior.cli.app import main
+from semprior.io.cache_folder import cache_folder
 from tests.repository import ROOT
 
 # The tests' numbers are those of the CPU, and what they run would take a GPU by itself where there is one. This stands
@@ -34,15 +36,23 @@ def sirst() -> Path:
     return folder
 
 
+def pytest_collection_modifyitems(items):
+    """Files with more slow tests come first, so that no process is left with a long one when the others are done."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
+
+
 @pytest.fixture(scope="session")
-def kernels(tmp_path_factory) -> Path:
-    """Where the compiled layers of all tests lie, so that they are compiled once."""
-    return tmp_path_factory.mktemp("kernels")
+def kernels() -> Path:
+    """Where the user's compiled layers lie, which all tests share, so that they are compiled once."""
+    folder = cache_folder() / "kernels"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory, kernels):
-    """Where a module's tests keep feature banks, away from the user's; the compiled layers are shared."""
+    """Where a module's tests keep feature banks, away from the user's; the compiled layers are the user's."""
     folder = tmp_path_factory.mktemp("cache") / "features"
     folder.mkdir()
     (folder / "kernels").symlink_to(kernels)

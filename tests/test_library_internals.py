@@ -1,6 +1,9 @@
 """The private names of other libraries: each does what we use it for, and no module reaches for another one."""
 
 import ast
+import os
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -54,6 +57,33 @@ def test_torch_fuses_a_convolution_with_residual_and_activation(dtype, activatio
     expected = {"none": lambda y: y, "relu": torch.relu, "sigmoid": torch.sigmoid}[activation](expected)
     assert found.dtype == dtype
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5 if dtype == torch.float32 else 0.05)
+
+
+OPTIMIZER = """
+import sys
+import torch
+from semprior.runtime.torch_internals import EagerAdamW
+
+def trained(kind):
+    weight = torch.zeros(4, requires_grad=True)
+    optimizer = kind([weight], lr=0.1, fused=True)
+    for _ in range(3):
+        (weight - 1).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        optimizer.load_state_dict(optimizer.state_dict())
+    return weight
+
+ours = trained(EagerAdamW)
+compiler = "torch._dynamo" in sys.modules
+print(compiler, torch.equal(ours, trained(torch.optim.AdamW)))
+"""
+
+
+def test_the_optimizer_is_torchs_without_the_compiler():
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", OPTIMIZER], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "False True\n"), done.stderr
 
 
 @cache

@@ -20,7 +20,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from typing import Any
 
 import torch
 
+from semprior.io.atomic_files import locked
 from semprior.io.cache_folder import cache_folder
 
 _SOURCES = tuple(Path(__file__).with_name(name) for name in ("layers.cpp", "winograd.cpp"))
@@ -154,7 +155,7 @@ def _compiler() -> list[str]:
 
 
 def _compiled_library(compiler: list[str], options: _Options) -> Path:
-    """The shared library in the cache, compiled first if it is missing.
+    """The shared library in the cache, compiled first if it is missing, by one of the processes that miss it.
 
     Raises:
         OSError: the compiler does not run, or the cache cannot be written; the message is one line.
@@ -165,10 +166,22 @@ def _compiled_library(compiler: list[str], options: _Options) -> Path:
     key = "\n".join((_version(tuple(compiler)), _processor(), *flags)).encode() + source
     folder = cache_folder() / "kernels"
     path = folder / f"layers-{hashlib.sha256(key).hexdigest()[:32]}{'.dylib' if sys.platform == 'darwin' else '.so'}"
-    if path.exists():
-        return path
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".building-", dir=folder) as scratch:
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder / ".lock"):  # the first trials of a sweep start together
+            if not path.exists():
+                _compile(compiler, flags, path)
+    return path
+
+
+def _compile(compiler: list[str], flags: Sequence[str], path: Path) -> None:
+    """Compile the source to a shared library, which appears whole.
+
+    Raises:
+        OSError: the compiler does not run, or the folder cannot be written; the message is one line.
+        _RefusedOptionsError: the compiler fails on the source with these flags.
+    """
+    with tempfile.TemporaryDirectory(prefix=".building-", dir=path.parent) as scratch:
         compiled = [Path(scratch) / f"{part.stem}.o" for part in _SOURCES]
         linked = Path(scratch) / path.name
         # Linked without -fopenmp, to use the OpenMP that torch has loaded: a second one would bring a second set of
@@ -181,7 +194,6 @@ def _compiled_library(compiler: list[str], options: _Options) -> Path:
         except _CommandError as error:
             raise _RefusedOptionsError(str(error)) from error
         os.replace(linked, path)
-    return path
 
 
 @functools.cache

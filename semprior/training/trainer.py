@@ -46,6 +46,7 @@ from semprior.runtime.distributed import (
     workers,
 )
 from semprior.runtime.process_setup import give_back_freed_memory
+from semprior.runtime.torch_internals import EagerAdamW
 from semprior.training.bilevel import NonFiniteLossError, inner_step, outer_step
 from semprior.training.ema import frozen_copy, update_average
 from semprior.training.epoch_selection import Scores, Selector
@@ -282,7 +283,7 @@ class Trainer:
             average_statistics_(self.average)
 
     def _optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.AdamW:
-        return torch.optim.AdamW(
+        return EagerAdamW(
             parameters,
             lr=self._rate(0, 0.0),
             betas=(0.9, 0.999),

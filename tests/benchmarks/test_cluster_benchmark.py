@@ -26,7 +26,7 @@ def test_a_trial_that_does_not_end_once_is_a_fault():
 
 @pytest.mark.slow
 def test_one_object_on_standard_output(capsys):
-    arguments = ["--trials", "6", "--slots", "2", "--epochs", "50", "--epoch", "0.1", "--nodes", "3", "--json"]
+    arguments = ["--trials", "4", "--slots", "2", "--epochs", "20", "--epoch", "0.1", "--nodes", "3", "--json"]
     assert cluster.main(arguments) == 0
     figures = json.loads(capsys.readouterr().out)
     head, nodes = figures["head"], figures["nodes"]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from semprior.kernels.build import library
 from tests.repository import ROOT
 
 SCRIPT = Path(__file__).with_name("hosts")
@@ -48,11 +49,12 @@ def lack() -> str | None:
 
 
 @pytest.fixture(scope="session")
-def hosts():
-    """Hosts with nothing running, and the environment of this machine ready on each."""
+def hosts(kernels):
+    """Hosts with nothing running, and the environment and the compiled layers of this machine ready on each."""
     reason = lack()
     if reason:
         (pytest.fail if os.environ.get("SEMPRIOR_REQUIRE_ALL") == "1" else pytest.skip)(f"hosts: {reason}")
+    assert library() is not None  # compiled here, once
     made = subprocess.run([SCRIPT, "up", str(COUNT)], capture_output=True, text=True, timeout=120, check=False)
     assert made.returncode == 0, made.stderr
     try:
@@ -62,6 +64,8 @@ def hosts():
             node = FOLDER / str(host) / "semprior-cluster"
             (node / ".venv").symlink_to(sys.prefix)
             (node / ".ready").write_text(f"{pins}  -")
+            cached = FOLDER / str(host) / ".cache" / "semprior" / "kernels"
+            shutil.copytree(kernels, cached, ignore=shutil.ignore_patterns(".*"))
             with (FOLDER / str(host) / "bashrc").open("a") as bashrc:
                 # All hosts see, and would fill, the same memory; and share processors with what else runs here, to
                 # which Ray's workers would give way, with a niceness of 15.

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -223,4 +224,19 @@ def test_it_is_compiled_once(monkeypatch, tmp_path):
     first = build._compiled_library(compiler, options)
     made = first.stat().st_mtime_ns
     assert build._compiled_library(compiler, options) == first and first.stat().st_mtime_ns == made
-    assert [path.name for path in first.parent.iterdir()] == [first.name]
+    assert {path.name for path in first.parent.iterdir()} == {first.name, ".lock"}
+
+
+def test_processes_that_need_it_at_once_wait_for_the_first(monkeypatch, tmp_path):
+    monkeypatch.setenv("SEMPRIOR_CACHE", str(tmp_path / "cache"))
+    compiler = tmp_path / "compiler"
+    compiler.write_text(
+        '#!/bin/sh\n[ "$1" = --version ] && exit\necho "$*" >>"$0.calls"\n'
+        'while [ "$1" != -o ]; do shift; done\n: >"$2"\n',
+        encoding="utf-8",
+    )
+    compiler.chmod(0o755)
+    with ThreadPoolExecutor() as threads:
+        made = [threads.submit(build._compiled_library, [str(compiler)], build._Options()) for _ in range(3)]
+    assert all(found.result() == made[0].result() and found.result().is_file() for found in made)
+    assert len((tmp_path / "compiler.calls").read_text().splitlines()) == len(build._SOURCES) + 1  # with the linking

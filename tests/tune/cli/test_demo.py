@@ -16,7 +16,8 @@ pytestmark = pytest.mark.ray
 
 
 def shortened(spec):
-    base = {**spec.base, "epochs": 2, "data.crop": 64, "data.batch": 4, "clusters.count": 4, "select.after": 0.0}
+    small = {"detector": "mlclnet", "epochs": 2, "data.crop": 64, "data.batch": 4, "clusters.count": 4}
+    base = {**spec.base, **small, "select.after": 0.0}
     return spec.model_copy(update={"base": base, "budget": spec.budget.model_copy(update={"trials": 2})})
 
 
@@ -52,9 +53,7 @@ def test_a_mistaken_variable_is_one_line_before_anything_is_drawn(tmp_path, monk
 @pytest.mark.slow
 def test_a_fault_that_ends_the_demo_is_its_one_line(tmp_path):
     def too_large(spec):
-        return spec.model_copy(update={"base": {**shortened(spec).base, "data.batch": 64}})
+        return spec.model_copy(update={"resources": spec.resources.model_copy(update={"cpus": 1000})})
 
-    with pytest.raises(
-        UserError, match=r"demo: data.batch: the training pool has \d+ images, fewer than a batch of 64"
-    ):
-        demo(tmp_path / "demo", os.environ, Console(quiet=True), count=15, shorten=too_large)
+    with pytest.raises(UserError, match=r"demo: resources: a trial takes 1000 CPUs, but there is one node"):
+        demo(tmp_path / "demo", os.environ, Console(quiet=True), count=5, shorten=too_large)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from semprior.data.synthetic.scenes import write_scenes
+from tests.tiny import write_dataset
 from tests.tune.listening import listening, processes_with
 from tests.tune.monitor.test_live_view import view
 from tune.cli.app import main
@@ -28,13 +28,13 @@ SWEEP = """\
 name: small
 data: scenes
 base:
-  {preset: quick, detector: mlclnet, epochs: 24, data.crop: 64, data.batch: 4, data.holdout: 0.3, clusters.count: 2,
+  {preset: quick, detector: mlclnet, epochs: 16, data.crop: 64, data.batch: 4, data.holdout: 0.3, clusters.count: 2,
   scam.stages: none, select.after: 0, select.every: 1}
-search: {optim.rate: {values: [1.0e-3, 2.0e-3, 3.0e-3]}}
+search: {optim.rate: {values: [1.0e-3, 2.0e-3]}}
 objective: {holdout/point_score: max}
 sampler: {name: random}
 scheduler: {name: none}
-budget: {trials: 3}
+budget: {trials: 2}
 concurrent: 1
 """
 PATIENCE = 600.0
@@ -104,7 +104,7 @@ def assert_closed_to_others(folder):
 def test_a_sweep_is_cut_off_interrupted_resumed_and_a_trial_repeated(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SEMPRIOR_STORAGE", raising=False)
-    write_scenes(tmp_path / "scenes", 15, 0)
+    write_dataset(tmp_path / "scenes")
     (tmp_path / "sweep.yaml").write_text(SWEEP)
 
     begun = tune(tmp_path, "submit", "sweep.yaml")
@@ -118,7 +118,7 @@ def test_a_sweep_is_cut_off_interrupted_resumed_and_a_trial_repeated(tmp_path, m
     storage = open_sweep("runs/small").storage
     until(lambda: last_heartbeat(storage).observed_state() == "stopped")
     before = epochs(tmp_path)
-    assert before < 3 * 24
+    assert before < 2 * 16
 
     resumed = tune(tmp_path, "resume", "small")
     until(lambda: epochs(tmp_path) > before)
@@ -136,9 +136,9 @@ def test_a_sweep_is_cut_off_interrupted_resumed_and_a_trial_repeated(tmp_path, m
     assert said.endswith("small is done; its ranking: semprior-tune top small\n")
     trials = ResultsStore(storage).trials()
     assert [(trial.trial, trial.state, trial.epochs) for trial in trials] == [
-        (name, "completed", 24) for name in ("0000", "0001", "0002")
+        (name, "completed", 16) for name in ("0000", "0001")
     ]
-    assert "trial 0002 completed after epoch 24/24" in said
+    assert "trial 0001 completed after epoch 16/16" in said
 
     capsys.readouterr()
     assert main(["show", "small", "0001"]) == 0

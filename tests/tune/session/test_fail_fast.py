@@ -18,7 +18,7 @@ import yaml
 
 from tests.tiny import SETTINGS, write_dataset
 from tests.tune.breaking import write_breaks
-from tests.tune.real_sweep import PLAIN, wait_for
+from tests.tune.real_sweep import PLAIN, ray_cluster, wait_for
 from tune.cli.app import main
 from tune.monitor.heartbeat import last_heartbeat
 from tune.store.results_store import ResultsStore
@@ -56,18 +56,35 @@ def sweep(tmp_path, monkeypatch):
     return write
 
 
+@pytest.fixture(scope="module")
+def cluster(cache):
+    with ray_cluster(2) as made:
+        yield made
+
+
 @pytest.fixture
-def breaking(monkeypatch):
-    """Makes the commands start drivers whose trials fail as `write_breaks` says."""
+def drivers(cluster, monkeypatch):
+    """A function that makes the commands start drivers on one Ray, with trials of this kind: `breaking.TRIALS`."""
     popen = subprocess.Popen
 
-    def start(words, **settings):
-        return popen(
-            ["tests.tune.breaking" if word == "tune.session.driver_process" else word for word in words], **settings
-        )
+    def use(trials):
+        def start(words, **settings):
+            place = words.index("tune.session.driver_process")
+            return popen(
+                [*words[:place], "tests.tune.breaking", cluster.address, trials, *words[place + 1 :]], **settings
+            )
+
+        replaced = SimpleNamespace(**(vars(subprocess) | {"Popen": start}))
+        monkeypatch.setattr("tune.launch.local_driver.subprocess", replaced)
 
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
-    monkeypatch.setattr("tune.launch.local_driver.subprocess", SimpleNamespace(**(vars(subprocess) | {"Popen": start})))
+    return use
+
+
+@pytest.fixture
+def breaking(drivers):
+    """Makes the commands start drivers whose trials fail as `write_breaks` says."""
+    drivers("breaking")
 
 
 @pytest.fixture
@@ -122,16 +139,14 @@ def test_an_exception_in_two_trials_stops_the_sweep_until_the_cause_is_removed(s
 
 
 def test_an_exception_twice_in_the_first_trial_stops_the_sweep_even_after_the_loss_of_its_driver(sweep, breaking, says):
-    write_breaks("data", every=(0, "RuntimeError", INSTRUCTION, 1))
-    file = sweep(epochs=4)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SEMPRIOR_BENCHMARK_EPOCH", "300")  # of the second attempt, which is cut off
-        says("submit", file, "--detach")
-        store = ResultsStore("runs/small")
-        wait_for(lambda: (last_heartbeat(store.storage) or None) and "fault" in kinds("0000"))
-        beat = last_heartbeat(store.storage)
-        os.kill(beat.pid, 9)
-        wait_for(lambda: last_heartbeat(store.storage).observed_state() == "lost")
+    write_breaks("data", 300, every=(0, "RuntimeError", INSTRUCTION, 1))  # the second attempt is cut off
+    says("submit", sweep(epochs=4), "--detach")
+    store = ResultsStore("runs/small")
+    wait_for(lambda: (last_heartbeat(store.storage) or None) and "fault" in kinds("0000"))
+    beat = last_heartbeat(store.storage)
+    os.kill(beat.pid, 9)
+    os.waitpid(beat.pid, 0)  # this process has started it
+    wait_for(lambda: last_heartbeat(store.storage).observed_state() == "lost")
     assert kinds("0000").count("fault") == 1
     write_breaks("data", every=(0, "RuntimeError", INSTRUCTION))
     told = says("resume", "small", code=2)
@@ -202,11 +217,11 @@ def test_a_driver_that_fails_reports_the_error_and_its_log(sweep, breaking, says
     assert "KeyError: 'x'" in says("status", "small").out
 
 
-def test_an_image_that_is_damaged_after_the_start_stops_a_real_sweep_until_it_is_repaired(sweep, says, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
+def test_an_image_that_is_damaged_after_the_start_stops_a_real_sweep_until_it_is_repaired(sweep, drivers, says):
+    drivers("training")
     image = sorted(Path("data/images").glob("train*.png"))[3]
     whole = image.read_bytes()
-    file = sweep(trials=2, epochs=3)
+    file = sweep(trials=1, epochs=2)
     says("submit", file, "--detach")
     image.write_bytes(whole[: len(whole) // 2])
     store = wait_for(lambda: Path("runs/small/heartbeat/0001.json").exists() and ResultsStore("runs/small"))

@@ -101,7 +101,7 @@ def test_a_server_stops(cluster, server, tmp_path):
 
 
 def test_a_disk_is_full(cluster, tmp_path):
-    sweep = new_sweep(tmp_path, "full", trials=2, epochs=12)
+    sweep = new_sweep(tmp_path, "full", trials=1, epochs=12)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     struck = []
 

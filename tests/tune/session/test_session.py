@@ -77,10 +77,10 @@ def test_a_sweep_runs_its_trials_and_records_every_epoch_once(cluster, folder, c
 @pytest.mark.slow
 def test_early_stops_free_all_resources_and_trial_processes_take_no_slots(cluster, folder):
     """Two slots, more trials than slots, most of them stopped, and no dashboard that Ray Train could ask."""
-    sweep = new_sweep(folder, "asha", trials=6, epochs=6, concurrent="auto", **STOPPING)
+    sweep = new_sweep(folder, "asha", trials=4, epochs=6, concurrent="auto", **STOPPING)
     assert run_sweep(sweep.spec, sweep.storage.uri, 1)
     trials = ResultsStore(sweep.storage).trials()
-    assert [trial.trial for trial in trials] == [f"{number:04d}" for number in range(6)]
+    assert [trial.trial for trial in trials] == [f"{number:04d}" for number in range(4)]
     stopped = [trial for trial in trials if trial.state == "stopped"]
     assert len(stopped) >= 2
     assert {(trial.reason, trial.epochs) for trial in stopped} == {("stopped by asha at epoch 4", 5)}
@@ -175,7 +175,7 @@ def test_an_exception_of_a_worker_ends_the_sweep_with_the_line_of_code(cluster, 
 @pytest.mark.slow
 def test_a_sweep_with_seeds_resumes_and_ends_when_its_hours_are_over(cluster, folder, monkeypatch):
     limits = {"seeds": 2, "budget": {"trials": 4, "hours": 1}, "concurrent": 2}
-    sweep = new_sweep(folder, "seeds", trials=4, epochs=6, **limits)
+    sweep = new_sweep(folder, "seeds", trials=4, epochs=4, **limits)
     store, uri = ResultsStore(sweep.storage), sweep.storage.uri
     first = ["0000.0", "0000.1"]
     assert not run_sweep(sweep.spec, uri, 1, stop=lambda: any(store.curve(trial) for trial in first))
@@ -190,10 +190,10 @@ def test_a_sweep_with_seeds_resumes_and_ends_when_its_hours_are_over(cluster, fo
     assert run_sweep(sweep.spec, uri, 2)
     trials = {trial.trial: trial for trial in store.trials()}
     for trial in first:
-        assert (trials[trial].state, trials[trial].epochs) == ("completed", 6)
+        assert (trials[trial].state, trials[trial].epochs) == ("completed", 4)
         starts = [record.epoch for record in store.history(trial) if record.kind == "start"]
         assert starts == ([0, cut[trial]] if trial in cut else [0])  # went on where it was, or was not begun again
-        assert [record.epoch for record in store.curve(trial)] == list(range(6))
+        assert [record.epoch for record in store.curve(trial)] == list(range(4))
     assert [trials[trial].seed for trial in first] == [1, 2]
     late = trials["0001.0"]  # finished its epoch
     assert (late.state, late.reason, late.epochs) == ("stopped", "the sweep's hours are over", 1)

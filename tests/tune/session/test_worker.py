@@ -37,6 +37,7 @@ cv2.setNumThreads(1)
 
 def tell(report):
     found = {"torch": torch.get_num_threads(), "opencv": cv2.getNumThreads(), "refaulted": refaulted()}
+    found["compiler"] = "torch._dynamo" in sys.modules
     print(json.dumps({**report, **found}))
 
 AttemptWorker(spec, tell).run()
@@ -58,6 +59,7 @@ def test_a_worker_trains_with_its_share_of_the_threads_and_keeps_freed_memory(tm
     (told,) = map(json.loads, done.stdout.splitlines())
     assert told["epoch"] == 0
     assert (told["torch"], told["opencv"]) == (3, 3)  # two share seven processors
+    assert not told["compiler"]  # it takes over a second to import, and each attempt would
     if platform.libc_ver()[0] == "glibc":
         assert told["refaulted"] < 0.1
 
