@@ -12,6 +12,7 @@ import torch
 
 from semprior.config.schema import Resolved, flatten, unflatten
 from semprior.data.remote_data import local_data
+from semprior.deployment.trial_cost import cost_metrics
 from semprior.errors import UserError
 from semprior.io.cache_folder import cache_folder
 from semprior.io.checkpoint import Snapshot
@@ -53,6 +54,7 @@ class AttemptWorker:
         self.device = torch.device("cuda", torch.cuda.current_device()) if spec.gpus else torch.device("cpu")
         self.values: tuple[float, ...] = ()
         self.data = ""
+        self.cost: dict[str, float] = {}  # of the detector, where it is deployed
         self._previous_precision: str | None = None  # of the checkpoint from which the attempt resumes
         self._last_record = spec.started or time.time()
 
@@ -91,6 +93,7 @@ class AttemptWorker:
             say=self._say,
         )
         self.data = trainer.data
+        self.cost = cost_metrics(trainer.config, cache_folder())
         return trainer
 
     def _say(self, text: str) -> None:
@@ -137,7 +140,8 @@ class AttemptWorker:
         for report in trainer.run():
             if report.best:
                 # without a holdout there are no scores, and the last epoch is the best
-                self.values = tuple(report.scores[name] for name in self.spec.objectives if name in report.scores)
+                known = {**report.scores, **self.cost} if report.scores else {}
+                self.values = tuple(known[name] for name in self.spec.objectives if name in known)
             if self.is_first and report.epoch > first:
                 self.spec.registry.wait(self.spec.name, report.epoch)
             self._save(trainer, report)
@@ -150,7 +154,8 @@ class AttemptWorker:
             return
         spec = self.spec
         checkpoint = put_checkpoint(self.store.storage, spec.trial, spec.attempt, trainer.snapshot())
-        record = replace(self._record("report", trainer, checkpoint), metrics=flat_metrics(report), best=report.best)
+        metrics = {**flat_metrics(report), **self.cost}
+        record = replace(self._record("report", trainer, checkpoint), metrics=metrics, best=report.best)
         records = [record]
         if report.epoch + 1 == trainer.config.epochs:
             end = replace(record, kind="end", epoch=trainer.epoch, state="completed", wall_s=0.0, device_s=0.0)
