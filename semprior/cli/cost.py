@@ -6,7 +6,6 @@ import dataclasses
 import json
 
 from rich.console import Console
-from rich.table import Table
 
 from semprior.deployment.cost import DetectorCost, detector_cost
 from semprior.reporting.terminal import say
@@ -37,13 +36,8 @@ def _print_table(cost: DetectorCost, console: Console) -> None:
     where = f"{cost.threads} thread{'s' if cost.threads > 1 else ''}, {instruction_set()}"
     say(console, f"{cost.detector}: {cost.parameters:,} parameters")
     say(console, f"an image of {cost.size}x{cost.size} on {where}: {cost.gflop:.2f} GFLOP")
-    table = Table(box=None)
-    table.add_column("runtime")
-    table.add_column("")
-    for heading in ("median ms", "95th pct ms", "memory MB", "file MB"):
-        table.add_column(heading, justify="right")
+    say(console, f"{'':20}{'median ms':>10}{'95th pct ms':>13}{'memory MB':>11}{'file MB':>9}")
     for form in cost.forms:
         memory = "" if form.memory_mb is None else f"{form.memory_mb:.0f}"
-        latency = f"{form.median_ms:.1f}", f"{form.p95_ms:.1f}"
-        table.add_row(form.runtime, form.numbers, *latency, memory, f"{form.file_mb:.2f}")
-    console.print(table)
+        name = f"{form.runtime} {form.numbers}"
+        say(console, f"{name:20}{form.median_ms:10.1f}{form.p95_ms:13.1f}{memory:>11}{form.file_mb:9.2f}")

@@ -10,7 +10,6 @@ import semprior.deployment.cost as cost
 from semprior.cli.app import main
 from semprior.config.schema import Config, unflatten
 from semprior.deployment.trial_cost import COST_METRICS, cost_metrics
-from semprior.models.detector import detector_names
 from tests.tiny import optional, write_checkpoint
 
 
@@ -43,16 +42,14 @@ def test_gflop_are_those_of_a_plain_count(name):
     assert next(network.parameters()).device.type == "cpu"  # counting changes nothing
 
 
-def test_every_detector_is_counted_in_its_deployed_form():
-    counted = {}
-    for name in detector_names():
-        network = cost.untrained(unflatten({"detector": name}))
-        counted[name] = cost.parameters(network), round(cost.gflop(network, 256), 1)
-    assert counted["alclnet"] == (5_668_145, 13.1)
-    assert counted["mshnet"] == (4_065_513, 12.0)
-    assert counted["repisdnet"] == (279_073, 12.9)
-    assert counted["sctransnet"][0] == 11_203_635
-    assert counted["dnanet"] == (4_696_888, 27.9)
+@pytest.mark.parametrize(
+    ("name", "parameters", "gflop"),
+    [("repisdnet", 279_073, 12.9), ("mshnet", 4_065_513, 12.0), ("dnanet", 4_696_888, 27.9)],
+)
+def test_the_deployed_form_is_counted(name, parameters, gflop):
+    network = cost.untrained(unflatten({"detector": name}))
+    assert cost.parameters(network) == parameters  # RepISDNet is trained with twice as many
+    assert cost.gflop(network, 256) == pytest.approx(gflop, abs=0.05)
 
 
 def test_a_trial_measures_an_architecture_once_and_draws_no_random_number(tmp_path, monkeypatch):
