@@ -180,7 +180,9 @@ def cost(
         str,
         typer.Argument(help="Name of a detector, a run or a checkpoint.", metavar="DETECTOR|RUN|CHECKPOINT"),
     ],
-    size: Annotated[int, typer.Option(help="Height and width of the images.", metavar="PIXELS", min=1, max=4096)] = 256,
+    size: Annotated[
+        int, typer.Option(help="Height and width of the images.", metavar="PIXELS", min=32, max=4096)
+    ] = 256,
     threads: Annotated[int, typer.Option(help="CPU threads.", metavar="N", min=1, max=1024)] = 1,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

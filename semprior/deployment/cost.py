@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -34,11 +35,11 @@ from semprior.models.detector import Detector, create_detector, detector_names
 from semprior.runtime.device import uses_bf16
 
 _WARM_UP = 2  # runs that do not count
-_RUNS = 10, 100  # at least and at most, those after _SECONDS aside
+_RUNS = 10, 100  # at least and at most; in between, as many as _SECONDS allow
 _SECONDS = 5.0
-_CALIBRATION = 4  # made-up images: they decide what int8 computes, not what it costs
-_SLOPE = Normalisation(0.3, 0.15)  # grey levels of an untrained detector, of no consequence for its cost
-_OUTPUT_BIAS = -2.0
+_CALIBRATION = 4, 128  # made-up images, and their side: they decide what int8 computes, not what it costs
+_GREY_LEVELS = Normalisation(0.3, 0.15)  # of an untrained detector, of no consequence for its cost
+_OUTPUT_BIAS = -2.0  # as a trained one, it finds no target at most pixels
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,8 @@ def detector_cost(target: str, size: int, threads: int) -> DetectorCost:
         threads: number of CPU threads.
 
     Raises:
-        UserError: there is no such detector, run or checkpoint, or the extra `export` is not installed.
+        UserError: there is no such detector, run or checkpoint, the extra `export` is not installed, or the memory is
+            too small for images of this size.
     """
     require_onnx("cost")
     import onnx
@@ -121,9 +123,9 @@ def detector_cost(target: str, size: int, threads: int) -> DetectorCost:
         _save(detector, weights)
         _, model = exported(student)
         onnx.save(model, plain)
-        rng = np.random.default_rng(0)
-        shape, levels = (size, size), student.info.normalisation
-        images = [example_image(rng, shape, levels).astype(np.uint8) for _ in range(_CALIBRATION)]
+        rng, (count, side) = np.random.default_rng(0), _CALIBRATION
+        grey = (example_image(rng, (side, side), student.info.normalisation) for _ in range(count))
+        images = [image.astype(np.uint8) for image in grey]
         onnx.save(quantise(model, images, student.info.intensity), int8)
         precisions = ("fp32", "bf16") if uses_bf16(student.info.config.precision, student.device) else ("fp32",)
         forms = (
@@ -144,7 +146,7 @@ def load_target(target: str) -> Student:
     cpu = torch.device("cpu")
     if target in detector_names():
         config = unflatten({"detector": target})
-        info = CheckpointInfo(Path(target), config, 0, _SLOPE, IntensityRange(), None)
+        info = CheckpointInfo(Path(target), config, 0, _GREY_LEVELS, IntensityRange(), None)
         return Student(untrained(config), info, cpu)
     if not Path(target).exists():
         raise UserError(f"{target}: is neither a detector ({', '.join(detector_names())}) nor a run or checkpoint")
@@ -229,7 +231,11 @@ def _measured(
     threads: int,
 ) -> FormCost:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
-        latency, memory = alone.submit(measure, target, size, threads).result()
+        try:
+            latency, memory = alone.submit(measure, target, size, threads).result()
+        except BrokenProcessPool as error:
+            fault = f"{runtime} in {numbers} was killed, as happens where the memory is full"
+            raise UserError(f"--size {size}: {fault}; choose a smaller one") from error
     held = None if memory is None else memory / 1e6
     return FormCost(runtime, numbers, latency.median, latency.p95, held, file.stat().st_size / 1e6)
 
@@ -254,7 +260,7 @@ def _onnx_cost(file: str, size: int, threads: int) -> _Measured:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    grey = example_image(np.random.default_rng(0), (size, size), _SLOPE)
+    grey = example_image(np.random.default_rng(0), (size, size), _GREY_LEVELS)
     image = source_values(grey, IntensityRange())[None, None]
     return measure_latency(lambda: session.run(None, {INPUT: image})), _since(before)
 
