@@ -62,7 +62,7 @@ class Pyramid(nn.Module):
         self.quarter, self.last = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(8, 1, 3, padding=1)
         self.pixels = []
 
-    def forward(self, x):
+    def forward(self, x, sizes):
         self.pixels.append(x.shape[-1] * x.shape[-2])
         near = torch.relu(self.near(x))
         far = self.quarter(F.max_pool2d(self.halved(near), 2))
