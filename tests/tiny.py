@@ -36,7 +36,7 @@ def optional(name):
     except ModuleNotFoundError:
         if os.environ.get("SEMPRIOR_REQUIRE_ALL") == "1":
             raise
-        return pytest.skip(f"{name} is not installed")
+        return pytest.skip(f"{name} is not installed", allow_module_level=True)
 
 
 def write_dataset(root: Path, *, masks: bool = True, bits: int = 8, side: int = 80) -> Path:

@@ -1,4 +1,4 @@
-"""The command line: ``semprior train | evaluate | predict | export | data ... | vfm push``.
+"""The command line: ``semprior train | evaluate | predict | export | cost | data ... | vfm push``.
 
 A fault of the user's is one line on standard error and exit code 2; anything else is a bug and shows its traceback.
 Imports of a command happen when it runs, so that ``--help`` answers at once.
@@ -81,7 +81,12 @@ def train(
 
 @app.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A run, whose best epoch is taken, or a checkpoint.", metavar="RUN")],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            help="A run, whose best epoch is taken, a checkpoint, or an exported model.", metavar="RUN|MODEL.onnx"
+        ),
+    ],
     data: Annotated[str, typer.Option(help="Folder or address of the data set, with masks.", metavar="DIR")],
     split: Annotated[
         str, typer.Option(help="test, val, train or holdout, the training images held out.", metavar="NAME")
@@ -123,7 +128,12 @@ def evaluate(
 
 @app.command()
 def predict(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, or a run, whose best epoch is taken.")],
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(
+            help="A run, whose best epoch is taken, a checkpoint, or an exported model.", metavar="RUN|MODEL.onnx"
+        ),
+    ],
     image: Annotated[list[Path], typer.Argument(help="PNG, BMP, TIFF or JPEG files.", metavar="IMAGE")],
     out: Annotated[Path, typer.Option(help="Folder of the results.", metavar="DIR")],
     overlay: Annotated[
@@ -132,13 +142,13 @@ def predict(
     device: Device = "auto",
 ) -> None:
     """Find targets: a mask and a probability PNG an image, and detections.csv (image, x, y, score, area)."""
-    from semprior.deployment.load_model import load_student
+    from semprior.deployment.onnx_model import load_exported_or_trained
     from semprior.deployment.predict import predict as run
     from semprior.reporting.terminal import say
-    from semprior.runtime.device import choose_device, explain_out_of_memory, fallback_remark
+    from semprior.runtime.device import explain_out_of_memory, fallback_remark
 
     shown = console()
-    student = load_student(checkpoint, choose_device(device))
+    student = load_exported_or_trained(checkpoint, device)
     if remark := fallback_remark(student.info.config.precision, student.device):
         say(shown, remark)
     with explain_out_of_memory("use --device cpu"):
@@ -150,15 +160,34 @@ def predict(
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, or a run, whose best epoch is taken.")],
     out: Annotated[Path, typer.Option(help="The file to write.", metavar="FILE.onnx")],
+    int8: Annotated[bool, typer.Option("--int8", help="Quantise the convolutions; needs --calibration.")] = False,
+    calibration: Annotated[
+        str | None,
+        typer.Option(help="Data set whose training images calibrate --int8.", metavar="DIR", show_default=False),
+    ] = None,
 ) -> None:
     """Write the student as ONNX, for images of any size, after comparing it with onnxruntime."""
-    from semprior.deployment.load_model import load_student
-    from semprior.deployment.onnx_export import export as write
-    from semprior.reporting.terminal import say
-    from semprior.runtime.device import choose_device
+    from semprior.cli.export import export_run
 
-    gap = write(load_student(checkpoint, choose_device("cpu")), out)
-    say(console(), f"{out}: agrees with PyTorch to {gap:.1e} in probability")
+    export_run(checkpoint, out, int8, calibration, console())
+
+
+@app.command()
+def cost(
+    target: Annotated[
+        str,
+        typer.Argument(help="Name of a detector, a run or a checkpoint.", metavar="DETECTOR|RUN|CHECKPOINT"),
+    ],
+    size: Annotated[
+        int, typer.Option(help="Height and width of the images.", metavar="PIXELS", min=32, max=4096)
+    ] = 256,
+    threads: Annotated[int, typer.Option(help="CPU threads.", metavar="N", min=1, max=1024)] = 1,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Print parameters, GFLOP, latency, memory and file size, in PyTorch and ONNX Runtime, float32 and int8."""
+    from semprior.cli.cost import print_cost
+
+    print_cost(target, size, threads, json_, console())
 
 
 @data_app.command("check")

@@ -11,7 +11,8 @@ from rich.console import Console
 
 from semprior.data.remote_data import local_data
 from semprior.deployment.evaluate import HOLDOUT, check_breakdown, evaluate, flat_part
-from semprior.deployment.load_model import LoadedTeacher, load_student, load_teacher
+from semprior.deployment.load_model import LoadedTeacher, load_teacher
+from semprior.deployment.onnx_model import is_onnx, load_exported_or_trained
 from semprior.errors import UserError
 from semprior.evaluation.conventions import find_convention
 from semprior.evaluation.metrics import THRESHOLD
@@ -26,7 +27,7 @@ class Request:
     """The arguments of `semprior evaluate`.
 
     Attributes:
-        run: a run or a checkpoint.
+        run: a run, a checkpoint or an exported model.
         data: folder or address of the data set.
         split: ``test``, ``val``, ``train`` or ``holdout``.
         teacher: whether to score the teacher.
@@ -65,16 +66,20 @@ def evaluate_run(request: Request, console: Console) -> None:
             check_file(path, option)
     if request.curve is not None and request.curve == request.per_image:
         raise UserError(f"--curve and --per-image: both name {request.curve}; give each its own file")
+    if request.teacher and is_onnx(request.run):
+        raise UserError(f"--teacher: {request.run} holds the student alone; name the run that it was exported from")
     where, folder = choose_device(request.device), local_data(request.data)
     if request.by is not None:
         check_breakdown(request.by, folder)
-    model = load_teacher(request.run, where) if request.teacher else load_student(request.run, where)
+    model = (
+        load_teacher(request.run, where) if request.teacher else load_exported_or_trained(request.run, request.device)
+    )
     info = model.info
     if isinstance(model, LoadedTeacher) and not model.features.vfm:
         print_error("semprior", "no stage is modulated in this run: its teacher is its student")
     if info.vfm and info.config.vfm.weights == "random":
         print_error("semprior", f"trained with {info.config.vfm.name} with RANDOM weights (vfm.weights=random)")
-    if remark := fallback_remark(info.config.precision, where):
+    if remark := fallback_remark(info.config.precision, model.device):
         print_error("semprior", remark)
     with explain_out_of_memory("use --device cpu"):
         evaluation = evaluate(

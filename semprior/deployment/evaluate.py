@@ -15,6 +15,7 @@ from semprior.data.images import IntensityRange
 from semprior.data.layout import Layout, Scene, find_layout, read_scenes
 from semprior.data.training_set import hold_out
 from semprior.deployment.load_model import LoadedTeacher, Student
+from semprior.deployment.onnx_model import OnnxStudent
 from semprior.errors import UserError
 from semprior.evaluation.breakdown import BREAKDOWNS, EvaluatedImage, Part, break_down, evaluate_image, part_of
 from semprior.evaluation.conventions import CONVENTIONS, Convention, convention_name, find_convention
@@ -94,7 +95,7 @@ def flat_part(part: Part) -> dict[str, Any]:
 
 
 def evaluate(
-    model: Student | LoadedTeacher,
+    model: Student | LoadedTeacher | OnnxStudent,
     data: Path,
     split: str = "test",
     *,
@@ -107,7 +108,7 @@ def evaluate(
     Images are read with the intensity range of the training.
 
     Args:
-        model: from `load_model.load_student` or `load_model.load_teacher`.
+        model: from `load_model.load_student`, `load_model.load_teacher` or `onnx_model.load_onnx`.
         data: root of the data set, which needs masks.
         split: name of the split, or `HOLDOUT`.
         threshold: of the probability, in 0..1.

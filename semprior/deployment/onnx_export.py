@@ -1,12 +1,20 @@
-"""Exports the student as ONNX, from source grey values of any size to probabilities."""
+"""Exports the student as ONNX, from source grey values of any size to probabilities.
+
+The file says in its metadata what it takes and gives, and under `RUN_KEY` what its evaluation needs besides
+(`semprior.deployment.onnx_model` reads it). It holds nothing of the machine that wrote it: the exporter's notes on each
+node, with the paths of source files, are removed.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,15 +22,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from semprior.config.schema import flatten
 from semprior.data.batches import Normalisation
 from semprior.data.images import IntensityRange
-from semprior.deployment.load_model import Student
+from semprior.deployment.load_model import CheckpointInfo, Student
 from semprior.errors import UserError
 from semprior.evaluation.tiles import MULTIPLE
 from semprior.io.atomic_files import atomic_file, naming
 from semprior.models.detector import Detector
 
 INPUT, OUTPUT = "image", "probability"
+RUN_KEY = "semprior.run"
+"""Name of the metadata that are a JSON object of the run: detector, preset, epoch, grey levels, holdout."""
+RUN_LEAVES = ("detector", "preset", "data.holdout", "data.holdout_seed")
+"""The settings that an exported model carries: those that its evaluation depends on."""
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
 _CHECKED_SIZES = ((96, 64), (75, 133))  # a multiple of the detector's, and one that needs padding
 _LARGEST_GAP = 5e-3  # of a probability, between PyTorch and onnxruntime
@@ -74,10 +87,31 @@ def export(student: Student, path: Path) -> float:
         UserError: the extra `export` is not installed.
         RuntimeError: onnxruntime computes other probabilities.
     """
-    _require_extra()
+    require_onnx("export")
     import onnx
 
     path.parent.mkdir(parents=True, exist_ok=True)
+    deployed, model = exported(student)
+    with naming(path), atomic_file(path) as scratch:
+        onnx.save(model, scratch)
+        return _check(deployed, scratch)
+
+
+def require_onnx(command: str) -> None:
+    """Require the packages of the extra `export`.
+
+    Args:
+        command: what needs them, for the message.
+
+    Raises:
+        UserError: one of them is not installed.
+    """
+    if any(find_spec(name) is None for name in _NEEDED):
+        raise UserError(f"{command} needs onnx and onnxruntime: pip install 'semprior[export]'")
+
+
+def exported(student: Student) -> tuple[Deployed, Any]:
+    """The student with its pre- and post-processing, in PyTorch and as an `onnx.ModelProto` with its metadata."""
     info = student.info
     detector = student.detector.float().to(memory_format=torch.contiguous_format)
     deployed = Deployed(detector, info.normalisation, info.intensity).eval()
@@ -95,47 +129,79 @@ def export(student: Student, path: Path) -> float:
         )
         assert program is not None  # with dynamo=True it never is
         model = program.model_proto
+    _remove_notes(model.graph)
+    describe(model, info, "float32")
+    return deployed, model
+
+
+def describe(model: Any, info: CheckpointInfo, numbers: str) -> None:  # noqa: ANN401 - an onnx.ModelProto
+    """Set the metadata of an `onnx.ModelProto`.
+
+    Args:
+        model: to describe; metadata of the same names are replaced.
+        info: of the run.
+        numbers: what its convolutions compute in, in words.
+    """
+    import onnx
+
     low, high = info.intensity.low, info.intensity.high
+    flat = flatten(info.config)
+    run = {
+        "settings": {key: flat[key] for key in RUN_LEAVES},
+        "epoch": info.epoch,
+        "normalisation": [info.normalisation.mean, info.normalisation.std],
+        "intensity": info.intensity.stored(),
+    }
     onnx.helper.set_model_props(
         model,
         {
             "semprior.detector": info.config.detector,
             "semprior.input": f"grey values of {info.intensity.bits}-bit images, float32 (batch, 1, height, width)",
             "semprior.output": "probability of a target, float32 (batch, 1, height, width); a target where > 0.5",
-            "semprior.intensity": f"{low:g} {high:g}",
+            "semprior.intensity": f"{low:.9g} {high:.9g}",
+            "semprior.numbers": numbers,
+            RUN_KEY: json.dumps(run),
         },
     )
-    with naming(path), atomic_file(path) as scratch:
-        onnx.save(model, scratch)
-        return _check(deployed, scratch)
 
 
-def _require_extra() -> None:
-    from importlib.util import find_spec
+def _remove_notes(graph: Any) -> None:  # noqa: ANN401 - an onnx.GraphProto
+    for part in (graph, *graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output):
+        del part.metadata_props[:]
+        part.doc_string = ""
 
-    if any(find_spec(name) is None for name in _NEEDED):
-        raise UserError("export needs onnx and onnxruntime: pip install 'semprior[export]'")
+
+def source_values(image: np.ndarray, intensity: IntensityRange) -> np.ndarray:
+    """Grey values (H,W) float32, as of the source, that the exported model maps to an image (H,W) in 0..255."""
+    if intensity.bits == 8:
+        return image.astype(np.float32)
+    scaled = intensity.low + image.astype(np.float64) / 255 * (intensity.high - intensity.low)
+    return scaled.astype(np.float32)
 
 
 def _check(deployed: Deployed, path: Path) -> float:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    rng, largest = np.random.default_rng(0), 0.0
-    for size in _CHECKED_SIZES:
-        image = _example_image(rng, size, deployed.normalisation)[None, None]
-        if deployed.intensity.bits != 8:
-            image = deployed.intensity.low + image / 255 * (deployed.intensity.high - deployed.intensity.low)
-        (found,) = session.run(None, {INPUT: image})
-        with torch.no_grad():
-            expected = deployed(torch.from_numpy(image)).numpy()
-        largest = max(largest, float(np.abs(found - expected).max()))
+    largest = largest_gap(deployed, path)
     if not largest <= _LARGEST_GAP:
         raise RuntimeError(f"onnxruntime's probabilities differ from PyTorch's by {largest}")
     return largest
 
 
-def _example_image(rng: np.random.Generator, size: tuple[int, int], normalisation: Normalisation) -> np.ndarray:
+def largest_gap(deployed: Deployed, path: Path) -> float:
+    """The largest difference in probability between PyTorch and a file in onnxruntime, at two image sizes."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    rng, gaps = np.random.default_rng(0), []
+    for size in _CHECKED_SIZES:
+        image = source_values(example_image(rng, size, deployed.normalisation), deployed.intensity)[None, None]
+        (found,) = session.run(None, {INPUT: image})
+        with torch.no_grad():
+            expected = deployed(torch.from_numpy(image)).numpy()
+        gaps.append(np.abs(found - expected).max())
+    return float(np.max(gaps))  # NaN if one is
+
+
+def example_image(rng: np.random.Generator, size: tuple[int, int], normalisation: Normalisation) -> np.ndarray:
     """An image of clouds and targets, (H,W) float32 in 0..255; on plain noise a student may predict 0 everywhere."""
     clouds = cv2.GaussianBlur(rng.standard_normal(size), (0, 0), 6)
     image = normalisation.mean + normalisation.std * clouds / clouds.std()

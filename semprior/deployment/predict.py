@@ -20,6 +20,7 @@ import numpy as np
 
 from semprior.data.images import encode_png, read_image, stem
 from semprior.deployment.load_model import Student
+from semprior.deployment.onnx_model import OnnxStudent
 from semprior.errors import UserError
 from semprior.evaluation.metrics import THRESHOLD
 from semprior.io.atomic_files import write_atomically
@@ -63,7 +64,7 @@ def detections(probability: np.ndarray) -> list[Detection]:
 
 
 def predict(
-    student: Student,
+    student: Student | OnnxStudent,
     images: Sequence[Path],
     out: Path,
     *,
@@ -76,7 +77,7 @@ def predict(
     detections is written last.
 
     Args:
-        student: from `load_model.load_student`; its intensity range is applied to the images.
+        student: from `load_model.load_student` or `onnx_model.load_onnx`; its intensity range is applied to the images.
         images: files.
         out: folder, created if it does not exist.
         overlay: whether to write the images with outlines of the targets, too.
@@ -144,7 +145,7 @@ def _refuse_overwriting(images: Sequence[Path], outputs: set[Path]) -> None:
 
 
 def _predicted(
-    student: Student, images: Sequence[Path], names: Sequence[str]
+    student: Student | OnnxStudent, images: Sequence[Path], names: Sequence[str]
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Name, image (H,W) uint8 and probability (H,W) float32 of each image, with a few images in memory."""
     for start in range(0, len(images), _BATCH):
@@ -153,7 +154,7 @@ def _predicted(
         yield from zip(names[batch], grey, student.probabilities(grey), strict=True)
 
 
-def _read(image: Path, student: Student) -> np.ndarray:
+def _read(image: Path, student: Student | OnnxStudent) -> np.ndarray:
     grey = read_image(image, student.info.intensity)
     assert grey is not None  # without a list of faults, a fault is raised
     return grey

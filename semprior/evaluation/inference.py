@@ -57,7 +57,7 @@ def student_probabilities(
     Raises:
         NonFiniteOutputError: a probability is not a number.
     """
-    return _in_order(iter_student_probabilities(detector, images, normalisation, device, bf16))
+    return in_order(iter_student_probabilities(detector, images, normalisation, device, bf16))
 
 
 def teacher_probabilities(
@@ -69,7 +69,7 @@ def teacher_probabilities(
     bf16: bool,
 ) -> list[np.ndarray]:
     """Like `student_probabilities`, by the teacher; `features` computes the VFM's maps of the padded images."""
-    return _in_order(iter_teacher_probabilities(teacher, images, features, normalisation, device, bf16))
+    return in_order(iter_teacher_probabilities(teacher, images, features, normalisation, device, bf16))
 
 
 def iter_student_probabilities(
@@ -85,7 +85,7 @@ def iter_student_probabilities(
         logits: Tensor = detector(_normal(grey, normalisation), sizes)
         return logits
 
-    return _iter_probabilities(network, images, device, bf16)
+    return iter_probabilities(network, images, device, bf16)
 
 
 def iter_teacher_probabilities(
@@ -102,10 +102,11 @@ def iter_teacher_probabilities(
         logits: Tensor = teacher(_normal(grey, normalisation), features(indices, grey.float() / 255), sizes)
         return logits
 
-    return _iter_probabilities(network, images, device, bf16)
+    return iter_probabilities(network, images, device, bf16)
 
 
-def _in_order(probabilities: Probabilities) -> list[np.ndarray]:
+def in_order(probabilities: Probabilities) -> list[np.ndarray]:
+    """The probabilities of all images, in the order of the images."""
     return [probability for _, probability in sorted(probabilities, key=lambda pair: pair[0])]
 
 
@@ -114,9 +115,17 @@ def _normal(grey: Tensor, normalisation: Normalisation) -> Tensor:
 
 
 @torch.no_grad()
-def _iter_probabilities(
+def iter_probabilities(
     network: Network, images: Sequence[np.ndarray], device: torch.device, bf16: bool
 ) -> Probabilities:
+    """The probabilities of any network, with one batch at a time in memory.
+
+    Args:
+        network: computes the logits; it receives a large image in tiles.
+        images: (H,W) uint8 each, of any size.
+        device: of the network.
+        bf16: whether to run it in bfloat16.
+    """
     for indices, grey in _same_size_batches(images):
         grey = grey.to(device)
         sizes = torch.tensor([images[index].shape for index in indices], device=device)

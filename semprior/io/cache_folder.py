@@ -1,4 +1,4 @@
-"""The folder of what runs share: features, decoded images, seeds, clusters, fetched data, compiled kernels."""
+"""The folder of what runs share: features, decoded images, seeds, clusters, costs, fetched data, compiled kernels."""
 
 from __future__ import annotations
 

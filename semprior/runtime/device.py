@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -82,6 +84,14 @@ def instruction_set() -> str:
     found = platform.machine() if found == "DEFAULT" else found  # the base instruction set of the machine type
     limit = next((os.environ[name].upper() for name in _LIMITS if os.environ.get(name)), "")
     return found if limit in (*_UNLIMITED, found) else f"{found}, oneDNN {limit}"
+
+
+def processor_name() -> str:
+    """The model of the processor, like ``AMD EPYC 9654``; where the system does not say, the machine type."""
+    described = Path("/proc/cpuinfo")
+    text = described.read_text(encoding="utf-8", errors="replace") if described.exists() else ""
+    model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return model[1].strip() if model else platform.processor() or platform.machine()
 
 
 def device_label(device: torch.device) -> str:

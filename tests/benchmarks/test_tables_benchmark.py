@@ -69,7 +69,7 @@ def test_other_settings_networks_and_images_are_rows_of_their_own():
 
 def test_runs_are_evaluated_once_each_and_kept(tmp_path, capsys):
     data, results = write_dataset(tmp_path / "data"), tmp_path / "results.jsonl"
-    names = [f"test{number:02d}" for number in range(4)]
+    names = sorted(path.stem for path in (data / "images").iterdir())
     lines = [f"{name},{'sirst-v1' if name < 'test02' else 'elsewhere'}" for name in names]
     (data / "subset.csv").write_text("\n".join(["name,subset", *lines]) + "\n")
     runs = [str(write_checkpoint(tmp_path / f"run{seed}", seed=seed)) for seed in (0, 1)]

@@ -42,7 +42,8 @@ def made_up_sweep(folder, *changes):
         for epoch in range(epochs):
             value = peak - 0.1 * abs(epochs - 2 - epoch)
             best = epoch <= epochs - 2
-            metrics = {"inner_loss": 1.0 / (epoch + 1)}
+            metrics = {"inner_loss": 1.0 / (epoch + 1), "cost/params": 657249.0, "cost/gflop": 14.02}
+            metrics["cost/latency_ms"] = 30.0 + number
             if epoch:
                 metrics |= {"holdout/point_score": value, "holdout/point_score_se": 0.01, "holdout/iou": value / 2}
             values = (min(peak, value if best else peak),) if epoch else ()

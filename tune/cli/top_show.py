@@ -12,12 +12,13 @@ import yaml
 from rich.console import Console
 
 from semprior.config.schema import flatten, resolve
+from semprior.deployment.trial_cost import COST_METRICS
 from semprior.errors import UserError
 from semprior.reporting.terminal import clock, print_error, say
-from tune.cli.trial_metrics import print_parts, print_recorded
+from tune.cli.trial_metrics import print_deployed_cost, print_parts, print_recorded
 from tune.launch.target import Target
 from tune.monitor.tables import check_format, format_metric, format_value, print_rows, print_table, short_names
-from tune.spec.sweep_file import OBJECTIVE_METRICS, Resources
+from tune.spec.sweep_file import OBJECTIVE_METRICS, SECOND_METRICS, Resources
 from tune.store.faults import log_of
 from tune.store.ranking import Direction, Ranked, RankedBy
 from tune.store.records import Record
@@ -27,7 +28,7 @@ from tune.store.sweeps import Sweep
 
 _MODES: tuple[RankedBy, ...] = ("best", "last", "robust")
 _IMPORTANCE_TRIALS = 400  # at most; more are thinned out evenly
-_MINIMIZED = ("fa", "point_fa")
+_MINIMIZED = ("fa", "point_fa", *(name.rpartition("/")[2] for name in COST_METRICS))
 _MARKS = {"bf16": "", "fp32": "*", "bf16, fp32": "**"}
 _MARK_MEANINGS = {"*": "ran in fp32", "**": "ran partly in bf16, partly in fp32"}
 
@@ -83,7 +84,7 @@ def ranked_by(sweep: Sweep, by: str | None) -> tuple[dict[str, Direction], Ranke
         return dict(sweep.spec.objective), "best"
     if by in _MODES:
         return dict(sweep.spec.objective), by
-    if by in OBJECTIVE_METRICS:
+    if by in SECOND_METRICS:
         direction: Direction = "min" if by.rpartition("/")[2] in _MINIMIZED else "max"
         return {by: sweep.spec.objective.get(by, direction)}, "best"
     raise UserError(f"--by {by}: must be best, last, robust or a metric like {OBJECTIVE_METRICS[0]} or holdout/iou")
@@ -209,6 +210,7 @@ def show(name: str, trial: str, target: Target, by: str | None, console: Console
         print_recorded(summary, console)
     if by is not None:
         print_parts(sweep, summary, by, console)
+    print_deployed_cost(summary, console)
     say(console, f"cost: {clock(summary.wall_s)}, {clock(summary.device_s)} on the device, {summary.epochs} epochs")
     for start in (record for record in history if record.kind == "start"):
         began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(start.time))

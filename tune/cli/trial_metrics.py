@@ -7,7 +7,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from semprior.deployment.trial_cost import COST_METRICS, SIZE
 from semprior.errors import UserError
+from semprior.io.foreign_text import visible
+from semprior.reporting.terminal import say
 from tune.monitor.tables import format_metric, print_table
 from tune.store.sweeps import Sweep
 from tune.store.trial_summary import TrialSummary
@@ -33,6 +36,14 @@ def print_recorded(trial: TrialSummary, console: Console) -> None:
             rows.append([label, *cells])
     if rows:
         print_table(console, {split: "left", "student": "right", "teacher": "right"}, rows)
+
+
+def print_deployed_cost(trial: TrialSummary, console: Console) -> None:
+    """Print what the detector costs where it is deployed; nothing if that is not recorded."""
+    params, gflop, latency = (trial.metrics.get(name) for name in COST_METRICS)
+    if params is not None and gflop is not None and latency is not None:
+        shown = f"{params:,.0f} parameters, {gflop:.2f} GFLOP and {latency:.1f} ms"
+        say(console, f"detector: {shown} for an image of {SIZE}x{SIZE} on one thread of {visible(trial.last.host)}")
 
 
 def print_parts(sweep: Sweep, trial: TrialSummary, by: str, console: Console) -> None:

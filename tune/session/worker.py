@@ -12,6 +12,7 @@ import torch
 
 from semprior.config.schema import Resolved, flatten, unflatten
 from semprior.data.remote_data import data_identity, local_data
+from semprior.deployment.trial_cost import cost_metrics
 from semprior.errors import UserError
 from semprior.io.cache_folder import cache_folder
 from semprior.io.checkpoint import Snapshot
@@ -54,6 +55,7 @@ class AttemptWorker:
         self.device = torch.device("cuda", torch.cuda.current_device()) if spec.gpus else torch.device("cpu")
         self.values: tuple[float, ...] = ()
         self.data = ""
+        self.cost: dict[str, float] = {}  # of the detector, where it is deployed
         self._previous_precision: str | None = None  # of the checkpoint from which the attempt resumes
         # seconds of the monotonic clock, since the clock of the day may jump
         self._last_record = spec.started if spec.clock == machine_clock() else time.monotonic()
@@ -95,6 +97,7 @@ class AttemptWorker:
         )
         self.data = trainer.data
         self._require_unchanged()  # only now, so that a damaged image is named
+        self.cost = cost_metrics(trainer.config, cache_folder())
         return trainer
 
     def _require_unchanged(self) -> None:
@@ -153,7 +156,8 @@ class AttemptWorker:
         for report in trainer.run():
             if report.best:
                 # without a holdout there are no scores, and the last epoch is the best
-                self.values = tuple(report.scores[name] for name in self.spec.objectives if name in report.scores)
+                known = {**report.scores, **self.cost} if report.scores else {}
+                self.values = tuple(known[name] for name in self.spec.objectives if name in known)
             if self.is_first and report.epoch > first:
                 self.spec.registry.wait(self.spec.name, report.epoch)
             self._save(trainer, report)
@@ -167,7 +171,8 @@ class AttemptWorker:
         spec = self.spec
         require_present(self.store.storage)
         checkpoint = put_checkpoint(self.store.storage, spec.trial, spec.attempt, trainer.snapshot())
-        record = replace(self._record("report", trainer, checkpoint), metrics=flat_metrics(report), best=report.best)
+        metrics = {**flat_metrics(report), **self.cost}
+        record = replace(self._record("report", trainer, checkpoint), metrics=metrics, best=report.best)
         records = [record]
         if report.epoch + 1 == trainer.config.epochs:
             end = replace(record, kind="end", epoch=trainer.epoch, state="completed", wall_s=0.0, device_s=0.0)

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from semprior.config.schema import Config, check_leaf, environment_leaves, resolve, variable_of
+from semprior.deployment.trial_cost import COST_METRICS
 from semprior.errors import UserError
 from semprior.reading.json_text import parse_json
 from semprior.reading.names import is_identifier
@@ -36,6 +37,8 @@ OBJECTIVE_METRICS = tuple(
     f"holdout/{model}{name}" for model in ("", "teacher/") for name in (*_POINT_METRICS, *_MASK_METRICS)
 )
 """Metrics of the held-out images that can be objectives."""
+SECOND_METRICS = (*OBJECTIVE_METRICS, *COST_METRICS)
+"""Metrics that can be objectives after the first, which selects the epoch: those, and the costs of the detector."""
 
 MOST_TRIALS = 1_000_000  # of a sweep; its store is made for some million records
 MOST_IN_GRID = 20_000  # values of one dimension
@@ -191,8 +194,8 @@ class SweepSpec(SweepModel):
             raise LocatedError(("budget", "trials"), f"expected {len(self.configurations)}, as many as configurations")
         first, *others = self.objective
         for metric in self.objective:
-            if metric not in OBJECTIVE_METRICS:
-                raise LocatedError.unknown(("objective",), metric, OBJECTIVE_METRICS, "a metric of the holdout")
+            if metric not in SECOND_METRICS:
+                raise LocatedError.unknown(("objective",), metric, SECOND_METRICS, "a metric of the holdout or a cost")
         if first not in SELECTION_METRICS:
             raise LocatedError(
                 ("objective", first), f"expected {' or '.join(SELECTION_METRICS)} as the first objective"

@@ -24,7 +24,7 @@ def data(tmp_path_factory):
 @pytest.fixture
 def output_of(data, capsys, monkeypatch):
     """A function that runs `semprior evaluate` on the data set and returns its output."""
-    monkeypatch.setattr(command, "load_student", lambda *_: bright_student())
+    monkeypatch.setattr(command, "load_exported_or_trained", lambda *_: bright_student())
 
     def run(*arguments):
         assert main(["evaluate", "run", "--data", str(data), *map(str, arguments)]) == 0
@@ -36,7 +36,7 @@ def output_of(data, capsys, monkeypatch):
 @pytest.fixture
 def fault_of(data, refused, monkeypatch):
     """A function that runs `semprior evaluate` on the data set, which must be refused, and returns the line."""
-    monkeypatch.setattr(command, "load_student", lambda *_: bright_student())
+    monkeypatch.setattr(command, "load_exported_or_trained", lambda *_: bright_student())
     return lambda *arguments: refused("evaluate", "run", "--data", data, *arguments)
 
 
@@ -63,7 +63,7 @@ def test_parts_in_json(output_of):
 
 
 def test_without_subsets_all_is_the_rest(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(command, "load_student", lambda *_: bright_student())
+    monkeypatch.setattr(command, "load_exported_or_trained", lambda *_: bright_student())
     data = write_dataset(tmp_path / "data")
     assert main(["evaluate", "run", "--data", str(data), "--by", "all", "--json"]) == 0
     assert list(json.loads(capsys.readouterr().out)["by"]) == ["size", "contrast", "kind"]
@@ -115,7 +115,7 @@ def test_mistaken_arguments(fault_of, arguments, fault):
     ],
 )
 def test_a_faulty_table_of_subsets(tmp_path, refused, monkeypatch, text, fault):
-    monkeypatch.setattr(command, "load_student", lambda *_: bright_student())
+    monkeypatch.setattr(command, "load_exported_or_trained", lambda *_: bright_student())
     data = write_dataset(tmp_path / "data")
     (data / "subset.csv").write_text(text)
     assert f"subset.csv: {fault}" in refused("evaluate", "run", "--data", data)

@@ -1,7 +1,9 @@
 """The exported student computes what `predict` does, at sizes it was not exported at."""
 
+import json
 import os
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,8 @@ from semprior.cli.app import main
 from semprior.data.batches import Normalisation
 from semprior.data.images import IntensityRange
 from semprior.deployment.load_model import load_student
-from tests.tiny import optional, write_checkpoint
+from tests.repository import ROOT
+from tests.tiny import optional, write_checkpoint, write_dataset
 
 pytestmark = pytest.mark.trains
 
@@ -20,7 +23,7 @@ RANGE = (1000.0, 9000.0)
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    return write_checkpoint(tmp_path_factory.mktemp("export") / "checkpoint", intensity=RANGE)
+    return write_checkpoint(tmp_path_factory.mktemp("export") / "checkpoint", intensity=RANGE, **{"data.holdout": 0.25})
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +58,26 @@ def test_the_file_says_what_it_takes(exported):
     assert "16-bit" in about["semprior.input"]
     assert about["semprior.intensity"] == "1000 9000"
     assert os.listdir(path.parent) == ["student.onnx"]
+    assert str(ROOT).encode() not in path.read_bytes()  # nor anything else of the machine that wrote it
+
+
+def test_the_file_is_evaluated_and_predicts_as_the_checkpoint_does(checkpoint, exported, tmp_path, capsys):
+    path, _ = exported
+    data = write_dataset(tmp_path / "data", bits=16)
+    found = {}
+    for model in (checkpoint, path):
+        assert main(["evaluate", str(model), "--data", str(data), "--split", "holdout", "--json"]) == 0
+        found[model] = json.loads(capsys.readouterr().out)
+        out = tmp_path / f"from {model.name}"
+        assert main(["predict", str(model), str(data / "images" / "test00.png"), "--out", str(out)]) == 0
+        capsys.readouterr()
+    assert found[path] == pytest.approx(found[checkpoint], abs=0.01)
+    assert found[path]["images"] == 3  # a quarter of the training images, as the run held out
+    trained, read = (
+        cv2.imread(str(tmp_path / f"from {model.name}" / "test00_probability.png"), cv2.IMREAD_UNCHANGED)
+        for model in (checkpoint, path)
+    )
+    assert np.abs(trained.astype(int) - read).max() <= 1
 
 
 def test_padding_is_black_before_normalisation():
@@ -99,7 +122,7 @@ def test_a_file_that_computes_something_else_does_not_appear(checkpoint, tmp_pat
 
 def test_the_check_shows_the_student_what_it_knows():
     for size in ((96, 64), (75, 133)):
-        picture = exporting._example_image(np.random.default_rng(0), size, Normalisation(0.4, 0.1))
+        picture = exporting.example_image(np.random.default_rng(0), size, Normalisation(0.4, 0.1))
         assert picture.shape == size and picture.dtype == np.float32
         assert abs(np.median(picture) / 255 - 0.4) < 0.1  # the grey levels of the data,
         assert picture.max() > 255 * 0.8  # and what may be a target

@@ -85,6 +85,15 @@ def test_top_ranks_with_errors_and_tells_the_gain(output_of):
     assert by_last[0]["holdout/point_score"] == pytest.approx(0.7)
 
 
+def test_top_ranks_by_what_a_detector_costs_and_show_tells_it(output_of):
+    entries = json.loads(output_of("top", "small", "--by", "cost/latency_ms", "--format", "json"))
+    assert [(entry["trial"], entry["cost/latency_ms"]) for entry in entries] == [
+        *(("0000", 30.0), ("0001", 31.0), ("0002", 32.0)),
+    ]
+    shown = output_of("show", "small", "0001")
+    assert "detector: 657,249 parameters, 14.02 GFLOP and 31.0 ms for an image of 256x256 on one thread" in shown
+
+
 @pytest.mark.parametrize(
     ("values", "errors", "sign", "said"),
     [

@@ -29,7 +29,8 @@ sweep = open_sweep(uri)
 config = flatten(resolve("quick", flags=parse_settings(settings), environment={}).config)
 spec = AttemptSpec(
     uri=uri, registry=AttemptRegistry("not asked for the first epoch"), data=sweep.spec.data, trial="0000",
-    configuration=0, config=config, params={}, objectives=("holdout/point_score",), attempt=1, workers=2, cpus=7.0,
+    configuration=0, config=config, params={}, objectives=("holdout/point_score", "cost/params"), attempt=1, workers=2,
+    cpus=7.0,
     sweep=sweep.digest,
 )
 torch.set_num_threads(1)
@@ -58,6 +59,7 @@ def test_a_worker_trains_with_its_share_of_the_threads_and_keeps_freed_memory(tm
     assert done.returncode == 0, done.stderr
     (told,) = map(json.loads, done.stdout.splitlines())
     assert told["epoch"] == 0
+    assert told["values"][1:] == [657249]  # the objectives include what the detector costs
     assert (told["torch"], told["opencv"]) == (3, 3)  # two share seven processors
     assert not told["compiler"]  # it takes over a second to import, and each attempt would
     if platform.libc_ver()[0] == "glibc":

@@ -44,6 +44,21 @@ def test_the_first_objective_chooses_and_several_are_not_stopped_early(tmp_path)
     spec_of(tmp_path).require_masks(False)
 
 
+def test_a_cost_is_an_objective_beside_the_first_and_needs_no_masks(tmp_path):
+    without = ("scheduler: {name: asha, factor: 3}\n", "")
+    spec = spec_of(
+        tmp_path, ("{holdout/point_score: max}", "{holdout/point_score: max, cost/latency_ms: min}"), without
+    )
+    assert spec.directions == ("max", "min")
+    spec.require_masks(False)
+    first = ("{holdout/point_score: max}", "{cost/latency_ms: min}")
+    with pytest.raises(UserError, match=r":9: objective: cost/latency_ms: expected holdout/point_score or holdout/iou"):
+        spec_of(tmp_path, first)
+    near = ("{holdout/point_score: max}", "{holdout/point_score: max, cost/latency: min}")
+    with pytest.raises(UserError, match="or a cost; did you mean 'cost/latency_ms'"):
+        spec_of(tmp_path, near, without)
+
+
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_a_sweep_survives_the_round_trip_through_json(path):
     spec = load_sweep(path, {})

@@ -1,5 +1,6 @@
 """Attempts and ranking: what a user sees, and the fast forms against plain ones on histories of all kinds."""
 
+import dataclasses
 import math
 import statistics
 
@@ -129,6 +130,21 @@ def test_several_objectives_put_the_pareto_front_first(store):
         *((2, "0004"), (2, "0005")),
         (3, "0000"),
     ]
+
+
+def test_accuracy_against_latency_makes_a_front(store):
+    cost = "cost/latency_ms"
+    for number, (score, latency) in enumerate([(0.7, 30), (0.8, 90), (0.6, 60), (0.75, 45)]):
+        # the first epoch has no evaluation, but the costs of the detector, as every epoch has
+        unevaluated, evaluated = {"inner_loss": 1.0, cost: latency}, {SCORE: score, cost: latency}
+        name = f"{number:04d}"
+        first, second = trial(name, [0, 0])
+        store.append([dataclasses.replace(first, metrics=unevaluated), dataclasses.replace(second, metrics=evaluated)])
+    entries = store.rank({SCORE: "max", cost: "min"})
+    assert [(e.front, e.trial) for e in entries] == [(1, "0001"), (1, "0003"), (1, "0000"), (2, "0002")]
+    assert entries[0].values == (0.8, 90)
+    assert all(entry.epoch == 1 for entry in entries)
+    assert [e.trial for e in store.rank({cost: "min"})] == ["0000", "0003", "0002", "0001"]
 
 
 def test_a_trial_without_an_evaluation_is_not_ranked(store):
