@@ -36,15 +36,34 @@ def ray_cluster(*nodes):
     import ray
     from ray.cluster_utils import Cluster
 
+    from tune.launch.ray_internals import loopback_only
+
     settings = {"object_store_memory": 80 << 20, "num_gpus": 0}
-    cluster = Cluster(True, True, head_node_args={"num_cpus": nodes[0], "include_dashboard": False, **settings})
+    with loopback_only():
+        cluster = Cluster(True, True, head_node_args={"num_cpus": nodes[0], "include_dashboard": False, **settings})
     try:
-        for cpus in nodes[1:]:
-            cluster.add_node(num_cpus=cpus, **settings)
+        with loopback_only():
+            for cpus in nodes[1:]:
+                cluster.add_node(num_cpus=cpus, **settings)
         yield cluster
     finally:
         ray.shutdown()
         cluster.shutdown()
+
+
+@contextmanager
+def joined_cluster(address):
+    """Within the context, this process is a driver of a `ray_cluster` of another one."""
+    import ray
+
+    from tune.launch.ray_internals import loopback_only
+
+    with loopback_only():  # else Ray takes the outer address of this machine for 127.0.0.1
+        ray.init(address=address, log_to_driver=False)
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
 def new_sweep(folder: Path, name: str, trials: int, epochs: int = 3, base=(), **keys):
