@@ -16,6 +16,7 @@ from pathlib import Path
 
 import semprior.errors
 from benchmarks.stand_in import Clock, StandIn
+from tests.tune.real_sweep import joined_cluster
 from tune.session.trainable import TrialTrainable
 
 FILE = "breaks.json"
@@ -61,24 +62,12 @@ def write_breaks(data, seconds=0.02, **breaks):
 TRIALS = {"breaking": Breaking, "training": TrialTrainable}
 
 
-@contextlib.contextmanager
-def running_ray(address):
-    """The Ray at an address, in the place of one that is started."""
-    import ray
-
-    ray.init(address=address, log_to_driver=False)
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
 if __name__ == "__main__":
     import tune.launch.local_ray
     import tune.session.driver_process
     import tune.session.session
 
-    tune.launch.local_ray.local_ray = functools.partial(running_ray, sys.argv[1])
+    tune.launch.local_ray.local_ray = functools.partial(joined_cluster, sys.argv[1])
     tune.session.session.run_sweep = functools.partial(tune.session.session.run_sweep, trainable=TRIALS[sys.argv[2]])
     with contextlib.suppress(ModuleNotFoundError):
         __import__("driver_that_breaks")

@@ -2,12 +2,11 @@
 
 import sys
 
-import ray
-
+from tests.tune.real_sweep import joined_cluster
 from tune.session.session import run_sweep
 from tune.store.sweeps import open_sweep
 
 if __name__ == "__main__":
-    ray.init(address=sys.argv[1], log_to_driver=False)
-    sweep = open_sweep(sys.argv[2])
-    run_sweep(sweep.spec, sys.argv[2], 1)
+    with joined_cluster(sys.argv[1]):
+        sweep = open_sweep(sys.argv[2])
+        run_sweep(sweep.spec, sys.argv[2], 1)

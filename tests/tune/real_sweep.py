@@ -52,6 +52,21 @@ def ray_cluster(*nodes):
         cluster.shutdown()
 
 
+@contextmanager
+def joined_cluster(address):
+    """Within the context, this process is a driver of a `ray_cluster` of another one."""
+    import ray
+
+    from tune.launch.ray_internals import loopback_only
+
+    with loopback_only():  # else Ray takes the outer address of this machine for 127.0.0.1
+        ray.init(address=address, log_to_driver=False)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
 def new_sweep(folder: Path, name: str, trials: int, epochs: int = 3, base=(), **keys):
     """A sweep of tiny scenes in ``folder/runs``, as `submit` leaves it."""
     data = folder / "data"
