@@ -143,6 +143,8 @@ def read_file(
         raise
     except DamagedError as error:
         raise UnusableFilesError({name: str(error)}) from error
+    except KeyError as error:
+        raise UnusableFilesError({name: f"lacks the column {error}"}) from error
     except (OSError, ValueError, pa.ArrowException) as error:
         raise UnusableFilesError({name: f"is damaged ({' '.join(str(error).split())})"}) from error
     if fault := row_fault(table):

@@ -165,7 +165,10 @@ REFUSED = [
     (lambda: noted(settings={}), "semprior.run: does not describe a run"),
     (lambda: noted(epoch="many"), "semprior.run: does not describe a run"),
     (lambda: noted(intensity=[5, 5]), "semprior.run: its grey levels"),
-    (lambda: noted(normalisation=[0.5, float("nan")]), "semprior.run: is damaged: not valid JSON (NaN is not a number)"),
+    (
+        lambda: noted(normalisation=[0.5, float("nan")]),
+        "semprior.run: is damaged: not valid JSON (NaN is not a number)",
+    ),
     (lambda: noted(intensity=[10**400, 1]), "semprior.run: does not describe a run"),
     (lambda: noted(more="x" * (1 << 17)), "where a run needs a few hundred"),
     (lambda: noted(**settings(**{"data.holdout": "all"})), "semprior.run: data.holdout must be a number"),
@@ -200,7 +203,7 @@ def test_what_is_no_model_is_one_line(data, tmp_path, capsys, monkeypatch):
         error = capsys.readouterr().err
         assert f"{name}.onnx: {fault}" in error and error.count("\n") == 1, name
     monkeypatch.setattr("semprior.deployment.onnx_model._LARGEST_FILE", 100)
-    with pytest.raises(UserError, match=r"large\.onnx: has .* MB; an exported detector has at most"):
+    with pytest.raises(UserError, match=r"large\.onnx: holds .* MB; at most"):
         load_onnx(tmp_path / "large.onnx")
 
 
