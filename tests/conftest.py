@@ -18,6 +18,7 @@ from tests.repository import ROOT
 # The tests' numbers are those of the CPU, and what they run would take a GPU by itself where there is one. This stands
 # before anything imports torch, and processes that tests start inherit it.
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
+os.environ["PYTHONPATH"] = str(ROOT)  # processes of a Ray that tests start import what tests define
 # Of a Ray that a test starts; some are read when ray is first imported.
 os.environ |= {
     "RAY_USAGE_STATS_ENABLED": "0",
