@@ -27,29 +27,30 @@ THREADS = 1
 _VERSION = 1  # of what is measured; a change must increase it
 
 
-def cost_metrics(config: Config, cache: Path | None) -> dict[str, float]:
+def cost_metrics(config: Config, trained: Detector, cache: Path | None) -> dict[str, float]:
     """The cost of a config's detector, by the names `COST_METRICS`.
 
     Args:
         config: of the trial.
+        trained: its detector, whose shapes tell architectures apart; another one is measured.
         cache: folder that runs share: what it holds is not measured again. None: measure now.
     """
     import numpy as np
 
-    from semprior.deployment.cost import gflop, parameters, torch_latency, untrained
     from semprior.io.array_cache import cached_arrays
 
-    detector = untrained(config)
-
     def measure() -> list[dict[str, np.ndarray]]:
+        from semprior.deployment.cost import gflop, parameters, torch_latency, untrained
+
+        detector = untrained(config)
         latency = torch_latency(detector, SIZE, False, THREADS).fastest
         return [{"cost": np.array([parameters(detector), gflop(detector, SIZE), latency])}]
 
-    found = cached_arrays(cache, _key(config, detector), measure)["cost"]
+    found = cached_arrays(cache, _key(config, trained), measure)["cost"]
     return dict(zip(COST_METRICS, map(float, found), strict=True))
 
 
-def _key(config: Config, detector: Detector) -> str:
+def _key(config: Config, trained: Detector) -> str:
     """The name of the measurement: architecture, versions, threads and processor; caches may be shared by machines."""
     import torch
 
@@ -58,7 +59,7 @@ def _key(config: Config, detector: Detector) -> str:
     from semprior.runtime.device import instruction_set, processor_name
 
     shapes = hashlib.sha256()
-    for name, tensor in detector.state_dict().items():
+    for name, tensor in trained.state_dict().items():
         shapes.update(f"{name} {tuple(tensor.shape)}\n".encode())
     return key_of(
         (

@@ -6,13 +6,13 @@ give channels-last features.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semprior.kernels.convolution import can_fold, folded_conv
+from semprior.kernels.convolution import can_fold, conv_norm_relu, folded_conv
 from semprior.kernels.layers import join_relu, norm_pool_relu, norm_relu
 from semprior.kernels.winograd import convolve
 
@@ -70,9 +70,10 @@ class Encoder(nn.Module):
 
     Args:
         stages: channels C_l of the stages; the first is also the stem's.
+        block: makes the second and the third block of a stage from its channels.
     """
 
-    def __init__(self, stages: Sequence[int]) -> None:
+    def __init__(self, stages: Sequence[int], block: Callable[[int], nn.Module] = ResidualBlock) -> None:
         super().__init__()
         first = stages[0]
         self.stem = nn.ModuleList([ConvNorm(3, first), ConvNorm(first, first)])
@@ -80,13 +81,17 @@ class Encoder(nn.Module):
         before = None
         for width in stages:
             entry = ResidualBlock(width) if before is None else HalvingBlock(before, width)
-            self.stages.append(nn.Sequential(entry, ResidualBlock(width), ResidualBlock(width)))
+            self.stages.append(nn.Sequential(entry, block(width), block(width)))
             before = width
 
-    def forward(self, x: Tensor) -> list[Tensor]:
+    def enter(self, x: Tensor) -> Tensor:
+        """The stem: images (B, 3, H, W) to (B, C_0, H, W)."""
         for layers in self.stem:
-            conv, norm = cast(ConvNorm, layers).parts
-            x = folded_conv(conv, norm, x) if can_fold(norm, x) else norm_relu(norm, convolve(conv, x))
+            x = conv_norm_relu(*cast(ConvNorm, layers).parts, x)
+        return x
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = self.enter(x)
         features = []
         for stage in self.stages:
             x = stage(x)

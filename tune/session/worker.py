@@ -97,7 +97,7 @@ class AttemptWorker:
         )
         self.data = trainer.data
         self._require_unchanged()  # only now, so that a damaged image is named
-        self.cost = cost_metrics(trainer.config, cache_folder())
+        self.cost = cost_metrics(trainer.config, trainer.teacher.detector, cache_folder())
         return trainer
 
     def _require_unchanged(self) -> None:

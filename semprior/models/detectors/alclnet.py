@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from semprior.kernels.convolution import can_fold, conv_relu, folded_conv
 from semprior.kernels.layers import gated_sum
 from semprior.kernels.winograd import convolve
-from semprior.models.detector import Detector, published_init, register
+from semprior.models.detector import Detector, published_init, register, upsample
 from semprior.models.encoder import Encoder
 from semprior.models.published import PUBLISHED
 
@@ -44,9 +44,9 @@ class GatedFusion(nn.Module):
         # So does the norm in evaluation, where it is the same map at every pixel.
         if can_fold(self.up_norm, low):
             up = folded_conv(self.up, self.up_norm, high, "none")
-            up = F.interpolate(up, low.shape[-2:], mode="bilinear", align_corners=True)
+            up = upsample(up, low)
             return torch.addcmul(low, F.relu_(up), folded_conv(self.gate, self.gate_norm, low, "sigmoid"))
-        up = F.interpolate(convolve(self.up, high), low.shape[-2:], mode="bilinear", align_corners=True)
+        up = upsample(convolve(self.up, high), low)
         return gated_sum(low, self.up_norm, up, self.gate_norm, convolve(self.gate, low))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +14,7 @@ from semprior.kernels.winograd import convolve
 from semprior.models.attention import ChannelAttention, SpatialAttention, SqueezeExcitation, scale_channels
 from semprior.models.detector import Detector, published_init, register, upsample
 from semprior.models.detectors.alclnet import LocalBlock
-from semprior.models.encoder import ConvNorm, HalvingBlock, ResidualBlock
+from semprior.models.encoder import ConvNorm, Encoder
 from semprior.models.published import PUBLISHED
 
 
@@ -62,25 +61,16 @@ def gradient_magnitude(x: Tensor) -> Tensor:
     return (down.square() + right.square()).sqrt() / 2
 
 
-class GuidedEncoder(nn.Module):
-    """Stem and stages, each ending in the fusion with the gradient: (B, 3, H, W) to [(B, C_l, H / 2^l, W / 2^l)]."""
+class GuidedEncoder(Encoder):
+    """An encoder whose stages end in the fusion with the gradient: (B, 3, H, W) to [(B, C_l, H / 2^l, W / 2^l)]."""
 
     def __init__(self, stages: Sequence[int]) -> None:
-        super().__init__()
-        first = stages[0]
-        self.stem = nn.ModuleList([ConvNorm(3, first), ConvNorm(first, first)])
-        self.stages = nn.ModuleList()
-        before = None
-        for width in stages:
-            entry = ResidualBlock(width) if before is None else HalvingBlock(before, width)
-            self.stages.append(nn.Sequential(entry, ExcitedBlock(width), ExcitedBlock(width)))
-            before = width
+        super().__init__(stages, ExcitedBlock)
         self.fusions = nn.ModuleList(GradientFusion(width) for width in stages)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         gradient = gradient_magnitude(x)
-        for layers in self.stem:
-            x = conv_norm_relu(*cast(ConvNorm, layers).parts, x)
+        x = self.enter(x)
         features: list[Tensor] = []
         for stage, fuse in zip(self.stages, self.fusions, strict=True):
             if features:

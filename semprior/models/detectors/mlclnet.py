@@ -6,12 +6,11 @@ from collections.abc import Iterable, Sequence
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semprior.kernels.convolution import conv_relu
 from semprior.kernels.winograd import convolve
-from semprior.models.detector import Detector, published_init, register
+from semprior.models.detector import Detector, published_init, register, upsample
 from semprior.models.encoder import Encoder
 from semprior.models.published import PUBLISHED
 
@@ -62,7 +61,7 @@ class MLCLNet(Detector):
         ]
         x = maps.pop()
         for low in reversed(maps):
-            x = F.interpolate(x, low.shape[-2:], mode="bilinear", align_corners=True).add_(low)
+            x = upsample(x, low).add_(low)
         return (self.output(conv_relu(self.head, x)),)
 
     def output_layers(self) -> tuple[nn.Conv2d, ...]:

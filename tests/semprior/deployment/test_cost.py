@@ -10,6 +10,7 @@ import semprior.deployment.cost as cost
 from semprior.cli.app import main
 from semprior.config.schema import Config, unflatten
 from semprior.deployment.trial_cost import COST_METRICS, cost_metrics
+from semprior.models.detector import create_detector
 from tests.tiny import optional, write_checkpoint
 
 
@@ -57,18 +58,20 @@ def test_a_trial_measures_an_architecture_once_and_draws_no_random_number(tmp_pa
     found = cost.Latency(12.5, 13.0, 14.0)
     monkeypatch.setattr("semprior.kernels.build.library", lambda: None)  # nothing runs, so that none is compiled
     monkeypatch.setattr(cost, "torch_latency", lambda *arguments: asked.append(arguments[1:]) or found)
-    config, state = unflatten({"detector": "mlclnet"}), torch.random.get_rng_state()
-    first = cost_metrics(config, tmp_path)
+    config = unflatten({"detector": "mlclnet"})
+    network = create_detector("mlclnet")
+    state = torch.random.get_rng_state()
+    first = cost_metrics(config, network, tmp_path)
     assert tuple(first) == COST_METRICS
     assert first == {"cost/params": 657_249, "cost/gflop": pytest.approx(14.02, abs=0.01), "cost/latency_ms": 12.5}
-    assert cost_metrics(unflatten({"detector": "mlclnet", "seed": 5, "scam.scale": 0.3}), tmp_path) == first
+    assert cost_metrics(unflatten({"detector": "mlclnet", "seed": 5, "scam.scale": 0.3}), network, tmp_path) == first
     assert asked == [(256, False, 1)]
     assert torch.equal(torch.random.get_rng_state(), state)
-    cost_metrics(unflatten({"detector": "repisdnet"}), tmp_path)
+    cost_metrics(unflatten({"detector": "repisdnet"}), create_detector("repisdnet"), tmp_path)
     monkeypatch.setattr("platform.node", lambda: "another machine")
-    cost_metrics(config, tmp_path)
+    cost_metrics(config, network, tmp_path)
     assert len(asked) == 3
-    cost_metrics(Config(detector="mlclnet", channels_last=not config.channels_last), None)
+    cost_metrics(Config(detector="mlclnet", channels_last=not config.channels_last), network, None)
     assert len(asked) == 4
 
 
