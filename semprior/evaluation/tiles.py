@@ -62,6 +62,7 @@ class AsInWhole(TorchFunctionMode):
 
 def _interpolate(x: Tensor, size: Sequence[int], tile: Tile) -> Tensor:
     """Maps (B,C,h,w) of a tile, bilinearly at (H,W) `size`, as the maps of the whole image have it there."""
+    maps = x.float()  # as torch interpolates maps of bfloat16, whose 8 bits are too few for shares
     for axis in (0, 1):
         dim, coarse, fine, extent = axis - 2, x.shape[axis - 2], size[axis], tile.size[axis]
         first = tile.start[axis]
@@ -71,10 +72,10 @@ def _interpolate(x: Tensor, size: Sequence[int], tile: Tile) -> Tensor:
         position = position.clamp(0, coarse - 1)  # beyond the tile only at its border, which does not count
         lower = position.floor().long()
         upper = (lower + 1).clamp(max=coarse - 1)
-        share = (position - lower).to(x.dtype)
+        share = (position - lower).float()
         share = share[:, None] if axis == 0 else share
-        x = torch.lerp(x.index_select(dim, lower), x.index_select(dim, upper), share)
-    return x
+        maps = torch.lerp(maps.index_select(dim, lower), maps.index_select(dim, upper), share)
+    return maps.to(x.dtype)
 
 
 def padded(extent: int) -> int:
