@@ -80,8 +80,13 @@ class TrialTrainable(tune.Trainable):
         return worker_group(spec, folder, on_report)
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Start the attempts of a trial."""
-        self._attempts = Attempts(config[PLAN], self.make_workers)
+        """Remember the plan of a trial.
+
+        Ray Tune may make two processes for a trial, a new one and one that another trial has left, and steps only one
+        of them. The other must leave the trial alone.
+        """
+        self._plan: TrialPlan = config[PLAN]
+        self._attempts: Attempts | None = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Replace a trial that was stopped by another one."""
@@ -92,10 +97,14 @@ class TrialTrainable(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Wait for the next epoch. Ray Tune calls this when the driver has decided that the trial continues.
 
+        The first call starts the attempts of the trial.
+
         Returns:
             After an epoch, `EPOCH` and, from the first evaluation on, `VALUE`, the first objective. At the end of the
             trial, ``done``, and `INTERRUPTION` if it has not ended but the sweep has to stop.
         """
+        if self._attempts is None:
+            self._attempts = Attempts(self._plan, self.make_workers)
         result = self._attempts.next()
         if isinstance(result, EpochResult):
             return {EPOCH: result.epoch, **({VALUE: result.values[0]} if result.values else {})}
@@ -103,7 +112,8 @@ class TrialTrainable(tune.Trainable):
 
     def cleanup(self) -> None:
         """End the workers and free their placement group."""
-        self._attempts.stop()
+        if self._attempts is not None:
+            self._attempts.stop()
 
 
 class Attempts:

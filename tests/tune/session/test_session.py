@@ -23,7 +23,7 @@ from tune.monitor.heartbeat import Heartbeat
 from tune.session.attempt_registry import AttemptOverError, attempt_registry
 from tune.session.attempt_spec import AttemptSpec
 from tune.session.session import SweepState, run_sweep
-from tune.session.trainable import Attempts, TrialOver, TrialPlan
+from tune.session.trainable import PLAN, Attempts, TrialOver, TrialPlan, TrialTrainable
 from tune.session.tune_search import TuneSearch
 from tune.store.checkpoints import SupersededError
 from tune.store.records import Record
@@ -310,6 +310,16 @@ def test_stopping_a_trial_releases_workers_that_wait_for_permission(registry, pl
     stopping.join(60)
     assert not stopping.is_alive()
     assert ResultsStore(running.plan.spec.uri).trials() == []
+
+
+def test_a_process_that_ray_tune_makes_and_does_not_step_leaves_the_trial_alone(plan):
+    told = plan("made twice")
+    store = ResultsStore(told.spec.uri)
+    begun = {"kind": "start", "trial": "0000", "configuration": 0, "seed": 0, "attempt": 1, "epoch": 0}
+    store.append([Record(**begun, config={}, params={})])  # by the process that is stepped
+    unused = TrialTrainable({PLAN: replace(told, retries=0)})
+    unused.stop()
+    assert [record.kind for record in store.history("0000")] == ["start"]
 
 
 def test_an_attempt_that_the_registry_lost_does_not_count_as_a_failure(attempts):
