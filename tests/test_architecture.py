@@ -29,6 +29,7 @@ FLOORS = (
     ("semprior.cli",),
     ("tune.spec",),
     ("tune.store",),
+    ("tune.comparison",),
     ("tune.search", "tune.monitor"),
     ("tune.launch",),
     ("tune.session",),

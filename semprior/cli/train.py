@@ -217,7 +217,8 @@ def _train(trainer: Trainer, run: RunFolder, messages: _Messages) -> None:
 
 def metrics_line(report: EpochReport, random_vfm: bool) -> dict[str, Any]:
     """An epoch's object in ``metrics.jsonl``: the report, flat scores, and a mark if the VFM's weights are random."""
-    line = {field.name: getattr(report, field.name) for field in dataclasses.fields(report) if field.name != "scores"}
+    names = [field.name for field in dataclasses.fields(report) if field.name not in ("scores", "images")]
+    line = {name: getattr(report, name) for name in names}
     return {**line, **report.scores, **({"vfm_weights": "random"} if random_vfm else {})}
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from semprior.data.connected_components import Regions, find_regions
 from semprior.evaluation.conventions import EmptyUnion, FalseArea
+from semprior.evaluation.image_sums import MASK_TERMS, metric_of
 
 THRESHOLD = 0.5  # a pixel of a strictly higher probability is predicted
 MATCH_DISTANCE = 3.0  # pixels between centroids; a match is strictly closer
@@ -122,9 +123,9 @@ def summarise(counts: Sequence[ImageCounts], *, empty_union: EmptyUnion = "skip"
     Raises:
         ValueError: there are no images.
     """
-    table = _table(counts, empty_union)
+    table = metric_table(counts, empty_union)
     iou, niou, pd, fa = _rates(table.sum(axis=0)).tolist()
-    return Metrics(iou, niou, pd, fa, images=len(counts), targets=int(table[:, TARGETS].sum()))
+    return Metrics(iou, niou, pd, fa, images=len(counts), targets=int(table[:, _TARGETS].sum()))
 
 
 def bootstrap_errors(
@@ -141,7 +142,7 @@ def bootstrap_errors(
     Raises:
         ValueError: there are no images.
     """
-    table, number = _table(counts, empty_union), len(counts)
+    table, number = metric_table(counts, empty_union), len(counts)
     drawn = np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), size=rounds)
     rates = _rates(drawn @ table)
     errors = {}
@@ -151,24 +152,28 @@ def bootstrap_errors(
     return errors
 
 
-INTERSECTION, UNION, TARGETS, MATCHED, FALSE_PIXELS, PIXELS, IMAGE_IOU, IMAGE_WEIGHT = range(8)
+_UNION, _TARGETS = MASK_TERMS.index("union"), MASK_TERMS.index("targets")
 
 
-def _table(counts: Sequence[ImageCounts], empty_union: EmptyUnion) -> np.ndarray:
-    """(images, 8) float64: the counts, the IoU of the image and its weight in the mean of nIoU."""
+def metric_table(counts: Sequence[ImageCounts], empty_union: EmptyUnion) -> np.ndarray:
+    """The terms of the metrics, image by image: (images, 8) float64, columns `MASK_TERMS`.
+
+    Args:
+        counts: of each image; at least one.
+        empty_union: see `EmptyUnion`.
+
+    Raises:
+        ValueError: there are no images.
+    """
     if not counts:
         raise ValueError("metrics of no image")
     table = np.array([astuple(count) for count in counts], np.float64)
-    union = table[:, UNION]
-    image_iou = table[:, INTERSECTION] / np.maximum(union, 1)
+    union = table[:, _UNION]
+    image_iou = table[:, 0] / np.maximum(union, 1)
     weight = np.ones(len(counts)) if empty_union == "zero" else union > 0
     return np.column_stack([table, image_iou, weight])
 
 
 def _rates(sums: np.ndarray) -> np.ndarray:
     """IoU, nIoU, Pd and Fa, (4, ...), of column sums of the table, (..., 8)."""
-    pairs = ((INTERSECTION, UNION), (IMAGE_IOU, IMAGE_WEIGHT), (MATCHED, TARGETS), (FALSE_PIXELS, PIXELS))
-    with np.errstate(invalid="ignore"):
-        rates: np.ndarray = np.stack([sums[..., above] / sums[..., below] for above, below in pairs])
-    rates[3] *= 1e6
-    return rates
+    return np.stack([metric_of(name, MASK_TERMS, sums) for name in ("iou", "niou", "pd", "fa")])

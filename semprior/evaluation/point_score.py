@@ -25,6 +25,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from semprior.evaluation.image_sums import POINT_TERMS, metric_of
+
 MATCH_DISTANCE = 3.0  # pixels between a component's centroid and a point, as in the metrics
 ROUNDS, SEED = 200, 0  # of the bootstrap
 
@@ -56,7 +58,17 @@ def point_score(
     points: Sequence[np.ndarray],
     plausible: Sequence[np.ndarray],
 ) -> PointScore:
-    """Compute the point score, see the docstring of this module.
+    """Compute the point score, see the docstring of this module; the arguments are those of `point_table`."""
+    return point_score_of(point_table(predicted, previous, points, plausible))
+
+
+def point_table(
+    predicted: Sequence[np.ndarray],
+    previous: Sequence[np.ndarray] | None,
+    points: Sequence[np.ndarray],
+    plausible: Sequence[np.ndarray],
+) -> np.ndarray:
+    """The terms of the metrics by points, image by image: (images, 9) float64, columns `POINT_TERMS`.
 
     Args:
         predicted: (H,W) bool for each image.
@@ -64,27 +76,24 @@ def point_score(
         points: (P,2) int for each image, rows of (row, column).
         plausible: (P,) for each image, the areas in pixels of the seeds around its points.
     """
-    table = np.zeros((len(predicted), 4))  # per image: common area, joint area, common pixels, joint pixels
-    ratios: list[float] = []
-    false = 0.0
+    table = np.zeros((len(predicted), len(POINT_TERMS)))
     for row, mask, own, areas in zip(table, predicted, points, plausible, strict=True):
         found, stray = _assign(mask, own)
         smaller, bigger = np.minimum(found, areas), np.maximum(found, areas)
         row[:2] = smaller.sum(), bigger.sum() + stray
-        false += stray
-        ratios += list((smaller / np.maximum(bigger, 1))[found > 0])
+        ratios = (smaller / np.maximum(bigger, 1))[found > 0]
+        row[4:] = len(own), len(ratios), ratios.sum(), stray, mask.size
     for row, now, before in zip(table, predicted, previous or [], strict=bool(previous)):
-        row[2:] = np.count_nonzero(now & before), np.count_nonzero(now | before)
-    count, pixels = sum(len(own) for own in points), sum(mask.size for mask in predicted)
-    score, agreement = _rates(table.sum(axis=0))
-    return PointScore(
-        score=float(score),
-        pd=len(ratios) / count if count else 0.0,
-        fa=float(1e6 * false / pixels) if pixels else 0.0,
-        size=float(np.mean(ratios)) if ratios else 0.0,
-        agreement=float(agreement),
-        score_se=_standard_error(table),
-    )
+        row[2:4] = np.count_nonzero(now & before), np.count_nonzero(now | before)
+    return table
+
+
+def point_score_of(table: np.ndarray) -> PointScore:
+    """The point score of a `point_table`."""
+    sums = table.sum(axis=0)
+    names = {"score": "point_score"} | {name: f"point_{name}" for name in ("pd", "fa", "size", "agreement")}
+    values = {name: float(metric_of(metric, POINT_TERMS, sums)) for name, metric in names.items()}
+    return PointScore(**values, score_se=_standard_error(table))
 
 
 def _assign(mask: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, float]:
@@ -112,16 +121,10 @@ def _assign(mask: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, float]:
     return found, float(areas[~taken].sum())
 
 
-def _rates(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Score and agreement of sums of the table's rows, (..., 4)."""
-    area_iou, agreement = (sums[..., i] / np.maximum(sums[..., i + 1], 1e-12) for i in (0, 2))
-    return area_iou * (1 + agreement) / 2, agreement
-
-
 def _standard_error(table: np.ndarray) -> float:
-    """Bootstrap standard error of the score, of the images' rows (N,4)."""
+    """Bootstrap standard error of the score, of the images' rows (N,9)."""
     number = len(table)
     if number < 2:
         return 0.0
     drawn = np.random.default_rng(SEED).multinomial(number, np.full(number, 1 / number), size=ROUNDS)
-    return float(_rates(drawn @ table)[0].std(ddof=1))
+    return float(metric_of("point_score", POINT_TERMS, drawn @ table).std(ddof=1))

@@ -15,8 +15,9 @@ from semprior.data.layout import Scene
 from semprior.data.sparse_masks import SparseMasks
 from semprior.data.training_set import TrainingSet
 from semprior.evaluation.conventions import CONVENTIONS, convention_name
-from semprior.evaluation.metrics import bootstrap_errors, count_image, summarise
-from semprior.evaluation.point_score import point_score
+from semprior.evaluation.image_sums import MASK_TERMS, POINT_TERMS, TEACHER, ImageSums, image_sums
+from semprior.evaluation.metrics import bootstrap_errors, count_image, metric_table, summarise
+from semprior.evaluation.point_score import point_score_of, point_table
 from semprior.labels.seeds import contrast_seed
 
 
@@ -28,11 +29,13 @@ class Scores:
         flat: metrics by name: ``holdout/point_score``, ``holdout/iou``, ``holdout/iou_se``, ``holdout/teacher/iou`` ...
         best: whether the student's value of the selection metric is the best so far.
         best_teacher: likewise of the teacher, which the published protocol selects for itself; False elsewhere.
+        images: the terms of the metrics, image by image; None without evaluated images.
     """
 
     flat: dict[str, float]
     best: bool
     best_teacher: bool = False
+    images: ImageSums | None = None
 
 
 class Selector:
@@ -61,14 +64,20 @@ class Selector:
     def score(self, epoch: int, student: Sequence[np.ndarray], teacher: Sequence[np.ndarray]) -> Scores:
         """Score the masks of student and teacher, (H,W) bool per scene, of which one at a time is in memory."""
         flat: dict[str, float] = {}
+        terms: dict[str, np.ndarray] = {}
         split = "test" if self.by == "test/iou" else "holdout"
         for who, prefix, masks in (("student", split, student), ("teacher", f"{split}/teacher", teacher)):
             if not len(masks):
                 continue
+            by = TEACHER if who == "teacher" else ""
             if self.plausible:
-                flat |= {f"{prefix}/{name}": value for name, value in self._by_points(who, masks).items()}
+                values, table = self._by_points(who, masks)
+                flat |= {f"{prefix}/{name}": value for name, value in values.items()}
+                terms |= {f"{by}{term}": column for term, column in zip(POINT_TERMS, table.T, strict=True)}
             if all(scene.mask is not None for scene in self.scenes):
-                flat |= {f"{prefix}/{name}": value for name, value in self._by_masks(masks).items()}
+                values, table = self._by_masks(masks)
+                flat |= {f"{prefix}/{name}": value for name, value in values.items()}
+                terms |= {f"{by}{term}": column for term, column in zip(MASK_TERMS, table.T, strict=True)}
         key = self.by if self.by != "point_score" else "holdout/point_score"
         value = flat.get(key, float(epoch))  # without a holdout the latest epoch is the best
         value = value if np.isfinite(value) else 0.0  # without any target and prediction there is no IoU
@@ -82,22 +91,25 @@ class Selector:
         best_teacher = taught > self.best_teacher
         if best_teacher:
             self.best_teacher = taught
-        return Scores(flat, best, best_teacher)
+        images = image_sums([scene.name for scene in self.scenes], terms) if terms else None
+        return Scores(flat, best, best_teacher, images)
 
-    def _by_points(self, who: str, masks: Sequence[np.ndarray]) -> dict[str, float]:
+    def _by_points(self, who: str, masks: Sequence[np.ndarray]) -> tuple[dict[str, float], np.ndarray]:
         points = [scene.points for scene in self.scenes]
-        scored = point_score(masks, self.previous.get(who), points, self.plausible)
+        table = point_table(masks, self.previous.get(who), points, self.plausible)
         self.previous[who] = SparseMasks.pack(masks, bool)
         names = {"score": "point_score", "pd": "point_pd", "fa": "point_fa"}
-        return {names.get(name, f"point_{name}"): value for name, value in dataclasses.asdict(scored).items()}
+        scored = dataclasses.asdict(point_score_of(table))
+        return {names.get(name, f"point_{name}"): value for name, value in scored.items()}, table
 
-    def _by_masks(self, masks: Sequence[np.ndarray]) -> dict[str, float]:
+    def _by_masks(self, masks: Sequence[np.ndarray]) -> tuple[dict[str, float], np.ndarray]:
         truths = [scene.mask for scene in self.scenes if scene.mask is not None]
         counts = [count_image(mask, truth) for mask, truth in zip(masks, truths, strict=True)]
         found = summarise(counts, empty_union=self.empty_union)
         errors = bootstrap_errors(counts, empty_union=self.empty_union)
         values = {name: float(getattr(found, name)) for name in ("iou", "niou", "pd", "fa")}
-        return values | {f"{name}_se": float(errors[name]) for name in values}
+        values |= {f"{name}_se": float(errors[name]) for name in values}
+        return values, metric_table(counts, self.empty_union)
 
     def values(self) -> dict[str, Any]:
         """The best evaluation, for a snapshot."""

@@ -20,6 +20,7 @@ from semprior.data.batches import Batch, Pool, draw_batch, epoch_batches
 from semprior.data.sparse_masks import Packer, SparseMasks
 from semprior.data.training_set import TrainingSet
 from semprior.errors import UserError, depends_on
+from semprior.evaluation.image_sums import ImageSums
 from semprior.evaluation.inference import (
     NonFiniteOutputError,
     Probabilities,
@@ -70,6 +71,7 @@ class EpochReport:
         scores: flat metrics of the evaluation, like ``holdout/point_score``; empty if none was due.
         best: whether this epoch is the best so far.
         best_teacher: whether it is the teacher's own best, which the preset ``paper`` keeps as well.
+        images: the terms of the metrics, image by image; None if no evaluation was due.
     """
 
     epoch: int
@@ -83,6 +85,7 @@ class EpochReport:
     scores: dict[str, float] = field(default_factory=dict)
     best: bool = False
     best_teacher: bool = False
+    images: ImageSums | None = None
 
 
 class _Selection(TypedDict):
@@ -187,6 +190,7 @@ class Trainer:
                 scores=scores.flat if scores else {},
                 best=bool(scores and scores.best),
                 best_teacher=bool(scores and scores.best_teacher),
+                images=scores.images if scores else None,
             )
 
     def snapshot(self) -> Snapshot:

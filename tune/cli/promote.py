@@ -11,6 +11,7 @@ from semprior.data.remote_data import data_identity
 from semprior.errors import UserError
 from semprior.reporting.terminal import clock, say
 from tune.cli.submit import check_data, run
+from tune.comparison.ranked import compare_first, read_images
 from tune.launch.ray_jobs import Jobs
 from tune.launch.target import Target
 from tune.monitor.heartbeat import observe
@@ -52,7 +53,8 @@ def promote(request: PromoteRequest, target: Target, console: Console) -> None:
     sweep, jobs = target.sweep(request.name), target.connect()
     check_data(sweep.spec)
     store = ResultsStore(sweep.storage)
-    chosen = store.rank(dict(sweep.spec.objective), limit=request.top)
+    compared = compare_first(store, dict(sweep.spec.objective), limit=request.top)
+    chosen = [one.entry for one in compared.shown]
     if store.left_out:
         say(console, left_out_in_words(store.left_out))
     if not chosen:
@@ -65,7 +67,9 @@ def promote(request: PromoteRequest, target: Target, console: Console) -> None:
     promoted = _run(name, spec, target, jobs, console)
     if promoted is None:
         return
-    ranked = rank_promotion(ResultsStore(promoted.storage).trials(), next(iter(spec.objective.values())) == "max")
+    trials, (metric, direction) = ResultsStore(promoted.storage).trials(), next(iter(spec.objective.items()))
+    images = read_images(promoted.storage, {trial.trial: trial.images for trial in trials})
+    ranked = rank_promotion(trials, direction == "max", metric, images)
     if not ranked:
         raise UserError(f"{promoted.id}: no trial has a value; see `{target.command('status', promoted)}`")
     _print_ranking(ranked, next(iter(spec.objective)), console)
@@ -112,13 +116,26 @@ def _print_ranking(ranked: list[PromotionResult], metric: str, console: Console)
     names = short_names(keys)
     level = f"{CONFIDENCE:.0%} interval"
     columns = {"": "right", "configuration": "left", metric.rpartition("/")[2]: "right", level: "right"}
-    columns |= {"seeds": "right"} | {names[key]: "right" for key in keys} | {"time": "right"}
+    columns |= {"from the first": "right", f"its {level}": "right", "P(best)": "right"}
+    columns |= {"runs": "right"} | {names[key]: "right" for key in keys} | {"time": "right"}
     rows = []
     for place, result in enumerate(ranked, 1):
         width = result.confidence_half_width
         spread = "none for one seed" if width is None else f"± {format_metric(width)}"
         runs = f"{len(result.values)}"
         runs += f" of {len(result.values) + result.missing}" if result.missing else ""
-        cells = [str(place), f"{result.configuration:04d}", format_metric(result.mean), spread, runs]
+        cells = [str(place), f"{result.configuration:04d}", format_metric(result.mean), spread]
+        cells += [*_difference_cells(result), runs]
         rows.append([*cells, *(format_value(result.params.get(key)) for key in keys), clock(result.seconds)])
-    print_table(console, columns, rows, title=f"{metric}, mean over seeds")
+    print_table(console, columns, rows, title=f"{metric}, mean over runs")
+
+
+def _difference_cells(result: PromotionResult) -> list[str]:
+    """The difference from the first, its interval over images and runs, and the probability of being the best."""
+    difference, probability = result.from_first, result.probability
+    width = difference.half_width(CONFIDENCE) if difference else None
+    return [
+        format_metric(difference.value) if difference else "",
+        f"± {format_metric(width)}" if width is not None else "",
+        "" if probability is None else f"{probability:.2f}",
+    ]

@@ -16,6 +16,7 @@ from semprior.io.atomic_files import atomic_folder
 from semprior.io.foreign_text import markdown_code
 from semprior.io.manifest import DamagedError
 from semprior.reporting.terminal import say
+from tune.comparison.ranked import compare_first
 from tune.launch.target import Target
 from tune.monitor.tables import format_metric
 from tune.store.checkpoints import StoredCheckpoint, fetch_checkpoint
@@ -85,10 +86,10 @@ def chosen_trial(sweep: Sweep, store: ResultsStore, wanted: str) -> str:
     if wanted != "best" and not (_RANK.fullmatch(wanted) and int(wanted) > 0):
         raise UserError(f"{sweep.id}:{wanted}: must be best, a place in `top` like 2, or a trial like 0007")
     place = 1 if wanted == "best" else int(wanted)
-    ranked = store.rank(dict(sweep.spec.objective), limit=place)
+    ranked = compare_first(store, dict(sweep.spec.objective), limit=place).shown
     if len(ranked) < place:
         raise UserError(f"{sweep.id}: has {len(ranked)} configurations with a value, none at place {place}")
-    return ranked[place - 1].trial
+    return ranked[place - 1].entry.trial
 
 
 CITATION = (

@@ -16,6 +16,7 @@ from semprior.deployment.trial_cost import COST_METRICS
 from semprior.errors import UserError
 from semprior.reporting.terminal import clock, print_error, say
 from tune.cli.trial_metrics import print_deployed_cost, print_parts, print_recorded
+from tune.comparison.ranked import Compared, ComparedRanking, Standing, compare_first
 from tune.launch.target import Target
 from tune.monitor.tables import check_format, format_metric, format_value, print_rows, print_table, short_names
 from tune.spec.sweep_file import OBJECTIVE_METRICS, SECOND_METRICS, Resources
@@ -51,20 +52,21 @@ def top(name: str, target: Target, count: int, by: str | None, form: str, consol
     sweep = target.sweep(name)
     objectives, mode = ranked_by(sweep, by)
     store = ResultsStore(sweep.storage)
-    several = len(objectives) > 1
-    ranked = store.rank(objectives, mode, limit=None if several else count, include=(0,))
+    found = compare_first(store, objectives, mode, limit=count)
     if form != "table":
         if store.left_out:
             print_error("semprior-tune", f"{name}: {left_out_in_words(store.left_out)}")
-        print_rows([_entry(entry, objectives) for entry in ranked[:count]], form)
+        print_rows([_entry(one, objectives) for one in found.shown], form)
         return
     if store.left_out:
         say(console, left_out_in_words(store.left_out))
-    if not ranked:
+    if not found.shown:
         say(console, f"{name}: no trial has a value of {next(iter(objectives))} yet")
         return
-    _print_ranking(ranked[:count], objectives, console)
-    _print_gain(ranked, objectives, console)
+    _print_ranking(found.shown, objectives, console)
+    if unknown := _unknown_differences(found, mode):
+        say(console, unknown)
+    _print_gain(found, objectives, console)
     if by is None and sweep.spec.search:
         _print_importance(sweep, store, console)
     say(console, f"fetch the first: {target.command('pull', sweep, '--out', 'DIR')}")
@@ -90,30 +92,56 @@ def ranked_by(sweep: Sweep, by: str | None) -> tuple[dict[str, Direction], Ranke
     raise UserError(f"--by {by}: must be best, last, robust or a metric like {OBJECTIVE_METRICS[0]} or holdout/iou")
 
 
-def _entry(entry: Ranked, objectives: Mapping[str, Direction]) -> dict[str, Any]:
+def _entry(one: Compared, objectives: Mapping[str, Direction]) -> dict[str, Any]:
+    entry = one.entry
     row: dict[str, Any] = {"place": entry.place, "trial": entry.trial, "configuration": entry.configuration}
-    for metric, value, error in zip(objectives, entry.values, entry.errors, strict=True):
+    for metric, value, error, standing in zip(objectives, entry.values, entry.errors, one.standings, strict=True):
         row |= {metric: value, f"{metric}_se": error}
+        for other, difference in (("best", standing.from_best), ("base", standing.from_base)):
+            row[f"{metric}_from_{other}"] = difference.value if difference else None
+            row[f"{metric}_from_{other}_se"] = difference.error if difference else None
+        row[f"{metric}_p_best"] = standing.probability
+    row |= {"band": one.band}
     row |= {"front": entry.front} if len(objectives) > 1 else {}
     row |= {"trials": list(entry.trials), "epoch": entry.epoch, "epochs": entry.epochs, "state": entry.state}
     row |= {"precision": entry.precision}
     return row | {"device_s": entry.device_s, "checkpoint": entry.checkpoint, **entry.params}
 
 
-def _print_ranking(ranked: Sequence[Ranked], objectives: Mapping[str, Direction], console: Console) -> None:
+def _unknown_differences(found: ComparedRanking, mode: RankedBy) -> str:
+    """Why differences are not shown, in a line; empty if all are."""
+    if not found.missing:
+        return ""
+    if mode == "robust":
+        return "no differences are shown, because robust values are of several evaluations; use --by best or last"
+    more = f" and {len(found.missing) - 5} more" if len(found.missing) > 5 else ""
+    return (
+        "some differences are not known: the store lacks the terms, image by image, of the evaluation that counts of trial"
+        f" {', '.join(found.missing[:5])}{more}"
+    )
+
+
+def _print_ranking(compared: Sequence[Compared], objectives: Mapping[str, Direction], console: Console) -> None:
+    ranked = [one.entry for one in compared]
+    firsts = [one.standings[0] for one in compared]
+    paired = any(standing.from_best for standing in firsts)
     keys = list(dict.fromkeys(key for entry in ranked for key in entry.params))
     names = short_names(keys)
     several, seeds = len(objectives) > 1, any(len(entry.trials) > 1 for entry in ranked)
     columns = {"": "right", "trial": "left"} | ({"front": "right"} if several else {})
-    columns |= {metric.rpartition("/")[2]: "right" for metric in objectives}
-    columns |= {"seeds": "right"} if seeds else {}
+    for index, metric in enumerate(objectives):
+        columns[metric.rpartition("/")[2]] = "right"
+        columns |= dict.fromkeys(("from the best", "from trial 0", "P(best)"), "right") if paired and not index else {}
+    columns |= {"runs": "right"} if seeds else {}
     columns |= {names[key]: "right" for key in keys} | {"epochs": "right", "state": "left", "time": "right"}
     rows, marks = [], _marks(ranked)
-    for entry in ranked:
+    for entry, standing in zip(ranked, firsts, strict=True):
         cells = [str(entry.place), entry.trial + marks.get(entry.precision, "")] + (
             [str(entry.front)] if several else []
         )
-        cells += [with_error(value, error) for value, error in zip(entry.values, entry.errors, strict=True)]
+        for index, (value, error) in enumerate(zip(entry.values, entry.errors, strict=True)):
+            cells.append(with_error(value, error))
+            cells += _difference_cells(standing) if paired and not index else []
         cells += [str(len(entry.trials))] if seeds else []
         cells += [format_value(entry.params.get(key)) for key in keys]
         rows.append([*cells, str(entry.epochs), entry.state, clock(entry.wall_s)])
@@ -123,51 +151,55 @@ def _print_ranking(ranked: Sequence[Ranked], objectives: Mapping[str, Direction]
         say(console, f"{'; '.join(meanings)}; the others in bf16: the precision alone may make some of the difference")
 
 
+def _difference_cells(standing: Standing) -> list[str]:
+    """The differences of a configuration from the best and from trial 0, and its probability of being the best."""
+    cells = [
+        with_error(difference.value, difference.error, sign="+") if difference else ""
+        for difference in (standing.from_best, standing.from_base)
+    ]
+    return [*cells, "" if standing.probability is None else f"{standing.probability:.2f}"]
+
+
 def _marks(ranked: Sequence[Ranked]) -> dict[str, str]:
     """The mark of trials by their precision; empty if all known precisions are the same."""
     found = {entry.precision for entry in ranked} - {""}
     return {precision: mark for precision, mark in _MARKS.items() if precision in found and len(found) > 1}
 
 
-def with_error(value: float, error: float | None) -> str:
-    """A value, and its standard error if there is one."""
-    return format_metric(value) + (f" ± {format_metric(error)}" if error is not None else "")
+def with_error(value: float, error: float | None, sign: str = "") -> str:
+    """A value, and its standard error if there is one; with `sign` ``+``, positive values have one."""
+    shown = format_metric(value)
+    return (f"+{shown}" if sign and value > 0 else shown) + (f" ± {format_metric(error)}" if error is not None else "")
 
 
-def _print_gain(ranked: Sequence[Ranked], objectives: Mapping[str, Direction], console: Console) -> None:
+def _print_gain(found: ComparedRanking, objectives: Mapping[str, Direction], console: Console) -> None:
     """Print what the search gained over the preset itself."""
-    base = next((entry for entry in ranked if entry.configuration == 0), None)
-    if base is None:
-        return
-    for index, (metric, direction) in enumerate(objectives.items()):
-        sign = 1 if direction == "max" else -1
-        values = [sign * entry.values[index] for entry in ranked]
-        best = ranked[values.index(max(values))] if len(objectives) > 1 else ranked[0]
-        if best is base:
+    for index, (metric, (best, base, difference)) in enumerate(found.gains.items()):
+        if best.configuration == base.configuration:
             say(console, f"{metric}: no trial comes before trial {base.trial}, the preset itself")
             continue
-        say(console, f"{metric}: {gain_over(best, base, index, sign)}")
+        sign = 1 if objectives[metric] == "max" else -1
+        gain = difference.value if difference else best.values[index] - base.values[index]
+        error = difference.error if difference else None
+        say(console, f"{metric}: {gain_over(best.trial, base.trial, sign * gain, error)}")
 
 
-def gain_over(best: Ranked, base: Ranked, index: int, sign: int) -> str:
+def gain_over(best: str, base: str, gain: float, error: float | None) -> str:
     """By how much the first configuration is better than the preset itself, in words.
 
-    The difference can be negative: within the standard error, the ranking prefers the cheaper configuration.
+    The gain can be negative: within the standard error, the ranking prefers the cheaper configuration.
 
     Args:
-        best: the first of the ranking.
-        base: the preset itself.
-        index: index of the objective.
-        sign: 1 if a higher value is better, else -1.
+        best: trial of the first of the ranking.
+        base: trial of the preset itself.
+        gain: the difference, positive if the first is better.
+        error: its standard error on the same images; None if it is not known.
     """
-    gain = sign * (best.values[index] - base.values[index])
-    errors = [error for entry in (best, base) if (error := entry.errors[index]) is not None]
-    error = math.hypot(*errors) if len(errors) == 2 else None
     spread = "" if error is None else f" ± {error:.4f}"
     if gain > (error or 0.0):
-        return f"trial {best.trial} is better than trial {base.trial}, the preset itself, by {gain:.4f}{spread}"
+        return f"trial {best} is better than trial {base}, the preset itself, by {gain:.4f}{spread}"
     within = ", within the standard error" if error is not None and abs(gain) <= error else ""
-    return f"trial {best.trial} is no better than trial {base.trial}, the preset itself{within} ({gain:+.4f}{spread})"
+    return f"trial {best} is no better than trial {base}, the preset itself{within} ({gain:+.4f}{spread})"
 
 
 def _print_importance(sweep: Sweep, store: ResultsStore, console: Console) -> None:

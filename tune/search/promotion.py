@@ -8,13 +8,16 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import mean, stdev
 from typing import Any
 
 from semprior.errors import UserError
+from semprior.evaluation.image_sums import ImageSums
+from tune.comparison.paired import Comparison, Difference
 from tune.spec.sweep_file import SweepSpec
 from tune.store.ranking import Ranked
+from tune.store.records import run_index
 from tune.store.trial_summary import TrialSummary
 
 CONFIDENCE = 0.95
@@ -29,9 +32,11 @@ class PromotionResult:
         params: the leaves of this configuration.
         values: values of the first objective, one per seed.
         missing: number of runs without a value, which failed or diverged before their first evaluation.
-        mean: mean of the values.
+        mean: mean of the values; with folds, the value of the images of all folds together.
         confidence_half_width: half of the width of the confidence interval of the mean; None for a single seed.
         seconds: mean seconds per run.
+        from_first: difference from the first of the promotion, on the same images and runs; None if it is not known.
+        probability: of being the best of the promotion; None if it is not known.
     """
 
     configuration: int
@@ -41,6 +46,8 @@ class PromotionResult:
     mean: float
     confidence_half_width: float | None
     seconds: float
+    from_first: Difference | None = None
+    probability: float | None = None
 
 
 def promotion(spec: SweepSpec, chosen: Sequence[Ranked], seeds: int, settings: Mapping[str, Any]) -> SweepSpec:
@@ -86,26 +93,44 @@ def _listed(
     return SweepSpec.from_json(json.dumps(content), "promote")
 
 
-def rank_promotion(trials: Sequence[TrialSummary], maximize: bool) -> list[PromotionResult]:
-    """Rank the configurations of a promotion by the mean over their seeds, best first.
+def rank_promotion(
+    trials: Sequence[TrialSummary], maximize: bool, metric: str, images: Mapping[str, ImageSums]
+) -> list[PromotionResult]:
+    """Rank the configurations of a promotion by the mean over their runs, best first.
 
     Configurations with missing runs come last, because the remaining runs may be the lucky ones. Configurations without
     any value are left out.
+
+    Args:
+        trials: the trials of the promotion.
+        maximize: whether higher values are better.
+        metric: the first objective.
+        images: the terms of the best evaluation of each trial, image by image, as far as they are known.
     """
     groups: dict[int, list[TrialSummary]] = {}
     for trial in trials:
         groups.setdefault(trial.configuration, []).append(trial)
+    groups = {number: runs for number, runs in groups.items() if any(run.values for run in runs)}
+    terms = [
+        {run_index(run.trial): images[run.trial] for run in runs if run.trial in images} for runs in groups.values()
+    ]
+    comparison = Comparison(terms, metric.removeprefix("holdout/"))
     found = []
-    for number, runs in groups.items():
+    for index, (number, runs) in enumerate(groups.items()):
         values = tuple(run.values[0] for run in runs if run.values)
-        if values:
-            seconds, missing = mean(run.wall_s for run in runs), len(runs) - len(values)
-            found.append(
-                PromotionResult(
-                    number, runs[0].params, values, missing, mean(values), confidence_half_width(values), seconds
-                )
-            )
-    return sorted(found, key=lambda one: (one.missing, -one.mean if maximize else one.mean))
+        seconds, missing = mean(run.wall_s for run in runs), len(runs) - len(values)
+        pooled = comparison.value(index) if comparison.pooled(index) else None
+        average = mean(values) if pooled is None else pooled
+        found.append(
+            PromotionResult(number, runs[0].params, values, missing, average, confidence_half_width(values), seconds)
+        )
+    order = sorted(
+        range(len(found)), key=lambda index: (found[index].missing, (-1 if maximize else 1) * found[index].mean)
+    )
+    probabilities = comparison.probabilities(maximize)
+    return [
+        replace(found[i], from_first=comparison.difference(i, order[0]), probability=probabilities[i]) for i in order
+    ]
 
 
 def confidence_half_width(values: Sequence[float]) -> float | None:

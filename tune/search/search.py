@@ -26,7 +26,7 @@ from tune.search.dashboard_journal import DashboardJournal
 from tune.search.history import Configuration, EndState, History, Run
 from tune.search.space import Parameters, Space
 from tune.spec.sweep_file import Sampler, SweepSpec
-from tune.store.records import Record
+from tune.store.records import Record, run_index
 from tune.store.trial_summary import TrialSummary
 
 MAX_LISTED = 20_000
@@ -140,10 +140,10 @@ class Search:
                 self._enter(trial.configuration, dict(trial.params))
             for record in curves.get(trial.trial, ()):
                 if record.kind == "report" and record.values:
-                    run = self.history.configurations[trial.configuration].runs[seed_index(trial.trial)]
+                    run = self.history.configurations[trial.configuration].runs[run_index(trial.trial)]
                     run.curve.setdefault(record.epoch, record.values[0])
             if trial.state != "running":
-                ended = self.history.configurations[trial.configuration].runs[seed_index(trial.trial)]
+                ended = self.history.configurations[trial.configuration].runs[run_index(trial.trial)]
                 ended.state, ended.values = trial.state, tuple(trial.values) or None
         if self._journal is not None:
             self._journal.rewrite(self.history)
@@ -206,13 +206,3 @@ def _single_thread(sampler: optuna.samplers.BaseSampler) -> contextlib.AbstractC
     """Limit a compute-intensive sampler to one thread, because threads wait for cores on a machine that trains."""
     intensive = isinstance(sampler, optuna.samplers.GPSampler)
     return threadpool_limits(1) if intensive else contextlib.nullcontext()
-
-
-def trial_ids(number: int, seeds: int) -> list[str]:
-    """The trial ids of the runs of a configuration: ``0007``, or ``0007.0``, ``0007.1``, ... with several seeds."""
-    return [f"{number:04d}"] if seeds == 1 else [f"{number:04d}.{run}" for run in range(seeds)]
-
-
-def seed_index(trial: str) -> int:
-    """The index of a trial's seed, from its id."""
-    return int(trial.partition(".")[2] or 0)

@@ -25,13 +25,14 @@ from tune.launch.resources import cluster_nodes, concurrency
 from tune.monitor.heartbeat import hours_before
 from tune.search.dashboard_journal import DashboardJournal
 from tune.search.early_stopping import make_scheduler, replay_curves
-from tune.search.search import Search, seed_index, trial_ids
+from tune.search.search import Search
 from tune.session.attempt_registry import AttemptRegistry, attempt_registry
 from tune.session.attempt_spec import AttemptSpec
 from tune.session.trainable import TrialPlan, TrialTrainable
 from tune.session.trial_records import end_trial, retry_trials
 from tune.session.tune_search import OUT_OF_HOURS, SessionEnd, TuneSearch
 from tune.spec.sweep_file import SweepSpec
+from tune.store.records import run_index, trial_ids
 from tune.store.results_store import ResultsStore, patient_store
 from tune.store.snapshot import left_out_in_words
 from tune.store.sweeps import open_sweep
@@ -238,7 +239,7 @@ class SweepState:
             data=self.spec.data,
             trial=trial,
             configuration=number,
-            config={**config, "seed": int(config["seed"]) + seed_index(trial)},
+            config={**config, "seed": int(config["seed"]) + run_index(trial)},
             params=dict(parameters),
             objectives=tuple(self.spec.objective),
             workers=resources.workers,

@@ -108,6 +108,7 @@ def _following(history: Sequence[Record]) -> Record:
         fault={},
         checkpoint=None,
         sha256=None,
+        images=None,
         wall_s=0.0,
         device_s=0.0,
         writer="",

@@ -20,10 +20,11 @@ from ray.tune.search import SearchAlgorithm
 from semprior.errors import UserError
 from tune.search.history import EndState
 from tune.search.ray_tune_internals import EPOCH, VALUE
-from tune.search.search import Search, seed_index, trial_ids
+from tune.search.search import Search
 from tune.session.attempt_spec import AttemptSpec, machine_clock
 from tune.session.trainable import INTERRUPTION, PLAN, TrialPlan
 from tune.session.trial_records import end_trial
+from tune.store.records import run_index, trial_ids
 from tune.store.results_store import ResultsStore
 
 OUT_OF_HOURS = "the sweep's hours are over"
@@ -158,7 +159,7 @@ class TuneSearch(SearchAlgorithm):
             self.interrupt(str(fault))
             return
         assert end.state != "running"
-        self.search.tell(spec.configuration, end.state, end.values, seed_index(trial_id))
+        self.search.tell(spec.configuration, end.state, end.values, run_index(trial_id))
 
     def _end(self, trial_id: str, result: dict[str, Any], error: bool) -> tuple[EndState, str]:
         if error:
@@ -175,7 +176,7 @@ class TuneSearch(SearchAlgorithm):
         if EPOCH in result:
             spec = self.live.get(trial_id)
             number = spec.configuration if spec else int(trial_id.partition(".")[0])
-            self.search.report(number, int(result[EPOCH]), result.get(VALUE), seed_index(trial_id))
+            self.search.report(number, int(result[EPOCH]), result.get(VALUE), run_index(trial_id))
 
     def _tune_trial(self, spec: AttemptSpec) -> TuneTrial:
         if self._experiment is None:

@@ -22,6 +22,7 @@ from semprior.runtime.device import Precision, change_remark, instruction_set, u
 from semprior.runtime.distributed import all_agree, rank
 from semprior.training.prepare import prepare_trainer
 from semprior.training.trainer import DivergedError, EpochReport, Trainer
+from tune.comparison.stored_sums import put_sums
 from tune.session.attempt_registry import AttemptOverError
 from tune.session.attempt_spec import AttemptSpec, machine_clock
 from tune.session.failures import CannotResumeError
@@ -172,10 +173,14 @@ class AttemptWorker:
         require_present(self.store.storage)
         checkpoint = put_checkpoint(self.store.storage, spec.trial, spec.attempt, trainer.snapshot())
         metrics = {**flat_metrics(report), **self.cost}
-        record = replace(self._record("report", trainer, checkpoint), metrics=metrics, best=report.best)
+        images = None
+        if report.images is not None:  # before the record that names it
+            images = put_sums(self.store.storage, spec.trial, spec.attempt, report.epoch, report.images)
+        record = replace(self._record("report", trainer, checkpoint), metrics=metrics, best=report.best, images=images)
         records = [record]
         if report.epoch + 1 == trainer.config.epochs:
             end = replace(record, kind="end", epoch=trainer.epoch, state="completed", wall_s=0.0, device_s=0.0)
+            end = replace(end, images=None)
             records.append(end)
         self._append(*records)
         prune(self.store, spec.trial, spec.attempt)
@@ -214,7 +219,8 @@ class AttemptWorker:
 
 def flat_metrics(report: EpochReport) -> dict[str, float]:
     """The numbers of a report by name, its scores included."""
-    named = {item.name: getattr(report, item.name) for item in fields(report) if item.name not in ("epoch", "scores")}
+    apart = ("epoch", "scores", "images")
+    named = {item.name: getattr(report, item.name) for item in fields(report) if item.name not in apart}
     return {key: float(value) for key, value in {**named, **report.scores}.items() if value is not None}
 
 

@@ -1,13 +1,14 @@
-"""Checkpoints of trials in the storage of a sweep: ``checkpoints/TRIAL/ATTEMPT/epoch-NNNN``.
+"""Checkpoints of trials in the storage of a sweep: ``checkpoints/TRIAL/ATTEMPT/epoch-NNNN``; what of a trial is kept.
 
-They are checkpoint folders of semprior, identified by the SHA-256 of their manifest, which lists the SHA-256 of each
-file. Each attempt writes into a folder of its own, so that attempts cannot overwrite each other's checkpoints.
+Checkpoints are checkpoint folders of semprior, identified by the SHA-256 of their manifest, which lists the SHA-256 of
+each file. Each attempt writes into a folder of its own, so that attempts cannot overwrite each other's checkpoints.
 """
 
 from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from semprior.io.checkpoint import Snapshot, load_checkpoint, save_checkpoint
 from semprior.io.manifest import MANIFEST, DamagedError, download, file_digests, parse_manifest, sha256_of
 from semprior.io.storage import Storage
 from semprior.io.temporary_folders import temporary_folder
-from tune.store.records import kept_checkpoints, visible
+from tune.store.records import IMAGE_SUMS, Record, kept_checkpoints, kept_images, visible
 from tune.store.results_store import ResultsStore
 
 CHECKPOINTS = "checkpoints"
@@ -111,7 +112,7 @@ class SupersededError(Exception):
 
 
 def prune(store: ResultsStore, trial: str, attempt: int) -> list[str]:
-    """Remove the checkpoints of a trial, including those of lower attempts, that need not be kept any longer.
+    """Remove checkpoints and terms by image of a trial, also of lower attempts, that need not be kept any longer.
 
     Rank 0 of the trial calls this after each record that it appends, and so does the process that appends the end.
 
@@ -139,9 +140,24 @@ def prune(store: ResultsStore, trial: str, attempt: int) -> list[str]:
     removed = [address for address in stored if address not in kept]
     for address in removed:
         remove_checkpoint(store.storage, address)
+    _prune_images(store, trial, attempt, records)
     if store.storage.local is not None:
         _remove_cut_off(Path(store.storage.path(f"{CHECKPOINTS}/{trial}")), attempt)
     return removed
+
+
+def _prune_images(store: ResultsStore, trial: str, attempt: int, records: Sequence[Record]) -> None:
+    """Remove the terms by image of this attempt and lower ones that need not be kept."""
+    history = visible(records)
+    kept, recorded = kept_images(history), {record.images_address for record in records}
+    ended = any(record.kind == "end" for record in history)
+    for entry in store.storage.list(f"{IMAGE_SUMS}/{trial}"):
+        number = entry.name.rpartition("/")[2].partition("-")[0]
+        if not number.isdecimal() or int(number) > attempt or entry.name in kept:
+            continue
+        being_written = not ended and int(number) == attempt and entry.name not in recorded
+        if not being_written:
+            store.storage.delete(entry.name)
 
 
 def _remove_cut_off(folder: Path, attempt: int) -> None:

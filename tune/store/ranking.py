@@ -1,4 +1,4 @@
-"""Ranks the configurations of a sweep: best first, and among equally good ones the cheaper first.
+"""Ranks the configurations of a sweep, the best first.
 
 **The value of a trial** is a metric at one evaluation, or over several; all objectives use the same evaluation:
 
@@ -13,16 +13,9 @@ is ``sqrt(s^2 / n + e^2)``: ``s`` is the standard deviation over n seeds, ``e`` 
 errors of their evaluations (metric ``NAME_se``), which more seeds on the same images do not reduce. With one seed,
 it is ``e``.
 
-**The order** for one objective: configurations are sorted by value and divided into bands. A band contains the best
-remaining configuration and those whose values are within its standard error. In a band, cheaper configurations (by
-device seconds per trial) come first. Costs that differ by less than 10% are within the noise of the clock and count as
-equal: the cheapest configuration of a band and all within 10% of it come first, by value; then the cheapest of the
-others and all within 10% of it, and so on. For several objectives: first the Pareto front, then the front of the rest,
-and so on; in each front by the first objective, in bands.
-
-Only a configuration whose trials all completed can precede a better one by being cheaper. A configuration that was
-stopped early, failed, diverged or still runs is cheap only because it is incomplete. In its band it counts as no
-cheaper than the better ones, and of equal values it comes last.
+**The order** is by value. Of equal values, a configuration whose trials all completed comes first, then the cheaper one
+by device seconds per trial. For several objectives: first the Pareto front, then the front of the rest, and so on; in
+each front by the first objective. `tune.comparison.ranked` then compares the first of them on the same images.
 """
 
 from __future__ import annotations
@@ -39,9 +32,6 @@ from tune.store.records import METRIC_PREFIX, Record, State, from_table
 from tune.store.snapshot import RecordFiles, StoreSnapshot
 from tune.store.trial_summary import best_positions, read_visible_records
 from tune.store.visible_records import VisibleRecords, last_positions, sorted_words
-
-SAME_COST = 1.1
-"""Factor up to which costs count as equal, because runs of the same configuration differ by some percent."""
 
 Direction = Literal["max", "min"]
 RankedBy = Literal["best", "last", "robust"]
@@ -71,6 +61,9 @@ class Ranked:
         device_s: mean device seconds per trial.
         precision: precision in which the networks of all `trials` ran: ``bf16``, ``fp32``, or ``bf16, fp32`` if both
             occurred; empty if unknown.
+        completed: whether all trials of the configuration completed.
+        images: for each of `trials`, the address of the terms of the evaluation that counts (`Record.images_address`);
+            None if it has none, and for ``robust`` values, to which several evaluations contribute.
     """
 
     place: int
@@ -90,6 +83,8 @@ class Ranked:
     wall_s: float
     device_s: float
     precision: str = ""
+    completed: bool = False
+    images: tuple[str | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -145,11 +140,7 @@ def rank(
     spent = np.bincount(group, device_s[ranked]) / count
     wall = np.bincount(group, wall_s[ranked]) / count
     fronts = pareto_fronts(values * signs)
-    order = [
-        i
-        for front in range(fronts.max() + 1)
-        for i in _by_bands(np.flatnonzero(fronts == front), values[:, 0] * signs[0], errors[:, 0], spent, all_completed)
-    ]
+    order = np.lexsort((spent, ~all_completed, -values[:, 0] * signs[0], fronts)).tolist()
 
     representative = np.empty(len(numbers), np.int64)
     rising = np.argsort(trial_values.values[ranked, 0] * signs[0], kind="stable")
@@ -157,10 +148,12 @@ def rank(
     final = last_positions(visible.report_trials, visible.reports, len(visible.trials))
     shown = {i: place for place, i in enumerate(order, 1) if limit is None or place <= limit or numbers[i] in include}
     trials = representative[list(shown)]
-    records = _read_records(files, np.concatenate([best[trials], visible.ends[trials], final[trials]]))
-    members: dict[int, list[str]] = {}
+    members: dict[int, list[int]] = {}
     for index, configuration in zip(ranked.tolist(), group.tolist(), strict=True):
-        members.setdefault(configuration, []).append(visible.trials[index])
+        members.setdefault(configuration, []).append(index)
+    counting = visible.reports[trial_values.index]  # the report whose evaluation counts, of each trial
+    runs = counting[[index for i in shown for index in members[i]]]
+    records = _read_records(files, np.concatenate([best[trials], visible.ends[trials], final[trials], runs]))
     entries = []
     for i, place in shown.items():
         trial = int(representative[i])
@@ -172,7 +165,7 @@ def rank(
                 front=int(fronts[i]) + 1,
                 configuration=int(numbers[i]),
                 trial=visible.trials[trial],
-                trials=tuple(members[i]),
+                trials=tuple(visible.trials[index] for index in members[i]),
                 values=tuple(values[i].tolist()),
                 errors=tuple(None if np.isnan(error) else error for error in errors[i].tolist()),
                 epoch=int(visible.epochs[trial_values.index[trial]]),
@@ -184,7 +177,11 @@ def rank(
                 sha256=peak.sha256 if peak else None,
                 wall_s=float(wall[i]),
                 device_s=float(spent[i]),
-                precision=", ".join(sorted(set().union(*(precisions[index] for index in ranked[group == i])))),
+                precision=", ".join(sorted(set().union(*(precisions[index] for index in members[i])))),
+                completed=bool(all_completed[i]),
+                images=tuple(
+                    None if by == "robust" else records[int(counting[index])].images_address for index in members[i]
+                ),
             )
         )
     return entries
@@ -292,41 +289,6 @@ def _precisions(column: pa.ChunkedArray, visible: VisibleRecords) -> list[set[st
     return used
 
 
-def _by_bands(
-    chosen: np.ndarray, score: np.ndarray, error: np.ndarray, cost: np.ndarray, all_completed: np.ndarray
-) -> list[int]:
-    """Sort configurations in bands, as the module explains.
-
-    Args:
-        chosen: (N,) indices of the configurations among all C.
-        score: (C,) values of the first objective, maximised.
-        error: (C,) standard errors of the scores; NaN if unknown.
-        cost: (C,) device seconds per trial.
-        all_completed: (C,) whether all trials of a configuration completed.
-    """
-    falling = chosen[np.lexsort((cost[chosen], ~all_completed[chosen], -score[chosen]))]
-    floors = score[falling] - np.nan_to_num(error[falling])
-    stops = np.searchsorted(-score[falling], -floors, side="right")  # the end of the band that each of them would open
-    order: list[int] = []
-    while len(order) < len(falling):
-        band = falling[len(order) : stops[len(order)]]
-        counted = np.where(all_completed[band], cost[band], np.maximum.accumulate(cost[band]))
-        order += band[np.argsort(_cost_classes(counted), kind="stable")].tolist()
-    return order
-
-
-def _cost_classes(cost: np.ndarray) -> np.ndarray:
-    """(N,) classes of equal costs: 0 for the cheapest and all within 10% of it, 1 for the cheapest of the rest ..."""
-    rising = np.argsort(cost, kind="stable")
-    costs, classes = cost[rising], np.empty(len(cost), np.int64)
-    start = number = 0
-    while start < len(rising):
-        stop = int(np.searchsorted(costs, costs[start] * SAME_COST, side="right"))
-        classes[rising[start:stop]] = number
-        start, number = stop, number + 1
-    return classes
-
-
 def _read_records(files: RecordFiles, positions: np.ndarray) -> dict[int, Record]:
     """The records at some positions, by position; negative positions are ignored."""
     rows = np.unique(positions[positions >= 0])
@@ -341,6 +303,7 @@ def _read_records(files: RecordFiles, positions: np.ndarray) -> dict[int, Record
         "reason",
         "checkpoint",
         "sha256",
+        "images",
         "params",
     ]
     return dict(zip(rows.tolist(), from_table(files.rows_at(rows, columns)), strict=True))

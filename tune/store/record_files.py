@@ -27,7 +27,6 @@ from tune.store.records import METRIC_PREFIX, RECORD_SCHEMA, SCHEMA_VERSION, row
 
 ROW_GROUP = 1 << 15  # records; the smallest unit that can be read
 SMALL = 1 << 20  # bytes up to which a file of a bucket is read in one request rather than in parts
-_NULLABLE = ("checkpoint", "sha256")
 DICTIONARY_COLUMNS = [field.name for field in RECORD_SCHEMA if pa.types.is_dictionary(field.type)]
 _NAME = re.compile(r"(?:\.(?P<sha256>[0-9a-f]{64}))?(?:@(?P<trial>[\w.]+))?\.v(?P<version>\d{1,9})\.parquet$", re.ASCII)
 _DIGESTS = b"semprior.sha256"  # key of the footer's metadata

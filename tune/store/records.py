@@ -23,8 +23,10 @@ import pyarrow.compute as pc
 from semprior.errors import UserError
 from semprior.reading.json_text import parse_json
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 METRIC_PREFIX = "metric/"
+IMAGE_SUMS = "image-sums"
+"""Folder of a sweep with the terms of evaluations, image by image: ``image-sums/TRIAL/ATTEMPT-EPOCH-SHA256.npz``."""
 RECORD_KINDS = ("retry", "start", "report", "fault", "end")
 RecordKind = Literal["retry", "start", "report", "fault", "end"]
 BEGINNING = ("retry", "start", "report")
@@ -57,6 +59,8 @@ class Record:
         checkpoint: address of the checkpoint of this epoch, or of the one that a start continues from, relative to the
             folder of the sweep.
         sha256: SHA-256 of the manifest of that checkpoint.
+        images: in the report of an evaluated epoch, SHA-256 of the file with its terms, image by image
+            (`tune.comparison.stored_sums`); they are kept as `kept_images` says.
         wall_s: seconds since the previous record of this attempt, by the monotonic clock; in a start, since the attempt
             began to wait for resources, or on another machine than the trial's process, since the worker began.
         device_s: the same in device seconds: multiplied by the number of the trial's workers or GPUs.
@@ -88,6 +92,7 @@ class Record:
     fault: Mapping[str, Any] = field(default_factory=dict)
     checkpoint: str | None = None
     sha256: str | None = None
+    images: str | None = None
     wall_s: float = 0.0
     device_s: float = 0.0
     host: str = ""
@@ -99,6 +104,13 @@ class Record:
     data: str = ""
     writer: str = ""
     time: float = field(default_factory=time.time)
+
+    @property
+    def images_address(self) -> str | None:
+        """Address of the terms of this evaluation, image by image, relative to the sweep; None if there are none."""
+        if self.images is None:
+            return None
+        return f"{IMAGE_SUMS}/{self.trial}/{self.attempt}-{self.epoch:04d}-{self.images}.npz"
 
     @property
     def made_on(self) -> str:
@@ -126,6 +138,7 @@ RECORD_SCHEMA = pa.schema(
         ("best", pa.bool_()),
         ("checkpoint", pa.string()),
         ("sha256", pa.string()),
+        ("images", pa.string()),
         ("host", _WORD),
         ("device", _WORD),
         ("precision", _WORD),
@@ -140,8 +153,18 @@ RECORD_SCHEMA = pa.schema(
 )
 """The columns of all records. The columns of the metrics follow: float64, null if a record does not have the metric."""
 JSON_COLUMNS = ("config", "params", "versions", "fault")
-NULLABLE = ("checkpoint", "sha256")
+NULLABLE = ("checkpoint", "sha256", "images")
 """Columns that may be null, like those of the metrics."""
+
+
+def trial_ids(number: int, runs: int) -> list[str]:
+    """The trial ids of the runs of a configuration: ``0007``, or ``0007.0``, ``0007.1``, ... if there are several."""
+    return [f"{number:04d}"] if runs == 1 else [f"{number:04d}.{run}" for run in range(runs)]
+
+
+def run_index(trial: str) -> int:
+    """The index of a trial among the runs of its configuration, from its id."""
+    return int(trial.partition(".")[2] or 0)
 
 
 def new_writer_id() -> str:
@@ -284,6 +307,17 @@ def kept_checkpoints(history: Sequence[Record]) -> set[str]:
     again = max((record.attempt for record in history if record.kind == "retry"), default=0)
     removed = [record for record in reports if record.attempt < again][:-1]  # when the trial had failed
     return {str(record.checkpoint) for record in [*best, *(r for r in reports[-2:] if r not in removed)]}
+
+
+def kept_images(history: Sequence[Record]) -> set[str]:
+    """The addresses of a trial's terms by image that are kept: those of the best evaluation and of the last one.
+
+    Args:
+        history: the visible records of the trial, in order (`records.visible`).
+    """
+    reports = [record for record in history if record.kind == "report" and record.images]
+    best = [record for record in reports if record.best][-1:]
+    return {str(record.images_address) for record in [*best, *reports[-1:]]}
 
 
 def with_kept_checkpoints(history: Sequence[Record]) -> list[Record]:

@@ -31,6 +31,8 @@ class TrialSummary:
         metrics: the metrics of the best epoch; before the first evaluation, of the last epoch.
         checkpoint: address of the checkpoint of the best epoch, relative to the sweep; it is kept permanently.
         sha256: SHA-256 of the manifest of that checkpoint.
+        images: address of the terms of the best evaluation, image by image (`Record.images_address`); None if there are
+            none.
         wall_s: seconds of all attempts.
         device_s: device seconds of all attempts.
         updated: time of the last visible record, in seconds since 1970.
@@ -49,6 +51,7 @@ class TrialSummary:
     metrics: Mapping[str, float]
     checkpoint: str | None
     sha256: str | None
+    images: str | None
     wall_s: float
     device_s: float
     updated: float
@@ -116,6 +119,7 @@ def summarise_trials(snapshot: StoreSnapshot) -> list[TrialSummary]:
                 metrics=(peak or last).metrics,
                 checkpoint=retained.checkpoint if retained else None,
                 sha256=retained.sha256 if retained else None,
+                images=peak.images_address if peak else None,
                 wall_s=float(wall_s[index]),
                 device_s=float(device_s[index]),
                 updated=max(last.time, end.time if end else 0.0),

@@ -15,6 +15,7 @@ from tune.cli.app import main
 from tune.launch.local_driver import run_here
 from tune.launch.target import read_target
 from tune.monitor.heartbeat import Heartbeat, HeartbeatWriter
+from tune.store.records import SCHEMA_VERSION
 from tune.store.results_store import ResultsStore
 from tune.store.snapshot import NEW
 
@@ -86,7 +87,7 @@ def test_a_heartbeat_from_the_future_does_not_block_resume(sweep, tmp_path, caps
 @pytest.mark.parametrize("command", ["top", "status", "list", "show", "pull"])
 def test_what_is_left_out_is_said(sweep, tmp_path, capsys, command):
     sweep.storage.put(f"{NEW}/notes.json", b"")
-    sweep.storage.put(f"{NEW}/x.{'0' * 64}@0005.v4.parquet", b"")
+    sweep.storage.put(f"{NEW}/x.{'0' * 64}@0005.v{SCHEMA_VERSION}.parquet", b"")
     words = {"show": ["0001"], "list": [], "pull": []}.get(command, [])
     name = [] if command == "list" else ["small"]
     if command == "pull":

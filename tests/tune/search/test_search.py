@@ -8,8 +8,8 @@ from optuna.trial import TrialState
 
 from tests.tune.small_sweep import spec_of
 from tune.search.dashboard_journal import DashboardJournal
-from tune.search.search import Search, make_sampler, seed_index, trial_ids
-from tune.store.records import Record
+from tune.search.search import Search, make_sampler
+from tune.store.records import Record, run_index, trial_ids
 from tune.store.results_store import ResultsStore
 
 LISTED = (("{int: [1, 128], log: true}", "{values: [1, 64]}"), ("{float: [0.05, 1.0]", "{float: [0.1, 0.3], step: 0.1"))
@@ -160,7 +160,7 @@ def test_a_configuration_with_several_seeds_counts_once_by_its_mean(tmp_path):
     told = search.history.frozen(number)
     assert (told.state, told.value, told.intermediate_values) == (TrialState.COMPLETE, 0.4, {5: 0.4})
     assert trial_ids(7, 3) == ["0007.0", "0007.1", "0007.2"]
-    assert [seed_index(trial) for trial in ("0007", "0007.2")] == [0, 2]
+    assert [run_index(trial) for trial in ("0007", "0007.2")] == [0, 2]
 
 
 @pytest.mark.parametrize("sampler", ["grid", "tpe", "random"])

@@ -12,7 +12,7 @@ from semprior.io.manifest import DamagedError
 from tune.store import record_files
 from tune.store.compaction import compact
 from tune.store.record_files import file_name, write_file
-from tune.store.records import to_table
+from tune.store.records import SCHEMA_VERSION, to_table
 from tune.store.results_store import ResultsStore
 from tune.store.snapshot import COMMITS, MERGED, NEW, left_out_in_words
 
@@ -70,7 +70,7 @@ def test_every_kind_of_unusable_file_is_named_and_counted(store, make_report):
     (folder / f"{first.name.removesuffix('.parquet')} (conflicted copy).parquet").write_bytes(content)
     (folder / "x.v99.parquet").write_bytes(content)
     (folder / "x.v1.parquet").write_bytes(content)
-    (folder / f"y.{'0' * 64}.v4.parquet").write_bytes(content)
+    (folder / f"y.{'0' * 64}.v{SCHEMA_VERSION}.parquet").write_bytes(content)
     (folder / "inside").mkdir()
     assert epochs(store) == {"0000": [1, 2], "0001": [1, 2]}
     reasons = {file.name.rpartition("/")[2]: str(file) for file in store.left_out}
@@ -80,7 +80,7 @@ def test_every_kind_of_unusable_file_is_named_and_counted(store, make_report):
     assert "is not a file of records" in reasons["notes.json"]
     assert "newer version (schema 99); upgrade semprior" in reasons["x.v99.parquet"]
     assert "before the first release (schema 1)" in reasons["x.v1.parquet"]
-    assert "does not match the SHA-256 in its name" in reasons[f"y.{'0' * 64}.v4.parquet"]
+    assert "does not match the SHA-256 in its name" in reasons[f"y.{'0' * 64}.v{SCHEMA_VERSION}.parquet"]
     words = left_out_in_words(store.left_out)
     assert words.startswith("8 files are left out: ") and words.endswith("; and 5 more")
     (entry,) = store.rank({"holdout/point_score": "max"}, limit=1)

@@ -59,36 +59,6 @@ def test_the_latest_of_equal_evaluations_is_the_best_as_in_training(store):
     assert store.rank({SCORE: "max"})[0].epoch == 2
 
 
-def test_within_the_standard_error_the_cheaper_comes_first(store):
-    store.append(trial("0000", [0.80], cost=9, error=0.05) + trial("0001", [0.76], cost=5, error=0.05))
-    store.append(trial("0002", [0.77], cost=7, error=0.01) + trial("0003", [0.74], cost=1, error=0.05))
-    store.append([end(f"000{number}") for number in range(4)])
-    assert order(store) == ["0001", "0002", "0000", "0003"]
-    assert [entry.errors for entry in store.rank({SCORE: "max"}, limit=2)] == [(0.05,), (0.01,)]
-
-
-def test_costs_within_ten_percent_count_as_equal(store):
-    for number, (score, cost) in enumerate([(0.85, 1273), (0.83, 1259), (0.84, 1268), (0.82, 1000)]):
-        store.append([*trial(f"000{number}", [score], cost=cost, error=0.04), end(f"000{number}")])
-    assert order(store) == ["0003", "0000", "0002", "0001"]
-
-
-@pytest.mark.parametrize("state", ["stopped", "failed", "diverged", None])
-def test_an_incomplete_configuration_does_not_precede_a_better_one_by_being_cheaper(store, state):
-    """The second is cut short; the third may pass the first, and the fourth, dearer, nobody."""
-    for number, (score, cost) in enumerate([(0.80, 9), (0.79, 1), (0.78, 7), (0.77, 10)]):
-        store.append(trial(f"000{number}", [score], cost=cost, error=0.05))
-        ending = state if number == 1 else "completed"
-        store.append([end(f"000{number}", ending)] if ending else [])
-    assert order(store) == ["0002", "0000", "0001", "0003"]
-
-
-def test_the_best_configuration_is_first_even_if_it_is_incomplete(store):
-    store.append([*trial("0000", [0.8], cost=1, error=0.05), end("0000", "stopped")])
-    store.append([*trial("0001", [0.79], cost=9, error=0.05), end("0001")])
-    assert order(store) == ["0000", "0001"]
-
-
 def test_of_equal_values_an_incomplete_configuration_comes_last(store):
     store.append([*trial("0000", [0.8], cost=1), end("0000", "stopped"), *trial("0001", [0.8], cost=9)])
     store.append([end("0001")])
@@ -96,18 +66,19 @@ def test_of_equal_values_an_incomplete_configuration_comes_last(store):
 
 
 def test_a_configuration_is_complete_when_all_its_seeds_are(store):
-    store.append([*trial("0000.0", [0.8], cost=9, error=0.05), end("0000.0")])
-    store.append([*trial("0001.0", [0.79], cost=1, error=0.05), end("0001.0")])
+    store.append([*trial("0000.0", [0.8], cost=9), end("0000.0"), *trial("0001.0", [0.8], cost=1), end("0001.0")])
     store.append(trial("0001.1", [math.nan]))
-    assert order(store) == ["0000.0", "0001.0"]
+    assert [(entry.trial, entry.completed) for entry in store.rank({SCORE: "max"})] == [
+        *(("0000.0", True), ("0001.0", False)),
+    ]
     store.append([end("0001.1")])
     assert order(store) == ["0001.0", "0000.0"]
 
 
-def test_without_a_standard_error_the_value_decides(store):
-    store.append(trial("0000", [0.8], cost=9) + trial("0001", [0.79999], cost=1))
+def test_the_value_decides_whatever_its_error_and_cost(store):
+    store.append(trial("0000", [0.8], cost=9, error=0.5) + trial("0001", [0.79999], cost=1))
     assert order(store) == ["0000", "0001"]
-    assert store.rank({SCORE: "max"})[0].errors == (None,)
+    assert [entry.errors for entry in store.rank({SCORE: "max"})] == [(0.5,), (None,)]
 
 
 def test_seeds_of_a_configuration_are_ranked_by_their_mean(store):
@@ -271,16 +242,7 @@ def plain_rank(records, objectives, by, last):
     while places:
         front = [p for p in places if not any(dominates(q[1], p[1], sign, names) for q in places)]
         places = [p for p in places if p not in front]
-        while front:
-            leader = max(front, key=lambda p: sign[names[0]] * p[1][0])
-            band = [p for p in front if sign[names[0]] * (leader[1][0] - p[1][0]) <= leader[2]]
-            front = [p for p in front if p not in band]
-            band.sort(key=lambda p: (-sign[names[0]] * p[1][0], p[0] in cut, p[3]))
-            counted = {p[0]: max(q[3] for q in band[: i + 1]) if p[0] in cut else p[3] for i, p in enumerate(band)}
-            while band:
-                cheapest = min(counted[p[0]] for p in band)
-                ranked += [p for p in band if counted[p[0]] <= cheapest * 1.1]
-                band = [p for p in band if counted[p[0]] > cheapest * 1.1]
+        ranked += sorted(front, key=lambda p: (-sign[names[0]] * p[1][0], p[0] in cut, p[3]))
     return ranked
 
 
