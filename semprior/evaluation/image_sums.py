@@ -42,7 +42,7 @@ TEACHER = "teacher/"
 """Prefix of the teacher's terms and metrics."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageSums:
     """The terms of one evaluation, image by image.
 
@@ -55,6 +55,15 @@ class ImageSums:
     names: tuple[str, ...]
     terms: tuple[str, ...]
     table: np.ndarray
+
+    def __eq__(self, other: object) -> bool:
+        """Whether names, terms and numbers are the same."""
+        if not isinstance(other, ImageSums):
+            return NotImplemented
+        named = (self.names, self.terms) == (other.names, other.terms)
+        return named and np.array_equal(self.table, other.table)
+
+    __hash__ = None  # type: ignore[assignment]  # as of other classes that only compare
 
 
 def image_sums(names: Sequence[str], tables: Mapping[str, np.ndarray]) -> ImageSums:

@@ -4,6 +4,7 @@ from semprior.config.schema import flatten
 from semprior.data.remote_data import data_identity
 from semprior.data.synthetic.scenes import write_scenes
 from semprior.io.storage import open_storage
+from tests.tune.images import noisy_scores, store_images
 from tests.tune.small_sweep import spec_of
 from tune.store.records import Record
 from tune.store.results_store import ResultsStore
@@ -46,8 +47,11 @@ def made_up_sweep(folder, *changes):
             metrics["cost/latency_ms"] = 30.0 + number
             if epoch:
                 metrics |= {"holdout/point_score": value, "holdout/point_score_se": 0.01, "holdout/iou": value / 2}
+            evaluated = epoch and state  # of the trial that runs, nothing is stored image by image
+            images = store_images(sweep.storage, of["trial"], epoch, noisy_scores(value, number)) if evaluated else None
             values = (min(peak, value if best else peak),) if epoch else ()
             told = {"metrics": metrics, "values": values, "best": bool(epoch) and best, "wall_s": 2.0, "device_s": 2.0}
+            told["images"] = images
             records.append(Record(kind="report", epoch=epoch, **of, **told))
         if state:
             reason = "stopped by asha at epoch 4" if state == "stopped" else ""

@@ -116,8 +116,8 @@ def _unknown_differences(found: ComparedRanking, mode: RankedBy) -> str:
         return "no differences are shown, because robust values are of several evaluations; use --by best or last"
     more = f" and {len(found.missing) - 5} more" if len(found.missing) > 5 else ""
     return (
-        "some differences are not known: the store lacks the terms, image by image, of the evaluation that counts of trial"
-        f" {', '.join(found.missing[:5])}{more}"
+        "some differences are not known: the store lacks the values image by image, at the evaluation that counts, of"
+        f" trial{'s' if len(found.missing) > 1 else ''} {', '.join(found.missing[:5])}{more}"
     )
 
 
@@ -153,10 +153,11 @@ def _print_ranking(compared: Sequence[Compared], objectives: Mapping[str, Direct
 
 def _difference_cells(standing: Standing) -> list[str]:
     """The differences of a configuration from the best and from trial 0, and its probability of being the best."""
-    cells = [
-        with_error(difference.value, difference.error, sign="+") if difference else ""
-        for difference in (standing.from_best, standing.from_base)
-    ]
+    cells = []
+    for difference in (standing.from_best, standing.from_base):
+        itself = difference is not None and difference.value == 0 and not difference.error
+        shown = with_error(difference.value, difference.error, sign="+") if difference else ""
+        cells.append("0" if itself else shown)
     return [*cells, "" if standing.probability is None else f"{standing.probability:.2f}"]
 
 

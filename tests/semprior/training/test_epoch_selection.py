@@ -9,6 +9,7 @@ from semprior.data.batches import Normalisation
 from semprior.data.images import IntensityRange
 from semprior.data.layout import Scene
 from semprior.data.training_set import TrainingSet
+from semprior.evaluation.image_sums import METRICS, metric_of
 from semprior.labels.seeds import contrast_seed
 from semprior.training.epoch_selection import Selector
 from tests.tiny import LEVEL
@@ -42,6 +43,21 @@ def test_the_best_so_far_is_told_and_of_equals_the_later(by):
     assert chosen.best_epoch == 1
     assert chosen.score(3, right, right).best  # as good by masks; by points better, for it agrees with the one before
     assert chosen.best_epoch == 3
+
+
+def test_the_terms_of_the_images_give_the_metrics():
+    chosen, right = selector("point_score")
+    partly = [right[0], np.zeros_like(right[1]), np.roll(right[2], 1)]
+    for epoch, masks in enumerate((right, partly)):
+        scores = chosen.score(epoch, masks, right)
+    images = scores.images
+    assert images.names == ("image0", "image1", "image2")
+    sums = images.table.astype(float).sum(0)
+    for who in ("", "teacher/"):
+        for metric in METRICS:
+            expected = scores.flat[f"holdout/{who}{metric}"]
+            assert metric_of(f"{who}{metric}", images.terms, sums) == pytest.approx(expected, rel=1e-6)
+    assert scores.flat["holdout/iou"] != scores.flat["holdout/teacher/iou"]
 
 
 def test_the_teacher_has_no_say():

@@ -16,7 +16,8 @@ from tests.tune.small_sweep import SWEEP
 from tune.cli.app import main
 from tune.cli.top_show import gain_over
 from tune.monitor.heartbeat import HeartbeatWriter, last_generation
-from tune.store.ranking import Ranked
+
+SCORE = "holdout/point_score"
 
 
 @pytest.fixture(scope="module")
@@ -71,16 +72,26 @@ def test_status_tells_the_state_and_the_trials(output_of, sweep):
 
 def test_top_ranks_with_errors_and_tells_the_gain(output_of):
     shown = output_of("top", "small")
-    assert shown.index("0001") < shown.index("0002") < shown.index("0000")
-    for part in ("0.8000 ± 0.0100", "0.25", "1,2,3", "stopped", "by 0.3000 ± 0.0141"):
+    places = [shown.index(f" {place} │ 000{number} ") for place, number in ((1, 1), (2, 2), (3, 0))]
+    assert places == sorted(places)
+    for part in ("0.8000 ± 0.0100", "0.25", "1,2,3", "stopped", "-0.3000 ± 0.0030", "+0.3000 ± 0.0030", "P(best)"):
         assert part in shown
+    assert "is better than trial 0000, the preset itself, by 0.3000 ± 0.0030" in shown
+    assert "some differences are not known: the store lacks the values image by image" in shown
+    assert "of trial 0002\n" in shown
     assert "importance of the dimensions: unknown until 8 trials are evaluated; there are 3" in shown
     entries = json.loads(output_of("top", "small", "-n", 2, "--format", "json"))
     assert [entry["trial"] for entry in entries] == ["0001", "0002"]
     assert entries[0]["scam.stages"] == [2]
+    told = [{name: entry[f"{SCORE}_{name}"] for name in ("from_best", "from_base", "p_best")} for entry in entries]
+    assert told[0] == {"from_best": 0, "from_base": pytest.approx(0.3, abs=1e-4), "p_best": 1}
+    assert told[1] == dict.fromkeys(told[1])  # not known
+    assert (entries[0][f"{SCORE}_from_base_se"], entries[0]["band"]) == (pytest.approx(0.0030, abs=2e-4), 1)
     rows = list(csv.DictReader(io.StringIO(output_of("top", "small", "--by", "holdout/iou", "--format", "csv"))))
     assert [float(row["holdout/iou"]) for row in rows] == [0.4, 0.3, 0.25]
     assert [json.loads(row["scam.stages"]) for row in rows] == [[2], [], [1, 2, 3]]
+    assert float(rows[0]["holdout/iou_from_base"]) == pytest.approx(0.15, abs=1e-4)
+    assert "no differences are shown, because robust values" in output_of("top", "small", "--by", "robust")
     by_last = json.loads(output_of("top", "small", "--by", "last", "--format", "json"))
     assert by_last[0]["holdout/point_score"] == pytest.approx(0.7)
 
@@ -95,31 +106,17 @@ def test_top_ranks_by_what_a_detector_costs_and_show_tells_it(output_of):
 
 
 @pytest.mark.parametrize(
-    ("values", "errors", "sign", "said"),
+    ("gain", "error", "said"),
     [
-        ((0.8, 0.5), (0.03, 0.04), 1, "trial 0001 is better than trial 0000, the preset itself, by 0.3000 ± 0.0500"),
-        ((5.0, 8.0), (None, None), -1, "trial 0001 is better than trial 0000, the preset itself, by 3.0000"),
-        (
-            (0.5, 0.48),
-            (0.03, 0.04),
-            1,
-            "trial 0001 is no better than trial 0000, the preset itself, within the standard error (+0.0200 ± 0.0500)",
-        ),
-        (
-            (0.48, 0.5),
-            (0.03, 0.04),
-            1,
-            "trial 0001 is no better than trial 0000, the preset itself, within the standard error (-0.0200 ± 0.0500)",
-        ),
-        ((0.5, 0.5), (None, None), 1, "trial 0001 is no better than trial 0000, the preset itself (+0.0000)"),
+        (0.3, 0.05, "is better than trial 0000, the preset itself, by 0.3000 ± 0.0500"),
+        (3.0, None, "is better than trial 0000, the preset itself, by 3.0000"),
+        (0.02, 0.05, "is no better than trial 0000, the preset itself, within the standard error (+0.0200 ± 0.0500)"),
+        (-0.02, 0.05, "is no better than trial 0000, the preset itself, within the standard error (-0.0200 ± 0.0500)"),
+        (0.0, None, "is no better than trial 0000, the preset itself (+0.0000)"),
     ],
 )
-def test_the_gain_in_words(values, errors, sign, said):
-    best, base = (
-        Ranked(1, 1, number, f"{number:04d}", (), (value,), (error,), 0, 1, "completed", "", {}, None, None, 0.0, 0.0)
-        for number, value, error in zip((1, 0), values, errors, strict=True)
-    )
-    assert gain_over(best, base, 0, sign) == said
+def test_the_gain_in_words(gain, error, said):
+    assert gain_over("0001", "0000", gain, error) == f"trial 0001 {said}"
 
 
 def test_show_tells_all_of_a_trial(output_of):

@@ -6,6 +6,7 @@ import pytest
 
 from semprior.errors import UserError
 from semprior.io.storage import open_storage
+from tests.tune.images import noisy_scores, scored_images
 from tests.tune.made_up import made_up_sweep
 from tune.cli.app import main
 from tune.search.promotion import confidence_half_width, final, promotion, rank_promotion
@@ -56,7 +57,12 @@ def test_a_promotion_is_ranked_by_means_over_seeds_with_a_confidence_interval(sw
                 continue
             metrics = {"holdout/point_score": value}
             store.append([Record(kind="report", epoch=0, metrics=metrics, values=(value,), best=True, **of)])
-    ranked = rank_promotion(store.trials(), maximize=True)
+    images = {trial.trial: scored_images(noisy_scores(trial.values[0], 1)) for trial in store.trials() if trial.values}
+    del images["0002.0"]
+    ranked = rank_promotion(store.trials(), True, "holdout/point_score", images)
+    assert (ranked[0].from_first.value, ranked[3].probability) == (0, 1)  # the one run that the last has is the best
+    assert ranked[1].from_first.value == pytest.approx(-0.3, abs=1e-4)  # the mean of two pairs
+    assert (ranked[2].from_first, ranked[2].probability) == (None, None)
     assert [standing.configuration for standing in ranked] == [1, 0, 2, 3]  # the last lacks runs
     assert [standing.missing for standing in ranked] == [0, 0, 0, 2]
     assert ranked[1].mean == pytest.approx(0.6)

@@ -10,6 +10,8 @@ import pytest
 
 from tests.tiny import SETTINGS
 from tests.tune.real_sweep import new_sweep
+from tune.comparison.paired import Comparison
+from tune.comparison.stored_sums import read_sums
 from tune.store.results_store import ResultsStore
 
 pytestmark = pytest.mark.ray
@@ -56,10 +58,19 @@ def run_attempt(sweep, program=ATTEMPT):
 
 def test_a_worker_trains_with_its_share_of_the_threads_and_keeps_freed_memory(tmp_path):
     run_attempt(new_sweep(tmp_path, "first", trials=1))  # it measures what the detector costs, once per machine
-    done = run_attempt(new_sweep(tmp_path / "second", "one", trials=1))
+    done_sweep = new_sweep(tmp_path / "second", "one", trials=1)
+    done = run_attempt(done_sweep)
     assert done.returncode == 0, done.stderr
     (told,) = map(json.loads, done.stdout.splitlines())
     assert told["epoch"] == 0
+    store = ResultsStore(done_sweep.storage)
+    (report,) = store.curve("0000")
+    images = read_sums(store.storage, report.images_address)  # the metrics of the epoch, image by image
+    assert set(images.names) < {path.stem for path in (tmp_path / "second" / "data" / "images").iterdir()}
+    for metric in ("point_score", "point_fa", "iou", "teacher/iou"):
+        own = Comparison([{0: images}], metric)
+        assert own.value(0) == pytest.approx(report.metrics[f"holdout/{metric}"], rel=1e-5)
+    assert own.error(0) == pytest.approx(report.metrics["holdout/teacher/iou_se"], rel=0.2)
     assert told["values"][1:] == [657249]  # the objectives include what the detector costs
     assert (told["torch"], told["opencv"]) == (3, 3)  # two share seven processors
     assert not told["compiler"]  # it takes over a second to import, and each attempt would
