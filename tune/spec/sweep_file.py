@@ -42,7 +42,8 @@ SECOND_METRICS = (*OBJECTIVE_METRICS, *COST_METRICS)
 
 MOST_TRIALS = 1_000_000  # of a sweep; its store is made for some million records
 MOST_IN_GRID = 20_000  # values of one dimension
-PositiveNumber = Annotated[Number, Field(gt=0, le=1e6)]
+MOST_HOURS = 1e6
+PositiveNumber = Annotated[Number, Field(gt=0, le=MOST_HOURS)]
 PositiveInt = Annotated[WholeNumber, Field(ge=1, le=100_000)]
 
 
@@ -84,10 +85,13 @@ class Budget(SweepModel):
     Attributes:
         trials: number of configurations, including the base configuration and those that fail.
         hours: time after which no trial starts and running trials stop at the end of their epoch; None for no limit.
+        patience: number of configurations in a row without an improvement after which no other begins; None for no
+            limit.
     """
 
     trials: Annotated[WholeNumber, Field(ge=1, le=MOST_TRIALS)]
     hours: PositiveNumber | None = None
+    patience: PositiveInt | None = None
 
 
 class Resources(SweepModel):
@@ -202,6 +206,8 @@ class SweepSpec(SweepModel):
             )
         if self.objective[first] != "max":
             raise LocatedError(("objective", first), f"expected max, not {self.objective[first]}")
+        if others and self.budget.patience is not None:
+            raise LocatedError(("budget", "patience"), "expected only with one objective")
         if others and self.scheduler.name != "none":
             if "scheduler" in self.model_fields_set:
                 raise LocatedError(("scheduler", "name"), f"expected none with {len(self.objective)} objectives")
