@@ -46,7 +46,7 @@ def submit(file: Path, sweep_id: str | None, target: Target, detach: bool, conso
     Raises:
         UserError: a fault in the sweep file, data, storage or cluster, or the id is taken; nothing is started.
     """
-    spec = read_spec(file, target)
+    spec = read_spec(file, target, console)
     jobs = target.connect()
     if jobs is not None:
         check_reach(spec, target)
@@ -252,12 +252,17 @@ def report_end(sweep: Sweep, view: SweepProgress, target: Target, console: Conso
     say(console, f"{sweep.id} was stopped; continue with: {target.command('resume', sweep)}")
 
 
-def read_spec(file: Path, target: Target) -> SweepSpec:
-    """Read a sweep file, with the storage of the target, and check it against its data."""
+def read_spec(file: Path, target: Target, console: Console) -> SweepSpec:
+    """Read a sweep file, with the storage of the target, and check it against its data; find what it starts with."""
     spec = load_sweep(file, target.sweep_variables)
     if target.storage_option:
         spec = spec.model_copy(update={"storage": open_storage(target.storage_option).uri})
     check_data(spec)
+    from tune.search.winners import with_winners  # Optuna takes a second
+
+    spec, said = with_winners(spec, open_storage(spec.storage))
+    for line in said:
+        say(console, line)
     return spec
 
 

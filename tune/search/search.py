@@ -27,6 +27,7 @@ from tune.search.dashboard_journal import DashboardJournal
 from tune.search.history import Configuration, EndState, History, Run
 from tune.search.patience import Outcome, without_improvement
 from tune.search.space import Parameters, Space
+from tune.spec.start_configurations import StartFrom
 from tune.spec.sweep_file import Sampler, SweepSpec
 from tune.store.records import Record
 from tune.store.trial_summary import TrialSummary
@@ -75,6 +76,9 @@ class Search:
         self._tried: dict[str, int] = {}
         listed = self.space.all(MAX_LISTED)
         self._listed = None if listed is None else {self.space.identity(one): one for one in listed}
+        if isinstance(spec.start, StartFrom):
+            raise ValueError("the winners of earlier sweeps are expected as a list")
+        self._start = [self.space.completed(given) for given in spec.start]
         self._exhausted = False
         self._error = f"{next(iter(spec.objective))}_se"
         self._waited: tuple[Outcome | None, int] | None = None
@@ -123,7 +127,7 @@ class Search:
         if self.spec.configurations is not None:  # there is nothing to search
             parameters: Parameters | None = dict(self.spec.configurations[number])
         else:
-            parameters = self.space.base_parameters() if number == 0 else self._sampled(number)
+            parameters = self.space.base_parameters() if number == 0 else self._listed_first() or self._sampled(number)
         if parameters is None:
             self._exhausted = True
             return None
@@ -201,6 +205,10 @@ class Search:
                 ended.metrics = self._used(trial.metrics)
         if self._journal is not None:
             self._journal.rewrite(self.history)
+
+    def _listed_first(self) -> Parameters | None:
+        """The next configuration to start with; None if all of them were tried."""
+        return next((one for one in self._start if self.space.identity(one) not in self._tried), None)
 
     def _used(self, metrics: Mapping[str, float]) -> dict[str, float]:
         return {name: metrics[name] for name in self.used_metrics if name in metrics}
