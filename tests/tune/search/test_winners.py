@@ -14,7 +14,7 @@ from tune.store.sweeps import create_sweep
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory):
-    """A sweep whose ranking is 0001 (7 clusters, stage 2, scale .25), 0002 (20 clusters, no stage), 0000 (stages 1-3)."""
+    """Best first: 0001 (7 clusters, stage 2, scale .25), 0002 (20 clusters, no stage), 0000 (stages 1 to 3)."""
     return made_up_sweep(tmp_path_factory.mktemp("first"))
 
 

@@ -8,6 +8,7 @@ import pytest
 from semprior.errors import UserError
 from tests.repository import ROOT
 from tests.tune.small_sweep import spec_of, write
+from tune.search.space import Space
 from tune.spec.sweep_file import SweepSpec, load_sweep
 
 SHIPPED = sorted((ROOT / "tune" / "sweeps").glob("*.yaml"))
@@ -66,7 +67,18 @@ def test_a_sweep_survives_the_round_trip_through_json(path):
 
 
 def test_the_shipped_sweeps_are_those_of_the_docs():
-    assert {path.stem for path in SHIPPED} == {"demo", "sirst-v1", "detectors", "vfm", "pareto"}
+    assert {path.stem for path in SHIPPED} == {"demo", "sirst-v1", "detectors", "vfm", "pareto", "recipe"}
+
+
+def test_the_recipe_searches_method_and_training_in_12_to_16_dimensions():
+    spec = load_sweep(ROOT / "tune" / "sweeps" / "recipe.yaml", {})
+    assert 12 <= len(spec.search) <= 16
+    assert {"clusters", "scam", "distill", "labels", "optim", "data", "loss"} == {
+        key.split(".")[0] for key in spec.search
+    }
+    assert sum(bool(dimension.when) for dimension in spec.search.values()) >= 4
+    base = Space(spec).base_parameters()
+    assert Space(spec).encoded(base)[2]  # the preset itself is a point of the space
 
 
 def test_an_address_stays_as_it_is(tmp_path):
