@@ -1,4 +1,4 @@
-"""The command line: ``python -m tune submit | list | status | logs | stop | resume | retry | top | show | ...``.
+"""The command line: ``python -m tune submit | list | status | logs | stop | resume | extend | top | show | ...``.
 
 Errors and exit codes are those of `semprior`. A command imports what it needs when it runs, so that ``--help`` answers
 at once. The environment is read here alone, into a `Target`.
@@ -115,6 +115,31 @@ def resume(
 
     with _target(storage, cluster, address).reached() as target:
         command.resume(name, target, detach, console())
+
+
+@app.command()
+def extend(
+    name: Name,
+    trials: Annotated[
+        int | None,
+        typer.Option("--trials", help="Configurations to add, like +24.", metavar="+N", show_default=False),
+    ] = None,
+    hours: Annotated[
+        float | None, typer.Option("--hours", help="Hours to add, like +6.", metavar="+H", show_default=False)
+    ] = None,
+    storage: Storage = None,
+    address: Address = None,
+    cluster: ClusterFile = None,
+    detach: Detach = False,
+) -> None:
+    """Raise the budget of a sweep, and continue it.
+
+    A driver that runs takes the new budget up; a sweep that is done, stopped or lost goes on as with `resume`.
+    """
+    from tune.cli import submit as command
+
+    with _target(storage, cluster, address).reached() as target:
+        command.extend(name, trials, hours, target, detach, console())
 
 
 @app.command()

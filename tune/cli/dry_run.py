@@ -35,7 +35,7 @@ def dry_run(file: Path, sweep_id: str | None, target: Target, console: Console) 
     Raises:
         UserError: a fault in sweep file, data or cluster; or no trial fits.
     """
-    spec = read_spec(file, target)
+    spec = read_spec(file, target, console)
     target.connect()
     storage = open_storage(spec.storage)
     name = sweep_id or spec.name

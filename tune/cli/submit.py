@@ -1,4 +1,4 @@
-"""`submit`, `resume` and `retry`: start or continue a sweep, on this machine or as a job of a cluster, and watch it."""
+"""`submit`, `resume`, `extend` and `retry`: start or continue a sweep, here or as a job of a cluster, and watch it."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tune.launch.preflight import idle_gpus
 from tune.launch.ray_jobs import Job, Jobs
 from tune.launch.target import Target
 from tune.launch.weights_check import check_weights, refuse_files
-from tune.monitor.heartbeat import Heartbeat, observe
+from tune.monitor.heartbeat import Heartbeat, last_generation, observe
 from tune.monitor.live_view import watch
 from tune.monitor.sweep_progress import UNFINISHED, ProgressReader, SweepProgress
 from tune.session.trial_records import retry_trials
 from tune.spec.sweep_file import SweepSpec, load_sweep
 from tune.store.results_store import ResultsStore
-from tune.store.sweeps import Sweep, SweepExistsError, create_sweep, require_unchanged
+from tune.store.sweeps import Sweep, SweepExistsError, create_sweep, extend_sweep, require_unchanged
 
 _JOB_POLL = 10.0  # seconds between two questions to a job server
 
@@ -46,7 +46,7 @@ def submit(file: Path, sweep_id: str | None, target: Target, detach: bool, conso
     Raises:
         UserError: a fault in the sweep file, data, storage or cluster, or the id is taken; nothing is started.
     """
-    spec = read_spec(file, target)
+    spec = read_spec(file, target, console)
     jobs = target.connect()
     if jobs is not None:
         check_reach(spec, target)
@@ -77,12 +77,54 @@ def resume(name: str, target: Target, detach: bool, console: Console) -> None:
     heartbeat = _require_idle(sweep, target, console)
     if heartbeat is not None and heartbeat.state == "done":
         view, retried = ProgressReader(sweep)(), ResultsStore(sweep.storage).faults().retried
-        if not any(row.state in UNFINISHED and row.trial in retried for row in view.rows):  # else `retry` was cut off
+        left = any(row.state in UNFINISHED and row.trial in retried for row in view.rows)  # `retry` was cut off
+        if not left and not _extended_since(sweep, heartbeat):
             require_value(sweep, view, target)
             say(console, f"{name} is done, nothing is left to run; its ranking: {target.command('top', sweep)}")
             return
     jobs = _prepare(sweep, target, console)
     run(sweep, heartbeat.generation + 1 if heartbeat is not None else 1, target, jobs, detach, console)
+
+
+def _extended_since(sweep: Sweep, heartbeat: Heartbeat) -> bool:
+    """Whether the budget of a sweep was raised while a driver was its newest one, which may not have seen it."""
+    return any(extension.generation >= heartbeat.generation for extension in sweep.extensions)
+
+
+def extend(name: str, trials: int | None, hours: float | None, target: Target, detach: bool, console: Console) -> None:
+    """Raise the budget of a sweep, and continue it unless it runs.
+
+    Args:
+        name: id of the sweep.
+        trials: number of configurations to add; None for none.
+        hours: hours to add; None for none.
+        target: where the sweep is stored and runs.
+        detach: whether to return at once.
+        console: console for messages.
+
+    Raises:
+        UserError: the budget cannot be raised by these numbers, or the sweep cannot be continued; its budget is as it
+            was.
+    """
+    if trials is None and hours is None:
+        raise UserError("extend: must be given --trials +N, --hours +H or both")
+    if trials is not None and trials < 1:
+        raise UserError(f"--trials {trials:+d}: must be a whole number above 0")
+    if hours is not None and not hours > 0:
+        raise UserError(f"--hours {hours:+g}: must be a number above 0")
+    sweep = target.sweep(name)
+    runs = observe(sweep.storage)[1] == "running"
+    if not runs:
+        _prepare(sweep, target, console)
+    begun = len({trial.configuration for trial in ResultsStore(sweep.storage).trials()})
+    sweep = extend_sweep(sweep, trials or 0, hours or 0.0, begun, last_generation(sweep.storage))
+    budget = sweep.spec.budget
+    limit = f" and {budget.hours:g} hours" if budget.hours is not None else ""
+    say(console, f"{name}: its budget is {budget.trials} configurations{limit} now")
+    if runs and observe(sweep.storage)[1] == "running":
+        say(console, f"its driver takes that up; watch it with: {target.command('status', sweep, '--follow')}")
+        return
+    resume(name, target, detach, console)
 
 
 def retry(name: str, trials: Sequence[str], target: Target, detach: bool, console: Console) -> None:
@@ -210,12 +252,17 @@ def report_end(sweep: Sweep, view: SweepProgress, target: Target, console: Conso
     say(console, f"{sweep.id} was stopped; continue with: {target.command('resume', sweep)}")
 
 
-def read_spec(file: Path, target: Target) -> SweepSpec:
-    """Read a sweep file, with the storage of the target, and check it against its data."""
+def read_spec(file: Path, target: Target, console: Console) -> SweepSpec:
+    """Read a sweep file, with the storage of the target, and check it against its data; find what it starts with."""
     spec = load_sweep(file, target.sweep_variables)
     if target.storage_option:
         spec = spec.model_copy(update={"storage": open_storage(target.storage_option).uri})
     check_data(spec)
+    from tune.search.winners import with_winners  # Optuna takes a second
+
+    spec, said = with_winners(spec, open_storage(spec.storage))
+    for line in said:
+        say(console, line)
     return spec
 
 

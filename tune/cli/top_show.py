@@ -18,6 +18,7 @@ from semprior.reporting.terminal import clock, print_error, say
 from tune.cli.trial_metrics import print_deployed_cost, print_parts, print_recorded
 from tune.comparison.ranked import Compared, ComparedRanking, Standing, compare_first
 from tune.launch.target import Target
+from tune.monitor.heartbeat import last_heartbeat
 from tune.monitor.tables import check_format, format_metric, format_value, print_rows, print_table, short_names
 from tune.spec.sweep_file import OBJECTIVE_METRICS, SECOND_METRICS, Resources
 from tune.store.faults import log_of
@@ -69,7 +70,19 @@ def top(name: str, target: Target, count: int, by: str | None, form: str, consol
     _print_gain(found, objectives, console)
     if by is None and sweep.spec.search:
         _print_importance(sweep, store, console)
+    if ended := why_ended(sweep):
+        say(console, ended)
     say(console, f"fetch the first: {target.command('pull', sweep, '--out', 'DIR')}")
+
+
+def why_ended(sweep: Sweep) -> str:
+    """Why a sweep has ended, in a line, as its last driver has recorded it; empty if it has not."""
+    heartbeat = last_heartbeat(sweep.storage)
+    if heartbeat is None or heartbeat.state == "running":
+        return ""
+    state = "is done" if heartbeat.state == "done" else "was stopped"
+    note = heartbeat.note or ("on request" if heartbeat.state == "stopped" else "")
+    return f"{sweep.id} {state}{' ' if note == 'on request' else ': ' if note else ''}{note}"
 
 
 def ranked_by(sweep: Sweep, by: str | None) -> tuple[dict[str, Direction], RankedBy]:

@@ -119,9 +119,10 @@ class ProgressLines:
 
 def headline(view: SweepProgress) -> str:
     """One line: the state of the sweep, how many trials ended and run, the time elapsed and left."""
+    state = "stopped on request" if view.state == "stopped" and not view.note else view.state
     counts = f"{len(view.ended)} of {view.trials} trials ended, {len(view.running)} running"
     left = view.left if view.state == "running" else None
-    parts = [f"{view.name}: {view.state}", counts, f"{clock(view.elapsed)} elapsed" if view.elapsed else ""]
+    parts = [f"{view.name}: {state}", counts, f"{clock(view.elapsed)} elapsed" if view.elapsed else ""]
     parts += [f"about {clock(left)} left" if left else "", view.note]
     return ", ".join(part for part in parts if part)
 
@@ -142,8 +143,7 @@ def progress_table(view: SweepProgress, width: int, height: int) -> Group:
     shown = [*unfinished[: max(fit - 3, 2)], *ended][:fit]
     table = _table(shown, best, view.metric.rpartition("/")[2], width)
     hidden, waiting = len(view.rows) - len(shown), view.trials - len(view.rows)
-    why = ": the hours are over, or nothing new is left to try" if view.state == "done" else ""
-    notes = [f"{hidden} more trials" if hidden else "", f"{waiting} not begun{why}" if waiting > 0 else ""]
+    notes = [f"{hidden} more trials" if hidden else "", f"{waiting} not begun" if waiting > 0 else ""]
     notes += [f"best: trial {best.trial}, {view.metric} {format_metric(best.best)}"] if best else []
     last = cell(", ".join(note for note in notes if note))
     return Group(Text(visible(headline(view)), style="bold"), *([table] if shown else []), last)

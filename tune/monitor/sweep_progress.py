@@ -11,7 +11,7 @@ from tune.monitor.exception_text import without_variable_parts
 from tune.monitor.heartbeat import Heartbeat, hours_before, observe, read_drivers
 from tune.store.faults import log_of
 from tune.store.results_store import ResultsStore
-from tune.store.sweeps import Sweep
+from tune.store.sweeps import Sweep, with_extensions
 from tune.store.trial_summary import TrialSummary
 
 UNFINISHED = ("running", "waiting")  # states of trials that have epochs left to train
@@ -62,7 +62,7 @@ class SweepProgress:
         maximize: whether a higher value of the objective is better.
         trials: number of trials that the sweep will have.
         rows: progress of the trials that have begun.
-        note: last note of the driver.
+        note: last note of the driver: why it ended, or what it waits for.
         hours: budget of hours; None: no limit.
         elapsed: seconds that its drivers have run.
         left_out: what could not be used of the sweep's files, a line each.
@@ -151,6 +151,7 @@ class ProgressReader:
 
     def __call__(self) -> SweepProgress:
         """The present progress."""
+        self.sweep = with_extensions(self.sweep)
         spec, drivers = self.sweep.spec, read_drivers(self.sweep.storage)
         heartbeat, state = self._state(drivers.newest)
         metric, direction = next(iter(spec.objective.items()))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import variance
 from typing import Any, Literal
 
 import optuna
@@ -27,11 +28,14 @@ class Run:
         curve: the first objective at the best evaluation so far, by epoch.
         values: all objectives at the best evaluation; None before the first evaluation.
         state: how the run ended; None while it runs.
+        metrics: by name, the metrics of the best evaluation that the search uses beside the objectives; empty while the
+            run lasts.
     """
 
     curve: dict[int, float] = field(default_factory=dict)
     values: tuple[float, ...] | None = None
     state: EndState | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -61,6 +65,24 @@ class Configuration:
         """The mean of each objective over the runs; None if no run has values."""
         found = [run.values for run in self.counted if run.values is not None]
         return tuple(math.fsum(column) / len(found) for column in zip(*found, strict=True)) if found else None
+
+    def mean(self, metric: str) -> float | None:
+        """The mean of a metric of the best evaluation over the runs; None if no run has it."""
+        found = [run.metrics[metric] for run in self.counted if metric in run.metrics]
+        return math.fsum(found) / len(found) if found else None
+
+    def error(self, metric: str) -> float | None:
+        """The standard error of the first objective, as `tune.store.ranking` has it; None if it is not known.
+
+        Args:
+            metric: name of the metric that has the standard error of an evaluation.
+        """
+        values = [run.values[0] for run in self.counted if run.values is not None]
+        squares = [run.metrics[metric] ** 2 for run in self.counted if metric in run.metrics]
+        if not squares and len(values) < 2:
+            return None
+        between = variance(values) / len(values) if len(values) > 1 else 0.0
+        return math.sqrt(between + (math.fsum(squares) / len(squares) if squares else 0.0))
 
     @property
     def curve(self) -> dict[int, float]:

@@ -1,22 +1,30 @@
-"""The importance of the dimensions of a sweep, by Optuna's functional analysis of variance (fANOVA).
+"""The importance of the dimensions of a sweep: which of them mattered, and which cannot be told from noise.
 
-Stopped and complete trials have final values of different epochs, so they are compared at an epoch that enough of them
-reached. A dimension whose condition does not hold in a trial has its base value there, as in the trial itself.
+The importance is that of functional analysis of variance (fANOVA; Hutter et al., ICML 2014): a forest of regression
+trees predicts the values of configurations, and a dimension explains the variance of the prediction averaged over all
+other dimensions. Stopped and complete trials have final values of different epochs, so they are compared at the last
+epoch that at least half of them reached. A dimension whose condition does not hold in a trial has its base value there,
+as in the trial itself.
+
+Values are noisy, and trees fit noise. The forest is therefore fitted again and again, each time to trials that are
+drawn with replacement, with values moved by noise of their standard error: this gives the interval. Each fit also gets
+a copy of every dimension, permuted among the trials (Altmann et al., Bioinformatics 2010). A dimension whose
+importance is no larger than what one in twenty of its copies reaches cannot be told from noise.
 """
 
 from __future__ import annotations
 
-import warnings
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from statistics import variance
 from typing import Any
 
-import optuna
+import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.importance import FanovaImportanceEvaluator, get_param_importances
-from optuna.trial import TrialState, create_trial
 
-from tune.search.search import Search
+from tune.search.history import Configuration
+from tune.search.search import Search, trial_ids
 from tune.search.space import Space
 from tune.spec.sweep_file import SweepSpec
 from tune.store.records import Record
@@ -30,10 +38,14 @@ class Importance:
     Attributes:
         summary: the importance in one line, or why it cannot be computed.
         shares: the shares by leaf, the largest first, with sum 1; empty if they cannot be computed.
+        intervals: the central 90% of the shares over all fits, by leaf.
+        noise: leaves whose shares cannot be told from noise.
     """
 
     summary: str
     shares: dict[str, float] = field(default_factory=dict)
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    noise: tuple[str, ...] = ()
 
 
 def importance(spec: SweepSpec, trials: Sequence[TrialSummary], curves: Mapping[str, Sequence[Record]]) -> Importance:
@@ -54,24 +66,48 @@ def importance(spec: SweepSpec, trials: Sequence[TrialSummary], curves: Mapping[
         return Importance(
             f"importance of the dimensions: unknown until {needed} trials are evaluated; there are {len(evaluated)}"
         )
-    epoch = sorted((max(one.curve) for one in evaluated.values()), reverse=True)[needed - 1]
-    rows = []
-    for _, one in sorted(evaluated.items()):
+    epochs = sorted((max(one.curve) for one in evaluated.values()), reverse=True)
+    epoch = epochs[max(needed, (len(evaluated) + 1) // 2) - 1]
+    rows, values, errors = [], [], []
+    for number, one in sorted(evaluated.items()):
         row = _filled(search.space, one.parameters)
         if row is not None and min(one.curve) <= epoch <= max(one.curve):
-            rows.append((row, one.curve[max(e for e in one.curve if e <= epoch)]))
-    if len({value for _, value in rows}) < 2:
+            rows.append(row)
+            values.append(one.curve[max(e for e in one.curve if e <= epoch)])
+            runs = [curves.get(trial, ()) for trial in trial_ids(number, spec.seeds)]
+            errors.append(_error(one, runs, f"{next(iter(spec.objective))}_se", epoch))
+    if len(set(values)) < 2:
         return Importance(f"importance of the dimensions: unknown, because all trials are equal at epoch {epoch + 1}")
-    by_name = _shares(rows)
-    shares: dict[str, float] = {}
-    for name, share in by_name.items():  # the switches of all stages belong to one dimension
-        leaf = name.partition("[")[0]
-        shares[leaf] = shares.get(leaf, 0.0) + share
-    shares = dict(sorted(shares.items(), key=lambda item: -item[1]))
-    listed = ", ".join(f"{leaf} {share:.0%}" for leaf, share in shares.items())
-    return Importance(f"importance of the dimensions over {len(rows)} trials at epoch {epoch + 1}: {listed}", shares)
+    table, sizes, leaves = _table(rows)
+    own, copied = _explained(table, sizes, leaves, np.array(values), np.array(errors))
+    names = list(dict.fromkeys(leaves))
+    shares = own / own.sum(1, keepdims=True)
+    low, high = np.quantile(shares, (0.05, 0.95), axis=0)
+    total = (own + copied).sum(1, keepdims=True)
+    known = (own / total).mean(0) > np.quantile(copied / total, _LEVEL, axis=0)
+    order = np.argsort(-shares.mean(0), kind="stable")
+    found = Importance(
+        "",
+        {names[i]: float(shares[:, i].mean()) for i in order},
+        {names[i]: (float(low[i]), float(high[i])) for i in order},
+        tuple(names[i] for i in order if not known[i]),
+    )
+    return replace(found, summary=_in_words(found, len(rows), epoch))
 
 
+def _in_words(found: Importance, trials: int, epoch: int) -> str:
+    told = [
+        f"{leaf} {share:.0%} ({found.intervals[leaf][0]:.0%} to {found.intervals[leaf][1]:.0%})"
+        for leaf, share in found.shares.items()
+        if leaf not in found.noise
+    ]
+    noise = f"cannot be told from noise: {', '.join(found.noise)}" if found.noise else ""
+    text = "; ".join(part for part in (", ".join(told), noise) if part)
+    return f"importance of the dimensions over {trials} trials at epoch {epoch + 1}: {text}"
+
+
+_FITS, _TREES = 40, 4
+_LEVEL = 0.95  # a dimension mattered if its share is above this quantile of those of its permuted copies
 _Row = tuple[dict[str, Any], dict[str, BaseDistribution]]
 
 
@@ -84,20 +120,38 @@ def _filled(space: Space, parameters: Mapping[str, Any]) -> _Row | None:
     return (values, distributions) if whole else None
 
 
-def _shares(rows: Sequence[tuple[_Row, float]]) -> dict[str, float]:
+def _error(configuration: Configuration, runs: Sequence[Sequence[Record]], metric: str, epoch: int) -> float:
+    """The standard error of a configuration's value at an epoch; 0 if none is recorded."""
+    values = [run.curve[max(e for e in run.curve if e <= epoch)] for run in configuration.counted]
+    between = variance(values) / len(values) if len(values) > 1 else 0.0
+    best = [[record for record in run if record.best and record.epoch <= epoch] for run in runs]
+    squares = [records[-1].metrics[metric] ** 2 for records in best if records and metric in records[-1].metrics]
+    return math.sqrt(between + (math.fsum(squares) / len(squares) if squares else 0.0))
+
+
+def _table(rows: Sequence[_Row]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """The configurations as numbers from 0 to 1.
+
+    Returns:
+        (N,D) values; (D,) the number of choices of each column, 0 for a range; and the leaf of each column. A choice is
+        the middle of its part of the unit interval. The switches of all stages belong to one leaf.
+    """
     distributions: dict[str, BaseDistribution] = {}
-    for (_, own), _ in rows:
+    for _, own in rows:
         distributions |= own
-    study = optuna.create_study(direction="maximize")
-    for (values, _), value in rows:
-        filled = {name: values.get(name, _absent(distribution)) for name, distribution in distributions.items()}
-        study.add_trial(
-            create_trial(state=TrialState.COMPLETE, value=value, params=filled, distributions=distributions)
-        )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        found = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0), params=list(distributions))
-    return {name: float(share) for name, share in found.items()}
+    columns, sizes = [], []
+    for name, distribution in distributions.items():
+        given = [values.get(name, _absent(distribution)) for values, _ in rows]
+        if isinstance(distribution, CategoricalDistribution):
+            sizes.append(len(distribution.choices))
+            columns.append([(distribution.to_internal_repr(value) + 0.5) / sizes[-1] for value in given])
+            continue
+        assert isinstance(distribution, IntDistribution | FloatDistribution)
+        sizes.append(0)
+        scale = np.log if distribution.log else np.asarray
+        low, high = float(scale(distribution.low)), float(scale(distribution.high))
+        columns.append(((scale(np.array(given, float)) - low) / (high - low)).tolist())
+    return np.array(columns).T, np.array(sizes), [name.partition("[")[0] for name in distributions]
 
 
 def _absent(distribution: BaseDistribution) -> bool | int | float | str | None:
@@ -106,3 +160,75 @@ def _absent(distribution: BaseDistribution) -> bool | int | float | str | None:
         return distribution.choices[0]
     assert isinstance(distribution, IntDistribution | FloatDistribution)
     return distribution.low
+
+
+def _explained(
+    table: np.ndarray, sizes: np.ndarray, leaves: Sequence[str], values: np.ndarray, errors: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The variance that each leaf explains in each fit.
+
+    Args:
+        table: (N,D) configurations.
+        sizes: (D,) number of choices of each column, 0 for a range.
+        leaves: leaf of each column.
+        values: (N,) values.
+        errors: (N,) their standard errors.
+
+    Returns:
+        (F,L) variances of the L leaves, and those of their permuted copies. Both are 0 where a fit predicts one value.
+    """
+    from sklearn.ensemble import RandomForestRegressor
+
+    number = len(table)
+    names = list(dict.fromkeys(leaves))
+    leaf_of_column = np.array([names.index(leaf) for leaf in leaves])
+    leaf_of_column = np.concatenate([leaf_of_column, leaf_of_column + len(names)])
+    found = np.zeros((_FITS, 2 * len(names)))
+    for fit in range(_FITS):
+        rng = np.random.default_rng(fit)
+        rows = rng.integers(number, size=number)
+        both = np.concatenate([table, table[rng.permutation(number)]], 1)[rows]
+        moved = values[rows] + errors[rows] * rng.standard_normal(number)
+        forest = RandomForestRegressor(_TREES, bootstrap=False, max_features=0.5, random_state=fit, n_jobs=1)
+        for tree in forest.fit(both, moved).estimators_:
+            explained = main_effects(tree.tree_, np.concatenate([sizes, sizes]))
+            np.add.at(found[fit], leaf_of_column, explained)
+    found += np.finfo(float).tiny  # shares of fits that explain nothing are equal
+    return found[:, : len(names)], found[:, len(names) :]
+
+
+def main_effects(tree: Any, sizes: np.ndarray) -> np.ndarray:  # noqa: ANN401 - scikit-learn's Tree has no annotations
+    """The variance of a tree's prediction that each column explains alone, over the unit cube.
+
+    Args:
+        tree: a regression tree of scikit-learn (``DecisionTreeRegressor.tree_``) over D columns from 0 to 1.
+        sizes: (D,) number of choices of each column, which are then the middles of equal parts; 0 for a range.
+
+    Returns:
+        (D,) variances.
+    """
+    low, high = np.zeros((tree.node_count, len(sizes))), np.ones((tree.node_count, len(sizes)))
+    left, right, feature = tree.children_left, tree.children_right, tree.feature
+    parts = sizes[feature]  # a choice lies whole on one side of a threshold
+    whole = np.floor(tree.threshold * parts + 0.5 + 1e-6) / np.maximum(parts, 1)
+    threshold = np.where(parts > 0, whole, tree.threshold)
+    level = np.zeros(1, np.int64)
+    while len(level := level[left[level] >= 0]):
+        for child in (left[level], right[level]):
+            low[child], high[child] = low[level], high[level]
+        high[left[level], feature[level]] = low[right[level], feature[level]] = threshold[level]
+        level = np.concatenate([left[level], right[level]])
+    leaf = left < 0
+    low, high, value = low[leaf], high[leaf], tree.value[leaf, 0, 0]
+    widths = high - low
+    volume = widths.prod(1)
+    mean = float((volume * value).sum())
+    found = np.zeros(len(sizes))
+    for column in np.flatnonzero((widths < 1).any(0)):
+        cuts = np.unique(np.concatenate([low[:, column], high[:, column]]))
+        change = np.zeros(len(cuts))  # of the prediction averaged over the other columns, at each cut
+        part = volume / widths[:, column] * value
+        np.add.at(change, np.searchsorted(cuts, low[:, column]), part)
+        np.subtract.at(change, np.searchsorted(cuts, high[:, column]), part)
+        found[column] = (np.diff(cuts) * (np.cumsum(change)[:-1] - mean) ** 2).sum()
+    return found

@@ -84,6 +84,7 @@ def _listed(
     content |= {
         "base": {**content["base"], **settings},
         "search": {},
+        "start": [],
         "configurations": configurations,
         "sampler": {"name": "random"},
         "scheduler": {"name": "none"},

@@ -15,7 +15,8 @@ from __future__ import annotations
 import contextlib
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +25,9 @@ from threadpoolctl import threadpool_limits
 
 from tune.search.dashboard_journal import DashboardJournal
 from tune.search.history import Configuration, EndState, History, Run
+from tune.search.patience import Outcome, without_improvement
 from tune.search.space import Parameters, Space
+from tune.spec.start_configurations import StartFrom
 from tune.spec.sweep_file import Sampler, SweepSpec
 from tune.store.records import Record, run_index
 from tune.store.trial_summary import TrialSummary
@@ -57,33 +60,76 @@ class Search:
     Args:
         spec: the sweep.
         journal: receives the search for `optuna-dashboard`; None for no journal.
+        since: number of the first configuration that counts for `budget.patience`.
+
+    Attributes:
+        history: the configurations and their runs.
+        used_metrics: names of the metrics of best evaluations that the search uses beside the objectives.
     """
 
-    def __init__(self, spec: SweepSpec, journal: DashboardJournal | None = None) -> None:
+    def __init__(self, spec: SweepSpec, journal: DashboardJournal | None = None, since: int = 0) -> None:
         self.spec = spec
+        self.since = since
         self.space = Space(spec)
         self.history = History(self.space, spec.directions)
         self._journal = journal
         self._tried: dict[str, int] = {}
         listed = self.space.all(MAX_LISTED)
         self._listed = None if listed is None else {self.space.identity(one): one for one in listed}
+        if isinstance(spec.start, StartFrom):
+            raise ValueError("the winners of earlier sweeps are expected as a list")
+        self._start = [self.space.completed(given) for given in spec.start]
+        self._exhausted = False
+        self._error = f"{next(iter(spec.objective))}_se"
+        self._waited: tuple[Outcome | None, int] | None = None
+        self.used_metrics = frozenset([self._error] if spec.budget.patience is not None else [])
 
     @property
     def remaining(self) -> int:
         """Number of further configurations within the budget."""
         return self.spec.budget.trials - len(self.history.configurations)
 
-    def ask(self) -> Suggestion | None:
-        """The next configuration; None if the budget is spent or all configurations were tried."""
+    def over(self) -> str:
+        """Why no further configuration is proposed; empty as long as one may be."""
         if self.remaining <= 0:
+            number = self.spec.budget.trials
+            return f"its budget of {number} configuration{'s' if number > 1 else ''} is spent"
+        if self._exhausted:
+            return "all configurations of its search space were tried"
+        patience = self.spec.budget.patience
+        if patience is None:
+            return ""
+        if self._waited is None:
+            self._waited = without_improvement(self._outcomes(), self.since)
+        leader, count = self._waited
+        if leader is None or count < patience:
+            return ""
+        return (
+            f"its patience is at an end: {count} configurations in a row did not improve on {leader.number:04d} by more"
+            " than its standard error"
+        )
+
+    def extend(self, spec: SweepSpec, since: int) -> None:
+        """Take the raised budget of the sweep.
+
+        Args:
+            spec: the sweep with this budget.
+            since: number of the first configuration that counts for `budget.patience` now.
+        """
+        self.spec, self.since, self._waited = spec, since, None
+
+    def ask(self) -> Suggestion | None:
+        """The next configuration; None if there is none, for the reason that `over` says."""
+        if self.over():
             return None
         known = self.history.configurations
         number = next(number for number in range(len(known) + 1) if number not in known)
         if self.spec.configurations is not None:  # there is nothing to search
             parameters: Parameters | None = dict(self.spec.configurations[number])
         else:
-            parameters = self.space.base_parameters() if number == 0 else self._sampled(number)
+            parameters = self.space.base_parameters() if number == 0 else self._listed_first() or self._sampled(number)
         if parameters is None:
+            self._exhausted = True
             return None
         self._enter(number, parameters)
         if self._journal is not None:
@@ -107,7 +153,14 @@ class Search:
             if self._journal is not None:
                 self._journal.report(self.history, number)
 
-    def tell(self, number: int, state: EndState, values: Sequence[float] | None, run: int = 0) -> None:
+    def tell(
+        self,
+        number: int,
+        state: EndState,
+        values: Sequence[float] | None,
+        run: int = 0,
+        metrics: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
         """Report the end of a run.
 
         Args:
@@ -115,10 +168,13 @@ class Search:
             state: ``completed``; ``stopped``, by the scheduler or on request; ``diverged``; or ``failed``.
             values: the objectives at the best evaluation; None or empty without an evaluation.
             run: index of the seed.
+            metrics: the metrics of the best evaluation, `used_metrics` among them.
         """
         configuration = self.history.configurations[number]
         ended = configuration.runs[run]
         ended.state = state
+        ended.metrics = self._used(metrics)
+        self._waited = None
         finite = values is not None and len(values) > 0 and all(math.isfinite(value) for value in values)
         ended.values = tuple(float(value) for value in values) if values is not None and finite else None
         if configuration.ended and self._journal is not None:
@@ -135,6 +191,7 @@ class Search:
         """
         self.history.clear()
         self._tried.clear()
+        self._exhausted, self._waited = False, None
         for trial in sorted(trials, key=lambda trial: trial.trial):
             if trial.configuration not in self.history.configurations:
                 self._enter(trial.configuration, dict(trial.params))
@@ -145,8 +202,21 @@ class Search:
             if trial.state != "running":
                 ended = self.history.configurations[trial.configuration].runs[run_index(trial.trial)]
                 ended.state, ended.values = trial.state, tuple(trial.values) or None
+                ended.metrics = self._used(trial.metrics)
         if self._journal is not None:
             self._journal.rewrite(self.history)
+
+    def _listed_first(self) -> Parameters | None:
+        """The next configuration to start with; None if all of them were tried."""
+        return next((one for one in self._start if self.space.identity(one) not in self._tried), None)
+
+    def _used(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        return {name: metrics[name] for name in self.used_metrics if name in metrics}
+
+    def _outcomes(self) -> Iterator[Outcome]:
+        for number, one in sorted(self.history.configurations.items()):
+            if one.ended and not all(run.state == "failed" for run in one.runs.values()):
+                yield Outcome(number, one.values[0] if one.values else None, one.error(self._error))
 
     def _enter(self, number: int, parameters: Mapping[str, Any]) -> None:
         runs = {run: Run() for run in range(self.spec.seeds)}

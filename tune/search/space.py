@@ -25,6 +25,7 @@ from semprior.config.schema import Config, flatten, unflatten
 from semprior.models.published import DetectorTraits, detector_traits
 from semprior.models.stages import placed_stages
 from tune.spec.dimensions import STAGES, Dimension, sorted_dimensions
+from tune.spec.start_configurations import complete, is_searched, stage_count
 from tune.spec.sweep_file import SweepSpec
 
 Parameters = dict[str, Any]
@@ -77,11 +78,11 @@ class Space:
 
     def base_parameters(self) -> Parameters:
         """The parameters of the base configuration, which may be outside of the searched ranges."""
-        found: Parameters = {}
-        for key in self.order:
-            if self._active(key, found):
-                found[key] = self.base[key]
-        return found
+        return self.completed({})
+
+    def completed(self, given: Mapping[str, Any]) -> Parameters:
+        """The parameters of a configuration of which some are given; the others have their base values."""
+        return complete(given, self.dimensions, self.base)
 
     def leaves(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """All leaves of the configuration with these parameters, by flat keys."""
@@ -149,24 +150,10 @@ class Space:
 
     def _active(self, key: str, chosen: Mapping[str, Any]) -> bool:
         """Whether a dimension is searched, given the parameters of the dimensions before it."""
-        for other, wanted in self.dimensions[key].when.items():
-            if other in self.dimensions and other not in chosen:
-                return False
-            value = chosen.get(other, self.base[other])
-            if other == STAGES:
-                count = self._stages(chosen)
-                placed = placed_stages(value, count)
-                holds = bool(placed) == (wanted == "nonempty")
-                if wanted not in ("nonempty", "empty"):
-                    holds = placed == placed_stages(wanted, count)
-            else:
-                holds = value in (wanted if isinstance(wanted, tuple) else (wanted,))
-            if not holds:
-                return False
-        return True
+        return is_searched(key, self.dimensions, chosen, self.base)
 
     def _stages(self, chosen: Mapping[str, Any]) -> int:
-        return len(self._detector(chosen).stages)
+        return stage_count(chosen, self.base)
 
     def _detector(self, chosen: Mapping[str, Any]) -> DetectorTraits:
         name = chosen.get("detector", self.base["detector"])

@@ -23,7 +23,7 @@ from semprior.reporting.terminal import print_error, replace_unencodable_output
 from tune.monitor.exception_text import describe
 from tune.monitor.heartbeat import HeartbeatWriter, StopRequested
 from tune.store.compaction import compact_in_background
-from tune.store.sweeps import SWEEP_FILE, driver_log, open_sweep
+from tune.store.sweeps import SWEEP_FILE, driver_log, open_sweep, with_extensions
 
 
 def run_driver(uri: str, generation: int, local: bool, attached: bool, log: Path | None) -> bool:
@@ -57,6 +57,9 @@ def run_driver(uri: str, generation: int, local: bool, attached: bool, log: Path
                 _stop_on_signals(heart)  # Ray's handlers, set at its start, would kill trials that write a checkpoint
                 with compact_in_background(sweep.storage, lambda text: print_error("semprior-tune", text)):
                     done = run_sweep(sweep.spec, uri, generation, stop=StopRequested(heart))
+                    while done and (raised := with_extensions(sweep)) is not sweep:  # perhaps at the last moment
+                        sweep = raised
+                        done = run_sweep(sweep.spec, uri, generation, stop=StopRequested(heart))
                 if heart.fault:
                     raise UserError(heart.fault)
         except UserError:
@@ -66,8 +69,11 @@ def run_driver(uri: str, generation: int, local: bool, attached: bool, log: Path
                 raise UserError(heart.fault) from error
             heart.finish("stopped", f"{describe(error)}; log: {_log_error(sweep.storage, generation, log)}")
             raise SystemExit(1) from error
-        heart.finish("done" if done else "stopped")
-    return done
+        if done and with_extensions(sweep) is sweep:
+            heart.finish("done", done)
+        else:
+            heart.finish("stopped")
+    return bool(done)
 
 
 def _claim_log(log: Path | None, storage: Storage, generation: int) -> None:

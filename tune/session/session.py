@@ -19,10 +19,10 @@ from ray.tune import Callback, PlacementGroupFactory, Stopper
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import TrialScheduler
 
-from semprior.errors import UserError
+from semprior.errors import StorageError, UserError
 from semprior.io.temporary_folders import temporary_folder
 from tune.launch.resources import cluster_nodes, concurrency
-from tune.monitor.heartbeat import hours_before
+from tune.monitor.heartbeat import INTERVAL, hours_before
 from tune.search.dashboard_journal import DashboardJournal
 from tune.search.early_stopping import make_scheduler, replay_curves
 from tune.search.search import Search
@@ -35,7 +35,7 @@ from tune.spec.sweep_file import SweepSpec
 from tune.store.records import run_index, trial_ids
 from tune.store.results_store import ResultsStore, patient_store
 from tune.store.snapshot import left_out_in_words
-from tune.store.sweeps import open_sweep
+from tune.store.sweeps import Sweep, open_sweep, with_extensions
 from tune.store.trial_summary import TrialSummary
 
 _log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def run_sweep(
     generation: int,
     stop: Callable[[], bool] = lambda: False,
     trainable: type[TrialTrainable] = TrialTrainable,
-) -> bool:
+) -> str:
     """Run a sweep on the Ray that this process is connected to, until it is done or is asked to stop.
 
     Args:
@@ -71,7 +71,7 @@ def run_sweep(
         trainable: runs a trial.
 
     Returns:
-        Whether the sweep is done: its budget of trials or hours is spent.
+        Why the sweep is done, such as that its budget is spent; empty if it was asked to stop before.
 
     Raises:
         UserError: not one trial fits into the cluster; the storage fails; another driver runs the sweep; or there was a
@@ -89,8 +89,8 @@ def run_sweep(
     if out_of_hours:  # only the trials that a user retries run
         _end_running(store, [attempt for attempt in unfinished if attempt.trial not in state.retried])
         unfinished = [attempt for attempt in unfinished if attempt.trial in state.retried]
-        if not unfinished:
-            return True
+    if not unfinished and (out_of_hours or state.search.over()):
+        return OUT_OF_HOURS if out_of_hours else state.search.over()
     configure_ray_tune(concurrent)
     with (
         temporary_folder("semprior-tune-") as scratch,
@@ -107,7 +107,8 @@ def run_sweep(
             new=not out_of_hours,
         )
         hours = float("inf") if out_of_hours else hours_left
-        stopper = SessionStopper(search, registry, stop, time.monotonic() + hours * 3600)
+        watch = ExtensionWatch(state.sweep)
+        stopper = SessionStopper(search, registry, stop, time.monotonic() + hours * 3600, watch)
         tune.run(
             trainable,
             name=f"generation-{generation}",
@@ -125,9 +126,10 @@ def run_sweep(
         )
     if search.fault:
         raise UserError(search.fault)
-    if not stopper.requested:
-        _end_running(store, [*search.live.values(), *search.waiting])
-    return not stopper.requested
+    if stopper.requested:
+        return ""
+    _end_running(store, [*search.live.values(), *search.waiting])
+    return OUT_OF_HOURS if out_of_hours or stopper.out_of_hours else state.search.over()
 
 
 def configure_ray_tune(concurrent: int) -> None:
@@ -169,28 +171,30 @@ class SweepState:
     Attributes:
         trials: summaries of the trials, by id.
         retried: running trials that a user retries.
+        sweep: the sweep as it is stored, with the budget as it was raised last.
         search: the search, with the history of the store.
         registry: the registry of attempts of the driver.
     """
 
     def __init__(self, spec: SweepSpec, store: ResultsStore, uri: str, generation: int) -> None:
-        self.spec, self.uri = spec, uri
+        self.sweep = store.storage.retry(lambda: open_sweep(uri))
+        self.spec, self.uri = spec.model_copy(update={"budget": self.sweep.spec.budget}), uri
         self.registry = AttemptRegistry(f"{uri}#{generation}")
         self.trials: dict[str, TrialSummary] = {trial.trial: trial for trial in store.trials()}
         retried = store.faults().retried
         self.retried = {name for name, trial in self.trials.items() if trial.state == "running" and name in retried}
         self._curves = store.curves()
         local = store.storage.local
-        self.search = Search(spec, DashboardJournal(local / STUDY, spec.name) if local is not None else None)
+        journal = DashboardJournal(local / STUDY, spec.name) if local is not None else None
+        self.search = Search(self.spec, journal, since=counted_since(self.sweep))
         self.search.rebuild(list(self.trials.values()), self._curves)
         self._store, self._generation = store, generation
-        self._digest = store.storage.retry(lambda: open_sweep(uri)).digest
 
     def hours_left(self, concurrent: int) -> float:
         """The rest of the budget of hours; infinite without one.
 
-        Drivers count the hours they run. Where a heartbeat was lost, the trials tell how long there were drivers at
-        least.
+        Drivers count the hours they run, this one too. Where a heartbeat was lost, the trials tell how long there were
+        drivers at least.
 
         Args:
             concurrent: maximum number of trials that run at a time.
@@ -198,7 +202,9 @@ class SweepState:
         if self.spec.budget.hours is None:
             return float("inf")
         trained = sum(trial.wall_s for trial in self.trials.values()) / 3600
-        return self.spec.budget.hours - max(hours_before(self._store.storage, self._generation), trained / concurrent)
+        return self.spec.budget.hours - max(
+            hours_before(self._store.storage, self._generation + 1), trained / concurrent
+        )
 
     def unfinished(self) -> list[AttemptSpec]:
         """Trials that have begun and not ended, and the missing runs of configurations that have begun."""
@@ -234,7 +240,7 @@ class SweepState:
         resources = self.spec.resources
         return AttemptSpec(
             uri=self.uri,
-            sweep=self._digest,
+            sweep=self.sweep.digest,
             registry=self.registry,
             data=self.spec.data,
             trial=trial,
@@ -265,25 +271,67 @@ class SweepState:
         )
 
 
+def counted_since(sweep: Sweep) -> int:
+    """The number of the first configuration that counts for `budget.patience`."""
+    return sweep.extensions[-1].begun if sweep.extensions else 0
+
+
+class ExtensionWatch:
+    """Notices that the budget of a running sweep is raised, soon after.
+
+    Args:
+        sweep: the sweep, with the budget that is known.
+    """
+
+    def __init__(self, sweep: Sweep) -> None:
+        self.sweep = sweep
+        self._next = time.monotonic() + INTERVAL
+
+    def __call__(self) -> Sweep | None:
+        """The sweep, if its budget was raised since the last look.
+
+        Raises:
+            UserError: a raise cannot be read. A storage that does not answer is asked again at the next look.
+        """
+        if time.monotonic() < self._next:
+            return None
+        self._next = time.monotonic() + INTERVAL
+        try:
+            found = with_extensions(self.sweep)
+        except StorageError:
+            return None
+        changed, self.sweep = found is not self.sweep, found
+        return found if changed else None
+
+
 class SessionStopper(Stopper):
     """Ends a session early, on request or when the sweep's hours are over. Trials finish their epoch.
+
+    It also passes a raised budget on.
 
     Args:
         search: starts no further trial then.
         registry: the registry of attempts.
         stop: whether the sweep is asked to stop.
         deadline: time of the monotonic clock at which the hours are over.
+        watch: notices a raised budget.
 
     Attributes:
         requested: whether the sweep was asked to stop.
+        out_of_hours: whether the hours of the sweep are over.
     """
 
     def __init__(
-        self, search: TuneSearch, registry: AttemptRegistry, stop: Callable[[], bool], deadline: float
+        self,
+        search: TuneSearch,
+        registry: AttemptRegistry,
+        stop: Callable[[], bool],
+        deadline: float,
+        watch: ExtensionWatch,
     ) -> None:
         self.search, self.registry = search, registry
-        self.requested = False
-        self._stop, self._deadline = stop, deadline
+        self.requested = self.out_of_hours = False
+        self._stop, self._deadline, self._watch = stop, deadline, watch
         self._since: float | None = None
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
@@ -310,9 +358,27 @@ class SessionStopper(Stopper):
         if self._stop():
             self.requested = True
             self.search.close()
-        elif time.monotonic() > self._deadline:
+            return True
+        if not self.search.closed:
+            self._take_extension()
+        if time.monotonic() > self._deadline:
+            self.out_of_hours = True
             self.search.close()
         return self.search.closed
+
+    def _take_extension(self) -> None:
+        known = self._watch.sweep
+        try:
+            raised = self._watch()
+        except UserError as fault:
+            self.search.interrupt(str(fault))
+            return
+        if raised is None:
+            return
+        before, after = known.spec.budget, raised.spec.budget
+        self._deadline += 3600 * ((after.hours or 0.0) - (before.hours or 0.0))
+        search = self.search.search
+        search.extend(search.spec.model_copy(update={"budget": after}), counted_since(raised))
 
 
 class _PlacementGroupReclaimer(Callback):

@@ -24,7 +24,7 @@ from tune.search.search import Search
 from tune.session.attempt_spec import AttemptSpec, machine_clock
 from tune.session.trainable import INTERRUPTION, PLAN, TrialPlan
 from tune.session.trial_records import end_trial
-from tune.store.records import run_index, trial_ids
+from tune.store.records import Record, run_index, trial_ids
 from tune.store.results_store import ResultsStore
 
 OUT_OF_HOURS = "the sweep's hours are over"
@@ -104,7 +104,7 @@ class TuneSearch(SearchAlgorithm):
 
     def is_finished(self) -> bool:
         """Whether no further trial will be started."""
-        return self.closed or (not self.waiting and (self._exhausted or self.search.remaining <= 0))
+        return self.closed or (not self.waiting and (self._exhausted or bool(self.search.over())))
 
     def set_finished(self) -> None:
         """Called by Ray Tune at the end of the session."""
@@ -155,11 +155,17 @@ class TuneSearch(SearchAlgorithm):
         try:
             state, reason = self._end(trial_id, result or {}, error)
             end = end_trial(self.store, spec, state, reason)
+            metrics = self._best(trial_id).metrics if self.search.used_metrics else {}
         except UserError as fault:
             self.interrupt(str(fault))
             return
         assert end.state != "running"
-        self.search.tell(spec.configuration, end.state, end.values, run_index(trial_id))
+        self.search.tell(spec.configuration, end.state, end.values, run_index(trial_id), metrics)
+
+    def _best(self, trial_id: str) -> Record:
+        """The best evaluation of a trial that has ended, or its last record if there is none."""
+        history = self.store.history(trial_id)
+        return next((record for record in reversed(history) if record.kind == "report" and record.best), history[-1])
 
     def _end(self, trial_id: str, result: dict[str, Any], error: bool) -> tuple[EndState, str]:
         if error:

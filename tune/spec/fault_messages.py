@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import types
 import typing
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -129,10 +130,23 @@ def _key_path(loc: tuple[str | int, ...], model: type[BaseModel]) -> tuple[KeyPa
             hint = {f.alias or name: f.annotation for name, f in hint.model_fields.items()}.get(str(part))
         elif isinstance(part, int):
             path.append(part)
+        elif (member := _member(hint, part)) is not None:
+            hint = member
         elif _value_type(hint) is not None:
             path.append(part)
             hint = _value_type(hint)
     return tuple(path), parent
+
+
+def _member(hint: object, name: str) -> object:
+    """The member of a union that pydantic calls by a name; None if there is none."""
+    members = [typing.get_args(member)[0] if hasattr(member, "__metadata__") else member for member in _options(hint)]
+    return next((member for member in members if getattr(member, "__name__", "") == name and _is_model(member)), None)
+
+
+def _options(hint: object) -> tuple[object, ...]:
+    """The members of a union, else none."""
+    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else ()
 
 
 def _is_model(hint: object) -> bool:

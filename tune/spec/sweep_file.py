@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from semprior.config.schema import Config, check_leaf, environment_leaves, resolve, variable_of
+from semprior.config.schema import Config, check_leaf, environment_leaves, flatten, resolve, variable_of
 from semprior.deployment.trial_cost import COST_METRICS
 from semprior.errors import UserError
 from semprior.reading.json_text import parse_json
@@ -27,6 +27,7 @@ from tune.spec.dimensions import Dimension, Number, SweepModel, WholeNumber
 from tune.spec.fault_messages import LocatedError, first_error
 from tune.spec.leaf_checks import check_configuration, check_leaves
 from tune.spec.rungs import first_rung
+from tune.spec.start_configurations import Start, StartFrom, check_start
 
 STORAGE_VARIABLE = "SEMPRIOR_STORAGE"
 SELECTION_METRICS = {"holdout/point_score": "point_score", "holdout/iou": "holdout/iou"}
@@ -42,7 +43,8 @@ SECOND_METRICS = (*OBJECTIVE_METRICS, *COST_METRICS)
 
 MOST_TRIALS = 1_000_000  # of a sweep; its store is made for some million records
 MOST_IN_GRID = 20_000  # values of one dimension
-PositiveNumber = Annotated[Number, Field(gt=0, le=1e6)]
+MOST_HOURS = 1e6
+PositiveNumber = Annotated[Number, Field(gt=0, le=MOST_HOURS)]
 PositiveInt = Annotated[WholeNumber, Field(ge=1, le=100_000)]
 
 
@@ -84,10 +86,13 @@ class Budget(SweepModel):
     Attributes:
         trials: number of configurations, including the base configuration and those that fail.
         hours: time after which no trial starts and running trials stop at the end of their epoch; None for no limit.
+        patience: number of configurations in a row without an improvement after which no other begins; None for no
+            limit.
     """
 
     trials: Annotated[WholeNumber, Field(ge=1, le=MOST_TRIALS)]
     hours: PositiveNumber | None = None
+    patience: PositiveInt | None = None
 
 
 class Resources(SweepModel):
@@ -149,6 +154,7 @@ class SweepSpec(SweepModel):
         base: leaves that are common to all trials; ``preset`` names the preset of all other leaves.
         search: dimensions by leaf.
         configurations: instead of a search, a list of configurations: leaves that differ from `base`.
+        start: configurations that the search tries first, after the base; or the sweeps whose winners they are.
         objective: metrics, each to be maximised or minimised. The first one selects the epoch of a trial; two or more
             give a Pareto front.
         sampler: the sampler that proposes configurations.
@@ -166,6 +172,7 @@ class SweepSpec(SweepModel):
     base: Mapping[str, Any] = {}
     search: Mapping[str, Dimension] = {}
     configurations: tuple[Mapping[str, Any], ...] | None = None
+    start: Start = ()
     objective: Mapping[str, Literal["max", "min"]]
     sampler: Sampler = Sampler()
     scheduler: Scheduler = Scheduler()
@@ -192,6 +199,13 @@ class SweepSpec(SweepModel):
             raise LocatedError(("seeds",), f"expected at most {MOST_TRIALS} trials: budget.trials times seeds")
         if self.configurations and self.budget.trials != len(self.configurations):
             raise LocatedError(("budget", "trials"), f"expected {len(self.configurations)}, as many as configurations")
+        if self.start and self.configurations:
+            raise LocatedError(("start",), "expected only with search")
+        if not isinstance(self.start, StartFrom):
+            try:
+                check_start_count(len(self.start), self.budget.trials)
+            except UserError as error:
+                raise LocatedError(("start",), str(error)) from error
         first, *others = self.objective
         for metric in self.objective:
             if metric not in SECOND_METRICS:
@@ -202,6 +216,8 @@ class SweepSpec(SweepModel):
             )
         if self.objective[first] != "max":
             raise LocatedError(("objective", first), f"expected max, not {self.objective[first]}")
+        if others and self.budget.patience is not None:
+            raise LocatedError(("budget", "patience"), "expected only with one objective")
         if others and self.scheduler.name != "none":
             if "scheduler" in self.model_fields_set:
                 raise LocatedError(("scheduler", "name"), f"expected none with {len(self.objective)} objectives")
@@ -261,6 +277,19 @@ class SweepSpec(SweepModel):
         return _checked(Document(source, parse_json(text, dict[str, Any], source)))
 
 
+def check_start_count(count: int, trials: int, location: str = "") -> None:
+    """Refuse more configurations to start with than fit into the budget beside the base.
+
+    Raises:
+        UserError: there are more.
+    """
+    if count >= trials and count:
+        where = f"{location}: " if location else ""
+        raise UserError(
+            f"{where}expected at most {trials - 1} configurations, as budget.trials counts the base too, not {count}"
+        )
+
+
 def load_sweep(path: Path, environment: Mapping[str, str]) -> SweepSpec:
     """Read and check a sweep file.
 
@@ -303,6 +332,8 @@ def _checked(document: Document) -> SweepSpec:
     except ValidationError as error:
         raise UserError(first_error(error, document, SweepSpec)) from error
     check_leaves(spec.base, spec.search, document)
+    if not isinstance(spec.start, StartFrom):
+        check_start(spec.start, spec.search, flatten(spec.base_config()), document)
     for index, configuration in enumerate(spec.configurations or ()):
         check_configuration(spec.base, configuration, index, document)
     expected = SELECTION_METRICS[next(iter(spec.objective))]

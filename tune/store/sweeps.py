@@ -2,11 +2,13 @@
 
 ::
 
-    STORAGE/SWEEP/sweep.json   the resolved sweep file, the id, the time of creation, the provenance, and digests
+    STORAGE/SWEEP/sweep.json             the resolved sweep file, the id, the time of creation, provenance and digests
+                  extensions/0001.json   the first raise of its budget, and so on
 
 What a sweep is, is fixed when it is created: its sweep file, its data, and the version of the code that its numbers
 depend on. `sweep.json` has the digest of each; what goes on with the sweep compares them (`require_unchanged`), as
-trials of different data or settings cannot be ranked together.
+trials of different data or settings cannot be ranked together. Its budget alone can be raised later: every raise is a
+file that never changes either, with a digest of its own and that of the file before it (`extend_sweep`).
 """
 
 from __future__ import annotations
@@ -14,8 +16,9 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -25,13 +28,32 @@ from semprior.io.storage import Storage, open_storage
 from semprior.reading.json_text import parse_json
 from semprior.reading.names import is_identifier
 from semprior.reading.schema import shown
-from tune.spec.sweep_file import SweepSpec
+from tune.spec.sweep_file import MOST_HOURS, MOST_TRIALS, SweepSpec
 from tune.store.provenance import revision, versions
 from tune.store.records import SCHEMA_VERSION
 
 SWEEP_FILE, SWEEP_SCHEMA = "sweep.json", 2
+EXTENSIONS, EXTENSION_SCHEMA = "extensions", 1
+_EXTENSION = re.compile(rf"{EXTENSIONS}/(\d{{4}})\.json", re.ASCII)
 DEFAULT_STORAGE = "./runs"
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Extension:
+    """A raise of the budget of a sweep.
+
+    Attributes:
+        trials: number of configurations that it adds.
+        hours: hours that it adds.
+        begun: number of configurations that had begun. `budget.patience` counts anew from there.
+        generation: the newest driver of the sweep at that time; 0 before the first.
+    """
+
+    trials: int
+    hours: float
+    begun: int
+    generation: int
 
 
 @dataclass(frozen=True)
@@ -41,13 +63,14 @@ class Sweep:
     Attributes:
         id: id of the sweep, which is the name of its folder.
         storage: the folder of the sweep.
-        spec: the checked sweep file.
+        spec: the checked sweep file, with the budget as it was raised last.
         created: time of creation, in seconds since 1970.
         revision: git revision of the code that created the sweep.
         versions: package versions at the time of creation, by name.
         data: digest of the data set (`semprior.data.remote_data.data_identity`); empty for trials that read none.
         code: versions of the numbers that the code computes (`semprior.NUMERICS`) and of the records.
         digest: SHA-256 of `sweep.json`, which the file itself contains.
+        extensions: the raises of its budget, in their order.
     """
 
     id: str
@@ -59,6 +82,7 @@ class Sweep:
     data: str = ""
     code: tuple[int, int] = (semprior.NUMERICS, SCHEMA_VERSION)
     digest: str = ""
+    extensions: tuple[Extension, ...] = ()
 
 
 class SweepExistsError(UserError):
@@ -138,7 +162,7 @@ def open_sweep(uri: str) -> Sweep:
             )
         if content["sha256"] != _digest({key: value for key, value in content.items() if key != "sha256"}):
             raise UserError(f"{location}: was changed after the sweep had begun; restore it, or begin another sweep")
-        return Sweep(
+        sweep = Sweep(
             str(content["id"]),
             storage,
             SweepSpec.from_json(json.dumps(content["spec"]), location),
@@ -153,6 +177,101 @@ def open_sweep(uri: str) -> Sweep:
         raise UserError(f"{storage.uri}: there is no sweep") from error
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(f"{location}: is damaged ({error!r})") from error
+    return with_extensions(sweep)
+
+
+def with_extensions(sweep: Sweep) -> Sweep:
+    """The sweep with the raises of its budget that were recorded since it was opened.
+
+    Raises:
+        UserError: a raise cannot be read, was changed, or is missing.
+    """
+    names = sorted(entry.name for entry in sweep.storage.list(EXTENSIONS) if _EXTENSION.fullmatch(entry.name))
+    if len(names) <= len(sweep.extensions):
+        return sweep
+    found, previous = [], sweep.digest
+    for number, name in enumerate(names, 1):
+        location = f"{sweep.storage.uri}/{name}"
+        if name != _extension_file(number):
+            raise UserError(f"{sweep.storage.uri}/{_extension_file(number)}: is missing; restore it")
+        extension, previous = _read_extension(sweep.storage.read(name), location, previous)
+        found.append(extension)
+    spec = _raised(sweep.spec, found[len(sweep.extensions) :])
+    return replace(sweep, spec=spec, extensions=tuple(found))
+
+
+def extend_sweep(sweep: Sweep, trials: int, hours: float, begun: int, generation: int) -> Sweep:
+    """Raise the budget of a sweep.
+
+    Args:
+        sweep: the sweep.
+        trials: number of configurations to add; 0 for none.
+        hours: hours to add; 0 for none.
+        begun: number of its configurations that have begun.
+        generation: its newest driver; 0 before the first.
+
+    Returns:
+        The sweep with the raised budget.
+
+    Raises:
+        UserError: the budget cannot be raised by these numbers, or the storage cannot be written.
+    """
+    _check_extension(sweep, trials, hours)
+    while True:
+        sweep = with_extensions(sweep)
+        number = len(sweep.extensions) + 1
+        previous = sweep.digest
+        if sweep.extensions:
+            name = _extension_file(number - 1)
+            previous = parse_json(sweep.storage.read(name), dict[str, Any], f"{sweep.storage.uri}/{name}")["sha256"]
+        content: dict[str, Any] = {"schema": EXTENSION_SCHEMA, "created": time.time(), "previous": previous}
+        content |= {"trials": trials, "hours": hours, "begun": begun, "generation": generation}
+        content["sha256"] = _digest(content)
+        try:
+            sweep.storage.create(_extension_file(number), json.dumps(content, indent=1).encode())
+        except FileExistsError:  # another one was faster, and both count
+            continue
+        return with_extensions(sweep)
+
+
+def _check_extension(sweep: Sweep, trials: int, hours: float) -> None:
+    budget, seeds = sweep.spec.budget, sweep.spec.seeds
+    if trials and sweep.spec.configurations is not None:
+        raise UserError(f"{sweep.id}: lists its configurations, {budget.trials}, and has no others to try")
+    if (budget.trials + trials) * seeds > MOST_TRIALS:
+        most = MOST_TRIALS // seeds - budget.trials
+        raise UserError(f"--trials +{trials}: must be at most +{most}, for {MOST_TRIALS} trials in all")
+    if hours and budget.hours is None:
+        raise UserError(f"--hours +{hours:g}: {sweep.id} has no budget of hours, and ends by its trials alone")
+    if not 0 <= hours <= MOST_HOURS - (budget.hours or 0):  # also refuses nan
+        raise UserError(f"--hours {hours:+g}: must be a number above 0, for {MOST_HOURS:g} hours in all at most")
+
+
+def _extension_file(number: int) -> str:
+    return f"{EXTENSIONS}/{number:04d}.json"
+
+
+def _read_extension(content: bytes, location: str, previous: str) -> tuple[Extension, str]:
+    """A raise of the budget that follows the file with the digest `previous`, and its own digest."""
+    try:
+        told = parse_json(content, dict[str, Any], location)
+        if told["schema"] != EXTENSION_SCHEMA:
+            raise UserError(f"{location}: was written by another version (schema {shown(told['schema'])})")
+        digest = _digest({key: value for key, value in told.items() if key != "sha256"})
+        if (told["sha256"], told["previous"]) != (digest, previous):
+            raise UserError(f"{location}: was changed, or is of another sweep; restore it")
+        numbers = int(told["trials"]), float(told["hours"]), int(told["begun"]), int(told["generation"])
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"{location}: is damaged ({error!r})") from error
+    return Extension(*numbers), digest
+
+
+def _raised(spec: SweepSpec, extensions: Sequence[Extension]) -> SweepSpec:
+    budget = spec.budget
+    raised: dict[str, float] = {"trials": budget.trials + sum(extension.trials for extension in extensions)}
+    if budget.hours is not None:
+        raised["hours"] = budget.hours + sum(extension.hours for extension in extensions)
+    return spec.model_copy(update={"budget": budget.model_copy(update=raised)})
 
 
 def _digest(content: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from tests.tune.small_sweep import spec_of
 from tune.cli.submit import read_spec
@@ -46,10 +47,10 @@ def test_a_sweep_file_gets_the_storage_of_the_target_and_the_variables_of_the_en
     monkeypatch.chdir(tmp_path)
     spec_of(tmp_path)
     file, environment = tmp_path / "sweep.yaml", {"SEMPRIOR__SCAM__DROP": "0.25", "HOME": "/nowhere"}
-    spec = read_spec(file, read_target(environment))
+    spec = read_spec(file, read_target(environment), Console())
     assert (spec.base["scam.drop"], spec.storage) == (0.25, str(tmp_path / "runs"))
-    assert read_spec(file, read_target({}, cluster=cluster_file)).storage == f"file://{tmp_path}/cluster"
-    assert read_spec(file, read_target({}, str(tmp_path / "own"), cluster_file)).storage.endswith("/own")
+    assert read_spec(file, read_target({}, cluster=cluster_file), Console()).storage == f"file://{tmp_path}/cluster"
+    assert read_spec(file, read_target({}, str(tmp_path / "own"), cluster_file), Console()).storage.endswith("/own")
 
 
 def test_commands_name_what_the_next_command_would_not_find_by_itself(tmp_path, cluster_file):

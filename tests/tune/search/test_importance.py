@@ -1,15 +1,19 @@
 """The importance of the dimensions of a sweep."""
 
+import itertools
 import random
 
+import numpy as np
+from sklearn.tree import DecisionTreeRegressor
+
 from tests.tune.small_sweep import spec_of
-from tune.search.importance import importance
+from tune.search.importance import importance, main_effects
 from tune.search.search import Search
 from tune.store.records import Record
 from tune.store.results_store import ResultsStore
 
 
-def store_of(folder, spec, count, value_of):
+def store_of(folder, spec, count, value_of, error=0.0):
     """Imagined trials by chance, most of them stopped early."""
     store, search = ResultsStore(folder), Search(spec)
     records = []
@@ -19,6 +23,7 @@ def store_of(folder, spec, count, value_of):
         common = {"trial": f"{number:04d}", "configuration": number, "seed": 0, "attempt": 1}
         common |= {"config": leaves, "params": parameters}
         values = [value_of(parameters) * (epoch + 1) / 20 for epoch in range(epochs)]
+        common["metrics"] = {"holdout/point_score_se": error}
         records += [Record(kind="report", epoch=e, values=(v,), best=True, **common) for e, v in enumerate(values)]
         state = "completed" if epochs == 20 else "stopped"
         records += [Record(kind="end", epoch=epochs, state=state, **common)]
@@ -63,6 +68,60 @@ def test_detectors_of_different_depth_are_held_against_each_other(tmp_path):
     spec = spec_of(tmp_path, both, ("name: tpe", "name: random"), ("trials: 12", "trials: 40"))
     found = told(spec, store_of(tmp_path / "s", spec, 30, lambda p: 0.5 + 0.3 * (p["detector"] == "mlclnet")))
     assert next(iter(found.shares)) == "detector"
+
+
+def test_dimensions_that_do_nothing_cannot_be_told_from_noise(tmp_path):
+    spec = spec_of(tmp_path, ("name: tpe", "name: random"), ("trials: 12", "trials: 60"))
+    noise = random.Random(0)
+    effect = {"clusters.count": 0.004}
+
+    def value_of(parameters):
+        return 0.5 + effect["clusters.count"] * parameters["clusters.count"] + noise.gauss(0, 0.03)
+
+    found = told(spec, store_of(tmp_path / "one", spec, 60, value_of, error=0.03))
+    assert set(found.noise) == {"scam.stages", "scam.scale", "distill.temperature"}
+    low, high = found.intervals["clusters.count"]
+    assert 0.3 < low < found.shares["clusters.count"] < high <= 1
+    assert found.summary.startswith("importance of the dimensions over 60 trials at epoch 12: clusters.count ")
+    assert f"({low:.0%} to {high:.0%}); cannot be told from noise: " in found.summary
+
+    effect["clusters.count"] = 0.0
+    found = told(spec, store_of(tmp_path / "none", spec, 60, value_of, error=0.03))
+    assert set(found.noise) == set(spec.search)
+    assert "at epoch 12: cannot be told from noise: " in found.summary
+
+
+def test_the_noise_of_the_values_hides_a_dimension(tmp_path):
+    spec = spec_of(tmp_path, ("name: tpe", "name: random"), ("trials: 12", "trials: 40"))
+
+    def value_of(parameters):
+        return 0.5 + 0.001 * parameters["clusters.count"]
+
+    exact, noisy = (told(spec, store_of(tmp_path / str(error), spec, 40, value_of, error)) for error in (0.0, 0.5))
+    assert "clusters.count" not in exact.noise
+    assert "clusters.count" in noisy.noise
+
+
+def test_main_effects_are_those_of_the_predictions_at_all_points_of_a_grid():
+    rng = np.random.default_rng(0)
+    table = rng.random((40, 3))
+    table[:, 2] = (np.floor(4 * table[:, 2]) + 0.5) / 4
+    values = table[:, 0] ** 2 + (table[:, 2] > 0.6) * table[:, 1]
+    model = DecisionTreeRegressor(max_leaf_nodes=9, random_state=0).fit(table, values)
+    cuts = [np.unique(np.r_[0, 1, model.tree_.threshold[model.tree_.feature == column]]) for column in range(2)]
+    points = [*((cut[1:] + cut[:-1]) / 2 for cut in cuts), (np.arange(4) + 0.5) / 4]
+    weights = [*map(np.diff, cuts), np.full(4, 0.25)]
+    shape = tuple(map(len, points))
+    predicted = model.predict(np.array(list(itertools.product(*points)))).reshape(shape)
+    weight = np.einsum("i,j,k->ijk", *weights)
+    mean = (weight * predicted).sum()
+    expected = []
+    for column in range(3):
+        others = tuple(axis for axis in range(3) if axis != column)
+        average = (weight * predicted).sum(others) / weights[column]
+        expected.append((weights[column] * (average - mean) ** 2).sum())
+    assert min(expected) > 1e-4
+    np.testing.assert_allclose(main_effects(model.tree_, np.array([0, 0, 4])), expected, rtol=1e-5)
 
 
 def test_too_few_trials_and_equal_ones_are_said_in_a_line(tmp_path):

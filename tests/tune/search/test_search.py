@@ -74,6 +74,22 @@ def test_configuration_0_is_the_base_itself(tmp_path):
     assert asked.leaves["clusters.count"] == 64
 
 
+def test_configurations_to_start_with_follow_the_base_and_the_search_follows_them(tmp_path):
+    listed = "[{scam.scale: 3.0e-1}, {scam.stages: none}, {clusters.count: 64}, {scam.stages: [5], scam.scale: 1}]"
+    spec, store = spec_for(tmp_path, "tpe", ("objective: ", f"start: {listed}\nobjective: ")), ResultsStore("store")
+    search = Search(spec)
+    asked = [run_one(search, store if number != 1 else None) for number in range(5)]
+    base = search.space.base_parameters()
+    assert asked[0].parameters == base
+    assert asked[1].parameters == {**base, "scam.scale": 0.3}
+    assert asked[2].parameters == {"clusters.count": 64, "scam.stages": "none"}
+    assert asked[3].parameters == {**base, "scam.stages": [5], "scam.scale": 1.0}  # the third is the base itself
+    assert asked[4].parameters not in [one.parameters for one in asked[:4]]
+    again = Search(spec)
+    again.rebuild(store.trials(), store.curves())
+    assert again.ask() == asked[1]  # it had never begun
+
+
 def test_listed_configurations_are_run_as_they_are(tmp_path):
     text = "data: d\nobjective: {holdout/iou: max}\nbudget: {trials: 2}\nbase: {preset: quick}\n"
     listed = "configurations: [{scam.scale: 0.3, scam.stages: [5]}, {clusters.count: 7}]\n"

@@ -248,3 +248,30 @@ def test_a_sweep_whose_folder_is_removed_while_it_runs_ends_as_an_error(sweep, s
     assert "small: the folder of the sweep was removed while it ran" in told.err
     assert told.err.count("\n") == 1
     assert not Path("runs/small/sweep.json").exists() and not Path("runs/small/records").exists()
+
+
+def test_a_sweep_that_is_done_goes_on_when_its_budget_is_raised(sweep, breaking, says):
+    write_breaks("data")
+    says("submit", sweep(trials=1, budget={"trials": 1, "hours": 5}))
+    spent = "its budget of 1 configuration is spent"
+    shown = " ".join(says("status", "small").out.split())
+    assert "small: done, 1 of 1 trials ended, " in shown and spent in shown
+    assert f"small is done: {spent}" in says("top", "small").out
+    assert "nothing is left to run" in says("resume", "small").out
+    told = says("extend", "small", "--trials", "+1", "--hours", "2").out
+    assert "small: its budget is 2 configurations and 7 hours now\n" in told
+    assert told.endswith("small is done; its ranking: semprior-tune top small\n")
+    assert states() == dict.fromkeys(("0000", "0001"), "completed")
+    assert "small is done: its budget of 2 configurations is spent" in says("top", "small").out
+    (entry,) = json.loads(says("list", "--format", "json").out)
+    assert (entry["ended"], entry["trials"]) == (2, 2)
+    for words, fault in (
+        ((), "extend: must be given --trials +N, --hours +H or both"),
+        (("--trials", "0"), "--trials +0: must be a whole number above 0"),
+        (("--trials", "some"), "--trials"),
+        (("--hours", "nan"), "--hours +nan: must be a number above 0"),
+        (("--hours", "-1"), "--hours -1: must be a number above 0"),
+    ):
+        error = says("extend", "small", *words, code=2).err
+        assert fault in error and error.count("\n") == 1
+    assert open_sweep("runs/small").spec.budget.trials == 2

@@ -16,6 +16,7 @@ from ray.train import WorkerGroupError
 from semprior.config.schema import flatten
 from semprior.errors import SettingError, StorageError, UserError
 from tests.tiny import SPLITS
+from tests.tune import breaking
 from tests.tune.listening import listening
 from tests.tune.real_sweep import STOPPING, new_sweep, ray_cluster, results
 from tests.tune.widened import Widened
@@ -28,6 +29,7 @@ from tune.session.tune_search import TuneSearch
 from tune.store.checkpoints import SupersededError
 from tune.store.records import Record
 from tune.store.results_store import ResultsStore
+from tune.store.sweeps import extend_sweep, with_extensions
 
 pytestmark = pytest.mark.ray
 
@@ -204,6 +206,48 @@ def test_a_sweep_with_seeds_resumes_and_ends_when_its_hours_are_over(cluster, fo
     (base,) = (entry for entry in store.rank(dict(sweep.spec.objective)) if entry.configuration == 0)
     assert base.trials == tuple(first)
     assert not remaining_resources()
+
+
+@pytest.mark.slow
+def test_a_budget_is_raised_while_the_sweep_runs_and_again_when_it_is_done(cluster, folder, monkeypatch):
+    monkeypatch.setattr("tune.session.session.INTERVAL", 0.0)
+    sweep = new_sweep(folder, "extended", trials=1, epochs=8)
+    store, uri = ResultsStore(sweep.storage), sweep.storage.uri
+    breaking.write_breaks(sweep.spec.data)
+
+    def extend_once():
+        if store.curve("0000") and not with_extensions(sweep).extensions:
+            extend_sweep(sweep, 1, 0.0, begun=1, generation=1)
+        return False
+
+    why = run_sweep(sweep.spec, uri, 1, stop=extend_once, trainable=breaking.Breaking)
+    assert why == "its budget of 2 configurations is spent"
+    assert {trial.trial: trial.state for trial in store.trials()} == dict.fromkeys(("0000", "0001"), "completed")
+    assert run_sweep(sweep.spec, uri, 2, trainable=breaking.Breaking) == why  # as the driver who knows the old budget
+    extend_sweep(sweep, 1, 0.0, begun=2, generation=2)
+    assert run_sweep(sweep.spec, uri, 3, trainable=breaking.Breaking) == "its budget of 3 configurations is spent"
+    assert [trial.state for trial in store.trials()] == ["completed"] * 3
+    assert not remaining_resources()
+
+
+@pytest.mark.slow
+def test_the_hours_are_raised_while_the_sweep_runs(cluster, folder, monkeypatch):
+    sweep = new_sweep(folder, "longer", trials=2, epochs=4, budget={"trials": 2, "hours": 1})
+    store, uri = ResultsStore(sweep.storage), sweep.storage.uri
+    breaking.write_breaks(sweep.spec.data)
+    monkeypatch.setattr("tune.session.session.INTERVAL", 0.0)
+
+    def clock():  # an hour is over once the first trial has an epoch
+        return time.monotonic() + (5400 if store.curve("0000") else 0)
+
+    def extend_first():
+        if not with_extensions(sweep).extensions:
+            extend_sweep(sweep, 0, 1.0, begun=0, generation=1)
+        return False
+
+    monkeypatch.setattr("tune.session.session.time", SimpleNamespace(monotonic=clock))
+    assert run_sweep(sweep.spec, uri, 1, stop=extend_first, trainable=breaking.Breaking)
+    assert {trial.trial: trial.state for trial in store.trials()} == dict.fromkeys(("0000", "0001"), "completed")
 
 
 def test_the_hours_are_those_of_the_drivers_and_at_least_those_of_the_trials(folder):

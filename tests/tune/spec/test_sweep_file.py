@@ -8,6 +8,7 @@ import pytest
 from semprior.errors import UserError
 from tests.repository import ROOT
 from tests.tune.small_sweep import spec_of, write
+from tune.search.space import Space
 from tune.spec.sweep_file import SweepSpec, load_sweep
 
 SHIPPED = sorted((ROOT / "tune" / "sweeps").glob("*.yaml"))
@@ -66,7 +67,18 @@ def test_a_sweep_survives_the_round_trip_through_json(path):
 
 
 def test_the_shipped_sweeps_are_those_of_the_docs():
-    assert {path.stem for path in SHIPPED} == {"demo", "sirst-v1", "detectors", "vfm", "pareto"}
+    assert {path.stem for path in SHIPPED} == {"demo", "sirst-v1", "detectors", "vfm", "pareto", "recipe"}
+
+
+def test_the_recipe_searches_method_and_training_in_12_to_16_dimensions():
+    spec = load_sweep(ROOT / "tune" / "sweeps" / "recipe.yaml", {})
+    assert 12 <= len(spec.search) <= 16
+    assert {"clusters", "scam", "distill", "labels", "optim", "data", "loss"} == {
+        key.split(".")[0] for key in spec.search
+    }
+    assert sum(bool(dimension.when) for dimension in spec.search.values()) >= 4
+    base = Space(spec).base_parameters()
+    assert Space(spec).encoded(base)[2]  # the preset itself is a point of the space
 
 
 def test_an_address_stays_as_it_is(tmp_path):
@@ -178,6 +190,30 @@ REFUSED = [
         r":11: scheduler: name: expected none with 2",
     ),
     ("detector: alclnet", "select.by: holdout/iou", r":3: base: select.by: expected point_score"),
+    # configurations to start with
+    *(
+        ("objective: ", f"start: {start}\nobjective: ", message)
+        for start, message in (
+            ("[{scam.scael: 1}]", r":9: start: unknown key 'scam.scael'; did you mean 'scam.scale'"),
+            ("[{scam.drop: 0.1}]", r":9: start: scam.drop: expected a leaf that is searched; .*scam.scale"),
+            ("[{clusters.count: 129}]", r":9: start: clusters.count: expected a whole number from 1 to 128, not 129"),
+            ("[{clusters.count: 8}, {clusters.count: 1.5}]", r":9: start: clusters.count must be a whole number"),
+            ("[{scam.scale: null}]", r":9: start: scam.scale: expected a number from 0.05 to 1, not None"),
+            ("[{scam.stages: [9]}]", r":9: start: scam.stages: expected stages of the detector, not \[9\]|\(9,\)"),
+            (
+                "[{scam.stages: none, scam.scale: 0.1}]",
+                r":9: start: scam.scale: is not searched here, because its cond",
+            ),
+            ("8", r":9: start: expected a list, not 8"),
+            ("[8]", r":9: start: 0: expected keys and values, not 8"),
+            (str([{"clusters.count": n} for n in range(1, 14)]), r":9: start: expected at most 11 configurations, as"),
+            ("{from: first}", r":9: start: from: expected a list, not .first"),
+            ("{from: []}", r":9: start: from: expected a list"),
+            ("{from: [first], tpo: 3}", r":9: start: tpo: unknown key; did you mean 'top'"),
+            ("{from: [first], top: 0}", r":9: start: top: expected a number at least 1, not 0"),
+            ("{top: 3}", r":9: start: expected the key 'from'"),
+        )
+    ),
 ]
 
 
@@ -232,6 +268,7 @@ def test_configurations_can_be_listed_instead_of_searched(tmp_path):
         ),
         ("clusters.count: 8", "epochs: 8", r":2: configurations: epochs cannot be set for a single configuration"),
         ("trials: 2", "trials: 3", r":4: budget: trials: expected 2, as many as configurations"),
+        ("data: d", "data: d\nstart: [{scam.scale: 1}]", r":2: start: expected only with search"),
         ("data: d", "data: d\nsearch: {scam.scale: {float: [0, 1]}}", r":2: search: expected either this or config"),
     ],
 )
