@@ -1,0 +1,120 @@
+"""A race: further runs go to the configurations that may still be the best, and the others get none.
+
+A configuration begins with one run. The **leader** is the best of the configurations with the most runs. Any other one
+is compared with it image by image over the runs that both have (`tune.comparison.paired`), and **drops out** if the
+test says that it is worse, with `CONFIDENCE` on one side; or if a run of it was stopped early, diverged or failed. The
+idea is that of irace's races and of intensification in SMAC.
+
+The next run is chosen by the first of these rules that applies:
+
+1. A configuration that has fewer runs than the leader and has not dropped out gets one: the one whose difference from
+   the leader may be the highest, given its standard error.
+2. The leader gets one, as long as it has fewer than all runs, and either `PER_RUN` configurations have begun for each of
+   its runs, or no further configuration is to begin.
+3. A new configuration begins.
+
+All of it follows from the results alone, so that a driver that resumes the sweep decides as the lost one would have. At
+its end the leader has all runs, and so has every configuration that has not dropped out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tune.comparison.paired import Comparison, Difference, Runs
+
+CONFIDENCE = 0.9
+"""Probability with which a configuration that drops out is worse than the leader, by the paired test."""
+PER_RUN = 4
+"""Number of configurations that begin for each run of the leader."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A configuration in the race.
+
+    Attributes:
+        number: number of the configuration.
+        value: the first objective over its ended runs, which is maximised; None if it has none.
+        runs: number of runs that have ended.
+        running: whether a run of it lasts.
+        out: whether a run was stopped early, diverged or failed.
+        images: the evaluated runs that have ended, by index; empty if their terms are not known.
+    """
+
+    number: int
+    value: float | None
+    runs: int
+    running: bool = False
+    out: bool = False
+    images: Runs = field(default_factory=dict)
+
+    @property
+    def races(self) -> bool:
+        """Whether it may lead or follow."""
+        return not self.out and self.runs > 0 and self.value is not None
+
+
+class Race:
+    """Chooses the configuration that gets the next run.
+
+    Args:
+        metric: the first objective, which is maximised.
+        most: number of runs that a configuration has at most.
+    """
+
+    def __init__(self, metric: str, most: int) -> None:
+        self.metric, self.most = metric, most
+        self._differences: dict[tuple[int, int, int, int], Difference | None] = {}
+
+    def leader(self, contenders: Sequence[Contender]) -> Contender | None:
+        """The best configuration among those with the most runs; None before any has ended."""
+        racing = [one for one in contenders if one.races]
+        return max(racing, key=lambda one: (one.runs, one.value or 0.0, -one.number), default=None)
+
+    def next_run(self, contenders: Sequence[Contender], more: bool) -> int | None:
+        """The configuration that gets another run.
+
+        Args:
+            contenders: the configurations that have begun.
+            more: whether further configurations are to begin.
+
+        Returns:
+            Its number; None if a new configuration is to begin, or nothing is left to run.
+        """
+        leader = self.leader(contenders)
+        if leader is None:
+            return None
+        behind = {
+            one.number: highest
+            for one in contenders
+            if one.races and not one.running and one.runs < leader.runs
+            if (highest := self._highest(one, leader)) >= 0
+        }
+        if behind:
+            return max(behind, key=lambda number: (behind[number], -number))
+        due = len(contenders) >= PER_RUN * leader.runs or not more
+        return leader.number if due and not leader.running and leader.runs < self.most else None
+
+    def dropped_out(self, contenders: Sequence[Contender]) -> set[int]:
+        """The numbers of the configurations that get no further run."""
+        leader = self.leader(contenders)
+        if leader is None:
+            return set()
+        ended = [one for one in contenders if one.runs]
+        return {one.number for one in ended if not one.races or self._highest(one, leader) < 0}
+
+    def _highest(self, one: Contender, leader: Contender) -> float:
+        """The upper limit of the difference of a configuration from the leader; infinite if it is not known."""
+        if one.number == leader.number:
+            return 0.0
+        key = (one.number, one.runs, leader.number, leader.runs)
+        if key not in self._differences:
+            self._differences[key] = Comparison([one.images, leader.images], self.metric).difference(0, 1)
+        difference = self._differences[key]
+        if difference is None:
+            return math.inf
+        half = difference.half_width(2 * CONFIDENCE - 1)  # one-sided
+        return math.inf if half is None else difference.value + half
