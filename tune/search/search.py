@@ -149,7 +149,7 @@ class Search:
             self._journal.rewrite(self.history)
 
     def _enter(self, number: int, parameters: Mapping[str, Any]) -> None:
-        runs = {run: Run() for run in range(self.spec.seeds)}
+        runs = {run: Run() for run in range(self.spec.run_count)}
         self.history.configurations[number] = Configuration(parameters, runs)
         self._tried.setdefault(self.space.identity(parameters), number)
 

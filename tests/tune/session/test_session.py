@@ -16,6 +16,8 @@ from ray.train import WorkerGroupError
 from semprior.config.schema import flatten
 from semprior.errors import SettingError, StorageError, UserError
 from tests.tiny import SPLITS
+from tests.tune.breaking import Breaking as StandingIn
+from tests.tune.breaking import write_breaks
 from tests.tune.listening import listening
 from tests.tune.real_sweep import STOPPING, new_sweep, ray_cluster, results
 from tests.tune.widened import Widened
@@ -203,6 +205,26 @@ def test_a_sweep_with_seeds_resumes_and_ends_when_its_hours_are_over(cluster, fo
     assert all(trial.state != "running" for trial in trials.values())
     (base,) = (entry for entry in store.rank(dict(sweep.spec.objective)) if entry.configuration == 0)
     assert base.trials == tuple(first)
+    assert not remaining_resources()
+
+
+@pytest.mark.slow
+def test_a_sweep_with_folds_resumes_and_each_run_holds_out_its_fold(cluster, tmp_path):
+    sweep = new_sweep(tmp_path, "folds", trials=2, epochs=3, runs={"folds": 3}, concurrent=2)
+    write_breaks(tmp_path / "data", seconds=0.05)
+    store, uri = ResultsStore(sweep.storage), sweep.storage.uri
+    assert not run_sweep(sweep.spec, uri, 1, stop=lambda: bool(store.curve("0000.2")), trainable=StandingIn)
+    assert len(store.trials()) < 6
+    assert run_sweep(sweep.spec, uri, 2, trainable=StandingIn)
+    trials = {trial.trial: trial for trial in store.trials()}
+    assert list(trials) == [f"000{number}.{fold}" for number in range(2) for fold in range(3)]
+    for name, trial in trials.items():
+        fold = int(name[-1])
+        assert (trial.state, [record.epoch for record in store.curve(name)]) == ("completed", [0, 1, 2])
+        assert (trial.config["data.folds"], trial.config["data.fold"]) == (3, fold)
+        assert trial.seed == trial.config["seed"] == sweep.spec.base_config().seed + fold
+    assert trials["0001.0"].params == trials["0001.2"].params != trials["0000.0"].params
+    assert [len(entry.trials) for entry in store.rank(dict(sweep.spec.objective))] == [3, 3]
     assert not remaining_resources()
 
 

@@ -11,7 +11,7 @@ from tests.tune.small_sweep import write
 from tune.spec.sweep_file import SweepSpec, load_sweep
 
 PAGE = (ROOT / "docs" / "sweeps.md").read_text()
-OTHERWISE = {"name", "base", "search", "configurations", "budget.hours"}  # the page says it in words
+OTHERWISE = {"name", "base", "search", "configurations", "budget.hours", "runs.folds"}  # the page says it in words
 
 
 def keys(model: type[BaseModel], prefix: str = ""):
