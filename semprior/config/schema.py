@@ -30,6 +30,7 @@ from semprior.reading.yaml_text import parse_value, parse_yaml, read_yaml
 ENVIRONMENT_PREFIX = "SEMPRIOR__"
 LARGEST_SEED = 2**32 - 1  # that k-means takes
 MOST_EPOCHS = 100_000
+MOST_FOLDS = 1000
 
 
 def _leaf(default: Any, low: float, high: float) -> Any:  # noqa: ANN401 - like `field`
@@ -42,11 +43,20 @@ class DataConfig:
 
     holdout: float = _leaf(0.15, 0, 0.9)  # share of the training images held out to select the epoch on
     holdout_seed: int = _leaf(0, 0, LARGEST_SEED)
+    folds: int = _leaf(
+        0, 0, MOST_FOLDS
+    )  # parts of the training and validation images, of which one is held out; 0: none
+    fold: int = _leaf(0, 0, MOST_FOLDS - 1)  # the part that is held out, from 0
     crop: int = _leaf(192, 32, 1024)  # pixels, a multiple of 32
     batch: int = _leaf(16, 1, 4096)  # over all workers
     target_crops: float = _leaf(0.5, 0, 1)  # share of crops that are placed on a target, if the image has one
     pad_crops: bool = True  # draw crops from the image padded as in inference, so that training sees the seams
     augment: float = _leaf(0.8, 0, 1)  # probability that a crop is augmented
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether images are held out to select the epoch on."""
+        return bool(self.folds or self.holdout)
 
 
 @dataclass(frozen=True)
@@ -237,6 +247,12 @@ def _nearest(key: str) -> str:
 def _cross_check(config: Config, source: str) -> None:
     if config.data.crop % 32:
         raise UserError(f"{source}: data.crop must be a multiple of 32, not {config.data.crop}")
+    if config.data.folds == 1:
+        raise UserError(f"{source}: data.folds must be 0, for none, or at least 2, not 1")
+    if config.data.fold >= max(config.data.folds, 1):
+        most = f"at most {config.data.folds - 1}, as data.folds is {config.data.folds}" if config.data.folds else "0"
+        way_out = "" if config.data.folds else "; set data.folds as well"
+        raise UserError(f"{source}: data.fold must be {most}, not {config.data.fold}{way_out}")
     if config.select.by == "test/iou" and config.preset != "paper":
         raise UserError(f"{source}: select.by=test/iou chooses on the test split; only the preset paper may")
 

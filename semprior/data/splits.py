@@ -244,3 +244,43 @@ def split_holdout(
         counts[points] += 1
     held_out = {i for points, members in strata.items() for i in members[: counts[points]]}
     return [i for i in range(len(names)) if i not in held_out], sorted(held_out)
+
+
+def assign_folds(
+    names: Sequence[str],
+    strata: Sequence[tuple[int, ...]],
+    folds: int,
+    seed: int,
+    groups: Mapping[str, str] = _NO_GROUPS,
+) -> list[int]:
+    """Divide images into folds of about equal size, none of which parts a group, and each with its share of the strata.
+
+    The division depends on names, strata, folds, seed and groups, but not on the order of the names. Whole groups, the
+    largest first, then single images stratum by stratum, each in a seeded order, go to the fold with the fewest images.
+
+    Args:
+        names: of the images, without duplicates.
+        strata: of each image, such as its number of points.
+        folds: their number, at least 2.
+        seed: of the order.
+        groups: of images, by name.
+
+    Returns:
+        The fold of each image, 0..folds-1.
+
+    Raises:
+        UserError: there are fewer images, or groups and single images, than folds.
+    """
+    stratum = dict(zip(names, strata, strict=True))
+    units = _units(sorted(names), groups, "folds", seed)
+    if len(units) < folds:
+        what = f"{len(units)} groups of images" if any(name in groups for name in names) else f"{len(names)} images"
+        raise UserError(f"data.folds: {what} are too few for {folds} folds")
+    units = sorted(units, key=lambda unit: (-len(unit), stratum[unit[0]] if len(unit) == 1 else ()))
+    sizes = [0] * folds
+    fold_of: dict[str, int] = {}
+    for unit in units:
+        fold = sizes.index(min(sizes))
+        sizes[fold] += len(unit)
+        fold_of |= dict.fromkeys(unit, fold)
+    return [fold_of[name] for name in names]

@@ -11,7 +11,7 @@ from semprior.config.schema import DataConfig
 from semprior.data.batches import Normalisation
 from semprior.data.images import IntensityRange
 from semprior.data.layout import Scene
-from semprior.data.splits import split_holdout
+from semprior.data.splits import assign_folds, split_holdout
 
 
 @dataclass(frozen=True)
@@ -67,16 +67,46 @@ class Seed:
     succeeded: np.ndarray
 
 
-def hold_out(train: Sequence[Scene], settings: DataConfig, groups: Mapping[str, str]) -> tuple[list[int], list[int]]:
-    """The images of the training split that a run trains on, and those that it holds out to select the epoch on.
+@dataclass(frozen=True)
+class HeldOut:
+    """The images of a run by what it does with them: indices, ascending, into its training and then validation images.
+
+    Attributes:
+        train: those that it trains on.
+        validation: those of its outer steps.
+        held_out: those on which it selects the epoch.
+    """
+
+    train: list[int]
+    validation: list[int]
+    held_out: list[int]
+
+
+def hold_out(
+    train: Sequence[Scene], validation: Sequence[Scene], settings: DataConfig, groups: Mapping[str, str]
+) -> HeldOut:
+    """Choose the images that a run holds out: a share of the training images, or a fold of training and validation.
 
     Args:
         train: all images of the training split.
+        validation: all images of the validation split.
         settings: of the run.
         groups: of images by name, which are not parted; see `Layout.groups`.
 
-    Returns:
-        The indices of both, ascending.
+    Raises:
+        UserError: there are too few images or groups.
     """
-    names, points = [scene.name for scene in train], [len(scene.points) for scene in train]
-    return split_holdout(names, points, settings.holdout, settings.holdout_seed, groups)
+    scenes = [*train, *validation]
+    names, points = [scene.name for scene in scenes], [len(scene.points) for scene in scenes]
+    if settings.folds:
+        strata = [(int(index >= len(train)), count) for index, count in enumerate(points)]
+        folds = assign_folds(names, strata, settings.folds, settings.holdout_seed, groups)
+        held_out = [index for index, fold in enumerate(folds) if fold == settings.fold]
+    else:
+        number = len(train)
+        held_out = split_holdout(names[:number], points[:number], settings.holdout, settings.holdout_seed, groups)[1]
+    apart = set(held_out)
+    kept = [index for index in range(len(scenes)) if index not in apart]
+    return HeldOut(
+        [index for index in kept if index < len(train)], [index for index in kept if index >= len(train)], held_out
+    )

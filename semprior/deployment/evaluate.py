@@ -143,10 +143,13 @@ def _scenes(layout: Layout, split: str, config: Config, intensity: IntensityRang
     """The images of a split with their masks."""
     if split != HOLDOUT:
         return read_scenes(layout, split, intensity, masks="required")
-    if not config.data.holdout:
+    if not config.data.holds_out:
         raise UserError(f"--split {HOLDOUT}: this run held out no image (data.holdout=0)")
     train = read_scenes(layout, "train", intensity, masks="optional")
-    scenes = [train[index] for index in hold_out(train, config.data, layout.groups)[1]]
+    folded = config.data.folds and "val" in layout.splits
+    validation = read_scenes(layout, "val", intensity, masks="optional") if folded else []
+    held_out = hold_out(train, validation, config.data, layout.groups).held_out
+    scenes = [[*train, *validation][index] for index in held_out]
     for scene in scenes:
         if scene.mask is None:
             raise UserError(f"{layout.root}: no mask for the image {scene.name}, which this run held out")

@@ -34,7 +34,7 @@ from semprior.models.detector import Detector
 INPUT, OUTPUT = "image", "probability"
 RUN_KEY = "semprior.run"
 """Name of the metadata that are a JSON object of the run: detector, preset, epoch, grey levels, holdout."""
-RUN_LEAVES = ("detector", "preset", "data.holdout", "data.holdout_seed")
+RUN_LEAVES = ("detector", "preset", "data.holdout", "data.holdout_seed", "data.folds", "data.fold")
 """The settings that an exported model carries: those that its evaluation depends on."""
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
 _CHECKED_SIZES = ((96, 64), (75, 133))  # a multiple of the detector's, and one that needs padding

@@ -23,14 +23,16 @@ class CachedImages:
         layout: of the data set.
         masks: whether to read the masks of training images.
         cache: folder of arrays that runs share; None to compute them for this run alone.
+        validation_masks: whether to read the masks of validation images, some of which a fold holds out.
 
     Raises:
         UserError: the data set has a fault.
     """
 
-    def __init__(self, layout: Layout, masks: Masks, cache: Path | None) -> None:
-        self._layout, self._masks, self._cache = layout, masks, cache
-        self._key = key_of([SCENES_VERSION, *COMPUTED_BY, *content_of(layout), masks]) if cache is not None else ""
+    def __init__(self, layout: Layout, masks: Masks, cache: Path | None, *, validation_masks: Masks = "never") -> None:
+        self._layout, self._masks, self._cache = layout, (masks, validation_masks), cache
+        read = [masks] if validation_masks == "never" else [masks, validation_masks]
+        self._key = key_of([SCENES_VERSION, *COMPUTED_BY, *content_of(layout), *read]) if cache is not None else ""
         arrays = cached_arrays(cache, self._key, self._read)
         self.intensity = IntensityRange.restored(arrays["intensity"].tolist())
         self.train = len(layout.splits["train"])
@@ -86,8 +88,8 @@ class CachedImages:
     def _read(self) -> Iterator[Arrays]:
         intensity = intensity_range(self._layout)
         yield {"intensity": np.array(intensity.stored())}
-        yield from map(_parts, iter_scenes(self._layout, "train", intensity, masks=self._masks))
-        yield from map(_parts, iter_scenes(self._layout, "val", intensity))
+        yield from map(_parts, iter_scenes(self._layout, "train", intensity, masks=self._masks[0]))
+        yield from map(_parts, iter_scenes(self._layout, "val", intensity, masks=self._masks[1]))
 
 
 def _parts(scene: Scene) -> Arrays:

@@ -16,7 +16,7 @@ import torch
 from semprior.clustering.cluster import capped_count
 from semprior.config.schema import Config, Resolved
 from semprior.data.batches import Normalisation
-from semprior.data.layout import Layout, content_remarks, find_layout, normalisation
+from semprior.data.layout import Layout, Masks, content_remarks, find_layout, normalisation
 from semprior.data.training_set import TrainingSet, hold_out
 from semprior.errors import UserError
 from semprior.foundation.feature_bank import FeatureBank
@@ -86,19 +86,21 @@ def read_training_set(layout: Layout, resolved: Resolved, say: Say, cache: Path 
         UserError: the data set has a fault, or a setting does not fit it.
     """
     config = resolved.config
-    cached = CachedImages(layout, "optional" if config.data.holdout else "never", cache)
+    masks: Masks = "optional" if config.data.holds_out else "never"
+    cached = CachedImages(layout, masks, cache, validation_masks=masks if config.data.folds else "never")
     train, validation = cached.scenes[: cached.train], cached.scenes[cached.train :]
     for remark in (*layout.remarks(), *content_remarks({"train": train, "val": validation})):
         say(remark)
     mean, std = normalisation(cached.scenes)
-    trained, held_out = hold_out(train, config.data, layout.groups)
+    chosen = hold_out(train, validation, config.data, layout.groups)
+    held_out = chosen.held_out
     if config.select.by != "test/iou" and not held_out:
         say("no image is held out: the last epoch is taken as the best")
-    if config.select.by == "holdout/iou" and any(train[i].mask is None for i in held_out):
-        raise UserError("select.by=holdout/iou needs masks of the training images; choose by point_score")
-    if config.outer.every and len(validation) < config.data.batch:
-        say(f"no outer steps: {len(validation)} validation images are fewer than a batch of {config.data.batch}")
-    order = [*trained, *range(len(train), len(cached.scenes)), *held_out]
+    if config.select.by == "holdout/iou" and any(cached.scenes[i].mask is None for i in held_out):
+        raise UserError("select.by=holdout/iou needs masks of the images held out; choose by point_score")
+    if config.outer.every and len(chosen.validation) < config.data.batch:
+        say(f"no outer steps: {len(chosen.validation)} validation images are fewer than a batch of {config.data.batch}")
+    order = [*chosen.train, *chosen.validation, *held_out]
     test = []
     if config.select.by == "test/iou":
         say("preset paper: the TEST split is read at every evaluation, and the best epoch is chosen on it")
@@ -106,8 +108,8 @@ def read_training_set(layout: Layout, resolved: Resolved, say: Say, cache: Path 
     seeds = cached.seeds(config.labels.seed)
     return TrainingSet(
         scenes=[cached.scenes[i] for i in order],
-        train=len(trained),
-        validation=len(validation),
+        train=len(chosen.train),
+        validation=len(chosen.validation),
         seeds=[seeds[i] for i in order],
         clusters=_clusters(cached, order, resolved, say),
         normalisation=Normalisation(mean, std),

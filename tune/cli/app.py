@@ -288,7 +288,14 @@ def promote(
     address: Address = None,
     cluster: ClusterFile = None,
     top_: Annotated[int, typer.Option("--top", help="Number of best configurations.", min=1)] = 5,
-    seeds: Annotated[int, typer.Option(help="Trials of each configuration.", min=1)] = 3,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            help="Trials of each configuration; 3 if not given. With folds, they are the folds.",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="A setting, like epochs=300; can be repeated.", metavar="KEY=VALUE"),
@@ -301,9 +308,10 @@ def promote(
         typer.Option("--id", help="Id of the new sweep; else SWEEP-promoted.", metavar="ID", show_default=False),
     ] = None,
 ) -> None:
-    """Train the best configurations in full, with several seeds each.
+    """Train the best configurations in full, with several seeds, or folds, each.
 
-    They are ranked by their mean, with a confidence interval. The same command continues a promotion that was stopped.
+    They are ranked by their mean and compared with the first on the same images, with confidence intervals. The same
+    command continues a promotion that was stopped.
     """
     from tune.cli import promote as command
 

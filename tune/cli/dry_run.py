@@ -53,7 +53,7 @@ def dry_run(file: Path, sweep_id: str | None, target: Target, console: Console) 
 
 
 def _print_cost(spec: SweepSpec, slots: int, cost: Cost | None, here: bool, console: Console) -> None:
-    config, trials = spec.base_config(), spec.budget.trials * spec.seeds
+    config, trials = spec.base_config(), spec.budget.trials * spec.run_count
     trial = spec.resources
     place = "on this machine" if here else "on this machine; the cluster decides for itself"
     rows = [("trials", f"{trials}, of {config.epochs} epochs at most, {slots} at a time {place}")]

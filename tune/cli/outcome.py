@@ -20,7 +20,7 @@ def require_value(sweep: Sweep, view: SweepProgress, target: Target) -> None:
 
 def why_valueless(sweep: Sweep, view: SweepProgress, target: Target) -> str:
     """Why no trial of a sweep that is done has a value, in a line; empty if one has, or if nothing is held out."""
-    if view.ranked() or not sweep.spec.base_config().data.holdout:
+    if view.ranked() or not sweep.spec.holds_out:
         return ""
     if view.failures():
         way_out = f"once that is mended, run them again with: {target.command('retry', sweep)}"

@@ -30,7 +30,7 @@ class PromoteRequest:
     Attributes:
         name: id of the sweep.
         top: number of configurations.
-        seeds: number of trials of each configuration.
+        seeds: number of trials of each configuration; None for the usual number, or the folds of the sweep.
         settings: settings of the new trials, as ``key=value`` texts.
         final: whether to train the winner on all images afterwards.
         id: id of the new sweep; None: ``SWEEP-promoted``.
@@ -38,7 +38,7 @@ class PromoteRequest:
 
     name: str
     top: int
-    seeds: int
+    seeds: int | None
     settings: tuple[str, ...]
     final: bool
     id: str | None
@@ -100,7 +100,7 @@ def _run(name: str, spec: SweepSpec, target: Target, jobs: Jobs | None, console:
         )
     if state == "done":
         return sweep
-    trials = spec.budget.trials * spec.seeds
+    trials = spec.budget.trials * spec.run_count
     say(console, f"{name}: {trials} trial{'s' if trials > 1 else ''}, stored in {sweep.storage.uri}")
     view = run(sweep, heartbeat.generation + 1 if heartbeat is not None else 1, target, jobs, False, console)
     return sweep if view is not None and view.state == "done" else None

@@ -25,7 +25,7 @@ def concurrency(spec: SweepSpec, nodes: Sequence[Mapping[str, float]]) -> int:
     if fitting < 1:
         raise UserError(f"resources: a trial takes {_amounts(spec.resources)}, but {_describe(nodes)}")
     if spec.concurrent == "auto":
-        return min(fitting, spec.budget.trials * spec.seeds)
+        return min(fitting, spec.budget.trials * spec.run_count)
     if spec.concurrent > fitting:
         raise UserError(
             f"concurrent: {spec.concurrent} trials of {_amounts(spec.resources)} do not fit, {fitting} do:"

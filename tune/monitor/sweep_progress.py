@@ -161,7 +161,7 @@ class ProgressReader:
             state=state,
             metric=metric,
             maximize=direction == "max",
-            trials=spec.budget.trials * spec.seeds,
+            trials=spec.budget.trials * spec.run_count,
             rows=tuple(self._row(summary, metric, state) for summary in store.trials()),
             note=heartbeat.note if heartbeat is not None and state != "waiting" else "",
             hours=spec.budget.hours,

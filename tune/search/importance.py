@@ -24,10 +24,10 @@ import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from tune.search.history import Configuration
-from tune.search.search import Search, trial_ids
+from tune.search.search import Search
 from tune.search.space import Space
 from tune.spec.sweep_file import SweepSpec
-from tune.store.records import Record
+from tune.store.records import Record, trial_ids
 from tune.store.trial_summary import TrialSummary
 
 
@@ -74,7 +74,7 @@ def importance(spec: SweepSpec, trials: Sequence[TrialSummary], curves: Mapping[
         if row is not None and min(one.curve) <= epoch <= max(one.curve):
             rows.append(row)
             values.append(one.curve[max(e for e in one.curve if e <= epoch)])
-            runs = [curves.get(trial, ()) for trial in trial_ids(number, spec.seeds)]
+            runs = [curves.get(trial, ()) for trial in trial_ids(number, spec.run_count)]
             errors.append(_error(one, runs, f"{next(iter(spec.objective))}_se", epoch))
     if len(set(values)) < 2:
         return Importance(f"importance of the dimensions: unknown, because all trials are equal at epoch {epoch + 1}")

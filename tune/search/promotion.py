@@ -15,12 +15,13 @@ from typing import Any
 from semprior.errors import UserError
 from semprior.evaluation.image_sums import ImageSums
 from tune.comparison.paired import Comparison, Difference
-from tune.spec.sweep_file import SweepSpec
+from tune.spec.sweep_file import Runs, SweepSpec
 from tune.store.ranking import Ranked
 from tune.store.records import run_index
 from tune.store.trial_summary import TrialSummary
 
 CONFIDENCE = 0.95
+SEEDS = 3  # runs of each configuration, if no other number is asked for
 
 
 @dataclass(frozen=True)
@@ -50,31 +51,35 @@ class PromotionResult:
     probability: float | None = None
 
 
-def promotion(spec: SweepSpec, chosen: Sequence[Ranked], seeds: int, settings: Mapping[str, Any]) -> SweepSpec:
+def promotion(spec: SweepSpec, chosen: Sequence[Ranked], seeds: int | None, settings: Mapping[str, Any]) -> SweepSpec:
     """Make the sweep that trains configurations of another sweep in full.
 
     It uses other seeds than the first sweep: the configurations were selected by their results with those seeds on the
-    same held-out images, so that their mean would be biased.
+    same held-out images, so that their mean would be biased. Of a sweep with folds, it has the same folds.
 
     Args:
         spec: the first sweep.
         chosen: the configurations to promote.
-        seeds: number of runs of each configuration.
+        seeds: number of runs of each configuration; None: `SEEDS`, or the folds.
         settings: leaves that differ from the first sweep, such as more epochs.
 
     Raises:
-        UserError: a setting is one that the search chose, or is not valid.
+        UserError: a setting is one that the search chose, or is not valid; or seeds are asked for besides folds.
     """
+    if spec.runs.folds and seeds is not None:
+        raise UserError(f"--seeds: the runs of this sweep are its {spec.runs.folds} folds; leave it out")
     for key in settings:
         if any(key in entry.params for entry in chosen):
             raise UserError(f"--set {key}: is chosen by the search; leave it out")
-    start = spec.base_config().seed + spec.seeds
+    start = spec.base_config().seed + spec.run_count
+    seeds = 1 if spec.runs.folds else seeds or SEEDS
     return _listed(spec, [dict(entry.params) for entry in chosen], seeds, {"seed": start, **settings})
 
 
 def final(spec: SweepSpec, winner: PromotionResult) -> SweepSpec:
     """Make the sweep of one run that trains the winner of a promotion on all images. The last epoch counts."""
-    return _listed(spec, [dict(winner.params)], 1, {"data.holdout": 0.0})
+    whole = spec.model_copy(update={"runs": Runs()})
+    return _listed(whole, [dict(winner.params)], 1, {"data.holdout": 0.0, "data.folds": 0, "data.fold": 0})
 
 
 def _listed(

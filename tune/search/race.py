@@ -9,8 +9,8 @@ The next run is chosen by the first of these rules that applies:
 
 1. A configuration that has fewer runs than the leader and has not dropped out gets one: the one whose difference from
    the leader may be the highest, given its standard error.
-2. The leader gets one, as long as it has fewer than all runs, and either `PER_RUN` configurations have begun for each of
-   its runs, or no further configuration is to begin.
+2. The leader gets one, as long as it has fewer than all runs, and either `PER_RUN` configurations have begun for each
+   of its runs, or no further configuration is to begin.
 3. A new configuration begins.
 
 All of it follows from the results alone, so that a driver that resumes the sweep decides as the lost one would have. At

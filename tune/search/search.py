@@ -219,7 +219,7 @@ class Search:
                 yield Outcome(number, one.values[0] if one.values else None, one.error(self._error))
 
     def _enter(self, number: int, parameters: Mapping[str, Any]) -> None:
-        runs = {run: Run() for run in range(self.spec.seeds)}
+        runs = {run: Run() for run in range(self.spec.run_count)}
         self.history.configurations[number] = Configuration(parameters, runs)
         self._tried.setdefault(self.space.identity(parameters), number)
 

@@ -210,7 +210,7 @@ class SweepState:
         """Trials that have begun and not ended, and the missing runs of configurations that have begun."""
         found = []
         for number, configuration in sorted(self.search.history.configurations.items()):
-            for trial in trial_ids(number, self.spec.seeds):
+            for trial in trial_ids(number, self.spec.run_count):
                 if trial not in self.trials or self.trials[trial].state == "running":
                     parameters = dict(configuration.parameters)
                     found.append(self.attempt_spec(trial, number, self.search.space.leaves(parameters), parameters))
@@ -245,7 +245,7 @@ class SweepState:
             data=self.spec.data,
             trial=trial,
             configuration=number,
-            config={**config, "seed": int(config["seed"]) + run_index(trial)},
+            config={**config, **self.spec.run_leaves(int(config["seed"]), run_index(trial))},
             params=dict(parameters),
             objectives=tuple(self.spec.objective),
             workers=resources.workers,

@@ -91,7 +91,7 @@ class TuneSearch(SearchAlgorithm):
     @property
     def total_samples(self) -> int:
         """Number of trials in the budget."""
-        return self.search.spec.budget.trials * self.search.spec.seeds
+        return self.search.spec.budget.trials * self.search.spec.run_count
 
     def close(self) -> None:
         """Start no further trial."""
@@ -120,7 +120,7 @@ class TuneSearch(SearchAlgorithm):
                 self._exhausted = True
                 return None
             number, parameters, config = suggestion
-            for trial in trial_ids(number, self.search.spec.seeds):
+            for trial in trial_ids(number, self.search.spec.run_count):
                 self.waiting.append(self._make_spec(trial, number, config, parameters))
         spec = self.waiting.popleft()
         self.live[spec.trial] = spec

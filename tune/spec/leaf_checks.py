@@ -19,6 +19,8 @@ FIXED_LEAVES = {
     "epochs": "trials are compared epoch by epoch",
     "data.holdout": "trials are compared on the same images",
     "data.holdout_seed": "trials are compared on the same images",
+    "data.folds": "`runs` sets it",
+    "data.fold": "`runs` sets it",
     "select.by": "the first objective sets it",
     "select.after": "trials are compared by the same evaluations",
     "select.every": "trials are compared by the same evaluations",
@@ -26,20 +28,23 @@ FIXED_LEAVES = {
 """Leaves that a sweep cannot vary, and the reason."""
 
 
-def check_leaves(base: Mapping[str, Any], search: Mapping[str, Dimension], document: Document) -> None:
+def check_leaves(
+    base: Mapping[str, Any], search: Mapping[str, Dimension], document: Document, *, folded: bool = False
+) -> None:
     """Refuse, before the first trial, every setting that semprior would refuse.
 
     Args:
         base: leaves that are common to all trials.
         search: dimensions by leaf.
         document: the sweep file.
+        folded: whether each run holds out a fold.
 
     Raises:
         UserError: an unknown leaf, a value or range outside its limits, a dimension of the wrong type, or a condition
             that cannot be met.
     """
     start = _check_base(base, document)
-    if search and start.get("data.holdout") == 0:
+    if search and start.get("data.holdout") == 0 and not folded and not start.get("data.folds"):
         location = document.location(("base", "data.holdout"))
         raise UserError(f"{location}: base: data.holdout: expected more than 0: trials are compared on held-out images")
     for key, dimension in search.items():

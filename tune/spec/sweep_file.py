@@ -17,7 +17,15 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from semprior.config.schema import Config, check_leaf, environment_leaves, flatten, resolve, variable_of
+from semprior.config.schema import (
+    MOST_FOLDS,
+    Config,
+    check_leaf,
+    environment_leaves,
+    flatten,
+    resolve,
+    variable_of,
+)
 from semprior.deployment.trial_cost import COST_METRICS
 from semprior.errors import UserError
 from semprior.reading.json_text import parse_json
@@ -121,6 +129,17 @@ class Resources(SweepModel):
         raise LocatedError(("resources", "gpus"), f"expected {expected}, not {self.gpus:g}{reason}")
 
 
+class Runs(SweepModel):
+    """The runs of each configuration, where they differ in more than their seed.
+
+    Attributes:
+        folds: number of parts of the training and validation images, of which each run holds out another one; None for
+            runs that differ in their seed alone.
+    """
+
+    folds: Annotated[WholeNumber, Field(ge=2, le=MOST_FOLDS)] | None = None
+
+
 class Failures(SweepModel):
     """The handling of trials that fail.
 
@@ -160,7 +179,8 @@ class SweepSpec(SweepModel):
         sampler: the sampler that proposes configurations.
         scheduler: the scheduler that stops trials early.
         budget: the limits of the sweep.
-        seeds: number of runs of each configuration.
+        seeds: number of runs of each configuration, which differ in their seed.
+        runs: instead of seeds, runs that differ in more.
         resources: the resources of one trial.
         concurrent: number of concurrent trials; ``auto`` for as many as the resources allow.
         failures: the handling of trials that fail.
@@ -178,6 +198,7 @@ class SweepSpec(SweepModel):
     scheduler: Scheduler = Scheduler()
     budget: Budget
     seeds: Annotated[WholeNumber, Field(ge=1, le=1000)] = 1
+    runs: Runs = Runs()
     resources: Resources = Resources()
     concurrent: Literal["auto"] | PositiveInt = "auto"
     failures: Failures = Failures()
@@ -195,8 +216,14 @@ class SweepSpec(SweepModel):
         if bool(self.search) == bool(self.configurations):
             both = "either this or configurations, not both" if self.search else "one entry or more"
             raise LocatedError(("search",), f"expected {both}")
-        if self.budget.trials * self.seeds > MOST_TRIALS:
-            raise LocatedError(("seeds",), f"expected at most {MOST_TRIALS} trials: budget.trials times seeds")
+        if self.runs.folds and self.seeds > 1:
+            raise LocatedError(("seeds",), "expected either this or runs.folds, not both: each fold has its own seed")
+        for key in ("data.folds", "data.fold") if self.runs.folds else ():
+            if key in self.base:
+                raise LocatedError(("base", key), "expected no value: runs.folds sets it")
+        if self.budget.trials * self.run_count > MOST_TRIALS:
+            path = ("runs", "folds") if self.runs.folds else ("seeds",)
+            raise LocatedError(path, f"expected at most {MOST_TRIALS} trials: budget.trials times {'.'.join(path)}")
         if self.configurations and self.budget.trials != len(self.configurations):
             raise LocatedError(("budget", "trials"), f"expected {len(self.configurations)}, as many as configurations")
         if self.start and self.configurations:
@@ -236,6 +263,26 @@ class SweepSpec(SweepModel):
     def directions(self) -> tuple[Literal["max", "min"], ...]:
         """The direction of each objective, in the order of the objectives."""
         return tuple(self.objective.values())
+
+    @property
+    def run_count(self) -> int:
+        """Number of runs, that is trials, of each configuration."""
+        return self.runs.folds or self.seeds
+
+    def run_leaves(self, seed: int, run: int) -> dict[str, Any]:
+        """The leaves in which a run differs from the others of its configuration.
+
+        Args:
+            seed: of the first run.
+            run: index of the run.
+        """
+        held_out = {"data.folds": self.runs.folds, "data.fold": run} if self.runs.folds else {}
+        return {"seed": seed + run, **held_out}
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether trials hold out images, on which they are evaluated."""
+        return bool(self.runs.folds) or self.base_config().data.holds_out
 
     @property
     def needs_masks(self) -> bool:
@@ -331,7 +378,7 @@ def _checked(document: Document) -> SweepSpec:
         spec = SweepSpec.model_validate(document.content)
     except ValidationError as error:
         raise UserError(first_error(error, document, SweepSpec)) from error
-    check_leaves(spec.base, spec.search, document)
+    check_leaves(spec.base, spec.search, document, folded=bool(spec.runs.folds))
     if not isinstance(spec.start, StartFrom):
         check_start(spec.start, spec.search, flatten(spec.base_config()), document)
     for index, configuration in enumerate(spec.configurations or ()):

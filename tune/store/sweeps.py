@@ -235,11 +235,11 @@ def extend_sweep(sweep: Sweep, trials: int, hours: float, begun: int, generation
 
 
 def _check_extension(sweep: Sweep, trials: int, hours: float) -> None:
-    budget, seeds = sweep.spec.budget, sweep.spec.seeds
+    budget, runs = sweep.spec.budget, sweep.spec.run_count
     if trials and sweep.spec.configurations is not None:
         raise UserError(f"{sweep.id}: lists its configurations, {budget.trials}, and has no others to try")
-    if (budget.trials + trials) * seeds > MOST_TRIALS:
-        most = MOST_TRIALS // seeds - budget.trials
+    if (budget.trials + trials) * runs > MOST_TRIALS:
+        most = MOST_TRIALS // runs - budget.trials
         raise UserError(f"--trials +{trials}: must be at most +{most}, for {MOST_TRIALS} trials in all")
     if hours and budget.hours is None:
         raise UserError(f"--hours +{hours:g}: {sweep.id} has no budget of hours, and ends by its trials alone")

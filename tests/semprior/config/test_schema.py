@@ -33,6 +33,8 @@ PAPER = {  # every leaf of the preset `paper`, with the section of the method th
     "channels_last": False,
     "data.holdout": 0.0,  # 10: chosen on the test split
     "data.holdout_seed": 0,
+    "data.folds": 0,
+    "data.fold": 0,
     "data.crop": 256,  # 7
     "data.batch": 16,  # 7
     "data.target_crops": 0.0,  # 7: uniform offsets

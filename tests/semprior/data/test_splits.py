@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from semprior.data.images import IntensityRange
 from semprior.data.layout import find_layout, read_scenes
-from semprior.data.splits import split_holdout
+from semprior.data.splits import assign_folds, split_holdout
 from semprior.errors import UserError
 
 
@@ -181,3 +181,42 @@ def test_a_holdout_never_parts_a_group(sizes, fraction, seed):
 def test_one_group_cannot_be_held_out():
     with pytest.raises(UserError, match="all training images belong to the group g"):
         split_holdout(["a", "b"], [1, 1], 0.5, 0, {"a": "g", "b": "g"})
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=6, max_size=20),
+    grouped=st.booleans(),
+    folds=st.integers(2, 6),
+    seed=st.integers(0, 3),
+    random=st.randoms(use_true_random=False),
+)
+def test_folds_part_the_images_and_no_group(sizes, grouped, folds, seed, random):
+    names = [f"{group} {i}" for group, size in enumerate(sizes) for i in range(size)]
+    groups = {name: name.split()[0] for name in names if grouped and int(name.split()[0]) % 3}
+    strata = {name: (random.randint(0, 2),) for name in names}
+    found = assign_folds(names, [strata[name] for name in names], folds, seed, groups)
+    fold_of = dict(zip(names, found, strict=True))
+    assert set(found) == set(range(folds))  # each image is in one fold, and no fold is empty
+    for group in set(groups.values()):
+        assert len({fold_of[name] for name in names if groups.get(name) == group}) == 1
+    counts = [found.count(fold) for fold in range(folds)]
+    assert max(counts) - min(counts) <= (max(sizes) if groups else 1)
+    if not groups:
+        for stratum in set(strata.values()):
+            own = [found[i] for i, name in enumerate(names) if strata[name] == stratum]
+            shares = [own.count(fold) for fold in range(folds)]
+            assert max(shares) - min(shares) <= 1
+    shuffled = random.sample(names, len(names))
+    again = assign_folds(shuffled, [strata[name] for name in shuffled], folds, seed, groups)
+    assert dict(zip(shuffled, again, strict=True)) == fold_of
+
+
+def test_folds_depend_on_the_seed_and_need_images_and_groups():
+    names = [f"{i}" for i in range(20)]
+    strata = [(1,)] * 20
+    assert assign_folds(names, strata, 5, 0) != assign_folds(names, strata, 5, 1)
+    with pytest.raises(UserError, match=r"data\.folds: 20 images are too few for 21 folds"):
+        assign_folds(names, strata, 21, 0)
+    with pytest.raises(UserError, match=r"data\.folds: 2 groups of images are too few for 3 folds"):
+        assign_folds(names, strata, 3, 0, {name: "ab"[int(name) % 2] for name in names})

@@ -47,12 +47,21 @@ def test_the_holdout_is_what_a_run_holds_out(data):
     layout = find_layout(data)
     student = bright_student(**{"data.holdout": 0.25})
     train = read_scenes(layout, "train", intensity_range(layout))
-    expected = [train[index].name for index in hold_out(train, student.info.config.data, {})[1]]
+    expected = [train[index].name for index in hold_out(train, [], student.info.config.data, {}).held_out]
     found = evaluate(student, data, HOLDOUT)
     assert [image.name for image in found.images] == expected
     assert len(expected) == 3
     with pytest.raises(UserError, match="held out no image"):
         evaluate(bright_student(**{"data.holdout": 0.0}), data, HOLDOUT)
+
+
+def test_a_fold_is_of_training_and_validation_images(data):
+    splits = find_layout(data).splits
+    found = [
+        evaluate(bright_student(**{"data.folds": 4, "data.fold": fold}), data, HOLDOUT).images for fold in range(4)
+    ]
+    assert all(len(images) == 4 for images in found)
+    assert sorted(image.name for images in found for image in images) == sorted([*splits["train"], *splits["val"]])
 
 
 def test_the_holdout_needs_its_own_masks_only(data, tmp_path):

@@ -54,6 +54,21 @@ def test_training_validation_and_holdout_are_apart_and_complete(synthetic):
     assert sorted(names(found, [*parts[0], *parts[2]])) == sorted(layout.splits["train"])
 
 
+def test_each_fold_of_training_and_validation_is_held_out_once(synthetic):
+    layout = find_layout(synthetic)
+    train, validation = (set(layout.splits[split]) for split in ("train", "val"))
+    held = []
+    for fold in range(3):
+        found, _ = prepared(synthetic, "data.folds=3", f"data.fold={fold}", f"seed={fold}")
+        held_out = set(names(found, found.holdout_indices))
+        assert all(found.scenes[i].mask is not None for i in found.holdout_indices)
+        assert set(names(found, found.train_indices)) == train - held_out
+        assert set(names(found, found.validation_indices)) == validation - held_out
+        assert held_out & train and held_out & validation
+        held += sorted(held_out)
+    assert sorted(held) == sorted(train | validation)
+
+
 def test_nothing_needs_the_labels(synthetic, tmp_path):
     bare = tmp_path / "bare"
     shutil.copytree(synthetic, bare)

@@ -11,6 +11,7 @@ from tests.tune.made_up import made_up_sweep
 from tune.cli.app import main
 from tune.search.promotion import confidence_half_width, final, promotion, rank_promotion
 from tune.search.search import Search
+from tune.spec.sweep_file import Runs
 from tune.store.records import Record
 from tune.store.results_store import ResultsStore
 from tune.store.sweeps import create_sweep
@@ -37,6 +38,18 @@ def test_the_best_are_trained_in_full_without_search_or_early_stopping(sweep, be
     for suggestion, entry in zip(asked, best, strict=True):
         assert suggestion.parameters == entry.params
         assert suggestion.leaves == {**suggestion.leaves, **entry.params, "epochs": 90}
+
+
+def test_a_promotion_of_folds_has_the_same_folds_and_other_seeds(sweep, best):
+    folded = sweep.spec.model_copy(update={"runs": Runs(folds=5)})
+    spec = promotion(folded, best, None, {})
+    assert (spec.runs, spec.run_count, spec.base_config().seed) == (Runs(folds=5), 5, folded.base_config().seed + 5)
+    with pytest.raises(UserError, match="--seeds: the runs of this sweep are its 5 folds; leave it out"):
+        promotion(folded, best, 3, {})
+    assert promotion(sweep.spec, best, None, {}).run_count == 3
+    (first, *_) = rank_promotion(ResultsStore(sweep.storage).trials(), True, "holdout/point_score", {})
+    last = final(folded, first)
+    assert (last.run_count, last.holds_out, last.base["data.folds"]) == (1, False, 0)
 
 
 def test_what_the_search_chose_cannot_be_set_again(sweep, best):

@@ -16,7 +16,8 @@ from ray.train import WorkerGroupError
 from semprior.config.schema import flatten
 from semprior.errors import SettingError, StorageError, UserError
 from tests.tiny import SPLITS
-from tests.tune import breaking
+from tests.tune.breaking import Breaking as StandingIn
+from tests.tune.breaking import write_breaks
 from tests.tune.listening import listening
 from tests.tune.real_sweep import STOPPING, new_sweep, ray_cluster, results
 from tests.tune.widened import Widened
@@ -213,19 +214,19 @@ def test_a_budget_is_raised_while_the_sweep_runs_and_again_when_it_is_done(clust
     monkeypatch.setattr("tune.session.session.INTERVAL", 0.0)
     sweep = new_sweep(folder, "extended", trials=1, epochs=8)
     store, uri = ResultsStore(sweep.storage), sweep.storage.uri
-    breaking.write_breaks(sweep.spec.data)
+    write_breaks(sweep.spec.data)
 
     def extend_once():
         if store.curve("0000") and not with_extensions(sweep).extensions:
             extend_sweep(sweep, 1, 0.0, begun=1, generation=1)
         return False
 
-    why = run_sweep(sweep.spec, uri, 1, stop=extend_once, trainable=breaking.Breaking)
+    why = run_sweep(sweep.spec, uri, 1, stop=extend_once, trainable=StandingIn)
     assert why == "its budget of 2 configurations is spent"
     assert {trial.trial: trial.state for trial in store.trials()} == dict.fromkeys(("0000", "0001"), "completed")
-    assert run_sweep(sweep.spec, uri, 2, trainable=breaking.Breaking) == why  # as the driver who knows the old budget
+    assert run_sweep(sweep.spec, uri, 2, trainable=StandingIn) == why  # as the driver who knows the old budget
     extend_sweep(sweep, 1, 0.0, begun=2, generation=2)
-    assert run_sweep(sweep.spec, uri, 3, trainable=breaking.Breaking) == "its budget of 3 configurations is spent"
+    assert run_sweep(sweep.spec, uri, 3, trainable=StandingIn) == "its budget of 3 configurations is spent"
     assert [trial.state for trial in store.trials()] == ["completed"] * 3
     assert not remaining_resources()
 
@@ -234,7 +235,7 @@ def test_a_budget_is_raised_while_the_sweep_runs_and_again_when_it_is_done(clust
 def test_the_hours_are_raised_while_the_sweep_runs(cluster, folder, monkeypatch):
     sweep = new_sweep(folder, "longer", trials=2, epochs=4, budget={"trials": 2, "hours": 1})
     store, uri = ResultsStore(sweep.storage), sweep.storage.uri
-    breaking.write_breaks(sweep.spec.data)
+    write_breaks(sweep.spec.data)
     monkeypatch.setattr("tune.session.session.INTERVAL", 0.0)
 
     def clock():  # an hour is over once the first trial has an epoch
@@ -246,8 +247,27 @@ def test_the_hours_are_raised_while_the_sweep_runs(cluster, folder, monkeypatch)
         return False
 
     monkeypatch.setattr("tune.session.session.time", SimpleNamespace(monotonic=clock))
-    assert run_sweep(sweep.spec, uri, 1, stop=extend_first, trainable=breaking.Breaking)
+    assert run_sweep(sweep.spec, uri, 1, stop=extend_first, trainable=StandingIn)
     assert {trial.trial: trial.state for trial in store.trials()} == dict.fromkeys(("0000", "0001"), "completed")
+
+
+def test_a_sweep_with_folds_resumes_and_each_run_holds_out_its_fold(cluster, tmp_path):
+    sweep = new_sweep(tmp_path, "folds", trials=2, epochs=3, runs={"folds": 3}, concurrent=2)
+    write_breaks(tmp_path / "data", seconds=0.05)
+    store, uri = ResultsStore(sweep.storage), sweep.storage.uri
+    assert not run_sweep(sweep.spec, uri, 1, stop=lambda: bool(store.curve("0000.2")), trainable=StandingIn)
+    assert len(store.trials()) < 6
+    assert run_sweep(sweep.spec, uri, 2, trainable=StandingIn)
+    trials = {trial.trial: trial for trial in store.trials()}
+    assert list(trials) == [f"000{number}.{fold}" for number in range(2) for fold in range(3)]
+    for name, trial in trials.items():
+        fold = int(name[-1])
+        assert (trial.state, [record.epoch for record in store.curve(name)]) == ("completed", [0, 1, 2])
+        assert (trial.config["data.folds"], trial.config["data.fold"]) == (3, fold)
+        assert trial.seed == trial.config["seed"] == sweep.spec.base_config().seed + fold
+    assert trials["0001.0"].params == trials["0001.2"].params != trials["0000.0"].params
+    assert [len(entry.trials) for entry in store.rank(dict(sweep.spec.objective))] == [3, 3]
+    assert not remaining_resources()
 
 
 def test_the_hours_are_those_of_the_drivers_and_at_least_those_of_the_trials(folder):

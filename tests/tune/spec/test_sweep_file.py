@@ -131,6 +131,21 @@ REFUSED = [
     ("seeds: 1", "seeds: 100000000", r":13: seeds: expected a number at most 1000, not 100000000"),
     ("trials: 12", "trials: 10000000", r":12: budget: trials: expected a number at most 1e\+06, not 10000000"),
     ("trials: 12, hours: 2}\nseeds: 1", "trials: 900000}\nseeds: 9", r":13: seeds: expected at most 1000000 trials"),
+    ("seeds: 1", "runs: {folds: 1}", r":13: runs: folds: expected a number at least 2, not 1"),
+    ("seeds: 1", "seeds: 2\nruns: {folds: 5}", r":13: seeds: expected either this or runs.folds, not both"),
+    ("seeds: 1", "runs: {fold: 5}", r":13: runs: fold: unknown key; did you mean 'folds'"),
+    (
+        "trials: 12, hours: 2}\nseeds: 1",
+        "trials: 900000}\nruns: {folds: 9}",
+        r":13: runs: folds: expected at most 1000000",
+    ),
+    (
+        "alclnet, epochs: 45}",
+        "alclnet, data.fold: 1, data.folds: 2}\nruns: {folds: 5}",
+        r":3: base: data.folds: expected",
+    ),
+    ("alclnet, epochs: 45}", "alclnet, data.folds: 1}", r":3: base: data.folds must be 0, for none, or at least 2"),
+    ("  clusters.count", "  data.fold", r":5: search: data.fold cannot be searched: `runs` sets it"),
     ("hours: 2", "hours: .inf", r":12: budget: hours: expected a finite number, not Infinity"),
     ("data: scenes", "data: 2001-99-99\nepochs: 0b_", r":3: '0b_' is not a whole number"),
     # leaves of semprior
@@ -276,3 +291,15 @@ def test_a_listed_configuration_that_does_not_fit_is_refused(tmp_path, old, new,
     with pytest.raises(UserError) as refusal:
         spec_of(tmp_path, (old, new), text=LISTED)
     assert re.search(message, str(refusal.value)), refusal.value
+
+
+def test_runs_with_folds_hold_out_one_each_with_a_seed_of_its_own(tmp_path):
+    spec = spec_of(tmp_path, ("seeds: 1", "runs: {folds: 3}"), ("epochs: 45", "epochs: 45, seed: 7, data.holdout: 0"))
+    assert SweepSpec.from_json(spec.to_json()) == spec
+    assert (spec.run_count, spec.holds_out) == (3, True)
+    assert [spec.run_leaves(7, run) for run in (0, 2)] == [
+        {"seed": 7, "data.folds": 3, "data.fold": 0},
+        {"seed": 9, "data.folds": 3, "data.fold": 2},
+    ]
+    seeds = spec_of(tmp_path, ("seeds: 1", "seeds: 2"))
+    assert (seeds.run_count, seeds.run_leaves(7, 1)) == (2, {"seed": 8})

@@ -19,6 +19,7 @@ OTHERWISE = {
     "start",
     "budget.hours",
     "budget.patience",
+    "runs.folds",
 }  # the page says it in words
 
 
