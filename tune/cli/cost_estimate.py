@@ -149,9 +149,9 @@ def _busy() -> str:
 
 
 def epochs_expected(spec: SweepSpec, config: Config) -> float:
-    """Mean number of epochs of a trial, if each rung of asha promotes its share of the trials."""
+    """Mean number of epochs of a trial, if each rung of asha or moasha promotes its share of the trials."""
     full = config.epochs
-    if spec.scheduler.name != "asha":
+    if spec.scheduler.name not in ("asha", "moasha"):
         return float(full)
     rung = float(first_decision(spec.scheduler, config))
     reached, trained, share = 0, 0.0, 1.0

@@ -66,7 +66,7 @@ def _print_cost(spec: SweepSpec, slots: int, cost: Cost | None, here: bool, cons
         rows.append(("a trial lasts", f"about {clock(each)}, {cost.seconds:.1f} s an epoch, and the time to start"))
         rows.append(("estimated from", cost.source))
         share = epochs_expected(spec, config) / config.epochs
-        early = f"about {_hours(total * share)} if asha stops its share; " if share < 1 else ""
+        early = f"about {_hours(total * share)} if {spec.scheduler.name} stops its share; " if share < 1 else ""
         rows.append(("hours", f"{early}{_hours(total)} if no trial is stopped"))
     if spec.budget.hours is not None:
         rows.append(("budget", f"no trial begins after {spec.budget.hours:g} h"))

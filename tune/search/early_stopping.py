@@ -1,23 +1,24 @@
 """Early stopping with Ray Tune's schedulers, whose state can be rebuilt from the results store.
 
-A trial reports `EPOCH`, counted from 0, and from its first evaluation on `VALUE`, its best value so far. When a sweep
-is resumed, Ray creates an empty scheduler and new trial objects. The schedulers made here identify trials by id, so
-that `replay_curves` restores their rungs from the curves in the store:
+A trial reports `EPOCH`, counted from 0, and from its first evaluation on `VALUE`, its best value so far, and `VALUES`,
+all objectives at that evaluation. When a sweep is resumed, Ray creates an empty scheduler and new trial objects. The
+schedulers made here identify trials by id, so that `replay_curves` restores their rungs from the curves in the store:
 
     scheduler = make_scheduler(spec)
-    replay_curves(scheduler, {"0000": [(0, None), (1, 0.41), (2, 0.41)], ...})
+    replay_curves(scheduler, {"0000": [(0, ()), (1, (0.41,)), (2, (0.41,))], ...})
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from semprior.config.schema import Config
-from tune.search.ray_tune_internals import EPOCH, VALUE, Curve, MedianStopping, SuccessiveHalving, TrialId
+from tune.search.moasha import MultiObjectiveHalving
+from tune.search.ray_tune_internals import EPOCH, VALUE, MedianStopping, SuccessiveHalving, TrialId
 from tune.spec.rungs import default_rung, first_rung
 from tune.spec.sweep_file import Scheduler, SweepSpec
 
@@ -43,6 +44,8 @@ def make_scheduler(spec: SweepSpec) -> TrialScheduler:
         return MedianStopping(
             time_attr=EPOCH, metric=VALUE, mode="max", grace_period=first, min_time_slice=_NEVER_PAUSE, hard_stop=True
         )
+    if chosen.name == "moasha":
+        return MultiObjectiveHalving(spec.directions, first, last, chosen.factor)
     brackets = 1
     if chosen.name == "hyperband":
         fitting = 1 + math.floor(math.log(last / first) / math.log(chosen.factor) + 1e-9)
@@ -71,13 +74,17 @@ def first_decision(chosen: Scheduler, config: Config) -> int:
     return first_rung(config) if chosen.name == "hyperband" else default_rung(config)
 
 
-def replay_curves(scheduler: TrialScheduler, curves: Mapping[str, Curve]) -> None:
+def replay_curves(scheduler: TrialScheduler, curves: Mapping[str, Iterable[tuple[int, Sequence[float]]]]) -> None:
     """Restore the state of a new scheduler. Earlier decisions are not repeated.
 
     Args:
         scheduler: a scheduler from `make_scheduler`.
-        curves: the curve of each trial that has started, by trial id.
+        curves: by trial id, the epochs of each trial that has started, ascending, each with the objectives at its best
+            evaluation so far; none before the first evaluation.
     """
+    if isinstance(scheduler, MultiObjectiveHalving):
+        for name, curve in curves.items():
+            scheduler.replay(name, curve)
     if isinstance(scheduler, SuccessiveHalving | MedianStopping):
         for name, curve in curves.items():
-            scheduler.replay(TrialId(name), curve)
+            scheduler.replay(TrialId(name), [(epoch, values[0] if values else None) for epoch, values in curve])

@@ -20,6 +20,9 @@ EPOCH = "epoch"
 VALUE = "value"
 """Key of a trial's best value so far in its results, from its first evaluation on."""
 
+VALUES = "values"
+"""Key of all objectives at that best evaluation in its results."""
+
 Curve = Iterable[tuple[int, float | None]]
 """The epochs of a trial, ascending, each with the best value so far; None before the first evaluation."""
 
@@ -48,7 +51,7 @@ class SuccessiveHalving(AsyncHyperBandScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:  # noqa: ANN401
         """Decide whether a trial continues."""
         decision = super().on_trial_result(tune_controller, trial, result)
-        return TrialScheduler.CONTINUE if _is_base(trial.trial_id) else decision
+        return TrialScheduler.CONTINUE if is_base(trial.trial_id) else decision
 
     def replay(self, trial: TrialId, curve: Curve) -> None:
         """Enter the curve of a trial into the rungs."""
@@ -82,7 +85,7 @@ class MedianStopping(MedianStoppingRule):
         if EPOCH not in result or self._seen(trial_id, result[EPOCH]):
             return TrialScheduler.CONTINUE
         decision = super().on_trial_result(tune_controller, trial_id, result)  # type: ignore[arg-type]  # Ray needs the id only
-        if decision == TrialScheduler.STOP and _is_base(trial_id.trial_id):
+        if decision == TrialScheduler.STOP and is_base(trial_id.trial_id):
             self._stopped_trials.discard(trial_id)
             return TrialScheduler.CONTINUE
         return decision
@@ -101,6 +104,6 @@ class MedianStopping(MedianStoppingRule):
         return results is not None and len(results) > 0 and results[-1][EPOCH] >= epoch
 
 
-def _is_base(trial: str) -> bool:
+def is_base(trial: str) -> bool:
     """Whether a trial runs the base configuration, which is never stopped, because the gain is relative to it."""
     return int(trial.partition(".")[0]) == 0

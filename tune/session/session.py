@@ -221,7 +221,7 @@ class SweepState:
         scheduler = make_scheduler(self.spec)
         curves = {}
         for name, records in self._curves.items():
-            curve = [(record.epoch, record.values[0] if record.values else None) for record in records]
+            curve = [(record.epoch, record.values) for record in records]
             curves[name] = curve[:-1] if name in self.trials and self.trials[name].state == "running" else curve
         replay_curves(scheduler, curves)
         return scheduler

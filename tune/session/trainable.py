@@ -15,7 +15,7 @@ from ray import tune
 from semprior.errors import StorageError, UserError
 from semprior.io.storage import open_storage
 from tune.launch.shared_storage import probe_file
-from tune.search.ray_tune_internals import EPOCH, VALUE
+from tune.search.ray_tune_internals import EPOCH, VALUE, VALUES
 from tune.session.attempt_spec import AttemptSpec, ReportHandler, ResumePoint, WorkerFactory, Workers, machine_clock
 from tune.session.failures import fault_from
 from tune.session.trial_records import end_trial, record_fault
@@ -100,14 +100,16 @@ class TrialTrainable(tune.Trainable):
         The first call starts the attempts of the trial.
 
         Returns:
-            After an epoch, `EPOCH` and, from the first evaluation on, `VALUE`, the first objective. At the end of the
-            trial, ``done``, and `INTERRUPTION` if it has not ended but the sweep has to stop.
+            After an epoch, `EPOCH` and, from the first evaluation on, `VALUE`, the first objective, and `VALUES`, all
+            objectives. At the end of the trial, ``done``, and `INTERRUPTION` if it has not ended but the sweep has to
+            stop.
         """
         if self._attempts is None:
             self._attempts = Attempts(self._plan, self.make_workers)
         result = self._attempts.next()
         if isinstance(result, EpochResult):
-            return {EPOCH: result.epoch, **({VALUE: result.values[0]} if result.values else {})}
+            values = {VALUE: result.values[0], VALUES: list(result.values)} if result.values else {}
+            return {EPOCH: result.epoch, **values}
         return {"done": True, **({} if result.interruption is None else {INTERRUPTION: result.interruption})}
 
     def cleanup(self) -> None:

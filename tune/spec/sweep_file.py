@@ -74,15 +74,15 @@ class Scheduler(SweepModel):
     """The Ray Tune scheduler that stops trials early.
 
     Attributes:
-        name: name of the scheduler.
-        factor: asha and hyperband continue one trial in `factor` at each rung, up to `factor` times the epochs.
+        name: name of the scheduler; ``moasha`` is for several objectives, the others are for one.
+        factor: asha, moasha and hyperband continue one trial in `factor` at each rung, up to `factor` times the epochs.
         first: epoch, from 0, of the first rung, not before the first evaluation after an evolution of the labels and an
             outer pass. With ``auto``, hyperband starts there and the other schedulers in the second half of a run.
         brackets: number of hyperband's brackets; halving starts at `first` in one, at `factor` times `first` in the
             next, and so on.
     """
 
-    name: Literal["asha", "hyperband", "median", "none"] = "asha"
+    name: Literal["asha", "hyperband", "median", "moasha", "none"] = "asha"
     factor: Annotated[Number, Field(gt=1, le=1000)] = 3
     first: Literal["auto"] | PositiveInt = "auto"
     brackets: Annotated[WholeNumber, Field(ge=1, le=100)] = 3
@@ -245,9 +245,12 @@ class SweepSpec(SweepModel):
             raise LocatedError(("objective", first), f"expected max, not {self.objective[first]}")
         if others and self.budget.patience is not None:
             raise LocatedError(("budget", "patience"), "expected only with one objective")
-        if others and self.scheduler.name != "none":
+        if not others and self.scheduler.name == "moasha":
+            raise LocatedError(("scheduler", "name"), "expected asha, hyperband, median or none with one objective")
+        if others and self.scheduler.name not in ("moasha", "none"):
             if "scheduler" in self.model_fields_set:
-                raise LocatedError(("scheduler", "name"), f"expected none with {len(self.objective)} objectives")
+                number = len(self.objective)
+                raise LocatedError(("scheduler", "name"), f"expected moasha or none with {number} objectives")
             object.__setattr__(self, "scheduler", Scheduler(name="none"))
         if self.sampler.name == "grid":
             for key, dimension in self.search.items():

@@ -29,6 +29,11 @@ def curve(trial, epochs=45, first=6, every=3):
     return found
 
 
+def vectors(curves):
+    """Curves as the store has them: a tuple of objectives an epoch, empty before the first evaluation."""
+    return {trial: [(e, () if v is None else (v,)) for e, v in curve] for trial, curve in curves.items()}
+
+
 def tell(scheduler, trial, epoch, value):
     result = {EPOCH: epoch} | ({VALUE: value} if value is not None else {})
     return scheduler.on_trial_result(None, SimpleNamespace(trial_id=trial), result)
@@ -66,7 +71,7 @@ def test_a_scheduler_that_is_fed_decides_as_one_that_never_stopped(tmp_path, nam
     while unbroken.waiting or unbroken.running:
         if step in (8, 31, 60):
             cut = scheduled(tmp_path, name)
-            replay_curves(cut, broken.told)
+            replay_curves(cut, vectors(broken.told))
             for trial in broken.running:  # whoever goes on adds those that still run
                 cut.on_trial_add(None, SimpleNamespace(trial_id=trial))
         unbroken.step(whole)
@@ -115,7 +120,7 @@ def test_the_base_is_never_stopped(tmp_path, name):
 
 def test_rungs_hold_the_value_at_the_trials_own_epochs(tmp_path):
     scheduler = make_scheduler(spec_of(tmp_path, ("asha, factor: 3", "asha, factor: 3, first: 11")))
-    replay_curves(scheduler, {"0000": curve("0000"), "0001": curve("0001")[:20]})
+    replay_curves(scheduler, vectors({"0000": curve("0000"), "0001": curve("0001")[:20]}))
     values = {trial: dict(curve(trial)) for trial in ("0000", "0001")}
     assert scheduler.rungs == [
         {33: {"0000": values["0000"][33]}, 11: {"0000": values["0000"][11], "0001": values["0001"][11]}}
@@ -125,7 +130,7 @@ def test_rungs_hold_the_value_at_the_trials_own_epochs(tmp_path):
 def test_an_epoch_that_is_told_twice_changes_nothing(tmp_path):
     for name in NAMES:
         scheduler = scheduled(tmp_path, name)
-        replay_curves(scheduler, {f"{number:04d}": curve(f"{number:04d}") for number in range(6)})
+        replay_curves(scheduler, vectors({f"{number:04d}": curve(f"{number:04d}") for number in range(6)}))
         scheduler.on_trial_add(None, SimpleNamespace(trial_id="0006"))
         decisions = [tell(scheduler, "0006", epoch, 2.0) for epoch in (11, 11, 12)]
         assert decisions == ["CONTINUE"] * 3
@@ -154,6 +159,6 @@ def test_brackets_begin_later_and_a_trials_bracket_follows_from_its_id(tmp_path)
     assert len(first) > 1
     again = scheduled(tmp_path, "hyperband", longer)
     for made in (scheduler, again):
-        replay_curves(made, {f"{number:04d}": [(299, 0.5)] for number in range(30)})
+        replay_curves(made, {f"{number:04d}": [(299, (0.5,))] for number in range(30)})
     assert scheduler.rungs == again.rungs
     assert all(any(passed for passed in bracket.values()) for bracket in scheduler.rungs)

@@ -231,6 +231,55 @@ def test_a_budget_is_raised_while_the_sweep_runs_and_again_when_it_is_done(clust
     assert not remaining_resources()
 
 
+class TwoObjectives(breaking.Breaking):
+    """Trials whose second objective is their rate, the lower the better; the score of trial 0001 is the best."""
+
+    @staticmethod
+    def make_workers(spec, folder, on_report):
+        return TwoValued(spec, on_report)
+
+
+class TwoValued(breaking.BreakingClock):
+    def call(self, name, *arguments):
+        done = super().call(name, *arguments)
+        if name == "begin":
+            score = {"0000": 0.5, "0001": 0.9}.get(self.spec.trial, 0.1)
+            self._epochs.scores = dict.fromkeys(range(6), score)
+            append, rate = self._epochs._append, self.spec.config["optim.rate"]
+            costed = {"holdout/point_score": score, "holdout/point_size": rate}
+
+            def append_both(kind, epoch, metrics=None):
+                self._epochs.best = [score, rate] if kind == "report" else []
+                append(kind, epoch, costed if metrics else None)
+
+            self._epochs._append = append_both
+        return done
+
+
+@pytest.mark.slow
+def test_several_objectives_stop_trials_early_and_a_resumed_sweep_stops_alike(cluster, folder):
+    keys = {
+        "search": {"optim.rate": {"float": [1e-3, 1e-2], "log": True}},
+        "objective": {"holdout/point_score": "max", "holdout/point_size": "min"},
+        "scheduler": {"name": "moasha", "factor": 3, "first": 4},
+        "sampler": {"name": "random", "seed": 3},
+    }
+    found = []
+    for name, cut in (("front", False), ("front-cut", True)):
+        sweep = new_sweep(folder, name, trials=7, epochs=6, **keys)
+        breaking.write_breaks(sweep.spec.data)
+        store, uri = ResultsStore(sweep.storage), sweep.storage.uri
+        if cut:
+            assert not run_sweep(sweep.spec, uri, 1, lambda store=store: bool(store.curve("0003")), TwoObjectives)
+        assert run_sweep(sweep.spec, uri, 2, trainable=TwoObjectives)
+        found.append({trial.trial: (trial.state, trial.epochs, trial.reason) for trial in store.trials()})
+    assert found[0] == found[1]
+    stopped = [trial for trial, (_, _, reason) in found[0].items() if reason == "stopped by moasha at epoch 4"]
+    assert 2 <= len(stopped) <= 5
+    assert not {"0000", "0001"} & set(stopped)
+    assert not remaining_resources()
+
+
 @pytest.mark.slow
 def test_the_hours_are_raised_while_the_sweep_runs(cluster, folder, monkeypatch):
     sweep = new_sweep(folder, "longer", trials=2, epochs=4, budget={"trials": 2, "hours": 1})

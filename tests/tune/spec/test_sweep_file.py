@@ -121,6 +121,11 @@ REFUSED = [
     ("data: scenes", "data:", r":2: data: expected text, not null"),
     ("name: small", "name: a/b", r":1: name: expected letters, digits"),
     ("concurrent: auto", "concurrent: many", r":15: concurrent: expected auto or a whole number, not \"many\""),
+    (
+        "name: asha",
+        "name: moasha",
+        r":11: scheduler: name: expected asha, hyperband, median or none with one objective",
+    ),
     ("factor: 3", "factor: 1", r":11: scheduler: factor: expected a number above 1, not 1"),
     ("factor: 3", "first: 2", r":11: scheduler: first: expected auto or an epoch from 11.* to 44, not 2"),
     ("name: small", "data: x", r":2: the key 'data' occurs twice; it is also on line 1"),
@@ -202,7 +207,7 @@ REFUSED = [
     (
         "{holdout/point_score: max}",
         "{holdout/iou: max, holdout/fa: min}",
-        r":11: scheduler: name: expected none with 2",
+        r":11: scheduler: name: expected moasha or none with 2",
     ),
     ("detector: alclnet", "select.by: holdout/iou", r":3: base: select.by: expected point_score"),
     # configurations to start with
