@@ -53,7 +53,7 @@ def promote(request: PromoteRequest, target: Target, console: Console) -> None:
     sweep, jobs = target.sweep(request.name), target.connect()
     check_data(sweep.spec)
     store = ResultsStore(sweep.storage)
-    compared = compare_first(store, dict(sweep.spec.objective), limit=request.top)
+    compared = compare_first(store, dict(sweep.spec.objective), limit=request.top, minimum=sweep.spec.runs_of_the_best)
     chosen = [one.entry for one in compared.shown]
     if store.left_out:
         say(console, left_out_in_words(store.left_out))

@@ -86,9 +86,12 @@ def chosen_trial(sweep: Sweep, store: ResultsStore, wanted: str) -> str:
     if wanted != "best" and not (_RANK.fullmatch(wanted) and int(wanted) > 0):
         raise UserError(f"{sweep.id}:{wanted}: must be best, a place in `top` like 2, or a trial like 0007")
     place = 1 if wanted == "best" else int(wanted)
-    ranked = compare_first(store, dict(sweep.spec.objective), limit=place).shown
+    minimum = sweep.spec.runs_of_the_best
+    ranked = compare_first(store, dict(sweep.spec.objective), limit=place, minimum=minimum).shown
     if len(ranked) < place:
         raise UserError(f"{sweep.id}: has {len(ranked)} configurations with a value, none at place {place}")
+    if wanted == "best" and sweep.spec.races and ranked[0].entry.front > 1:
+        raise UserError(f"{sweep.id}:best: no configuration has {minimum} completed runs yet; name a place or a trial")
     return ranked[place - 1].entry.trial
 
 

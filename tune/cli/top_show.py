@@ -53,7 +53,7 @@ def top(name: str, target: Target, count: int, by: str | None, form: str, consol
     sweep = target.sweep(name)
     objectives, mode = ranked_by(sweep, by)
     store = ResultsStore(sweep.storage)
-    found = compare_first(store, objectives, mode, limit=count)
+    found = compare_first(store, objectives, mode, limit=count, minimum=sweep.spec.runs_of_the_best)
     if form != "table":
         if store.left_out:
             print_error("semprior-tune", f"{name}: {left_out_in_words(store.left_out)}")
@@ -65,6 +65,9 @@ def top(name: str, target: Target, count: int, by: str | None, form: str, consol
         say(console, f"{name}: no trial has a value of {next(iter(objectives))} yet")
         return
     _print_ranking(found.shown, objectives, console)
+    if sweep.spec.races and found.shown[0].entry.front > 1:
+        runs = sweep.spec.runs_of_the_best
+        say(console, f"no configuration has {runs} completed runs yet, so that none is called the best")
     if unknown := _unknown_differences(found, mode):
         say(console, unknown)
     _print_gain(found, objectives, console)

@@ -96,6 +96,7 @@ def compare_first(
     by: RankedBy = "best",
     *,
     limit: int = BANDED,
+    minimum: int = 1,
 ) -> ComparedRanking:
     """Rank the configurations of a store and compare the first of them.
 
@@ -104,13 +105,14 @@ def compare_first(
         objectives: as in `ResultsStore.rank`.
         by: likewise.
         limit: number of places to return.
+        minimum: as in `ResultsStore.rank`.
 
     Raises:
         UserError: the storage cannot be read.
     """
     several = len(objectives) > 1
     read = max(limit, BANDED)
-    ranked = store.rank(objectives, by, limit=None if several else read, include=(0,))
+    ranked = store.rank(objectives, by, limit=None if several else read, include=(0,), minimum=minimum)
     chosen = [entry for entry in ranked if entry.place <= read or entry.configuration == 0]
     signs = [1 if direction == "max" else -1 for direction in objectives.values()]
     if several:

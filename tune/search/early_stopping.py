@@ -18,7 +18,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from semprior.config.schema import Config
 from tune.search.moasha import MultiObjectiveHalving
-from tune.search.ray_tune_internals import EPOCH, VALUE, MedianStopping, SuccessiveHalving, TrialId
+from tune.search.ray_tune_internals import EPOCH, VALUE, FirstRunHalving, MedianStopping, SuccessiveHalving, TrialId
 from tune.spec.rungs import default_rung, first_rung
 from tune.spec.sweep_file import Scheduler, SweepSpec
 
@@ -50,7 +50,8 @@ def make_scheduler(spec: SweepSpec) -> TrialScheduler:
     if chosen.name == "hyperband":
         fitting = 1 + math.floor(math.log(last / first) / math.log(chosen.factor) + 1e-9)
         brackets = min(chosen.brackets, fitting)
-    return SuccessiveHalving(
+    halving = FirstRunHalving if chosen.name == "race" else SuccessiveHalving
+    return halving(
         time_attr=EPOCH,
         metric=VALUE,
         mode="max",

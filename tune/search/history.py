@@ -15,6 +15,7 @@ from typing import Any, Literal
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from semprior.evaluation.image_sums import ImageSums
 from tune.search.space import Space
 
 EndState = Literal["completed", "stopped", "diverged", "failed"]
@@ -30,12 +31,14 @@ class Run:
         state: how the run ended; None while it runs.
         metrics: by name, the metrics of the best evaluation that the search uses beside the objectives; empty while the
             run lasts.
+        images: the terms of the best evaluation, image by image; None while the run lasts, and where nothing uses them.
     """
 
     curve: dict[int, float] = field(default_factory=dict)
     values: tuple[float, ...] | None = None
     state: EndState | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
+    images: ImageSums | None = None
 
 
 @dataclass
@@ -44,16 +47,26 @@ class Configuration:
 
     Attributes:
         parameters: the searched leaves and their values (`Space`).
-        runs: the runs by index of their seed.
+        runs: the runs by their index.
+        races: whether the runs begin one after the other.
     """
 
     parameters: Mapping[str, Any]
     runs: dict[int, Run]
+    races: bool = False
 
     @property
     def ended(self) -> bool:
         """Whether all runs have ended."""
         return all(run.state is not None for run in self.runs.values())
+
+    def so_far(self) -> Configuration:
+        """In a race, the configuration with the runs that have ended, once its first has; else itself.
+
+        The runs of a race begin one after the other, and further ones do not make it a running configuration again.
+        """
+        ended = {index: run for index, run in self.runs.items() if run.state is not None}
+        return Configuration(self.parameters, ended) if self.races and ended else self
 
     @property
     def counted(self) -> list[Run]:
@@ -106,7 +119,7 @@ class History:
             "maximize" if direction == "max" else "minimize" for direction in directions
         ]
         self.configurations: dict[int, Configuration] = {}
-        self._ended: dict[int, FrozenTrial] = {}
+        self._ended: dict[int, tuple[int, FrozenTrial]] = {}  # each with the number of runs
 
     def clear(self) -> None:
         """Remove all configurations."""
@@ -120,9 +133,10 @@ class History:
         intermediate value, if a run was stopped or diverged; and failed if no run has a value. Optuna does not support
         pruned trials with several objectives: with values, such a trial is complete.
         """
-        if number in self._ended:
-            return self._ended[number]
-        configuration = self.configurations[number]
+        configuration = self.configurations[number].so_far()
+        runs, known = self._ended.get(number, (0, None))
+        if known is not None and runs == len(configuration.runs):
+            return known
         params, distributions, exact = self.space.encoded(configuration.parameters)
         several = len(self.directions) > 1
         state = self._state(configuration, several)
@@ -145,7 +159,7 @@ class History:
             user_attrs=attributes,
         )
         if configuration.ended:
-            self._ended[number] = trial
+            self._ended[number] = len(configuration.runs), trial
         return trial
 
     @staticmethod

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, TrialScheduler
 
+from tune.store.records import run_index
+
 EPOCH = "epoch"
 """Key of a trial's epoch, from 0, in its results."""
 VALUE = "value"
@@ -68,6 +70,29 @@ class SuccessiveHalving(AsyncHyperBandScheduler):
             {round(epoch): {name: sign * value for name, value in passed.items()} for epoch, passed in bracket._rungs}
             for bracket in self._brackets
         ]
+
+
+class FirstRunHalving(SuccessiveHalving):
+    """Successive halving of the first run of each configuration.
+
+    Further runs hold out other images, or serve the comparison with the leader of a race: they are not stopped.
+    """
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:  # noqa: ANN401
+        """Decide whether a trial continues."""
+        if run_index(trial.trial_id):
+            return TrialScheduler.CONTINUE
+        return super().on_trial_result(tune_controller, trial, result)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:  # noqa: ANN401
+        """Enter the last result of a first run."""
+        if not run_index(trial.trial_id):
+            super().on_trial_complete(tune_controller, trial, result)
+
+    def replay(self, trial: TrialId, curve: Curve) -> None:
+        """Enter the curve of a first run into the rungs."""
+        if not run_index(trial.trial_id):
+            super().replay(trial, curve)
 
 
 class MedianStopping(MedianStoppingRule):

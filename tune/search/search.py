@@ -23,9 +23,11 @@ import numpy as np
 import optuna
 from threadpoolctl import threadpool_limits
 
+from semprior.evaluation.image_sums import ImageSums
 from tune.search.dashboard_journal import DashboardJournal
 from tune.search.history import Configuration, EndState, History, Run
 from tune.search.patience import Outcome, without_improvement
+from tune.search.race import Contender, Race
 from tune.search.space import Parameters, Space
 from tune.spec.start_configurations import StartFrom
 from tune.spec.sweep_file import Sampler, SweepSpec
@@ -45,11 +47,13 @@ class Suggestion(NamedTuple):
 
     Attributes:
         number: number of the configuration, from 0.
+        runs: indices of the runs to begin.
         parameters: the searched leaves and their values.
         leaves: all leaves of semprior's configuration.
     """
 
     number: int
+    runs: tuple[int, ...]
     parameters: Parameters
     leaves: dict[str, Any]
 
@@ -83,6 +87,7 @@ class Search:
         self._error = f"{next(iter(spec.objective))}_se"
         self._waited: tuple[Outcome | None, int] | None = None
         self.used_metrics = frozenset([self._error] if spec.budget.patience is not None else [])
+        self.race = Race(next(iter(spec.objective)).rpartition("/")[2], spec.run_count) if spec.races else None
 
     @property
     def remaining(self) -> int:
@@ -90,7 +95,16 @@ class Search:
         return self.spec.budget.trials - len(self.history.configurations)
 
     def over(self) -> str:
-        """Why no further configuration is proposed; empty as long as one may be."""
+        """Why no further run is proposed; empty as long as one may be."""
+        reason = self._no_configuration()
+        if reason and self.race is not None:
+            contenders = self._contenders()
+            if any(one.running for one in contenders) or self.race.next_run(contenders, more=False) is not None:
+                return ""
+        return reason
+
+    def _no_configuration(self) -> str:
+        """Why no further configuration begins; empty as long as one may."""
         if self.remaining <= 0:
             number = self.spec.budget.trials
             return f"its budget of {number} configuration{'s' if number > 1 else ''} is spent"
@@ -119,8 +133,21 @@ class Search:
         self.spec, self.since, self._waited = spec, since, None
 
     def ask(self) -> Suggestion | None:
-        """The next configuration; None if there is none, for the reason that `over` says."""
-        if self.over():
+        """The next configuration and its runs.
+
+        Returns:
+            None if there is none, for the reason that `over` says; in a race, also while it depends on runs that last.
+        """
+        reason = self._no_configuration()
+        if self.race is not None:
+            number = self.race.next_run(self._contenders(), more=not reason)
+            if number is not None:
+                configuration = self.history.configurations[number]
+                run = len(configuration.runs)
+                configuration.runs[run] = Run()
+                known_parameters = dict(configuration.parameters)
+                return Suggestion(number, (run,), known_parameters, self.space.leaves(known_parameters))
+        if reason:
             return None
         known = self.history.configurations
         number = next(number for number in range(len(known) + 1) if number not in known)
@@ -134,7 +161,8 @@ class Search:
         self._enter(number, parameters)
         if self._journal is not None:
             self._journal.begin(self.history, number)
-        return Suggestion(number, parameters, self.space.leaves(parameters))
+        runs = tuple(self.history.configurations[number].runs)
+        return Suggestion(number, runs, parameters, self.space.leaves(parameters))
 
     def report(self, number: int, epoch: int, value: float | None, run: int = 0) -> None:
         """Report an epoch of a run.
@@ -150,7 +178,7 @@ class Search:
         curve = self.history.configurations[number].runs[run].curve
         if epoch not in curve:
             curve[epoch] = float(value)
-            if self._journal is not None:
+            if self._journal is not None and not (self.race and run):
                 self._journal.report(self.history, number)
 
     def tell(
@@ -160,6 +188,7 @@ class Search:
         values: Sequence[float] | None,
         run: int = 0,
         metrics: Mapping[str, float] = MappingProxyType({}),
+        images: ImageSums | None = None,
     ) -> None:
         """Report the end of a run.
 
@@ -169,6 +198,7 @@ class Search:
             values: the objectives at the best evaluation; None or empty without an evaluation.
             run: index of the seed.
             metrics: the metrics of the best evaluation, `used_metrics` among them.
+            images: the terms of the best evaluation, image by image, which a race compares; None if they are not known.
         """
         configuration = self.history.configurations[number]
         ended = configuration.runs[run]
@@ -177,10 +207,16 @@ class Search:
         self._waited = None
         finite = values is not None and len(values) > 0 and all(math.isfinite(value) for value in values)
         ended.values = tuple(float(value) for value in values) if values is not None and finite else None
-        if configuration.ended and self._journal is not None:
+        ended.images = images
+        if configuration.so_far().ended and self._journal is not None and not (self.race and run):
             self._journal.end(self.history, number)
 
-    def rebuild(self, trials: Sequence[TrialSummary], curves: Mapping[str, Sequence[Record]]) -> None:
+    def rebuild(
+        self,
+        trials: Sequence[TrialSummary],
+        curves: Mapping[str, Sequence[Record]],
+        images: Mapping[str, ImageSums] = MappingProxyType({}),
+    ) -> None:
         """Replace the history by the content of the store.
 
         Trials without an end in the store are running: the caller continues them, or reports their end.
@@ -188,6 +224,7 @@ class Search:
         Args:
             trials: the trials of the store.
             curves: the reports of each trial, by trial id.
+            images: for a race, the terms of the best evaluation of each trial that has ended, by trial id.
         """
         self.history.clear()
         self._tried.clear()
@@ -195,6 +232,7 @@ class Search:
         for trial in sorted(trials, key=lambda trial: trial.trial):
             if trial.configuration not in self.history.configurations:
                 self._enter(trial.configuration, dict(trial.params))
+            self.history.configurations[trial.configuration].runs.setdefault(run_index(trial.trial), Run())
             for record in curves.get(trial.trial, ()):
                 if record.kind == "report" and record.values:
                     run = self.history.configurations[trial.configuration].runs[run_index(trial.trial)]
@@ -202,9 +240,12 @@ class Search:
             if trial.state != "running":
                 ended = self.history.configurations[trial.configuration].runs[run_index(trial.trial)]
                 ended.state, ended.values = trial.state, tuple(trial.values) or None
-                ended.metrics = self._used(trial.metrics)
+                ended.metrics, ended.images = self._used(trial.metrics), images.get(trial.trial)
         if self._journal is not None:
             self._journal.rewrite(self.history)
+
+    def _contenders(self) -> list[Contender]:
+        return [_contender(number, one) for number, one in sorted(self.history.configurations.items())]
 
     def _listed_first(self) -> Parameters | None:
         """The next configuration to start with; None if all of them were tried."""
@@ -214,13 +255,14 @@ class Search:
         return {name: metrics[name] for name in self.used_metrics if name in metrics}
 
     def _outcomes(self) -> Iterator[Outcome]:
-        for number, one in sorted(self.history.configurations.items()):
+        for number, configuration in sorted(self.history.configurations.items()):
+            one = configuration.so_far()
             if one.ended and not all(run.state == "failed" for run in one.runs.values()):
                 yield Outcome(number, one.values[0] if one.values else None, one.error(self._error))
 
     def _enter(self, number: int, parameters: Mapping[str, Any]) -> None:
-        runs = {run: Run() for run in range(self.spec.run_count)}
-        self.history.configurations[number] = Configuration(parameters, runs)
+        runs = {run: Run() for run in range(1 if self.race else self.spec.run_count)}
+        self.history.configurations[number] = Configuration(parameters, runs, races=self.race is not None)
         self._tried.setdefault(self.space.identity(parameters), number)
 
     def _sampled(self, number: int) -> Parameters | None:
@@ -244,6 +286,19 @@ class Search:
             if self.space.identity(found) not in self._tried:
                 break
         return found
+
+
+def _contender(number: int, configuration: Configuration) -> Contender:
+    ended = {index: run for index, run in configuration.runs.items() if run.state is not None}
+    values = configuration.so_far().values if ended else None
+    return Contender(
+        number,
+        values[0] if values else None,
+        len(ended),
+        running=len(ended) < len(configuration.runs),
+        out=any(run.state != "completed" for run in ended.values()),
+        images={index: run.images for index, run in ended.items() if run.images is not None},
+    )
 
 
 def make_sampler(chosen: Sampler, seed: int) -> optuna.samplers.BaseSampler:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ray import tune
@@ -21,6 +21,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from semprior.errors import StorageError, UserError
 from semprior.io.temporary_folders import temporary_folder
+from tune.comparison.ranked import read_images
 from tune.launch.resources import cluster_nodes, concurrency
 from tune.monitor.heartbeat import INTERVAL, hours_before
 from tune.search.dashboard_journal import DashboardJournal
@@ -32,7 +33,7 @@ from tune.session.trainable import TrialPlan, TrialTrainable
 from tune.session.trial_records import end_trial, retry_trials
 from tune.session.tune_search import OUT_OF_HOURS, SessionEnd, TuneSearch
 from tune.spec.sweep_file import SweepSpec
-from tune.store.records import run_index, trial_ids
+from tune.store.records import Record, run_index, trial_ids
 from tune.store.results_store import ResultsStore, patient_store
 from tune.store.snapshot import left_out_in_words
 from tune.store.sweeps import Sweep, open_sweep, with_extensions
@@ -150,6 +151,11 @@ def _trials_with_ending_faults(store: ResultsStore) -> list[str]:
     return [trial.trial for trial in trials if trial.trial in ending and trial.state in ("running", "failed")]
 
 
+def _best_images(curve: Sequence[Record]) -> str | None:
+    """Address of the terms of a trial's best evaluation, image by image."""
+    return next((record.images_address for record in reversed(curve) if record.best), None)
+
+
 def _end_running(store: ResultsStore, specs: Iterable[AttemptSpec]) -> None:
     """Record an end of the trials that are running when the sweep's hours are over."""
     specs = list(specs)
@@ -187,7 +193,9 @@ class SweepState:
         local = store.storage.local
         journal = DashboardJournal(local / STUDY, spec.name) if local is not None else None
         self.search = Search(self.spec, journal, since=counted_since(self.sweep))
-        self.search.rebuild(list(self.trials.values()), self._curves)
+        addresses = {name: _best_images(curve) for name, curve in self._curves.items()} if self.spec.races else {}
+        images = store.storage.retry(lambda: read_images(store.storage, addresses))
+        self.search.rebuild(list(self.trials.values()), self._curves, images)
         self._store, self._generation = store, generation
 
     def hours_left(self, concurrent: int) -> float:
@@ -210,7 +218,8 @@ class SweepState:
         """Trials that have begun and not ended, and the missing runs of configurations that have begun."""
         found = []
         for number, configuration in sorted(self.search.history.configurations.items()):
-            for trial in trial_ids(number, self.spec.run_count):
+            names = trial_ids(number, self.spec.run_count)
+            for trial in [names[run] for run in configuration.runs]:
                 if trial not in self.trials or self.trials[trial].state == "running":
                     parameters = dict(configuration.parameters)
                     found.append(self.attempt_spec(trial, number, self.search.space.leaves(parameters), parameters))

@@ -18,6 +18,8 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.search import SearchAlgorithm
 
 from semprior.errors import UserError
+from semprior.evaluation.image_sums import ImageSums
+from tune.comparison.ranked import read_images
 from tune.search.history import EndState
 from tune.search.ray_tune_internals import EPOCH, VALUE
 from tune.search.search import Search
@@ -117,11 +119,10 @@ class TuneSearch(SearchAlgorithm):
         if not self.waiting:
             suggestion = self.search.ask()
             if suggestion is None:
-                self._exhausted = True
                 return None
-            number, parameters, config = suggestion
-            for trial in trial_ids(number, self.search.spec.run_count):
-                self.waiting.append(self._make_spec(trial, number, config, parameters))
+            number, runs, parameters, config = suggestion
+            names = trial_ids(number, self.search.spec.run_count)
+            self.waiting += [self._make_spec(names[run], number, config, parameters) for run in runs]
         spec = self.waiting.popleft()
         self.live[spec.trial] = spec
         self._trials[spec.trial] = self._tune_trial(spec)
@@ -155,17 +156,21 @@ class TuneSearch(SearchAlgorithm):
         try:
             state, reason = self._end(trial_id, result or {}, error)
             end = end_trial(self.store, spec, state, reason)
-            metrics = self._best(trial_id).metrics if self.search.used_metrics else {}
+            best = self._best(trial_id) if self.search.used_metrics or self.search.race else end
+            images = self._images(best) if self.search.race else None
         except UserError as fault:
             self.interrupt(str(fault))
             return
         assert end.state != "running"
-        self.search.tell(spec.configuration, end.state, end.values, run_index(trial_id), metrics)
+        self.search.tell(spec.configuration, end.state, end.values, run_index(trial_id), best.metrics, images)
 
     def _best(self, trial_id: str) -> Record:
         """The best evaluation of a trial that has ended, or its last record if there is none."""
         history = self.store.history(trial_id)
         return next((record for record in reversed(history) if record.kind == "report" and record.best), history[-1])
+
+    def _images(self, best: Record) -> ImageSums | None:
+        return read_images(self.store.storage, {best.trial: best.images_address}).get(best.trial)
 
     def _end(self, trial_id: str, result: dict[str, Any], error: bool) -> tuple[EndState, str]:
         if error:

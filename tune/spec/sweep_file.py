@@ -74,18 +74,23 @@ class Scheduler(SweepModel):
     """The Ray Tune scheduler that stops trials early.
 
     Attributes:
-        name: name of the scheduler; ``moasha`` is for several objectives, the others are for one.
-        factor: asha, moasha and hyperband continue one trial in `factor` at each rung, up to `factor` times the epochs.
+        name: name of the scheduler; ``moasha`` is for several objectives, the others are for one. With ``race``, a
+            configuration begins with one run, which stops early as with ``asha``, and further runs go to those that may
+            still be the best (`tune.search.race`).
+        factor: asha, moasha, race and hyperband continue one trial in `factor` at each rung, up to `factor` times the
+            epochs.
         first: epoch, from 0, of the first rung, not before the first evaluation after an evolution of the labels and an
             outer pass. With ``auto``, hyperband starts there and the other schedulers in the second half of a run.
         brackets: number of hyperband's brackets; halving starts at `first` in one, at `factor` times `first` in the
             next, and so on.
+        minimum: number of completed runs that the best configuration of a race has at least.
     """
 
-    name: Literal["asha", "hyperband", "median", "moasha", "none"] = "asha"
+    name: Literal["asha", "hyperband", "median", "moasha", "race", "none"] = "asha"
     factor: Annotated[Number, Field(gt=1, le=1000)] = 3
     first: Literal["auto"] | PositiveInt = "auto"
     brackets: Annotated[WholeNumber, Field(ge=1, le=100)] = 3
+    minimum: Annotated[WholeNumber, Field(ge=1, le=1000)] = 2
 
 
 class Budget(SweepModel):
@@ -246,12 +251,15 @@ class SweepSpec(SweepModel):
         if others and self.budget.patience is not None:
             raise LocatedError(("budget", "patience"), "expected only with one objective")
         if not others and self.scheduler.name == "moasha":
-            raise LocatedError(("scheduler", "name"), "expected asha, hyperband, median or none with one objective")
+            raise LocatedError(("scheduler", "name"), "expected any but moasha with one objective")
         if others and self.scheduler.name not in ("moasha", "none"):
             if "scheduler" in self.model_fields_set:
                 number = len(self.objective)
                 raise LocatedError(("scheduler", "name"), f"expected moasha or none with {number} objectives")
             object.__setattr__(self, "scheduler", Scheduler(name="none"))
+        if self.races and self.run_count < max(2, self.scheduler.minimum):
+            most = max(2, self.scheduler.minimum)
+            raise LocatedError(("scheduler", "name"), f"expected runs.folds or seeds of at least {most} with race")
         if self.sampler.name == "grid":
             for key, dimension in self.search.items():
                 size = dimension.size
@@ -286,6 +294,16 @@ class SweepSpec(SweepModel):
     def holds_out(self) -> bool:
         """Whether trials hold out images, on which they are evaluated."""
         return bool(self.runs.folds) or self.base_config().data.holds_out
+
+    @property
+    def races(self) -> bool:
+        """Whether the runs of a configuration begin one after the other, as long as it may be the best."""
+        return self.scheduler.name == "race"
+
+    @property
+    def runs_of_the_best(self) -> int:
+        """The number of completed runs that a configuration needs to be called the best."""
+        return self.scheduler.minimum if self.races else 1
 
     @property
     def needs_masks(self) -> bool:

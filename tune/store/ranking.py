@@ -109,6 +109,7 @@ def rank(
     last: int = 5,
     limit: int | None = None,
     include: Collection[int] = (),
+    minimum: int = 1,
 ) -> list[Ranked]:
     """Rank the configurations of a snapshot; see `ResultsStore.rank` for the arguments."""
     names = [name for objective in objectives for name in _columns(objective)]
@@ -140,6 +141,8 @@ def rank(
     spent = np.bincount(group, device_s[ranked]) / count
     wall = np.bincount(group, wall_s[ranked]) / count
     fronts = pareto_fronts(values * signs)
+    if minimum > 1:  # of one objective, whose configurations are all in one front
+        fronts = (np.bincount(group, completed[ranked], len(numbers)) < minimum).astype(np.int64)
     order = np.lexsort((spent, ~all_completed, -values[:, 0] * signs[0], fronts)).tolist()
 
     representative = np.empty(len(numbers), np.int64)

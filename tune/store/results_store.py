@@ -150,6 +150,7 @@ class ResultsStore:
         last: int = 5,
         limit: int | None = None,
         include: Collection[int] = (),
+        minimum: int = 1,
     ) -> list[Ranked]:
         """The configurations that have a value, best first; `tune.store.ranking` explains the order.
 
@@ -159,11 +160,13 @@ class ResultsStore:
             last: number of evaluations that ``robust`` considers.
             limit: number of ranks to return; None for all.
             include: configurations to return whatever their rank.
+            minimum: number of completed runs of a configuration of the first front; the others follow in a second one.
+                For one objective.
 
         Raises:
             UserError: the storage cannot be read.
         """
-        return self._read(lambda snapshot: rank(snapshot, objectives, by, last, limit, include))
+        return self._read(lambda snapshot: rank(snapshot, objectives, by, last, limit, include, minimum))
 
     def compact(self) -> int:
         """Merge small files into large ones if there are enough of them (`tune.store.compaction`).

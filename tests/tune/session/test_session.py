@@ -16,8 +16,7 @@ from ray.train import WorkerGroupError
 from semprior.config.schema import flatten
 from semprior.errors import SettingError, StorageError, UserError
 from tests.tiny import SPLITS
-from tests.tune.breaking import Breaking as StandingIn
-from tests.tune.breaking import write_breaks
+from tests.tune import breaking
 from tests.tune.listening import listening
 from tests.tune.real_sweep import STOPPING, new_sweep, ray_cluster, results
 from tests.tune.widened import Widened
@@ -214,19 +213,19 @@ def test_a_budget_is_raised_while_the_sweep_runs_and_again_when_it_is_done(clust
     monkeypatch.setattr("tune.session.session.INTERVAL", 0.0)
     sweep = new_sweep(folder, "extended", trials=1, epochs=8)
     store, uri = ResultsStore(sweep.storage), sweep.storage.uri
-    write_breaks(sweep.spec.data)
+    breaking.write_breaks(sweep.spec.data)
 
     def extend_once():
         if store.curve("0000") and not with_extensions(sweep).extensions:
             extend_sweep(sweep, 1, 0.0, begun=1, generation=1)
         return False
 
-    why = run_sweep(sweep.spec, uri, 1, stop=extend_once, trainable=StandingIn)
+    why = run_sweep(sweep.spec, uri, 1, stop=extend_once, trainable=breaking.Breaking)
     assert why == "its budget of 2 configurations is spent"
     assert {trial.trial: trial.state for trial in store.trials()} == dict.fromkeys(("0000", "0001"), "completed")
-    assert run_sweep(sweep.spec, uri, 2, trainable=StandingIn) == why  # as the driver who knows the old budget
+    assert run_sweep(sweep.spec, uri, 2, trainable=breaking.Breaking) == why  # as the driver who knows the old budget
     extend_sweep(sweep, 1, 0.0, begun=2, generation=2)
-    assert run_sweep(sweep.spec, uri, 3, trainable=StandingIn) == "its budget of 3 configurations is spent"
+    assert run_sweep(sweep.spec, uri, 3, trainable=breaking.Breaking) == "its budget of 3 configurations is spent"
     assert [trial.state for trial in store.trials()] == ["completed"] * 3
     assert not remaining_resources()
 
@@ -284,7 +283,7 @@ def test_several_objectives_stop_trials_early_and_a_resumed_sweep_stops_alike(cl
 def test_the_hours_are_raised_while_the_sweep_runs(cluster, folder, monkeypatch):
     sweep = new_sweep(folder, "longer", trials=2, epochs=4, budget={"trials": 2, "hours": 1})
     store, uri = ResultsStore(sweep.storage), sweep.storage.uri
-    write_breaks(sweep.spec.data)
+    breaking.write_breaks(sweep.spec.data)
     monkeypatch.setattr("tune.session.session.INTERVAL", 0.0)
 
     def clock():  # an hour is over once the first trial has an epoch
@@ -296,17 +295,17 @@ def test_the_hours_are_raised_while_the_sweep_runs(cluster, folder, monkeypatch)
         return False
 
     monkeypatch.setattr("tune.session.session.time", SimpleNamespace(monotonic=clock))
-    assert run_sweep(sweep.spec, uri, 1, stop=extend_first, trainable=StandingIn)
+    assert run_sweep(sweep.spec, uri, 1, stop=extend_first, trainable=breaking.Breaking)
     assert {trial.trial: trial.state for trial in store.trials()} == dict.fromkeys(("0000", "0001"), "completed")
 
 
 def test_a_sweep_with_folds_resumes_and_each_run_holds_out_its_fold(cluster, tmp_path):
     sweep = new_sweep(tmp_path, "folds", trials=2, epochs=3, runs={"folds": 3}, concurrent=2)
-    write_breaks(tmp_path / "data", seconds=0.05)
+    breaking.write_breaks(tmp_path / "data", seconds=0.05)
     store, uri = ResultsStore(sweep.storage), sweep.storage.uri
-    assert not run_sweep(sweep.spec, uri, 1, stop=lambda: bool(store.curve("0000.2")), trainable=StandingIn)
+    assert not run_sweep(sweep.spec, uri, 1, stop=lambda: bool(store.curve("0000.2")), trainable=breaking.Breaking)
     assert len(store.trials()) < 6
-    assert run_sweep(sweep.spec, uri, 2, trainable=StandingIn)
+    assert run_sweep(sweep.spec, uri, 2, trainable=breaking.Breaking)
     trials = {trial.trial: trial for trial in store.trials()}
     assert list(trials) == [f"000{number}.{fold}" for number in range(2) for fold in range(3)]
     for name, trial in trials.items():

@@ -13,7 +13,10 @@ from collections import Counter
 import pytest
 
 from tests.repository import ROOT
+from tests.tune.breaking import write_breaks
+from tests.tune.racing import Racing
 from tests.tune.real_sweep import STOPPING, new_sweep, ray_cluster, results, wait_for
+from tune.comparison.ranked import compare_first
 from tune.session.session import SweepState, run_sweep
 from tune.store.results_store import ResultsStore
 
@@ -99,3 +102,28 @@ def test_a_worker_a_node_and_the_driver_are_killed(cluster, folder):
         second = next(r for r in told if r.kind == "start" and r.attempt == 2)
         assert second.checkpoint == f"checkpoints/{trial}/1/epoch-{second.epoch:04d}"
         assert trial != "0000" or "a worker died" in second.reason
+
+
+def test_a_race_goes_on_where_its_killed_driver_was(cluster, folder):
+    """With folds: the same configurations get the same runs, and the best has all of them."""
+    ended = []
+    for name in ("race", "cut race"):
+        keys = {"scheduler": {"name": "race", "minimum": 2}, "runs": {"folds": 3}, "search": STOPPING["search"]}
+        sweep = new_sweep(folder, name.replace(" ", "-"), trials=4, epochs=2, **keys)
+        store = ResultsStore(sweep.storage)
+        write_breaks(sweep.spec.data, seconds=0.05)
+        if name == "cut race":
+            command = [sys.executable, "-m", "tests.tune.drive_sweep", cluster.address, sweep.storage.uri, "racing"]
+            driver = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            wait_for(lambda store=store: len(store.trials()) > 5)  # the best of four configurations has a second run
+            driver.kill()
+            driver.wait()
+            assert any(trial.state == "running" for trial in store.trials()) or len(store.trials()) < 9
+        assert run_sweep(sweep.spec, sweep.storage.uri, 2, trainable=Racing)
+        ended.append({trial.trial: (trial.state, trial.params, trial.values) for trial in store.trials()})
+    assert ended[0] == ended[1]
+    runs = Counter(trial.partition(".")[0] for trial in ended[0])
+    assert runs["0002"] == 3 and runs["0001"] == 1
+    assert all(state == "completed" for state, _, _ in ended[0].values())
+    first, *_ = compare_first(store, dict(sweep.spec.objective), minimum=2).shown
+    assert (first.entry.configuration, len(first.entry.trials)) == (2, 3)

@@ -124,7 +124,7 @@ REFUSED = [
     (
         "name: asha",
         "name: moasha",
-        r":11: scheduler: name: expected asha, hyperband, median or none with one objective",
+        r":11: scheduler: name: expected any but moasha with one objective",
     ),
     ("factor: 3", "factor: 1", r":11: scheduler: factor: expected a number above 1, not 1"),
     ("factor: 3", "first: 2", r":11: scheduler: first: expected auto or an epoch from 11.* to 44, not 2"),
