@@ -6,6 +6,7 @@ resumed sweep and an uninterrupted one propose the same configurations after the
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -172,23 +173,61 @@ class History:
             return TrialState.COMPLETE
         return TrialState.PRUNED if configuration.curve else TrialState.FAIL
 
-    def study(self, sampler: optuna.samplers.BaseSampler) -> optuna.Study:
-        """An Optuna study of the history, in the order of the numbers."""
+    def study(self, sampler: optuna.samplers.BaseSampler, error: str = "") -> optuna.Study:
+        """An Optuna study of the history, in the order of the numbers.
+
+        Args:
+            sampler: the sampler of the study.
+            error: name of the metric that has the standard error of an evaluation; the values of completed
+                configurations are then shrunk by their errors. Empty to keep them.
+        """
         study = optuna.create_study(directions=self.directions, sampler=sampler)
         if isinstance(sampler, optuna.samplers.RandomSampler):
             return study  # random sampling does not use the history
         counter = _GenerationCounter(sampler)
+        shrunken = self._shrunken(error) if error else {}
         for number in sorted(self.configurations):
             trial = self.frozen(number)
+            if number in shrunken:
+                trial = copy.copy(trial)
+                trial.values = [shrunken[number]]
             counter.mark(trial)
             if not self._misleads(trial, sampler):
                 study.add_trial(trial)
         return study
 
+    def _shrunken(self, error: str) -> dict[int, float]:
+        """By number, the shrunken values of the completed configurations whose standard errors are known."""
+        complete = [n for n in sorted(self.configurations) if self.frozen(n).state == TrialState.COMPLETE]
+        known = {number: self.configurations[number].so_far() for number in complete}
+        errors = {number: one.error(error) for number, one in known.items()}
+        noisy = {n: (one.values[0], e) for n, one in known.items() if one.values and (e := errors[n]) is not None}
+        return dict(zip(noisy, shrunk(list(noisy.values())), strict=True))
+
     @staticmethod
     def _misleads(trial: FrozenTrial, sampler: optuna.samplers.BaseSampler) -> bool:
         """Whether a grid sampler would mistake the base, which is not a grid point, for one."""
         return isinstance(sampler, optuna.samplers.BruteForceSampler) and "outside" in trial.user_attrs
+
+
+def shrunk(measured: Sequence[tuple[float, float]]) -> list[float]:
+    """Shrink noisy values towards their mean, as empirical Bayes does (Efron and Morris, 1975).
+
+    The variance of the values is that of the true levels and that of the noise. A value keeps as much of its distance
+    from the mean as is the share of the true levels in its own variance.
+
+    Args:
+        measured: values, each with its standard error.
+    """
+    if len(measured) < 2:
+        return [value for value, _ in measured]
+    mean = math.fsum(value for value, _ in measured) / len(measured)
+    noise = math.fsum(error**2 for _, error in measured) / len(measured)
+    levels = max(variance([value for value, _ in measured]) - noise, 0.0)
+    return [
+        mean + (value - mean) * (levels / (levels + error**2) if levels + error**2 > 0 else 1.0)
+        for value, error in measured
+    ]
 
 
 class _GenerationCounter:

@@ -1,9 +1,9 @@
 """The search of a sweep: proposes the next configuration with Optuna's samplers.
 
     search = Search(spec)
-    number, parameters, leaves = search.ask()          # 0: the base configuration
-    search.report(number, epoch, value)                # the best value so far
-    search.tell(number, "stopped", values)
+    asked = search.ask()                               # number 0: the base configuration
+    search.report(asked.number, epoch, value)          # the best value so far
+    search.tell(asked.number, "stopped", values)
 
 Each configuration is drawn by a new sampler, whose seed follows from the seed of the sweep and the number of the
 configuration, from a study of the results so far. The next configuration therefore depends on the results alone, and a
@@ -47,15 +47,15 @@ class Suggestion(NamedTuple):
 
     Attributes:
         number: number of the configuration, from 0.
-        runs: indices of the runs to begin.
         parameters: the searched leaves and their values.
         leaves: all leaves of semprior's configuration.
+        runs: indices of the runs to begin.
     """
 
     number: int
-    runs: tuple[int, ...]
     parameters: Parameters
     leaves: dict[str, Any]
+    runs: tuple[int, ...]
 
 
 class Search:
@@ -86,7 +86,7 @@ class Search:
         self._exhausted = False
         self._error = f"{next(iter(spec.objective))}_se"
         self._waited: tuple[Outcome | None, int] | None = None
-        self.used_metrics = frozenset([self._error] if spec.budget.patience is not None else [])
+        self.used_metrics = frozenset([self._error] if spec.budget.patience is not None or spec.sampler.shrink else [])
         self.race = Race(next(iter(spec.objective)).rpartition("/")[2], spec.run_count) if spec.races else None
 
     @property
@@ -146,7 +146,7 @@ class Search:
                 run = len(configuration.runs)
                 configuration.runs[run] = Run()
                 known_parameters = dict(configuration.parameters)
-                return Suggestion(number, (run,), known_parameters, self.space.leaves(known_parameters))
+                return Suggestion(number, known_parameters, self.space.leaves(known_parameters), (run,))
         if reason:
             return None
         known = self.history.configurations
@@ -162,7 +162,7 @@ class Search:
         if self._journal is not None:
             self._journal.begin(self.history, number)
         runs = tuple(self.history.configurations[number].runs)
-        return Suggestion(number, runs, parameters, self.space.leaves(parameters))
+        return Suggestion(number, parameters, self.space.leaves(parameters), runs)
 
     def report(self, number: int, epoch: int, value: float | None, run: int = 0) -> None:
         """Report an epoch of a run.
@@ -260,6 +260,11 @@ class Search:
             if one.ended and not all(run.state == "failed" for run in one.runs.values()):
                 yield Outcome(number, one.values[0] if one.values else None, one.error(self._error))
 
+    def _at_random(self, number: int) -> bool:
+        """Whether a configuration is one of those that are drawn at random."""
+        chosen = self.spec.sampler
+        return bool(np.random.default_rng([chosen.seed, number]).random() < chosen.random)
+
     def _enter(self, number: int, parameters: Mapping[str, Any]) -> None:
         runs = {run: Run() for run in range(1 if self.race else self.spec.run_count)}
         self.history.configurations[number] = Configuration(parameters, runs, races=self.race is not None)
@@ -274,7 +279,7 @@ class Search:
         found: Parameters = {}
         for attempt in range(_SAMPLER_TRIES + _RANDOM_TRIES):
             seed = int(np.random.SeedSequence([self.spec.sampler.seed, number, attempt]).generate_state(1)[0])
-            if attempt < _SAMPLER_TRIES:
+            if attempt < _SAMPLER_TRIES and not self._at_random(number):
                 sampler = make_sampler(self.spec.sampler, seed)
             elif self._listed is not None:
                 return new[seed % len(new)]
@@ -282,7 +287,8 @@ class Search:
                 sampler = optuna.samplers.RandomSampler(seed)
             with warnings.catch_warnings(), _single_thread(sampler):
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                found = self.space.sample(self.history.study(sampler).ask())
+                study = self.history.study(sampler, self._error if self.spec.sampler.shrink else "")
+                found = self.space.sample(study.ask())
             if self.space.identity(found) not in self._tried:
                 break
         return found

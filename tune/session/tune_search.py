@@ -120,7 +120,7 @@ class TuneSearch(SearchAlgorithm):
             suggestion = self.search.ask()
             if suggestion is None:
                 return None
-            number, runs, parameters, config = suggestion
+            number, parameters, config, runs = suggestion
             names = trial_ids(number, self.search.spec.run_count)
             self.waiting += [self._make_spec(names[run], number, config, parameters) for run in runs]
         spec = self.waiting.popleft()

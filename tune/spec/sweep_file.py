@@ -63,11 +63,16 @@ class Sampler(SweepModel):
         name: name of the sampler; ``grid`` enumerates all combinations of ``values:``, switches and stepped ranges.
         seed: random seed of the sampler.
         startup: number of random configurations before ``tpe`` and ``gp`` fit a model; population size of ``nsga2``.
+        shrink: whether ``tpe`` and ``gp`` learn from values that are shrunk towards their mean, the more so the larger
+            their standard errors are, so that a lucky value does not attract the search.
+        random: share of the configurations that are drawn at random, whatever the model says.
     """
 
     name: Literal["tpe", "random", "gp", "nsga2", "grid"] = "tpe"
     seed: Annotated[WholeNumber, Field(ge=0, lt=2**32)] = 0
     startup: Annotated[WholeNumber, Field(ge=2, le=100_000)] = 8
+    shrink: bool = False
+    random: Annotated[Number, Field(ge=0, le=1)] = 0
 
 
 class Scheduler(SweepModel):
@@ -257,6 +262,8 @@ class SweepSpec(SweepModel):
                 number = len(self.objective)
                 raise LocatedError(("scheduler", "name"), f"expected moasha or none with {number} objectives")
             object.__setattr__(self, "scheduler", Scheduler(name="none"))
+        if self.sampler.shrink and (others or self.sampler.name not in ("tpe", "gp")):
+            raise LocatedError(("sampler", "shrink"), "expected only with tpe or gp, and one objective")
         if self.races and self.run_count < max(2, self.scheduler.minimum):
             most = max(2, self.scheduler.minimum)
             raise LocatedError(("scheduler", "name"), f"expected runs.folds or seeds of at least {most} with race")

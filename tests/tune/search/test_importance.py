@@ -18,7 +18,7 @@ def store_of(folder, spec, count, value_of, error=0.0):
     store, search = ResultsStore(folder), Search(spec)
     records = []
     for _ in range(count):
-        number, parameters, leaves = search.ask()
+        number, parameters, leaves, _ = search.ask()
         epochs = 20 if number % 8 == 0 else 12
         common = {"trial": f"{number:04d}", "configuration": number, "seed": 0, "attempt": 1}
         common |= {"config": leaves, "params": parameters}

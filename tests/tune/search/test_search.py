@@ -2,12 +2,14 @@
 
 import math
 
+import numpy as np
 import optuna
 import pytest
 from optuna.trial import TrialState
 
 from tests.tune.small_sweep import spec_of
 from tune.search.dashboard_journal import DashboardJournal
+from tune.search.history import shrunk
 from tune.search.search import Search, make_sampler
 from tune.store.records import Record, run_index, trial_ids
 from tune.store.results_store import ResultsStore
@@ -55,7 +57,7 @@ def run_one(search, store=None, state=None):
         return None
     value = goodness(asked.parameters)
     state = state or ("completed" if value > 0.5 else "stopped")
-    records = records_of(*asked, state, 10 if state == "completed" else 4)
+    records = records_of(*asked[:3], state, 10 if state == "completed" else 4)
     for record in records:
         if record.kind == "report":
             search.report(asked.number, record.epoch, record.values[0])
@@ -160,7 +162,7 @@ def test_a_configuration_that_never_began_is_asked_for_again(tmp_path):
     search = Search(spec)
     asked = [search.ask() for _ in range(4)]
     for one in (*asked[:2], asked[3]):
-        store.append(records_of(*one, "completed", 10))
+        store.append(records_of(*one[:3], "completed", 10))
     again = Search(spec)
     again.rebuild(store.trials(), store.curves())
     assert [again.ask().number for _ in range(2)] == [2, 4]
@@ -168,7 +170,7 @@ def test_a_configuration_that_never_began_is_asked_for_again(tmp_path):
 
 def test_a_configuration_with_several_seeds_counts_once_by_its_mean(tmp_path):
     search = Search(spec_for(tmp_path, "tpe", ("seeds: 1", "seeds: 3")))
-    number, _, _ = search.ask()
+    number = search.ask().number
     for run, value in enumerate((0.3, 0.5, 0.9)):
         search.report(number, 5, value, run)
         assert search.history.frozen(number).state == TrialState.RUNNING
@@ -198,7 +200,7 @@ def test_several_objectives_give_a_front(tmp_path):
     for sampler in ("tpe", "nsga2", "random"):
         search = Search(spec_for(tmp_path, sampler, objectives, unstopped))
         for _ in range(10):
-            number, parameters, _ = search.ask()
+            number, parameters, *_ = search.ask()
             values = (goodness(parameters), float(parameters["clusters.count"]))
             search.report(number, 3, values[0])
             search.tell(number, "stopped" if number == 4 else "completed", values)
@@ -246,3 +248,51 @@ def test_a_study_that_cannot_be_written_does_not_stop_the_search(tmp_path, caplo
     assert run_one(search).number == 0
     assert run_one(search).number == 1
     assert caplog.text.count("not written any more") == 1
+
+
+def test_a_value_keeps_of_its_distance_from_the_mean_what_is_not_noise():
+    levels = np.random.default_rng(0).normal(0.5, 0.03, 4000)
+    noise = np.where(np.arange(4000) % 2, 0.01, 0.06)
+    values = levels + np.random.default_rng(1).normal(0, noise)
+    found = np.array(shrunk(list(zip(values, noise, strict=True))))
+    assert np.mean((found - levels) ** 2) < 0.5 * np.mean((values - levels) ** 2)
+    expected = 0.5 + (values - 0.5) * 0.03**2 / (0.03**2 + noise**2)  # the best estimate there is
+    assert np.abs(found - expected).max() < 0.02
+    assert shrunk([(0.5, 0.1)]) == [0.5]
+    assert shrunk([(0.4, 0.0), (0.6, 0.0)]) == [0.4, 0.6]
+    assert shrunk([(0.4, 1.0), (0.6, 1.0)]) == [0.5, 0.5]  # nothing but noise
+
+
+def test_a_sampler_that_shrinks_does_not_follow_a_lucky_value(tmp_path):
+    """What is told is the same but for the standard errors; the search is rebuilt alike."""
+    spec = spec_for(tmp_path, "tpe", ("startup: 4", "startup: 4, shrink: true"))
+    studies = []
+    for error in (0.001, 0.2):
+        search = Search(spec)
+        for index in range(8):
+            asked = search.ask()
+            lucky = index == 3
+            search.report(asked.number, 9, value := 0.9 if lucky else 0.5 + index / 100)
+            search.tell(
+                asked.number, "completed", (value,), metrics={"holdout/point_score_se": error if lucky else 0.001}
+            )
+        study = search.history.study(make_sampler(spec.sampler, 0), "holdout/point_score_se")
+        studies.append([trial.value for trial in study.trials])
+    sure, unsure = studies
+    assert max(sure) == sure[3] == pytest.approx(0.9, abs=0.01)
+    assert unsure[3] < 0.75
+    order = [index for index in range(8) if index != 3]
+    assert sorted(order, key=lambda index: unsure[index]) == order
+
+
+def test_a_share_of_the_configurations_is_drawn_at_random(tmp_path, monkeypatch):
+    spec = spec_for(tmp_path, "tpe", ("startup: 4", "startup: 2, random: 0.5"), ("trials: 12", "trials: 40"))
+    made = []
+    monkeypatch.setattr(
+        "tune.search.search.make_sampler", lambda chosen, seed: made.append(seed) or make_sampler(chosen, seed)
+    )
+    search = Search(spec)
+    asked = [run_one(search, state="completed").parameters for _ in range(40)]
+    assert 10 < len(made) < 30
+    again = Search(spec)
+    assert [run_one(again, state="completed").parameters for _ in range(40)] == asked
