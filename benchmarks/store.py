@@ -3,11 +3,12 @@
     python -m benchmarks.store [--json] [--trials N] [--epochs N] [--writers N] [--batch N] [--folder DIR]
 
 Every process appends the records of its share of the trials, `--batch` epochs in a file, each record with a whole
-configuration and the metrics of a real run, while the parent compacts in the background. Then every record is read
-back and compared with what was to be written. `top`, the ten best with all that a table shows of them, is timed in a
-new process from the start of its interpreter to its end, best of three, with its peak of memory: first all compacted,
-then with the last 5,000 records in `--tail-batch` a file and not compacted, then the same from an S3 server (moto's, a
-process of its own on loopback). The exit code is 1 where a record was lost or a bar missed.
+configuration and the metrics of a real run, and stores the terms of the best and the last evaluation of each trial,
+image by image, while the parent compacts in the background. Then every record is read back and compared with what was
+to be written. `top`, the ten best with all that a table shows of them, compared image by image with the best and with
+trial 0, is timed in a new process from the start of its interpreter to its end, best of three, with its peak of memory:
+first all compacted, then with the last 5,000 records in `--tail-batch` a file and not compacted, then the same from an
+S3 server (moto's, a process of its own on loopback). The exit code is 1 where a record was lost or a bar missed.
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ import numpy as np
 from benchmarks.machine import load
 from benchmarks.store_records import METRICS, SCORE, metrics_of, trial_name, write_trials
 from semprior.io.storage import Storage, open_storage
+from tune.comparison.ranked import BANDED
 from tune.store.compaction import compact, compact_in_background
-from tune.store.records import METRIC_PREFIX
+from tune.store.records import IMAGE_SUMS, METRIC_PREFIX
+from tune.store.results_store import ResultsStore
 from tune.store.snapshot import take_snapshot
 from tune.store.trial_summary import read_visible_records
 
@@ -47,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         storage = open_storage(options.folder or Path(scratch) / "sweep")
         if not storage.exists("records"):
             figures |= _fill(storage, options)
-        figures |= {"tail_files": len(take_snapshot(storage).appended), "bytes": _size(storage)}
+        figures |= {"tail_files": len(take_snapshot(storage).appended), "bytes": _size(storage, "records")}
+        figures["image_bytes"] = _size(storage, IMAGE_SUMS)
         figures |= _timed("top_with_tail", storage.uri)
         figures["lost"] = count_lost(storage, options.trials, options.epochs)
         with _s3_server() as address:
@@ -144,8 +148,8 @@ def count_lost(storage: Storage, trials: int, epochs: int) -> int:
     return int(np.count_nonzero((times != 1) | wrong)) + doubled
 
 
-def _size(storage: Storage) -> int:
-    return sum(entry.size for entry in storage.list("records", recursive=True))
+def _size(storage: Storage, folder: str) -> int:
+    return sum(entry.size for entry in storage.list(folder, recursive=True))
 
 
 @contextmanager
@@ -185,6 +189,9 @@ def _copy_to(storage: Storage, address: str) -> None:
     for entry in storage.list("records", recursive=True):
         if not entry.is_folder:
             target.put(entry.name, storage.read(entry.name))
+    for ranked in ResultsStore(storage).rank({SCORE: "max"}, limit=BANDED, include=(0,)):  # `top` reads no others
+        for name in filter(None, ranked.images):
+            target.put(name, storage.read(name))
 
 
 if __name__ == "__main__":

@@ -43,10 +43,8 @@ class DataConfig:
 
     holdout: float = _leaf(0.15, 0, 0.9)  # share of the training images held out to select the epoch on
     holdout_seed: int = _leaf(0, 0, LARGEST_SEED)
-    folds: int = _leaf(
-        0, 0, MOST_FOLDS
-    )  # parts of the training and validation images, of which one is held out; 0: none
-    fold: int = _leaf(0, 0, MOST_FOLDS - 1)  # the part that is held out, from 0
+    folds: int = _leaf(0, 0, MOST_FOLDS)  # of training and validation images; one is held out instead; 0: none
+    fold: int = _leaf(0, 0, MOST_FOLDS - 1)  # the one that is held out, from 0
     crop: int = _leaf(192, 32, 1024)  # pixels, a multiple of 32
     batch: int = _leaf(16, 1, 4096)  # over all workers
     target_crops: float = _leaf(0.5, 0, 1)  # share of crops that are placed on a target, if the image has one

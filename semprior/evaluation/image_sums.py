@@ -63,8 +63,6 @@ class ImageSums:
         named = (self.names, self.terms) == (other.names, other.terms)
         return named and np.array_equal(self.table, other.table)
 
-    __hash__ = None  # type: ignore[assignment]  # as of other classes that only compare
-
 
 def image_sums(names: Sequence[str], tables: Mapping[str, np.ndarray]) -> ImageSums:
     """Put the columns of an evaluation together.

@@ -152,7 +152,7 @@ def bootstrap_errors(
     return errors
 
 
-_UNION, _TARGETS = MASK_TERMS.index("union"), MASK_TERMS.index("targets")
+_INTERSECTION, _UNION, _TARGETS = (MASK_TERMS.index(term) for term in ("intersection", "union", "targets"))
 
 
 def metric_table(counts: Sequence[ImageCounts], empty_union: EmptyUnion) -> np.ndarray:
@@ -169,7 +169,7 @@ def metric_table(counts: Sequence[ImageCounts], empty_union: EmptyUnion) -> np.n
         raise ValueError("metrics of no image")
     table = np.array([astuple(count) for count in counts], np.float64)
     union = table[:, _UNION]
-    image_iou = table[:, 0] / np.maximum(union, 1)
+    image_iou = table[:, _INTERSECTION] / np.maximum(union, 1)
     weight = np.ones(len(counts)) if empty_union == "zero" else union > 0
     return np.column_stack([table, image_iou, weight])
 

@@ -69,8 +69,9 @@ def read_sums(storage: Storage, address: str) -> ImageSums | None:
         images = ImageSums(_unpacked(arrays["names"]), _unpacked(arrays["terms"]), arrays["table"])
     except (UserError, KeyError, UnicodeDecodeError) as error:
         raise DamagedError(f"{place}: is damaged ({error})") from error
-    if images.table.shape != (len(images.names), len(images.terms)):
-        raise DamagedError(f"{place}: is damaged; its table does not fit its names")
+    fits = images.table.shape == (len(images.names), len(images.terms)) and images.table.dtype == np.float32
+    if not fits or len(set(images.names)) < len(images.names) or not np.isfinite(images.table).all():
+        raise DamagedError(f"{place}: is damaged; its table is not one of numbers of each image")
     return images
 
 

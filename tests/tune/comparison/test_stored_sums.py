@@ -1,8 +1,11 @@
 """The terms of evaluations in the store: what is written comes back, the best and the last are kept."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from semprior.evaluation.image_sums import ImageSums
 from semprior.io.manifest import DamagedError
 from semprior.io.storage import open_storage
 from tests.tune.images import scored_images
@@ -34,6 +37,24 @@ def test_a_changed_file_is_refused(tmp_path):
     storage.put(entry.name, storage.read(entry.name).replace(b"image-000", b"image-001"))
     with pytest.raises(DamagedError, match="its digest is not the one recorded"):
         read_sums(storage, entry.name)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"names": ("a", "a")},
+        {"names": ("a",)},
+        {"table": np.full((2, 1), np.nan, np.float32)},
+        {"table": np.array([["1"], ["2"]])},
+        {"table": np.ones(2, np.float32)},
+    ],
+)
+def test_what_is_no_table_of_images_is_refused(tmp_path, changed):
+    storage = open_storage(tmp_path)
+    whole = ImageSums(("a", "b"), ("points",), np.ones((2, 1), np.float32))
+    digest = put_sums(storage, "0000", 1, 0, replace(whole, **changed))
+    with pytest.raises(DamagedError, match="is damaged"):
+        read_sums(storage, f"{IMAGE_SUMS}/0000/1-0000-{digest}.npz")
 
 
 class Attempt:
