@@ -52,11 +52,13 @@ def promote(request: PromoteRequest, target: Target, console: Console) -> None:
     sweep, jobs = target.sweep(request.name), target.connect()
     check_data(sweep.spec)
     store = ResultsStore(sweep.storage)
-    chosen = store.rank(dict(sweep.spec.objective), limit=request.top)
+    ranking = store.rank(dict(sweep.spec.objective), limit=request.top, limits=sweep.spec.limits)
+    chosen = [entry for entry in ranking if not entry.unmet]
     if store.left_out:
         say(console, left_out_in_words(store.left_out))
     if not chosen:
-        raise UserError(f"{sweep.id}: has no trial with a value to promote")
+        which = " that meets its constraints" if ranking else ""
+        raise UserError(f"{sweep.id}: has no trial with a value{which} to promote")
     spec = promotion(sweep.spec, chosen, request.seeds, parse_settings(request.settings))
     name, last = request.id or f"{sweep.id}-promoted", f"{request.id or sweep.id}-final"
     storage = target.storage()
@@ -65,7 +67,8 @@ def promote(request: PromoteRequest, target: Target, console: Console) -> None:
     promoted = _run(name, spec, target, jobs, console)
     if promoted is None:
         return
-    ranked = rank_promotion(ResultsStore(promoted.storage).trials(), next(iter(spec.objective.values())) == "max")
+    trials = ResultsStore(promoted.storage).trials()
+    ranked = rank_promotion(trials, next(iter(spec.objective.values())) == "max", spec.limits)
     if not ranked:
         raise UserError(f"{promoted.id}: no trial has a value; see `{target.command('status', promoted)}`")
     _print_ranking(ranked, next(iter(spec.objective)), console)

@@ -19,6 +19,7 @@ from tune.cli.trial_metrics import print_deployed_cost, print_parts, print_recor
 from tune.launch.target import Target
 from tune.monitor.heartbeat import last_heartbeat
 from tune.monitor.tables import check_format, format_metric, format_value, print_rows, print_table, short_names
+from tune.spec.constraints import Limit
 from tune.spec.sweep_file import OBJECTIVE_METRICS, SECOND_METRICS, Resources
 from tune.store.faults import log_of
 from tune.store.ranking import Direction, Ranked, RankedBy
@@ -53,23 +54,27 @@ def top(name: str, target: Target, count: int, by: str | None, form: str, consol
     objectives, mode = ranked_by(sweep, by)
     store = ResultsStore(sweep.storage)
     several = len(objectives) > 1
-    ranked = store.rank(objectives, mode, limit=None if several else count, include=(0,))
+    limits = sweep.spec.limits
+    ranked = store.rank(objectives, mode, limit=None if several else count, include=(0,), limits=limits)
     if form != "table":
         if store.left_out:
             print_error("semprior-tune", f"{name}: {left_out_in_words(store.left_out)}")
-        print_rows([_entry(entry, objectives) for entry in ranked[:count]], form)
+        print_rows([_entry(entry, objectives, limits) for entry in ranked[:count]], form)
         return
     if store.left_out:
         say(console, left_out_in_words(store.left_out))
     if not ranked:
         say(console, f"{name}: no trial has a value of {next(iter(objectives))} yet")
         return
-    _print_ranking(ranked[:count], objectives, console)
+    _print_ranking(ranked[:count], objectives, limits, console)
     _print_gain(ranked, objectives, console)
     if by is None and sweep.spec.search:
         _print_importance(sweep, store, console)
     if ended := why_ended(sweep):
         say(console, ended)
+    if ranked[0].unmet:
+        say(console, f"no configuration meets the constraints: {', '.join(map(str, limits))}")
+        return
     say(console, f"fetch the first: {target.command('pull', sweep, '--out', 'DIR')}")
 
 
@@ -103,22 +108,26 @@ def ranked_by(sweep: Sweep, by: str | None) -> tuple[dict[str, Direction], Ranke
     raise UserError(f"--by {by}: must be best, last, robust or a metric like {OBJECTIVE_METRICS[0]} or holdout/iou")
 
 
-def _entry(entry: Ranked, objectives: Mapping[str, Direction]) -> dict[str, Any]:
+def _entry(entry: Ranked, objectives: Mapping[str, Direction], limits: Sequence[Limit]) -> dict[str, Any]:
     row: dict[str, Any] = {"place": entry.place, "trial": entry.trial, "configuration": entry.configuration}
     for metric, value, error in zip(objectives, entry.values, entry.errors, strict=True):
         row |= {metric: value, f"{metric}_se": error}
     row |= {"front": entry.front} if len(objectives) > 1 else {}
+    row |= {"unmet": list(entry.unmet)} if limits else {}
     row |= {"trials": list(entry.trials), "epoch": entry.epoch, "epochs": entry.epochs, "state": entry.state}
     row |= {"precision": entry.precision}
     return row | {"device_s": entry.device_s, "checkpoint": entry.checkpoint, **entry.params}
 
 
-def _print_ranking(ranked: Sequence[Ranked], objectives: Mapping[str, Direction], console: Console) -> None:
+def _print_ranking(
+    ranked: Sequence[Ranked], objectives: Mapping[str, Direction], limits: Sequence[Limit], console: Console
+) -> None:
     keys = list(dict.fromkeys(key for entry in ranked for key in entry.params))
     names = short_names(keys)
     several, seeds = len(objectives) > 1, any(len(entry.trials) > 1 for entry in ranked)
     columns = {"": "right", "trial": "left"} | ({"front": "right"} if several else {})
     columns |= {metric.rpartition("/")[2]: "right" for metric in objectives}
+    columns |= {"constraints": "left"} if limits else {}
     columns |= {"seeds": "right"} if seeds else {}
     columns |= {names[key]: "right" for key in keys} | {"epochs": "right", "state": "left", "time": "right"}
     rows, marks = [], _marks(ranked)
@@ -127,6 +136,7 @@ def _print_ranking(ranked: Sequence[Ranked], objectives: Mapping[str, Direction]
             [str(entry.front)] if several else []
         )
         cells += [with_error(value, error) for value, error in zip(entry.values, entry.errors, strict=True)]
+        cells += [_unmet(entry)] if limits else []
         cells += [str(len(entry.trials))] if seeds else []
         cells += [format_value(entry.params.get(key)) for key in keys]
         rows.append([*cells, str(entry.epochs), entry.state, clock(entry.wall_s)])
@@ -134,6 +144,12 @@ def _print_ranking(ranked: Sequence[Ranked], objectives: Mapping[str, Direction]
     if marks:
         meanings = [f"{mark} {_MARK_MEANINGS[mark]}" for mark in marks.values() if mark]
         say(console, f"{'; '.join(meanings)}; the others in bf16: the precision alone may make some of the difference")
+
+
+def _unmet(entry: Ranked) -> str:
+    """The metrics by which a configuration does not meet the constraints."""
+    beyond = [f"{metric.rpartition('/')[2]} {format_metric(value)}" for metric, value in entry.unmet.items()]
+    return ", ".join(beyond) or "met"
 
 
 def _marks(ranked: Sequence[Ranked]) -> dict[str, str]:
@@ -154,8 +170,9 @@ def _print_gain(ranked: Sequence[Ranked], objectives: Mapping[str, Direction], c
         return
     for index, (metric, direction) in enumerate(objectives.items()):
         sign = 1 if direction == "max" else -1
-        values = [sign * entry.values[index] for entry in ranked]
-        best = ranked[values.index(max(values))] if len(objectives) > 1 else ranked[0]
+        candidates = [entry for entry in ranked if not entry.unmet] or ranked
+        values = [sign * entry.values[index] for entry in candidates]
+        best = candidates[values.index(max(values))] if len(objectives) > 1 else ranked[0]
         if best is base:
             say(console, f"{metric}: no trial comes before trial {base.trial}, the preset itself")
             continue

@@ -16,6 +16,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tune.search.space import Space
+from tune.spec.constraints import Limit
 
 EndState = Literal["completed", "stopped", "diverged", "failed"]
 
@@ -98,10 +99,11 @@ class History:
     Args:
         space: the search space.
         directions: ``max`` or ``min`` for each objective.
+        limits: the constraints.
     """
 
-    def __init__(self, space: Space, directions: Sequence[str]) -> None:
-        self.space = space
+    def __init__(self, space: Space, directions: Sequence[str], limits: Sequence[Limit] = ()) -> None:
+        self.space, self.limits = space, limits
         self.directions: list[Literal["minimize", "maximize"]] = [
             "maximize" if direction == "max" else "minimize" for direction in directions
         ]
@@ -118,7 +120,7 @@ class History:
 
         The trial is running until all runs have ended. It is then complete if all runs completed; pruned, with its last
         intermediate value, if a run was stopped or diverged; and failed if no run has a value. Optuna does not support
-        pruned trials with several objectives: with values, such a trial is complete.
+        pruned trials with several objectives: with values, such a trial is complete. Constraints are met at 0 or below.
         """
         if number in self._ended:
             return self._ended[number]
@@ -143,10 +145,14 @@ class History:
             distributions=distributions,
             intermediate_values=curve,
             user_attrs=attributes,
+            constraints=self._excess(configuration) if state in (TrialState.COMPLETE, TrialState.PRUNED) else None,
         )
         if configuration.ended:
             self._ended[number] = trial
         return trial
+
+    def _excess(self, configuration: Configuration) -> dict[str, float]:
+        return {limit.metric: limit.excess(configuration.mean(limit.metric)) for limit in self.limits}
 
     @staticmethod
     def _state(configuration: Configuration, several: bool) -> TrialState:

@@ -13,6 +13,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from semprior.errors import UserError
+from tune.spec.constraints import Limit
 from tune.spec.sweep_file import SweepSpec
 from tune.store.ranking import Ranked
 from tune.store.trial_summary import TrialSummary
@@ -87,17 +88,21 @@ def _listed(
     return SweepSpec.from_json(json.dumps(content), "promote")
 
 
-def rank_promotion(trials: Sequence[TrialSummary], maximize: bool) -> list[PromotionResult]:
+def rank_promotion(
+    trials: Sequence[TrialSummary], maximize: bool, limits: Sequence[Limit] = ()
+) -> list[PromotionResult]:
     """Rank the configurations of a promotion by the mean over their seeds, best first.
 
-    Configurations with missing runs come last, because the remaining runs may be the lucky ones. Configurations without
-    any value are left out.
+    Configurations that do not meet the constraints on average come last, and before them those with missing runs,
+    because the remaining runs may be the lucky ones. Configurations without any value are left out.
     """
     groups: dict[int, list[TrialSummary]] = {}
     for trial in trials:
         groups.setdefault(trial.configuration, []).append(trial)
-    found = []
+    found, met = [], {}
     for number, runs in groups.items():
+        valued = [run.metrics for run in runs if run.values]
+        met[number] = all(limit.excess(_mean(valued, limit.metric)) <= 0 for limit in limits)
         values = tuple(run.values[0] for run in runs if run.values)
         if values:
             seconds, missing = mean(run.wall_s for run in runs), len(runs) - len(values)
@@ -106,7 +111,12 @@ def rank_promotion(trials: Sequence[TrialSummary], maximize: bool) -> list[Promo
                     number, runs[0].params, values, missing, mean(values), confidence_half_width(values), seconds
                 )
             )
-    return sorted(found, key=lambda one: (one.missing, -one.mean if maximize else one.mean))
+    return sorted(found, key=lambda one: (not met[one.configuration], one.missing, -one.mean if maximize else one.mean))
+
+
+def _mean(metrics: Sequence[Mapping[str, float]], name: str) -> float | None:
+    values = [one[name] for one in metrics if name in one]
+    return mean(values) if values else None
 
 
 def confidence_half_width(values: Sequence[float]) -> float | None:

@@ -71,7 +71,7 @@ class Search:
         self.spec = spec
         self.since = since
         self.space = Space(spec)
-        self.history = History(self.space, spec.directions)
+        self.history = History(self.space, spec.directions, spec.limits)
         self._journal = journal
         self._tried: dict[str, int] = {}
         listed = self.space.all(MAX_LISTED)
@@ -82,7 +82,7 @@ class Search:
         self._exhausted = False
         self._error = f"{next(iter(spec.objective))}_se"
         self._waited: tuple[Outcome | None, int] | None = None
-        self.used_metrics = frozenset([self._error] if spec.budget.patience is not None else [])
+        self.used_metrics = frozenset(spec.constraints) | ({self._error} if spec.budget.patience is not None else set())
 
     @property
     def remaining(self) -> int:
@@ -216,7 +216,8 @@ class Search:
     def _outcomes(self) -> Iterator[Outcome]:
         for number, one in sorted(self.history.configurations.items()):
             if one.ended and not all(run.state == "failed" for run in one.runs.values()):
-                yield Outcome(number, one.values[0] if one.values else None, one.error(self._error))
+                met = all(limit.excess(one.mean(limit.metric)) <= 0 for limit in self.history.limits)
+                yield Outcome(number, one.values[0] if one.values and met else None, one.error(self._error))
 
     def _enter(self, number: int, parameters: Mapping[str, Any]) -> None:
         runs = {run: Run() for run in range(self.spec.seeds)}

@@ -64,7 +64,8 @@ def with_winners(spec: SweepSpec, storage: Storage) -> tuple[SweepSpec, list[str
 def _winners(sweep: Sweep, top: int) -> list[tuple[Ranked, Mapping[str, Any]]]:
     """The best configurations of a sweep, each with all leaves of its configuration."""
     store = ResultsStore(sweep.storage)
-    ranked = store.rank(dict(sweep.spec.objective), limit=top)
+    ranking = store.rank(dict(sweep.spec.objective), limit=top, limits=sweep.spec.limits)
+    ranked = [entry for entry in ranking if not entry.unmet]
     histories = store.histories([entry.trial for entry in ranked])
     return [(entry, histories[entry.trial][-1].config) for entry in ranked]
 

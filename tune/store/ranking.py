@@ -20,6 +20,8 @@ equal: the cheapest configuration of a band and all within 10% of it come first,
 others and all within 10% of it, and so on. For several objectives: first the Pareto front, then the front of the rest,
 and so on; in each front by the first objective, in bands.
 
+Configurations that do not meet the constraints of the sweep come after all that do, in the same order among themselves.
+
 Only a configuration whose trials all completed can precede a better one by being cheaper. A configuration that was
 stopped early, failed, diverged or still runs is cheap only because it is incomplete. In its band it counts as no
 cheaper than the better ones, and of equal values it comes last.
@@ -29,12 +31,13 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
+from tune.spec.constraints import Limit
 from tune.store.records import METRIC_PREFIX, Record, State, from_table
 from tune.store.snapshot import RecordFiles, StoreSnapshot
 from tune.store.trial_summary import best_positions, read_visible_records
@@ -71,6 +74,7 @@ class Ranked:
         device_s: mean device seconds per trial.
         precision: precision in which the networks of all `trials` ran: ``bf16``, ``fp32``, or ``bf16, fp32`` if both
             occurred; empty if unknown.
+        unmet: metrics by which it does not meet the constraints, averaged over the trials; NaN if a trial lacks it.
     """
 
     place: int
@@ -90,6 +94,7 @@ class Ranked:
     wall_s: float
     device_s: float
     precision: str = ""
+    unmet: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -114,9 +119,11 @@ def rank(
     last: int = 5,
     limit: int | None = None,
     include: Collection[int] = (),
+    limits: Sequence[Limit] = (),
 ) -> list[Ranked]:
     """Rank the configurations of a snapshot; see `ResultsStore.rank` for the arguments."""
     names = [name for objective in objectives for name in _columns(objective)]
+    names += [name for limit in limits if (name := f"{METRIC_PREFIX}{limit.metric}") not in names]
     # With millions of records, a column needs 24 MB, and reading it from a bucket takes a second: read few, few times.
     details, cost = ["wall_s", "configuration", "best", "state", "precision"], ["device_s"]
     files, visible = read_visible_records(snapshot, [*names, *details, *cost])
@@ -125,6 +132,10 @@ def rank(
     signs = np.array([1.0 if direction == "max" else -1.0 for direction in objectives.values()])
     metrics = files.columns(names)
     trial_values = values_of(metrics, visible, list(objectives), signs, by, last)
+    constrained = np.empty((len(visible.trials), len(limits)))
+    for i, bound in enumerate(limits):
+        column = metrics[f"{METRIC_PREFIX}{bound.metric}"].to_numpy()
+        constrained[:, i] = column[visible.reports[trial_values.index]]
     del metrics  # tables of columns are large: there is only one at a time
     ranked = np.flatnonzero(trial_values.index >= 0)
     if not len(ranked):
@@ -144,7 +155,14 @@ def rank(
     count = np.bincount(group)
     spent = np.bincount(group, device_s[ranked]) / count
     wall = np.bincount(group, wall_s[ranked]) / count
-    fronts = pareto_fronts(values * signs)
+    averages = average_over_seeds(constrained[ranked], constrained[ranked], group, len(numbers))[0]
+    beyond = np.zeros(averages.shape, bool)
+    for i, bound in enumerate(limits):
+        beyond[:, i] = bound.excesses(averages[:, i]) > 0
+    met = ~beyond.any(1)
+    fronts = np.empty(len(numbers), np.int64)
+    fronts[met] = pareto_fronts(values[met] * signs)
+    fronts[~met] = pareto_fronts(values[~met] * signs) + (fronts[met].max(initial=-1) + 1)
     order = [
         i
         for front in range(fronts.max() + 1)
@@ -185,6 +203,7 @@ def rank(
                 wall_s=float(wall[i]),
                 device_s=float(spent[i]),
                 precision=", ".join(sorted(set().union(*(precisions[index] for index in ranked[group == i])))),
+                unmet={limits[k].metric: float(averages[i, k]) for k in np.flatnonzero(beyond[i]).tolist()},
             )
         )
     return entries

@@ -10,6 +10,7 @@ from tests.tune.made_up import made_up_sweep
 from tune.cli.app import main
 from tune.search.promotion import confidence_half_width, final, promotion, rank_promotion
 from tune.search.search import Search
+from tune.spec.constraints import parse_limit
 from tune.store.records import Record
 from tune.store.results_store import ResultsStore
 from tune.store.sweeps import create_sweep
@@ -56,6 +57,8 @@ def test_a_promotion_is_ranked_by_means_over_seeds_with_a_confidence_interval(sw
                 continue
             metrics = {"holdout/point_score": value}
             store.append([Record(kind="report", epoch=0, metrics=metrics, values=(value,), best=True, **of)])
+    bounded = rank_promotion(store.trials(), True, [parse_limit("holdout/point_score", "<= 0.8")])
+    assert [standing.configuration for standing in bounded] == [0, 2, 1, 3]
     ranked = rank_promotion(store.trials(), maximize=True)
     assert [standing.configuration for standing in ranked] == [1, 0, 2, 3]  # the last lacks runs
     assert [standing.missing for standing in ranked] == [0, 0, 0, 2]
