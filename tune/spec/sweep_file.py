@@ -22,6 +22,7 @@ from semprior.deployment.trial_cost import COST_METRICS
 from semprior.errors import UserError
 from semprior.reading.json_text import parse_json
 from semprior.reading.names import is_identifier
+from semprior.reading.schema import shown
 from semprior.reading.yaml_text import Document, KeyPath, read_yaml
 from tune.spec.constraints import Limit, parse_limit
 from tune.spec.dimensions import Dimension, Number, SweepModel, WholeNumber
@@ -221,7 +222,7 @@ class SweepSpec(SweepModel):
             try:
                 parse_limit(metric, text)
             except ValueError as error:
-                raise LocatedError(("constraints", metric), f"{error}, not {text!r}") from error
+                raise LocatedError(("constraints", metric), f"{error}, not {shown(text)}") from error
         if first not in SELECTION_METRICS:
             raise LocatedError(
                 ("objective", first), f"expected {' or '.join(SELECTION_METRICS)} as the first objective"

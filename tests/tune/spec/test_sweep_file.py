@@ -81,6 +81,20 @@ def test_the_shipped_sweeps_are_those_of_the_docs():
     assert {path.stem for path in SHIPPED} == {"demo", "sirst-v1", "detectors", "vfm", "pareto", "recipe"}
 
 
+@pytest.mark.parametrize(
+    ("start", "fault"),
+    [
+        ("{detector: zzz}", r":10: start: detector: expected one of 'alclnet', 'mlclnet', not 'zzz'"),
+        ("{detector: mlclnet, scam.stages: [4]}", r":10: start: scam.stages: expected stages of the detector"),
+    ],
+)
+def test_a_configuration_to_start_with_has_a_detector_that_is_searched_and_its_stages(tmp_path, start, fault):
+    both = ("search:\n", "search:\n  detector: {values: [alclnet, mlclnet]}\n")
+    with pytest.raises(UserError, match=fault):
+        spec_of(tmp_path, both, ("objective: ", f"start: [{start}]\nobjective: "))
+    spec_of(tmp_path, both, ("objective: ", "start: [{detector: mlclnet, scam.stages: [3]}]\nobjective: "))
+
+
 def test_the_recipe_searches_method_and_training_in_12_to_16_dimensions():
     spec = load_sweep(ROOT / "tune" / "sweeps" / "recipe.yaml", {})
     assert 12 <= len(spec.search) <= 16
