@@ -60,6 +60,7 @@ from semprior.training.run_folder import RunFolder
 from tune.launch.cluster_file import read_cluster
 from tune.monitor.heartbeat import hours_before, last_heartbeat
 from tune.search.search import Search
+from tune.spec.start_configurations import StartFrom
 from tune.spec.sweep_file import SweepSpec, load_sweep
 from tune.store.record_files import file_name, write_file
 from tune.store.records import RECORD_SCHEMA, SCHEMA_VERSION, Record, to_table
@@ -90,6 +91,11 @@ storage: ./runs
 """
 LISTED = (
     "name: listed\ndata: d\nconfigurations: [{clusters.count: 8}]\nobjective: {holdout/iou: max}\nbudget: {trials: 1}\n"
+)
+STARTED = SWEEP.replace(
+    "objective: ",
+    "start: [{scam.scale: 0.3}, {clusters.count: 8, scam.stages: [1, 3]}]\nconstraints: {holdout/point_fa: '<= 20'}\n"
+    "objective: ",
 )
 CLUSTER = "cluster_name: c\nprovider: {type: local, head_ip: 10.0.0.1}\nauth: &a {ssh_user: me}\nmore: {<<: *a}\n"
 CONFIG = b"epochs: 60\nscam: {scale: 0.3, stages: [1, 2]}\noptim.rate: 1e-3\n"
@@ -209,6 +215,8 @@ def _read_spec(content: bytes, _: Path) -> None:
 
 
 def _use(spec: SweepSpec) -> None:
+    if isinstance(spec.start, StartFrom):  # `submit` makes a list of it
+        spec = spec.model_copy(update={"start": ()})
     search = Search(spec)
     search.space.encoded(search.space.base_parameters())
     SweepSpec.from_json(spec.to_json())
@@ -556,7 +564,7 @@ TARGETS = {
         st.dictionaries(_KEYS.map(variable_of), _VALUES, min_size=1, max_size=3), _read_environment, 2
     ),
     "settings file": Target(edited(CONFIG), _read_config, 2),
-    "sweep file": Target(st.one_of(edited(SWEEP.encode()), edited(LISTED.encode())), _read_sweep, 2),
+    "sweep file": Target(st.one_of([edited(text.encode()) for text in (SWEEP, LISTED, STARTED)]), _read_sweep, 2),
     "sweep as JSON": Target(st.deferred(lambda: edited_json(_spec_json())), _read_spec),
     "cluster file": Target(edited(CLUSTER.encode()), _read_cluster),
     "table of points": Target(edited(TABLE), _read_table, 2),

@@ -70,6 +70,8 @@ def _print_cost(spec: SweepSpec, slots: int, cost: Cost | None, here: bool, cons
         rows.append(("hours", f"{early}{_hours(total)} if no trial is stopped"))
     if spec.budget.hours is not None:
         rows.append(("budget", f"no trial begins after {spec.budget.hours:g} h"))
+    if spec.budget.patience is not None:
+        rows.append(("patience", f"no trial begins after {spec.budget.patience} configurations without an improvement"))
     if cost is not None and cost.memory is not None and cost.checkpoint is not None:
         memory = f"{_bytes(cost.memory)} a worker, {_bytes(cost.memory * trial.workers * slots)} in all"
         disk = (_CHECKPOINTS * slots + max(0, trials - slots)) * cost.checkpoint

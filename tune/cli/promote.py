@@ -53,12 +53,16 @@ def promote(request: PromoteRequest, target: Target, console: Console) -> None:
     sweep, jobs = target.sweep(request.name), target.connect()
     check_data(sweep.spec)
     store = ResultsStore(sweep.storage)
-    compared = compare_first(store, dict(sweep.spec.objective), limit=request.top, minimum=sweep.spec.runs_of_the_best)
-    chosen = [one.entry for one in compared.shown]
+    spec = sweep.spec
+    compared = compare_first(
+        store, dict(spec.objective), limit=request.top, minimum=spec.runs_of_the_best, limits=spec.limits
+    )
+    chosen = [one.entry for one in compared.shown if not one.entry.unmet]
     if store.left_out:
         say(console, left_out_in_words(store.left_out))
     if not chosen:
-        raise UserError(f"{sweep.id}: has no trial with a value to promote")
+        which = " that meets its constraints" if compared.shown else ""
+        raise UserError(f"{sweep.id}: has no trial with a value{which} to promote")
     spec = promotion(sweep.spec, chosen, request.seeds, parse_settings(request.settings))
     name, last = request.id or f"{sweep.id}-promoted", f"{request.id or sweep.id}-final"
     storage = target.storage()
@@ -69,7 +73,7 @@ def promote(request: PromoteRequest, target: Target, console: Console) -> None:
         return
     trials, (metric, direction) = ResultsStore(promoted.storage).trials(), next(iter(spec.objective.items()))
     images = read_images(promoted.storage, {trial.trial: trial.images for trial in trials})
-    ranked = rank_promotion(trials, direction == "max", metric, images)
+    ranked = rank_promotion(trials, direction == "max", metric, images, spec.limits)
     if not ranked:
         raise UserError(f"{promoted.id}: no trial has a value; see `{target.command('status', promoted)}`")
     _print_ranking(ranked, next(iter(spec.objective)), console)

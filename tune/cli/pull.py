@@ -79,20 +79,27 @@ def chosen_trial(sweep: Sweep, store: ResultsStore, wanted: str) -> str:
     """The id of the trial that a word names: ``best``, a place in `top`, or an id (four digits or more).
 
     Raises:
-        UserError: the word is none of these, or there is nothing at that place.
+        UserError: the word is none of these, or nothing that meets the constraints is at that place.
     """
     if _TRIAL.fullmatch(wanted):
         return wanted
     if wanted != "best" and not (_RANK.fullmatch(wanted) and int(wanted) > 0):
         raise UserError(f"{sweep.id}:{wanted}: must be best, a place in `top` like 2, or a trial like 0007")
     place = 1 if wanted == "best" else int(wanted)
-    minimum = sweep.spec.runs_of_the_best
-    ranked = compare_first(store, dict(sweep.spec.objective), limit=place, minimum=minimum).shown
+    spec, minimum = sweep.spec, sweep.spec.runs_of_the_best
+    ranked = compare_first(store, dict(spec.objective), limit=place, minimum=minimum, limits=spec.limits).shown
     if len(ranked) < place:
         raise UserError(f"{sweep.id}: has {len(ranked)} configurations with a value, none at place {place}")
-    if wanted == "best" and sweep.spec.races and ranked[0].entry.front > 1:
+    chosen = ranked[place - 1].entry
+    if wanted == "best" and spec.races and chosen.front > 1 and not chosen.unmet:
         raise UserError(f"{sweep.id}:best: no configuration has {minimum} completed runs yet; name a place or a trial")
-    return ranked[place - 1].entry.trial
+    if chosen.unmet:
+        beyond = " and ".join(str(limit) for limit in spec.limits if limit.metric in chosen.unmet)
+        raise UserError(
+            f"{sweep.id}:{wanted}: trial {chosen.trial} does not meet {beyond}; to fetch it nevertheless, name it:"
+            f" {sweep.id}:{chosen.trial}"
+        )
+    return chosen.trial
 
 
 CITATION = (

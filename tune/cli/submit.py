@@ -113,18 +113,19 @@ def extend(name: str, trials: int | None, hours: float | None, target: Target, d
     if hours is not None and not hours > 0:
         raise UserError(f"--hours {hours:+g}: must be a number above 0")
     sweep = target.sweep(name)
-    runs = observe(sweep.storage)[1] == "running"
-    if not runs:
-        _prepare(sweep, target, console)
+    heartbeat, state = observe(sweep.storage)
+    jobs = _prepare(sweep, target, console) if state != "running" else None
     begun = len({trial.configuration for trial in ResultsStore(sweep.storage).trials()})
     sweep = extend_sweep(sweep, trials or 0, hours or 0.0, begun, last_generation(sweep.storage))
     budget = sweep.spec.budget
     limit = f" and {budget.hours:g} hours" if budget.hours is not None else ""
     say(console, f"{name}: its budget is {budget.trials} configurations{limit} now")
-    if runs and observe(sweep.storage)[1] == "running":
+    if state != "running":
+        run(sweep, heartbeat.generation + 1 if heartbeat is not None else 1, target, jobs, detach, console)
+    elif observe(sweep.storage)[1] == "running":
         say(console, f"its driver takes that up; watch it with: {target.command('status', sweep, '--follow')}")
-        return
-    resume(name, target, detach, console)
+    else:  # it has ended meanwhile
+        resume(name, target, detach, console)
 
 
 def retry(name: str, trials: Sequence[str], target: Target, detach: bool, console: Console) -> None:

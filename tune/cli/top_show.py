@@ -20,6 +20,7 @@ from tune.comparison.ranked import Compared, ComparedRanking, Standing, compare_
 from tune.launch.target import Target
 from tune.monitor.heartbeat import last_heartbeat
 from tune.monitor.tables import check_format, format_metric, format_value, print_rows, print_table, short_names
+from tune.spec.constraints import Limit
 from tune.spec.sweep_file import OBJECTIVE_METRICS, SECOND_METRICS, Resources
 from tune.store.faults import log_of
 from tune.store.ranking import Direction, Ranked, RankedBy
@@ -53,18 +54,19 @@ def top(name: str, target: Target, count: int, by: str | None, form: str, consol
     sweep = target.sweep(name)
     objectives, mode = ranked_by(sweep, by)
     store = ResultsStore(sweep.storage)
-    found = compare_first(store, objectives, mode, limit=count, minimum=sweep.spec.runs_of_the_best)
+    limits = sweep.spec.limits
+    found = compare_first(store, objectives, mode, limit=count, minimum=sweep.spec.runs_of_the_best, limits=limits)
     if form != "table":
         if store.left_out:
             print_error("semprior-tune", f"{name}: {left_out_in_words(store.left_out)}")
-        print_rows([_entry(one, objectives) for one in found.shown], form)
+        print_rows([_entry(one, objectives, limits) for one in found.shown], form)
         return
     if store.left_out:
         say(console, left_out_in_words(store.left_out))
     if not found.shown:
         say(console, f"{name}: no trial has a value of {next(iter(objectives))} yet")
         return
-    _print_ranking(found.shown, objectives, console)
+    _print_ranking(found.shown, objectives, limits, console)
     if sweep.spec.races and found.shown[0].entry.front > 1:
         runs = sweep.spec.runs_of_the_best
         say(console, f"no configuration has {runs} completed runs yet, so that none is called the best")
@@ -75,6 +77,9 @@ def top(name: str, target: Target, count: int, by: str | None, form: str, consol
         _print_importance(sweep, store, console)
     if ended := why_ended(sweep):
         say(console, ended)
+    if found.shown[0].entry.unmet:
+        say(console, f"no configuration meets the constraints: {', '.join(map(str, limits))}")
+        return
     say(console, f"fetch the first: {target.command('pull', sweep, '--out', 'DIR')}")
 
 
@@ -108,7 +113,7 @@ def ranked_by(sweep: Sweep, by: str | None) -> tuple[dict[str, Direction], Ranke
     raise UserError(f"--by {by}: must be best, last, robust or a metric like {OBJECTIVE_METRICS[0]} or holdout/iou")
 
 
-def _entry(one: Compared, objectives: Mapping[str, Direction]) -> dict[str, Any]:
+def _entry(one: Compared, objectives: Mapping[str, Direction], limits: Sequence[Limit]) -> dict[str, Any]:
     entry = one.entry
     row: dict[str, Any] = {"place": entry.place, "trial": entry.trial, "configuration": entry.configuration}
     for metric, value, error, standing in zip(objectives, entry.values, entry.errors, one.standings, strict=True):
@@ -119,6 +124,7 @@ def _entry(one: Compared, objectives: Mapping[str, Direction]) -> dict[str, Any]
         row[f"{metric}_p_best"] = standing.probability
     row |= {"band": one.band}
     row |= {"front": entry.front} if len(objectives) > 1 else {}
+    row |= {"unmet": list(entry.unmet)} if limits else {}
     row |= {"trials": list(entry.trials), "epoch": entry.epoch, "epochs": entry.epochs, "state": entry.state}
     row |= {"precision": entry.precision}
     return row | {"device_s": entry.device_s, "checkpoint": entry.checkpoint, **entry.params}
@@ -137,7 +143,9 @@ def _unknown_differences(found: ComparedRanking, mode: RankedBy) -> str:
     )
 
 
-def _print_ranking(compared: Sequence[Compared], objectives: Mapping[str, Direction], console: Console) -> None:
+def _print_ranking(
+    compared: Sequence[Compared], objectives: Mapping[str, Direction], limits: Sequence[Limit], console: Console
+) -> None:
     ranked = [one.entry for one in compared]
     firsts = [one.standings[0] for one in compared]
     paired = any(standing.from_best for standing in firsts)
@@ -148,6 +156,7 @@ def _print_ranking(compared: Sequence[Compared], objectives: Mapping[str, Direct
     for index, metric in enumerate(objectives):
         columns[metric.rpartition("/")[2]] = "right"
         columns |= dict.fromkeys(("from the best", "from trial 0", "P(best)"), "right") if paired and not index else {}
+    columns |= {"constraints": "left"} if limits else {}
     columns |= {"runs": "right"} if seeds else {}
     columns |= {names[key]: "right" for key in keys} | {"epochs": "right", "state": "left", "time": "right"}
     rows, marks = [], _marks(ranked)
@@ -158,6 +167,7 @@ def _print_ranking(compared: Sequence[Compared], objectives: Mapping[str, Direct
         for index, (value, error) in enumerate(zip(entry.values, entry.errors, strict=True)):
             cells.append(with_error(value, error))
             cells += _difference_cells(standing) if paired and not index else []
+        cells += [_unmet(entry)] if limits else []
         cells += [str(len(entry.trials))] if seeds else []
         cells += [format_value(entry.params.get(key)) for key in keys]
         rows.append([*cells, str(entry.epochs), entry.state, clock(entry.wall_s)])
@@ -175,6 +185,12 @@ def _difference_cells(standing: Standing) -> list[str]:
         shown = with_error(difference.value, difference.error, sign="+") if difference else ""
         cells.append("0" if itself else shown)
     return [*cells, "" if standing.probability is None else f"{standing.probability:.2f}"]
+
+
+def _unmet(entry: Ranked) -> str:
+    """The metrics by which a configuration does not meet the constraints."""
+    beyond = [f"{metric.rpartition('/')[2]} {format_metric(value)}" for metric, value in entry.unmet.items()]
+    return ", ".join(beyond) or "met"
 
 
 def _marks(ranked: Sequence[Ranked]) -> dict[str, str]:

@@ -32,6 +32,7 @@ from semprior.io.manifest import DamagedError
 from semprior.io.storage import Storage
 from tune.comparison.paired import Comparison, Difference
 from tune.comparison.stored_sums import read_sums
+from tune.spec.constraints import Limit
 from tune.store.ranking import Direction, Ranked, RankedBy
 from tune.store.records import run_index
 from tune.store.results_store import ResultsStore
@@ -97,6 +98,7 @@ def compare_first(
     *,
     limit: int = BANDED,
     minimum: int = 1,
+    limits: Sequence[Limit] = (),
 ) -> ComparedRanking:
     """Rank the configurations of a store and compare the first of them.
 
@@ -106,13 +108,14 @@ def compare_first(
         by: likewise.
         limit: number of places to return.
         minimum: as in `ResultsStore.rank`.
+        limits: likewise.
 
     Raises:
         UserError: the storage cannot be read.
     """
     several = len(objectives) > 1
     read = max(limit, BANDED)
-    ranked = store.rank(objectives, by, limit=None if several else read, include=(0,), minimum=minimum)
+    ranked = store.rank(objectives, by, limit=None if several else read, include=(0,), minimum=minimum, limits=limits)
     chosen = [entry for entry in ranked if entry.place <= read or entry.configuration == 0]
     signs = [1 if direction == "max" else -1 for direction in objectives.values()]
     if several:
@@ -141,9 +144,11 @@ def compare_first(
 
 
 def _best(entries: Sequence[Ranked], signs: Sequence[int]) -> list[int]:
-    """The index of the best entry in each objective; empty if there are no entries."""
-    columns = [[sign * entry.values[index] for entry in entries] for index, sign in enumerate(signs)]
-    return [column.index(max(column)) for column in columns] if entries else []
+    """The index of the best entry in each objective that meets the constraints, if any does; empty without entries."""
+    meeting = [place for place, entry in enumerate(entries) if not entry.unmet] or range(len(entries))
+    if not entries:
+        return []
+    return [max(meeting, key=lambda place: sign * entries[place].values[index]) for index, sign in enumerate(signs)]
 
 
 def _image_metric(metric: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from tune.monitor.exception_text import without_variable_parts
 from tune.monitor.heartbeat import Heartbeat, hours_before, observe, read_drivers
+from tune.spec.constraints import unmet
 from tune.store.faults import log_of
 from tune.store.results_store import ResultsStore
 from tune.store.sweeps import Sweep, with_extensions
@@ -33,6 +34,7 @@ class TrialProgress:
         best: best value of the objective so far.
         params: sampled values by dimension.
         reason: why the trial ended.
+        meets_constraints: whether the best evaluation meets the constraints of the sweep.
     """
 
     trial: str
@@ -44,6 +46,7 @@ class TrialProgress:
     best: float | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
     reason: str = ""
+    meets_constraints: bool = True
 
     @property
     def left(self) -> float | None:
@@ -90,10 +93,10 @@ class SweepProgress:
         return [row for row in self.rows if row.state == "running"]
 
     def ranked(self) -> list[TrialProgress]:
-        """Trials that have a value, best first."""
+        """Trials that have a value, best first; those that do not meet the constraints come last."""
         valued = [row for row in self.rows if row.best is not None]
         sign = -1 if self.maximize else 1
-        return sorted(valued, key=lambda row: (sign * (row.best or 0.0), row.trial))
+        return sorted(valued, key=lambda row: (not row.meets_constraints, sign * (row.best or 0.0), row.trial))
 
     def failures(self) -> list[str]:
         """A line for each reason for which trials failed, the most common first."""
@@ -205,6 +208,7 @@ class ProgressReader:
             best=trial.values[0] if trial.values else None,
             params=trial.params if trial.configuration else {},
             reason=self._reason(trial),
+            meets_constraints=not unmet(self.sweep.spec.limits, trial.metrics),
         )
         return replace(row, state="waiting") if row.state == "running" and sweep_state in _IDLE else row
 

@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from semprior.evaluation.image_sums import ImageSums
 from tune.search.space import Space
+from tune.spec.constraints import Limit
 
 EndState = Literal["completed", "stopped", "diverged", "failed"]
 
@@ -112,10 +113,11 @@ class History:
     Args:
         space: the search space.
         directions: ``max`` or ``min`` for each objective.
+        limits: the constraints.
     """
 
-    def __init__(self, space: Space, directions: Sequence[str]) -> None:
-        self.space = space
+    def __init__(self, space: Space, directions: Sequence[str], limits: Sequence[Limit] = ()) -> None:
+        self.space, self.limits = space, limits
         self.directions: list[Literal["minimize", "maximize"]] = [
             "maximize" if direction == "max" else "minimize" for direction in directions
         ]
@@ -132,7 +134,7 @@ class History:
 
         The trial is running until all runs have ended. It is then complete if all runs completed; pruned, with its last
         intermediate value, if a run was stopped or diverged; and failed if no run has a value. Optuna does not support
-        pruned trials with several objectives: with values, such a trial is complete.
+        pruned trials with several objectives: with values, such a trial is complete. Constraints are met at 0 or below.
         """
         configuration = self.configurations[number].so_far()
         runs, known = self._ended.get(number, (0, None))
@@ -158,10 +160,14 @@ class History:
             distributions=distributions,
             intermediate_values=curve,
             user_attrs=attributes,
+            constraints=self._excess(configuration) if state in (TrialState.COMPLETE, TrialState.PRUNED) else None,
         )
         if configuration.ended:
             self._ended[number] = len(configuration.runs), trial
         return trial
+
+    def _excess(self, configuration: Configuration) -> dict[str, float]:
+        return {limit.metric: limit.excess(configuration.mean(limit.metric)) for limit in self.limits}
 
     @staticmethod
     def _state(configuration: Configuration, several: bool) -> TrialState:

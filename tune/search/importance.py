@@ -79,7 +79,7 @@ def importance(spec: SweepSpec, trials: Sequence[TrialSummary], curves: Mapping[
     if len(set(values)) < 2:
         return Importance(f"importance of the dimensions: unknown, because all trials are equal at epoch {epoch + 1}")
     table, sizes, leaves = _table(rows)
-    own, copied = _explained(table, sizes, leaves, np.array(values), np.array(errors))
+    own, copied = _explained(table, sizes, leaves, np.array(values), np.nan_to_num(np.array(errors)))
     names = list(dict.fromkeys(leaves))
     shares = own / own.sum(1, keepdims=True)
     low, high = np.quantile(shares, (0.05, 0.95), axis=0)

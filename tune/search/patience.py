@@ -22,7 +22,7 @@ class Outcome:
 
     Attributes:
         number: number of the configuration.
-        value: the first objective, which is maximised; None if it has none that counts.
+        value: the first objective, which is maximised; None if it has none, or does not meet the constraints.
         error: standard error of the value; None if it is not known.
     """
 

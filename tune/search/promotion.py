@@ -15,6 +15,7 @@ from typing import Any
 from semprior.errors import UserError
 from semprior.evaluation.image_sums import ImageSums
 from tune.comparison.paired import Comparison, Difference
+from tune.spec.constraints import Limit
 from tune.spec.sweep_file import Runs, SweepSpec
 from tune.store.ranking import Ranked
 from tune.store.records import run_index
@@ -100,18 +101,23 @@ def _listed(
 
 
 def rank_promotion(
-    trials: Sequence[TrialSummary], maximize: bool, metric: str, images: Mapping[str, ImageSums]
+    trials: Sequence[TrialSummary],
+    maximize: bool,
+    metric: str,
+    images: Mapping[str, ImageSums],
+    limits: Sequence[Limit] = (),
 ) -> list[PromotionResult]:
     """Rank the configurations of a promotion by the mean over their runs, best first.
 
-    Configurations with missing runs come last, because the remaining runs may be the lucky ones. Configurations without
-    any value are left out.
+    Configurations that do not meet the constraints on average come last, and before them those with missing runs,
+    because the remaining runs may be the lucky ones. Configurations without any value are left out.
 
     Args:
         trials: the trials of the promotion.
         maximize: whether higher values are better.
         metric: the first objective.
         images: the terms of the best evaluation of each trial, image by image, as far as they are known.
+        limits: the constraints of the sweep.
     """
     groups: dict[int, list[TrialSummary]] = {}
     for trial in trials:
@@ -121,8 +127,10 @@ def rank_promotion(
         {run_index(run.trial): images[run.trial] for run in runs if run.trial in images} for runs in groups.values()
     ]
     comparison = Comparison(terms, metric.removeprefix("holdout/"))
-    found = []
+    found, met = [], {}
     for index, (number, runs) in enumerate(groups.items()):
+        valued = [run.metrics for run in runs if run.values]
+        met[number] = all(limit.excess(_mean(valued, limit.metric)) <= 0 for limit in limits)
         values = tuple(run.values[0] for run in runs if run.values)
         seconds, missing = mean(run.wall_s for run in runs), len(runs) - len(values)
         pooled = comparison.value(index) if comparison.pooled(index) else None
@@ -131,12 +139,22 @@ def rank_promotion(
             PromotionResult(number, runs[0].params, values, missing, average, confidence_half_width(values), seconds)
         )
     order = sorted(
-        range(len(found)), key=lambda index: (found[index].missing, (-1 if maximize else 1) * found[index].mean)
+        range(len(found)),
+        key=lambda index: (
+            not met[found[index].configuration],
+            found[index].missing,
+            (-1 if maximize else 1) * found[index].mean,
+        ),
     )
     probabilities = comparison.probabilities(maximize)
     return [
         replace(found[i], from_first=comparison.difference(i, order[0]), probability=probabilities[i]) for i in order
     ]
+
+
+def _mean(metrics: Sequence[Mapping[str, float]], name: str) -> float | None:
+    values = [one[name] for one in metrics if name in one]
+    return mean(values) if values else None
 
 
 def confidence_half_width(values: Sequence[float]) -> float | None:

@@ -75,7 +75,7 @@ class Search:
         self.spec = spec
         self.since = since
         self.space = Space(spec)
-        self.history = History(self.space, spec.directions)
+        self.history = History(self.space, spec.directions, spec.limits)
         self._journal = journal
         self._tried: dict[str, int] = {}
         listed = self.space.all(MAX_LISTED)
@@ -86,7 +86,8 @@ class Search:
         self._exhausted = False
         self._error = f"{next(iter(spec.objective))}_se"
         self._waited: tuple[Outcome | None, int] | None = None
-        self.used_metrics = frozenset([self._error] if spec.budget.patience is not None or spec.sampler.shrink else [])
+        errors = spec.budget.patience is not None or spec.sampler.shrink
+        self.used_metrics = frozenset(spec.constraints) | ({self._error} if errors else set())
         self.race = Race(next(iter(spec.objective)).rpartition("/")[2], spec.run_count) if spec.races else None
 
     @property
@@ -258,7 +259,8 @@ class Search:
         for number, configuration in sorted(self.history.configurations.items()):
             one = configuration.so_far()
             if one.ended and not all(run.state == "failed" for run in one.runs.values()):
-                yield Outcome(number, one.values[0] if one.values else None, one.error(self._error))
+                met = all(limit.excess(one.mean(limit.metric)) <= 0 for limit in self.history.limits)
+                yield Outcome(number, one.values[0] if one.values and met else None, one.error(self._error))
 
     def _at_random(self, number: int) -> bool:
         """Whether a configuration is one of those that are drawn at random."""

@@ -64,7 +64,9 @@ def with_winners(spec: SweepSpec, storage: Storage) -> tuple[SweepSpec, list[str
 def _winners(sweep: Sweep, top: int) -> list[tuple[Ranked, Mapping[str, Any]]]:
     """The best configurations of a sweep, each with all leaves of its configuration."""
     store = ResultsStore(sweep.storage)
-    ranked = store.rank(dict(sweep.spec.objective), limit=top, minimum=sweep.spec.runs_of_the_best)
+    spec = sweep.spec
+    ranking = store.rank(dict(spec.objective), limit=top, minimum=spec.runs_of_the_best, limits=spec.limits)
+    ranked = [entry for entry in ranking if not entry.unmet]
     histories = store.histories([entry.trial for entry in ranked])
     return [(entry, histories[entry.trial][-1].config) for entry in ranked]
 

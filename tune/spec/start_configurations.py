@@ -96,7 +96,7 @@ def fits(key: str, dimension: Dimension, value: Any, stages: int) -> bool:  # no
         key: leaf of the dimension.
         dimension: the dimension.
         value: a value that the leaf accepts (`semprior.config.schema.check_leaf`).
-        stages: number of stages of the detector.
+        stages: number of stages of the detector, which matters to ``scam.stages`` alone.
     """
     if dimension.values is not None:
         return any(check_leaf(key, choice, key) == value for choice in dimension.values)
@@ -156,9 +156,10 @@ def check_start(
                 if key in values:
                     raise UserError(f"{location}: {key}: is not searched here, because its condition does not hold")
                 continue
-            found[key] = values.get(key, base[key])
-            if key in values and not fits(key, search[key], values[key], stage_count(found, base)):
+            stages = stage_count(found, base) if key == STAGES else 0
+            if key in values and not fits(key, search[key], values[key], stages):
                 raise UserError(f"{location}: {key}: expected {_described(search[key])}, not {shown(given[key])}")
+            found[key] = values.get(key, base[key])
 
 
 def _described(dimension: Dimension) -> str:

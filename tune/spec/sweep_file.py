@@ -30,7 +30,9 @@ from semprior.deployment.trial_cost import COST_METRICS
 from semprior.errors import UserError
 from semprior.reading.json_text import parse_json
 from semprior.reading.names import is_identifier
+from semprior.reading.schema import shown
 from semprior.reading.yaml_text import Document, KeyPath, read_yaml
+from tune.spec.constraints import Limit, parse_limit
 from tune.spec.dimensions import Dimension, Number, SweepModel, WholeNumber
 from tune.spec.fault_messages import LocatedError, first_error
 from tune.spec.leaf_checks import check_configuration, check_leaves
@@ -186,6 +188,7 @@ class SweepSpec(SweepModel):
         start: configurations that the search tries first, after the base; or the sweeps whose winners they are.
         objective: metrics, each to be maximised or minimised. The first one selects the epoch of a trial; two or more
             give a Pareto front.
+        constraints: bounds of metrics, as texts like ``<= 20``; configurations beyond them rank last.
         sampler: the sampler that proposes configurations.
         scheduler: the scheduler that stops trials early.
         budget: the limits of the sweep.
@@ -204,6 +207,7 @@ class SweepSpec(SweepModel):
     configurations: tuple[Mapping[str, Any], ...] | None = None
     start: Start = ()
     objective: Mapping[str, Literal["max", "min"]]
+    constraints: Mapping[str, Annotated[str, Field(strict=True)]] = {}
     sampler: Sampler = Sampler()
     scheduler: Scheduler = Scheduler()
     budget: Budget
@@ -247,6 +251,15 @@ class SweepSpec(SweepModel):
         for metric in self.objective:
             if metric not in SECOND_METRICS:
                 raise LocatedError.unknown(("objective",), metric, SECOND_METRICS, "a metric of the holdout or a cost")
+        for metric, text in self.constraints.items():
+            if metric not in SECOND_METRICS:
+                raise LocatedError.unknown(
+                    ("constraints",), metric, SECOND_METRICS, "a metric of the holdout or a cost"
+                )
+            try:
+                parse_limit(metric, text)
+            except ValueError as error:
+                raise LocatedError(("constraints", metric), f"{error}, not {shown(text)}") from error
         if first not in SELECTION_METRICS:
             raise LocatedError(
                 ("objective", first), f"expected {' or '.join(SELECTION_METRICS)} as the first objective"
@@ -313,9 +326,14 @@ class SweepSpec(SweepModel):
         return self.scheduler.minimum if self.races else 1
 
     @property
+    def limits(self) -> tuple[Limit, ...]:
+        """The constraints."""
+        return tuple(parse_limit(metric, text) for metric, text in self.constraints.items())
+
+    @property
     def needs_masks(self) -> bool:
-        """Whether an objective can be computed only from ground-truth masks."""
-        return any(metric.rpartition("/")[2] in _MASK_METRICS for metric in self.objective)
+        """Whether an objective or constraint can be computed only from ground-truth masks."""
+        return any(metric.rpartition("/")[2] in _MASK_METRICS for metric in (*self.objective, *self.constraints))
 
     def base_config(self) -> Config:
         """The base configuration, which is configuration 0."""
@@ -324,18 +342,20 @@ class SweepSpec(SweepModel):
         return resolve(self.base.get("preset"), flags=chosen, environment={}).config
 
     def require_masks(self, present: bool) -> None:
-        """Refuse an objective that cannot be computed on the data set.
+        """Refuse an objective or constraint that cannot be computed on the data set.
 
         Args:
             present: whether the data set has masks of its training images.
 
         Raises:
-            UserError: an objective needs masks, and there are none.
+            UserError: an objective or constraint needs masks, and there are none.
         """
         if self.needs_masks and not present:
-            metric = next(metric for metric in self.objective if metric.rpartition("/")[2] in _MASK_METRICS)
+            metrics = (*self.objective, *self.constraints)
+            metric = next(metric for metric in metrics if metric.rpartition("/")[2] in _MASK_METRICS)
+            key = "objective" if metric in self.objective else "constraints"
             raise UserError(
-                f"objective: {metric} needs true masks, and {self.data} has none; holdout/point_score needs points only"
+                f"{key}: {metric} needs true masks, and {self.data} has none; holdout/point_score needs points only"
             )
 
     def to_json(self) -> str:

@@ -85,6 +85,9 @@ def may_try_again(faults: Sequence[Fault], tried: int, retries: int) -> bool:
     return tried - sum(fault.kind is FaultKind.PREEMPTED for fault in faults) <= retries
 
 
+_FIRST = 3  # trials that all have to fail alike before a sweep ends by faults of single trials
+
+
 @dataclass(frozen=True)
 class Faults:
     """The faults of a sweep.
@@ -93,17 +96,31 @@ class Faults:
         records: all records of faults, in order of time.
         trained: by trial, the highest attempt that has trained an epoch.
         retried: by trial, the attempt number of the last `retry` record.
+        ended: by trial, the highest attempt at which the trial had ended.
+        first: ids of the first trials of the sweep.
     """
 
     records: tuple[Record, ...]
     trained: Mapping[str, int]
     retried: Mapping[str, int]
+    ended: Mapping[str, int]
+    first: tuple[str, ...]
 
     def ending(self) -> list[Record]:
         """The faults that end the sweep, in order of time; empty if it may continue."""
         standing = [record for record in self.records if self._stands(record)]
         marks = {mark for mark in map(_mark, standing) if self._ends([r for r in standing if _mark(r) == mark])}
-        return [record for record in standing if _mark(record) in marks]
+        return [record for record in standing if _mark(record) in marks] or self._first_failed_alike(standing)
+
+    def _first_failed_alike(self, standing: list[Record]) -> list[Record]:
+        """The last faults of the first trials, if all of these have failed by the same and none has trained an epoch.
+
+        Whatever broke them off, such as too little memory, then breaks all others off as well.
+        """
+        last = {record.trial: record for record in standing if record.trial in self.first}
+        failed = [one for one in last.values() if self.ended.get(one.trial, 0) >= one.attempt and not one.epoch]
+        alike = len(failed) == _FIRST and all(_alike(one, failed[0]) for one in failed)
+        return failed if alike and not self.trained else []
 
     def _stands(self, record: Record) -> bool:
         later = max(self.trained.get(record.trial, 0) - 1, self.retried.get(record.trial, 0))
@@ -140,8 +157,9 @@ def read_faults(snapshot: StoreSnapshot) -> Faults:
 
     rows = np.flatnonzero(kind == RECORD_KINDS.index("fault"))
     records = from_table(files.rows_at(rows)) if len(rows) else []
+    ended, first = highest("end"), tuple(trials[:_FIRST])
     once = {(record.trial, record.attempt, record.writer): record for record in records}
-    return Faults(tuple(sorted(once.values(), key=lambda r: r.time)), highest("report"), highest("retry"))
+    return Faults(tuple(sorted(once.values(), key=lambda r: r.time)), highest("report"), highest("retry"), ended, first)
 
 
 def ending_in_words(ending: list[Record], uri: str) -> str:
@@ -156,7 +174,7 @@ def ending_in_words(ending: list[Record], uri: str) -> str:
         return last.reason
     count: dict[str, int] = defaultdict(int)
     for record in ending:
-        count[record.trial] += _mark(record) == _mark(last)
+        count[record.trial] += _alike(record, last)
     met = [trial for trial in sorted(count) if count[trial]]
     where = f"twice in trial {met[0]}" if len(met) == 1 else f"in trials {', '.join(met[:-1])} and {met[-1]}"
     return f"{last.reason}, {where}, before an epoch was trained; log: {log_of(uri, last.trial)}"
@@ -165,6 +183,10 @@ def ending_in_words(ending: list[Record], uri: str) -> str:
 def log_of(uri: str, trial: str) -> str:
     """Where a trial's log is."""
     return f"{uri.partition('?')[0]}/logs/{trial}.log"
+
+
+def _alike(one: Record, other: Record) -> bool:
+    return (one.fault["kind"], one.fault["mark"]) == (other.fault["kind"], other.fault["mark"])
 
 
 def _mark(record: Record) -> str:

@@ -16,18 +16,21 @@ it is ``e``.
 **The order** is by value. Of equal values, a configuration whose trials all completed comes first, then the cheaper one
 by device seconds per trial. For several objectives: first the Pareto front, then the front of the rest, and so on; in
 each front by the first objective. `tune.comparison.ranked` then compares the first of them on the same images.
+
+Configurations that do not meet the constraints of the sweep come after all that do, in the same order among themselves.
 """
 
 from __future__ import annotations
 
 import bisect
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
+from tune.spec.constraints import Limit
 from tune.store.records import METRIC_PREFIX, Record, State, from_table
 from tune.store.snapshot import RecordFiles, StoreSnapshot
 from tune.store.trial_summary import best_positions, read_visible_records
@@ -64,6 +67,7 @@ class Ranked:
         completed: whether all trials of the configuration completed.
         images: for each of `trials`, the address of the terms of the evaluation that counts (`Record.images_address`);
             None if it has none, and for ``robust`` values, to which several evaluations contribute.
+        unmet: metrics by which it does not meet the constraints, averaged over the trials; NaN if a trial lacks it.
     """
 
     place: int
@@ -85,6 +89,7 @@ class Ranked:
     precision: str = ""
     completed: bool = False
     images: tuple[str | None, ...] = ()
+    unmet: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -110,9 +115,11 @@ def rank(
     limit: int | None = None,
     include: Collection[int] = (),
     minimum: int = 1,
+    limits: Sequence[Limit] = (),
 ) -> list[Ranked]:
     """Rank the configurations of a snapshot; see `ResultsStore.rank` for the arguments."""
     names = [name for objective in objectives for name in _columns(objective)]
+    names += [name for limit in limits if (name := f"{METRIC_PREFIX}{limit.metric}") not in names]
     # With millions of records, a column needs 24 MB, and reading it from a bucket takes a second: read few, few times.
     details, cost = ["wall_s", "configuration", "best", "state", "precision"], ["device_s"]
     files, visible = read_visible_records(snapshot, [*names, *details, *cost])
@@ -121,6 +128,10 @@ def rank(
     signs = np.array([1.0 if direction == "max" else -1.0 for direction in objectives.values()])
     metrics = files.columns(names)
     trial_values = values_of(metrics, visible, list(objectives), signs, by, last)
+    constrained = np.empty((len(visible.trials), len(limits)))
+    for i, bound in enumerate(limits):
+        column = metrics[f"{METRIC_PREFIX}{bound.metric}"].to_numpy()
+        constrained[:, i] = column[visible.reports[trial_values.index]]
     del metrics  # tables of columns are large: there is only one at a time
     ranked = np.flatnonzero(trial_values.index >= 0)
     if not len(ranked):
@@ -140,9 +151,16 @@ def rank(
     count = np.bincount(group)
     spent = np.bincount(group, device_s[ranked]) / count
     wall = np.bincount(group, wall_s[ranked]) / count
-    fronts = pareto_fronts(values * signs)
+    averages = average_over_seeds(constrained[ranked], constrained[ranked], group, len(numbers))[0]
+    beyond = np.zeros(averages.shape, bool)
+    for i, bound in enumerate(limits):
+        beyond[:, i] = bound.excesses(averages[:, i]) > 0
+    met = ~beyond.any(1)
+    fronts = np.empty(len(numbers), np.int64)
+    fronts[met] = pareto_fronts(values[met] * signs)
     if minimum > 1:  # of one objective, whose configurations are all in one front
-        fronts = (np.bincount(group, completed[ranked], len(numbers)) < minimum).astype(np.int64)
+        fronts[met] = (np.bincount(group, completed[ranked], len(numbers)) < minimum)[met]
+    fronts[~met] = pareto_fronts(values[~met] * signs) + (fronts[met].max(initial=-1) + 1)
     order = np.lexsort((spent, ~all_completed, -values[:, 0] * signs[0], fronts)).tolist()
 
     representative = np.empty(len(numbers), np.int64)
@@ -185,6 +203,7 @@ def rank(
                 images=tuple(
                     None if by == "robust" else records[int(counting[index])].images_address for index in members[i]
                 ),
+                unmet={limits[k].metric: float(averages[i, k]) for k in np.flatnonzero(beyond[i]).tolist()},
             )
         )
     return entries

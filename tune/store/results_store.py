@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from semprior.io.storage import Storage, open_storage
+from tune.spec.constraints import Limit
 from tune.store.compaction import compact, sort_records
 from tune.store.faults import Faults, read_faults
 from tune.store.ranking import Direction, Ranked, RankedBy, rank
@@ -151,6 +152,7 @@ class ResultsStore:
         limit: int | None = None,
         include: Collection[int] = (),
         minimum: int = 1,
+        limits: Sequence[Limit] = (),
     ) -> list[Ranked]:
         """The configurations that have a value, best first; `tune.store.ranking` explains the order.
 
@@ -162,11 +164,12 @@ class ResultsStore:
             include: configurations to return whatever their rank.
             minimum: number of completed runs of a configuration of the first front; the others follow in a second one.
                 For one objective.
+            limits: constraints; configurations that do not meet them come last.
 
         Raises:
             UserError: the storage cannot be read.
         """
-        return self._read(lambda snapshot: rank(snapshot, objectives, by, last, limit, include, minimum))
+        return self._read(lambda snapshot: rank(snapshot, objectives, by, last, limit, include, minimum, limits))
 
     def compact(self) -> int:
         """Merge small files into large ones if there are enough of them (`tune.store.compaction`).

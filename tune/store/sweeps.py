@@ -261,6 +261,8 @@ def _read_extension(content: bytes, location: str, previous: str) -> tuple[Exten
         if (told["sha256"], told["previous"]) != (digest, previous):
             raise UserError(f"{location}: was changed, or is of another sweep; restore it")
         numbers = int(told["trials"]), float(told["hours"]), int(told["begun"]), int(told["generation"])
+        if not all(0 <= number <= MOST_TRIALS for number in numbers):
+            raise ValueError("a number is out of range")
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(f"{location}: is damaged ({error!r})") from error
     return Extension(*numbers), digest

@@ -105,6 +105,51 @@ def test_top_ranks_by_what_a_detector_costs_and_show_tells_it(output_of):
     assert "detector: 657,249 parameters, 14.02 GFLOP and 31.0 ms for an image of 256x256 on one thread" in shown
 
 
+@pytest.fixture
+def bounded(tmp_path, monkeypatch):
+    """Makes the made-up sweep with a bound of the latency, which is 30, 31 and 32 ms, the best trial's 31."""
+
+    def make(bound):
+        made = made_up_sweep(tmp_path, ("sampler: ", f"constraints: {{cost/latency_ms: '<= {bound}'}}\nsampler: "))
+        monkeypatch.setenv("SEMPRIOR_STORAGE", str(open_storage(made.spec.storage).local))
+
+    return make
+
+
+def test_trials_beyond_a_constraint_are_marked_rank_last_and_are_not_pulled_unless_named(
+    bounded, capsys, refused, tmp_path
+):
+    bounded(30.5)
+
+    def shown(*words):
+        assert main(list(words)) == 0
+        return capsys.readouterr().out
+
+    entries = json.loads(shown("top", "small", "--format", "json"))
+    assert [(entry["trial"], entry["unmet"]) for entry in entries] == [
+        *(("0000", []), ("0001", ["cost/latency_ms"]), ("0002", ["cost/latency_ms"])),
+    ]
+    table = shown("top", "small")
+    assert table.index("met") < table.index("latency_ms 31.0000") < table.index("latency_ms 32.0000")
+    assert "no trial comes before trial 0000" in table
+    assert "best: trial 0000" in shown("status", "small")
+    error = refused("pull", "small:2", "--out", tmp_path / "out")
+    assert (
+        "small:2: trial 0001 does not meet cost/latency_ms <= 30.5; to fetch it nevertheless, name it: small:0001"
+        in error
+    )
+    assert "trial 0001 has no checkpoint yet" in refused("pull", "small:0001", "--out", tmp_path / "out")
+
+
+def test_where_nothing_meets_the_constraints_nothing_is_offered(bounded, capsys, refused, tmp_path):
+    bounded(5)
+    assert main(["top", "small"]) == 0
+    shown = capsys.readouterr().out
+    assert "no configuration meets the constraints: cost/latency_ms <= 5" in shown and "fetch" not in shown
+    assert "small:best: trial 0001 does not meet" in refused("pull", "small", "--out", tmp_path / "out")
+    assert "small: has no trial with a value that meets its constraints to promote" in refused("promote", "small")
+
+
 @pytest.mark.parametrize(
     ("gain", "error", "said"),
     [

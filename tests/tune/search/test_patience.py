@@ -102,6 +102,14 @@ def test_a_trial_that_ends_later_may_show_that_the_search_goes_on(spec, tmp_path
     assert other.over() == ""
 
 
+def test_a_configuration_beyond_the_constraints_is_no_improvement(tmp_path, spec):
+    bounds = ("sampler: ", "constraints: {holdout/point_fa: '<= 20'}\nsampler: ")
+    search = Search(spec_of(tmp_path, ("trials: 12", "trials: 12, patience: 2"), bounds))
+    for value, alarms in ((0.9, 30.0), (0.5, 10.0), (0.8, 30.0), (0.5, 10.0)):
+        search.tell(search.ask().number, "completed", (value,), metrics={ERROR: 0.02, "holdout/point_fa": alarms})
+    assert "2 configurations in a row did not improve on 0001" in search.over()
+
+
 def test_a_raised_budget_renews_the_patience(spec, tmp_path):
     search, store = Search(spec), ResultsStore(tmp_path / "store")
     for _ in range(4):

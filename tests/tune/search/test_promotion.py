@@ -11,6 +11,7 @@ from tests.tune.made_up import made_up_sweep
 from tune.cli.app import main
 from tune.search.promotion import confidence_half_width, final, promotion, rank_promotion
 from tune.search.search import Search
+from tune.spec.constraints import parse_limit
 from tune.spec.sweep_file import Runs
 from tune.store.records import Record
 from tune.store.results_store import ResultsStore
@@ -76,6 +77,10 @@ def test_a_promotion_is_ranked_by_means_over_seeds_with_a_confidence_interval(sw
     assert (ranked[0].from_first.value, ranked[3].probability) == (0, 1)  # the one run that the last has is the best
     assert ranked[1].from_first.value == pytest.approx(-0.3, abs=1e-4)  # the mean of two pairs
     assert (ranked[2].from_first, ranked[2].probability) == (None, None)
+    bounded = rank_promotion(
+        store.trials(), True, "holdout/point_score", images, [parse_limit("holdout/point_score", "<= 0.8")]
+    )
+    assert [standing.configuration for standing in bounded] == [0, 2, 1, 3]
     assert [standing.configuration for standing in ranked] == [1, 0, 2, 3]  # the last lacks runs
     assert [standing.missing for standing in ranked] == [0, 0, 0, 2]
     assert ranked[1].mean == pytest.approx(0.6)

@@ -210,6 +210,52 @@ def test_several_objectives_give_a_front(tmp_path):
             assert 0 < len(study.best_trials) < 10
 
 
+def bounded(folder, sampler, trials=40):
+    bounds = ("sampler: ", "constraints: {cost/latency_ms: '<= 4'}\nsampler: ")
+    return spec_for(folder, sampler, bounds, ("trials: 12", f"trials: {trials}"))
+
+
+def latency(parameters):
+    return {"cost/latency_ms": 1.0 + math.log2(parameters["clusters.count"])}
+
+
+def run_bounded(search, store=None):
+    asked = search.ask()
+    records = records_of(*asked, "completed", 10)
+    records[-2] = Record(**vars(records[-2]) | {"metrics": latency(asked.parameters)})
+    for record in records[1:-1]:
+        search.report(asked.number, record.epoch, record.values[0])
+    search.tell(asked.number, "completed", records[-2].values, metrics=latency(asked.parameters) | {"other": 1.0})
+    if store is not None:
+        store.append(records)
+    return asked
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "nsga2"])
+def test_samplers_are_told_the_constraints_and_a_rebuilt_search_asks_the_same(tmp_path, sampler):
+    spec, store = bounded(tmp_path, sampler), ResultsStore(tmp_path / "store")
+    whole, cut = Search(spec), Search(spec)
+    for step in range(6 if sampler == "gp" else 12):
+        if step == 5:
+            cut = Search(spec)
+            cut.rebuild(store.trials(), store.curves())
+        assert run_bounded(whole) == run_bounded(cut, store)
+    told = whole.history.frozen(0)
+    assert told.constraints == {"cost/latency_ms": pytest.approx(0.75)}  # 7 ms for 64 clusters, 4 are allowed
+    assert [cut.history.frozen(number).constraints for number in range(6)] == [
+        whole.history.frozen(number).constraints for number in range(6)
+    ]
+
+
+def test_a_search_with_constraints_looks_where_they_are_met(tmp_path):
+    met = {}
+    for sampler in ("tpe", "random"):
+        search = Search(bounded(tmp_path, sampler))
+        last = [run_bounded(search).parameters for _ in range(40)][-20:]
+        met[sampler] = sum(latency(parameters)["cost/latency_ms"] <= 4 for parameters in last)
+    assert met["tpe"] > met["random"]
+
+
 def test_children_come_from_the_best_of_the_generation_before(tmp_path):
     search = Search(spec_for(tmp_path, "nsga2", ("trials: 12", "trials: 60")))
     values = [goodness(run_one(search, state="completed").parameters) for _ in range(40)]

@@ -71,6 +71,16 @@ def test_settings_of_a_winner_that_only_the_new_sweep_searches_are_taken_over(re
     assert found == [{"data.batch": 16, **WINNERS[0]}]
 
 
+def test_winners_are_within_the_constraints_of_their_sweep(tmp_path):
+    bounds = ("sampler: ", "constraints: {cost/latency_ms: '<= 31.5'}\nsampler: ")
+    first = made_up_sweep(tmp_path, bounds)
+    spec, _ = with_winners(
+        spec_of(tmp_path, ("objective: ", "start: {from: [small]}\nobjective: ")),
+        open_storage(first.storage.local.parent),
+    )
+    assert list(spec.start) == [WINNERS[0], {"scam.stages": (1, 2, 3)}]  # 0002 takes 32 ms
+
+
 @pytest.mark.parametrize(
     ("start", "changes", "fault"),
     [

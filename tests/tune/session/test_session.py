@@ -488,6 +488,23 @@ def test_an_unexpected_error_is_raised_in_the_step_of_the_trial(attempts):
         attempts("unforeseen", RuntimeError("the registry is gone"), where="make_workers")
 
 
+def test_the_search_learns_the_metrics_that_it_uses_of_the_best_evaluation(folder):
+    bounds = {"constraints": {"holdout/point_fa": "<= 20"}, "budget": {"trials": 2, "patience": 2}}
+    sweep = new_sweep(folder, "bounded", trials=2, **bounds)
+    store = ResultsStore(sweep.storage)
+    state = SweepState(sweep.spec, store, sweep.storage.uri, 1)
+    search = TuneSearch(state.search, store, [], state.attempt_spec, lambda spec: state.trial_plan(spec, ""), 2, "asha")
+    asked = state.search.ask()
+    search.live = {"0000": state.attempt_spec("0000", 0, asked.leaves, asked.parameters)}
+    made = {"kind": "report", "trial": "0000", "configuration": 0, "seed": 1, "attempt": 1, "values": (0.5,)}
+    used = {"holdout/point_fa": 7.0, "holdout/point_score_se": 0.02}
+    store.append([Record(epoch=0, best=True, metrics={**used, "holdout/iou": 0.4}, **made)])
+    store.append([Record(epoch=1, metrics={"holdout/point_fa": 99.0}, **made)])
+    search.on_trial_complete("0000", {"epoch": 1})
+    assert state.search.history.configurations[0].runs[0].metrics == used
+    assert SweepState(sweep.spec, store, sweep.storage.uri, 2).search.history.configurations[0].runs[0].metrics == used
+
+
 def test_an_end_that_cannot_be_recorded_interrupts_the_sweep_without_an_exception(folder, monkeypatch):
     """Ray Tune would take an exception for an error of the trial and restart it."""
     sweep = new_sweep(folder, "unrecorded", trials=2)

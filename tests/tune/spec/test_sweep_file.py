@@ -45,6 +45,17 @@ def test_the_first_objective_chooses_and_several_are_not_stopped_early(tmp_path)
     spec_of(tmp_path).require_masks(False)
 
 
+def test_a_constraint_may_need_masks(tmp_path):
+    bounds = "constraints: {holdout/fa: '<= 20', cost/latency_ms: '<=5', holdout/point_pd: ' >= 9e-1 '}\nsampler: "
+    spec = spec_of(tmp_path, ("sampler: ", bounds))
+    assert [str(limit) for limit in spec.limits] == [
+        *("holdout/fa <= 20", "cost/latency_ms <= 5", "holdout/point_pd >= 0.9"),
+    ]
+    assert SweepSpec.from_json(spec.to_json()) == spec
+    with pytest.raises(UserError, match="constraints: holdout/fa needs true masks"):
+        spec.require_masks(False)
+
+
 def test_a_cost_is_an_objective_beside_the_first_and_needs_no_masks(tmp_path):
     without = ("scheduler: {name: asha, factor: 3}\n", "")
     spec = spec_of(
@@ -68,6 +79,20 @@ def test_a_sweep_survives_the_round_trip_through_json(path):
 
 def test_the_shipped_sweeps_are_those_of_the_docs():
     assert {path.stem for path in SHIPPED} == {"demo", "sirst-v1", "detectors", "vfm", "pareto", "recipe"}
+
+
+@pytest.mark.parametrize(
+    ("start", "fault"),
+    [
+        ("{detector: zzz}", r":10: start: detector: expected one of 'alclnet', 'mlclnet', not 'zzz'"),
+        ("{detector: mlclnet, scam.stages: [4]}", r":10: start: scam.stages: expected stages of the detector"),
+    ],
+)
+def test_a_configuration_to_start_with_has_a_detector_that_is_searched_and_its_stages(tmp_path, start, fault):
+    both = ("search:\n", "search:\n  detector: {values: [alclnet, mlclnet]}\n")
+    with pytest.raises(UserError, match=fault):
+        spec_of(tmp_path, both, ("objective: ", f"start: [{start}]\nobjective: "))
+    spec_of(tmp_path, both, ("objective: ", "start: [{detector: mlclnet, scam.stages: [3]}]\nobjective: "))
 
 
 def test_the_recipe_searches_method_and_training_in_12_to_16_dimensions():
@@ -210,6 +235,22 @@ REFUSED = [
         r":11: scheduler: name: expected moasha or none with 2",
     ),
     ("detector: alclnet", "select.by: holdout/iou", r":3: base: select.by: expected point_score"),
+    # constraints
+    *(
+        ("sampler: ", f"constraints: {constraints}\nsampler: ", message)
+        for constraints, message in (
+            ("{holdout/point_fa: 20}", r":10: constraints: holdout/point_fa: expected text, not 20"),
+            (
+                "{holdout/point_fa: below 20}",
+                r":10: constraints: holdout/point_fa: expected a bound like '<= 20' or .*not",
+            ),
+            ('{holdout/point_fa: "<= many"}', r":10: constraints: holdout/point_fa: expected a bound like"),
+            ('{holdout/point_fa: "<= inf"}', r":10: constraints: holdout/point_fa: expected a bound like"),
+            ('{holdout/point_fu: "<= 1"}', r":10: constraints: holdout/point_fu: .*did you mean 'holdout/point_fa'"),
+            ('{test/fa: "<= 1"}', r":10: constraints: test/fa: expected a metric of the holdout or a cost"),
+            ("3", r":10: constraints: expected keys and values, not 3"),
+        )
+    ),
     # configurations to start with
     *(
         ("objective: ", f"start: {start}\nobjective: ", message)

@@ -15,6 +15,7 @@ OTHERWISE = {
     "name",
     "base",
     "search",
+    "constraints",
     "configurations",
     "start",
     "budget.hours",

@@ -75,6 +75,38 @@ def test_faults_of_single_trials_end_no_sweep(store, kind):
     assert ending(store) == []
 
 
+@pytest.mark.parametrize("kind", [FaultKind.MEMORY, FaultKind.WORKER, FaultKind.OWN])
+def test_a_sweep_whose_first_three_trials_failed_alike_ends(store, kind):
+    tell(store, "0003", "start", 1)
+    for trial in ("0000", "0001", "0002"):
+        assert ending(store) == []
+        tell(store, trial, "fault", 1, what=kind, mark="")
+        tell(store, trial, "fault", 2, what=kind, mark="")
+        assert ending(store) == []
+        tell(store, trial, "end", 2, state="failed")
+    assert ending(store) == [("0000", 2), ("0001", 2), ("0002", 2)]
+    assert "in trials 0000, 0001 and 0002, before an epoch" in ending_in_words(store.faults().ending(), "runs/small")
+    retry_trials(store, ["0000", "0001", "0002"], "mended")
+    assert ending(store) == []
+
+
+@pytest.mark.parametrize("difference", ["runs", "trained", "kind", "completed later"])
+def test_a_sweep_goes_on_if_one_of_its_first_trials_did_not_fail_like_the_others(store, difference):
+    tell(store, "0000", "start", 1)
+    for trial in ("0000", "0001", "0002", "0003"):
+        if (trial, difference) == ("0000", "runs"):  # where others fail at once
+            continue
+        other = (trial, difference) == ("0001", "kind")
+        tell(store, trial, "fault", 1, what=FaultKind.WORKER if other else FaultKind.OWN, mark="")
+        tell(store, trial, "end", 1, state="failed")
+    if difference == "trained":
+        tell(store, "0004", "report", 1)
+    if difference == "completed later":
+        retry_trials(store, ["0001"], "mended")
+        tell(store, "0001", "report", 2)
+    assert ending(store) == []
+
+
 def test_an_exception_after_epochs_is_the_trials_own_unless_others_meet_it_at_once(store):
     tell(store, "0000", "report", 1)
     tell(store, "0000", "fault", 1, epoch=1, epochs=1)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tune.spec.constraints import parse_limit
 from tune.store.ranking import pareto_fronts
 from tune.store.records import Record, to_table, visible
 from tune.store.results_store import ResultsStore
@@ -52,6 +53,37 @@ def test_ranked_by_best_last_or_robust(store):
     assert [e.trial for e in store.rank({SCORE: "max"}, "robust", last=2)] == ["0002", "0001", "0000"]
     assert store.rank({SCORE: "max"}, "robust")[0].values[0] == pytest.approx(0.6 - 0.1)
     assert [e.trial for e in store.rank({SCORE: "min"})] == ["0000", "0002", "0001"]
+
+
+def test_configurations_beyond_a_constraint_come_last_and_are_named_with_their_values(store):
+    limits = [parse_limit(ALARMS, "<= 20"), parse_limit("cost/latency_ms", "<= 5")]
+    for name, score, alarms, latency in (
+        *(("0000", 0.5, 10.0, 4.0), ("0001", 0.9, 30.0, 4.0), ("0002", 0.7, 20.0, 5.0), ("0003", 0.95, 30.0, 6.0)),
+        *(("0004.0", 0.82, 10.0, 4.0), ("0004.1", 0.78, 32.0, 4.0), ("0005", 0.99, 1.0, None)),
+    ):
+        known = {} if latency is None else {"cost/latency_ms": latency}
+        # the evaluation that counts is the best one; others do not matter
+        store.append(trial(name, [score], metrics={SCORE: score, ALARMS: alarms} | known))
+        store.append([Record(**vars(trial(name, [0.1, 0.1])[1]) | {"metrics": {SCORE: 0.1, ALARMS: 99.0}})])
+    ranked = store.rank({SCORE: "max"}, limits=limits)
+    assert [entry.trial for entry in ranked] == ["0002", "0000", "0005", "0003", "0001", "0004.0"]
+    assert [set(entry.unmet) for entry in ranked[:3]] == [set(), set(), {"cost/latency_ms"}]
+    assert ranked[3].unmet == {ALARMS: 30.0, "cost/latency_ms": 6.0}
+    assert ranked[5].unmet == {ALARMS: 21.0}  # the mean over its seeds
+    assert [entry.trial for entry in store.rank({SCORE: "max"}, limits=limits, limit=1, include=(0,))] == [
+        "0002",
+        "0000",
+    ]
+    assert [entry.unmet for entry in store.rank({SCORE: "max"})] == [{}] * 6
+
+
+def test_of_several_objectives_the_front_is_that_of_the_configurations_within_the_constraints(store):
+    for name, score, alarms in (("0000", 0.5, 10.0), ("0001", 0.9, 5.0), ("0002", 0.7, 20.0), ("0003", 0.4, 11.0)):
+        store.append(trial(name, [score], metrics={SCORE: score, ALARMS: alarms}))
+    ranked = store.rank({SCORE: "max", ALARMS: "min"}, limits=[parse_limit(SCORE, "<= 0.8")])
+    assert [(entry.trial, entry.front) for entry in ranked] == [
+        *(("0002", 1), ("0000", 1), ("0003", 2), ("0001", 3)),
+    ]
 
 
 def test_the_latest_of_equal_evaluations_is_the_best_as_in_training(store):

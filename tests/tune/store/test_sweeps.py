@@ -1,5 +1,6 @@
 """What a sweep is, is fixed: an edited sweep file, other code, and what is left of an earlier sweep are refused."""
 
+import hashlib
 import json
 
 import pytest
@@ -138,6 +139,13 @@ def exchanged(folder):
     (folder / "0002.json").write_text(first)
 
 
+def forged(folder):
+    content = json.loads((folder / "0002.json").read_text()) | {"trials": -5}
+    content.pop("sha256")
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    (folder / "0002.json").write_text(json.dumps(content | {"sha256": digest}))
+
+
 def emptied(folder):
     (folder / "0002.json").write_text("")
 
@@ -152,6 +160,7 @@ def listed(folder):
         (edited, r"0001\.json: was changed, or is of another sweep; restore it"),
         (exchanged, r"0001\.json: was changed, or is of another sweep; restore it"),
         (first_removed, r"0001\.json: is missing; restore it"),
+        (forged, r"0002\.json: is damaged \(ValueError"),
         (emptied, r"0002\.json: is damaged"),
         (listed, r"0001\.json: expected keys and values"),
     ],
