@@ -182,7 +182,7 @@ def _difference_cells(standing: Standing) -> list[str]:
     cells = []
     for difference in (standing.from_best, standing.from_base):
         itself = difference is not None and difference.value == 0 and not difference.error
-        shown = with_error(difference.value, difference.error, sign="+") if difference else ""
+        shown = with_error(difference.value, difference.error, signed=True) if difference else ""
         cells.append("0" if itself else shown)
     return [*cells, "" if standing.probability is None else f"{standing.probability:.2f}"]
 
@@ -199,10 +199,12 @@ def _marks(ranked: Sequence[Ranked]) -> dict[str, str]:
     return {precision: mark for precision, mark in _MARKS.items() if precision in found and len(found) > 1}
 
 
-def with_error(value: float, error: float | None, sign: str = "") -> str:
-    """A value, and its standard error if there is one; with `sign` ``+``, positive values have one."""
+def with_error(value: float, error: float | None, *, signed: bool = False) -> str:
+    """A value, and its standard error if there is one; a plus before positive values if they are to be signed."""
     shown = format_metric(value)
-    return (f"+{shown}" if sign and value > 0 else shown) + (f" ± {format_metric(error)}" if error is not None else "")
+    return (f"+{shown}" if signed and value > 0 else shown) + (
+        f" ± {format_metric(error)}" if error is not None else ""
+    )
 
 
 def _print_gain(found: ComparedRanking, objectives: Mapping[str, Direction], console: Console) -> None:
