@@ -9,9 +9,11 @@ import numpy as np
 
 from semprior.clustering.cluster import CLUSTERS_VERSION, cluster
 from semprior.clustering.statistics import STATISTICS, STATISTICS_VERSION, image_statistics
+from semprior.config.true_masks import TRUE_MASKS
 from semprior.data.images import IntensityRange
 from semprior.data.layout import SCENES_VERSION, Layout, Masks, Scene, content_of, intensity_range, iter_scenes
 from semprior.data.training_set import Seed
+from semprior.errors import UserError
 from semprior.io.array_cache import COMPUTED_BY, Arrays, cached_arrays, key_of, unpack
 from semprior.labels.seeds import SEEDS, SEEDS_VERSION
 
@@ -21,7 +23,7 @@ class CachedImages:
 
     Args:
         layout: of the data set.
-        masks: whether to read the masks of training images.
+        masks: whether to read the masks of the images.
         cache: folder of arrays that runs share; None to compute them for this run alone.
 
     Raises:
@@ -50,7 +52,13 @@ class CachedImages:
         return _scenes(self._layout.splits["test"], arrays)
 
     def seeds(self, how: str) -> list[Seed]:
-        """The first pseudo-mask of each image, made by the method that the setting `labels.seed` names."""
+        """The first pseudo-mask of each image, made by the method that the setting `labels.seed` names.
+
+        Raises:
+            UserError: they are to be the true masks, and an image has none.
+        """
+        if how == TRUE_MASKS:
+            return [_true_mask(scene) for scene in self.scenes]
 
         def make() -> Iterator[Arrays]:
             for scene in self.scenes:
@@ -87,7 +95,13 @@ class CachedImages:
         intensity = intensity_range(self._layout)
         yield {"intensity": np.array(intensity.stored())}
         yield from map(_parts, iter_scenes(self._layout, "train", intensity, masks=self._masks))
-        yield from map(_parts, iter_scenes(self._layout, "val", intensity))
+        yield from map(_parts, iter_scenes(self._layout, "val", intensity, masks=self._masks))
+
+
+def _true_mask(scene: Scene) -> Seed:
+    if scene.mask is None:
+        raise UserError(f"labels.seed={TRUE_MASKS}: image {scene.name} has no mask; start from points: contrast")
+    return Seed(scene.mask, np.ones(len(scene.points), bool))
 
 
 def _parts(scene: Scene) -> Arrays:

@@ -15,6 +15,7 @@ import torch
 
 from semprior.clustering.cluster import capped_count
 from semprior.config.schema import Config, Resolved
+from semprior.config.true_masks import true_masks_remark
 from semprior.data.batches import Normalisation
 from semprior.data.layout import Layout, content_remarks, find_layout, normalisation
 from semprior.data.training_set import TrainingSet, hold_out
@@ -86,7 +87,7 @@ def read_training_set(layout: Layout, resolved: Resolved, say: Say, cache: Path 
         UserError: the data set has a fault, or a setting does not fit it.
     """
     config = resolved.config
-    cached = CachedImages(layout, "optional" if config.data.holdout else "never", cache)
+    cached = CachedImages(layout, "optional", cache)
     train, validation = cached.scenes[: cached.train], cached.scenes[cached.train :]
     for remark in (*layout.remarks(), *content_remarks({"train": train, "val": validation})):
         say(remark)
@@ -104,6 +105,8 @@ def read_training_set(layout: Layout, resolved: Resolved, say: Say, cache: Path 
         say("preset paper: the TEST split is read at every evaluation, and the best epoch is chosen on it")
         test = cached.test()
     seeds = cached.seeds(config.labels.seed)
+    if reference := true_masks_remark(config.labels.seed):
+        say(reference)
     return TrainingSet(
         scenes=[cached.scenes[i] for i in order],
         train=len(trained),
