@@ -142,6 +142,7 @@ def predict(
     device: Device = "auto",
 ) -> None:
     """Find targets: a mask and a probability PNG an image, and detections.csv (image, x, y, score, area)."""
+    from semprior.config.true_masks import true_masks_remark
     from semprior.deployment.onnx_model import load_exported_or_trained
     from semprior.deployment.predict import predict as run
     from semprior.reporting.terminal import say
@@ -149,8 +150,10 @@ def predict(
 
     shown = console()
     student = load_exported_or_trained(checkpoint, device)
-    if remark := fallback_remark(student.info.config.precision, student.device):
-        say(shown, remark)
+    config = student.info.config
+    for remark in (true_masks_remark(config.labels.seed), fallback_remark(config.precision, student.device)):
+        if remark:
+            say(shown, remark)
     with explain_out_of_memory("use --device cpu"):
         found = run(student, image, out, overlay=overlay, say=lambda text: say(shown, text))
     say(shown, f"{found} detections in {len(image)} images; results in {out}")

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from semprior.config.true_masks import true_masks_remark
 from semprior.data.remote_data import local_data
 from semprior.deployment.evaluate import HOLDOUT, check_breakdown, evaluate, flat_part
 from semprior.deployment.load_model import LoadedTeacher, load_teacher
@@ -79,8 +80,9 @@ def evaluate_run(request: Request, console: Console) -> None:
         print_error("semprior", "no stage is modulated in this run: its teacher is its student")
     if info.vfm and info.config.vfm.weights == "random":
         print_error("semprior", f"trained with {info.config.vfm.name} with RANDOM weights (vfm.weights=random)")
-    if remark := fallback_remark(info.config.precision, model.device):
-        print_error("semprior", remark)
+    for remark in (true_masks_remark(info.config.labels.seed), fallback_remark(info.config.precision, model.device)):
+        if remark:
+            print_error("semprior", remark)
     with explain_out_of_memory("use --device cpu"):
         evaluation = evaluate(
             model,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from semprior.config.true_masks import true_masks_remark
 from semprior.data.remote_data import local_data
 from semprior.deployment.load_model import load_student
 from semprior.deployment.onnx_export import export
@@ -33,6 +34,8 @@ def export_run(checkpoint: Path, out: Path, int8: bool, calibration: str | None,
     if calibration is not None and not int8:
         raise UserError("--calibration: is for --int8 alone")
     student = load_student(checkpoint, choose_device("cpu"))
+    if remark := true_masks_remark(student.info.config.labels.seed):
+        say(console, remark)
     if calibration is None:
         say(console, f"{out}: agrees with PyTorch to {export(student, out):.1e} in probability")
         return

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from semprior.config.schema import Config, Resolved, environment_leaves, flatten, parse_settings, read_leaves, resolve
+from semprior.config.true_masks import true_masks_remark
 from semprior.data.remote_data import local_data
 from semprior.errors import UserError
 from semprior.io.cache_folder import cache_folder
@@ -216,10 +217,10 @@ def _train(trainer: Trainer, run: RunFolder, messages: _Messages) -> None:
 
 
 def metrics_line(report: EpochReport, random_vfm: bool) -> dict[str, Any]:
-    """An epoch's object in ``metrics.jsonl``: the report, flat scores, and a mark if the VFM's weights are random."""
-    names = [field.name for field in dataclasses.fields(report) if field.name not in ("scores", "images")]
-    line = {name: getattr(report, name) for name in names}
-    return {**line, **report.scores, **({"vfm_weights": "random"} if random_vfm else {})}
+    """An epoch's object in ``metrics.jsonl``: the report, flat metrics, and a mark if the VFM's weights are random."""
+    nested = ("scores", "labels", "images")
+    line = {item.name: getattr(report, item.name) for item in dataclasses.fields(report) if item.name not in nested}
+    return {**line, **report.labels, **report.scores, **({"vfm_weights": "random"} if random_vfm else {})}
 
 
 def _write_events(events: EventFile, trainer: Trainer, report: EpochReport) -> None:
@@ -256,9 +257,9 @@ def _print_metrics(best: Mapping[str, Any], trainer: Trainer, console: Console) 
     place = "test" if trainer.config.select.by == "test/iou" else "holdout"
     title = f"{place}, best after {best['epoch'] + 1} of {trainer.config.epochs} epochs"
     vfm = trainer.features.vfm
-    table = Table(
-        title=f"{title}; {vfm.name} with RANDOM weights" if vfm and vfm.random else title, title_justify="left"
-    )
+    title += f"; {vfm.name} with RANDOM weights" if vfm and vfm.random else ""
+    title += f"; {remark}" if (remark := true_masks_remark(trainer.config.labels.seed)) else ""
+    table = Table(title=title, title_justify="left")
     table.add_column("")
     for column in ("student", "teacher"):
         table.add_column(column, justify="right")

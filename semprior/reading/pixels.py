@@ -14,10 +14,11 @@ from PIL import Image
 from semprior.errors import UserError
 from semprior.reading.files import only_regular, read_bytes
 from semprior.reading.image_file import LARGEST, PNG, ImageFaultError, check_bmp, checked_png, is_deep
-from semprior.reading.tiff_jpeg import JPEG, TIFF, check_tiff, checked_jpeg
+from semprior.reading.tiff_jpeg import JPEG, TIFF, check_tiff, checked_jpeg, silence_libtiff
 
 _DTYPES = ("uint8", "uint16", "float32")
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what a file lacks is said by us, in one line
+silence_libtiff()
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 

@@ -6,12 +6,16 @@ a file has. What passes these checks takes time and memory in proportion to its 
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import BinaryIO
+
+from PIL import Image
 
 from semprior.reading.image_file import ImageFaultError, refuse_large
 
@@ -37,6 +41,19 @@ _WIDTH, _HEIGHT, _STRIPS, _SAMPLES, _STRIP_ROWS, _PLANAR = 256, 257, 273, 277, 2
 _TILE_WIDTH, _TILE_HEIGHT, _TILES, _PICTURES = 322, 323, 324, 45057
 _BELOW = (34665, 34853, 40965)  # tags whose value is the place of further tags: Exif, GPS, interoperability
 _KNOWN = (_WIDTH, _HEIGHT, _SAMPLES, _STRIP_ROWS, _PLANAR, _TILE_WIDTH, _TILE_HEIGHT, _PICTURES, *_BELOW)
+
+
+def silence_libtiff() -> None:
+    """Keep libtiff, which Pillow decodes compressed TIFF files with, from printing complaints to standard error.
+
+    Pillow raises an error for what cannot be read, and has no way to switch the lines off. Where libtiff is not a
+    library of its own, as in Pillow's wheels for Windows, they stay.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        pillow = ctypes.CDLL(Image.core.__file__)  # type: ignore[attr-defined]  # its dependencies are searched too
+        for setter in (pillow.TIFFSetErrorHandler, pillow.TIFFSetWarningHandler):
+            setter.argtypes, setter.restype = [ctypes.c_void_p], ctypes.c_void_p
+            setter(None)
 
 
 @dataclass

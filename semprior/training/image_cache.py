@@ -9,9 +9,11 @@ import numpy as np
 
 from semprior.clustering.cluster import CLUSTERS_VERSION, cluster
 from semprior.clustering.statistics import STATISTICS, STATISTICS_VERSION, image_statistics
+from semprior.config.true_masks import TRUE_MASKS
 from semprior.data.images import IntensityRange
-from semprior.data.layout import SCENES_VERSION, Layout, Masks, Scene, content_of, intensity_range, iter_scenes
+from semprior.data.layout import SCENES_VERSION, Layout, Scene, content_of, intensity_range, iter_scenes
 from semprior.data.training_set import Seed
+from semprior.errors import UserError
 from semprior.io.array_cache import COMPUTED_BY, Arrays, cached_arrays, key_of, unpack
 from semprior.labels.seeds import SEEDS, SEEDS_VERSION
 
@@ -21,18 +23,15 @@ class CachedImages:
 
     Args:
         layout: of the data set.
-        masks: whether to read the masks of training images.
         cache: folder of arrays that runs share; None to compute them for this run alone.
-        validation_masks: whether to read the masks of validation images, some of which a fold holds out.
 
     Raises:
         UserError: the data set has a fault.
     """
 
-    def __init__(self, layout: Layout, masks: Masks, cache: Path | None, *, validation_masks: Masks = "never") -> None:
-        self._layout, self._masks, self._cache = layout, (masks, validation_masks), cache
-        read = [masks] if validation_masks == "never" else [masks, validation_masks]
-        self._key = key_of([SCENES_VERSION, *COMPUTED_BY, *content_of(layout), *read]) if cache is not None else ""
+    def __init__(self, layout: Layout, cache: Path | None) -> None:
+        self._layout, self._cache = layout, cache
+        self._key = key_of([SCENES_VERSION, *COMPUTED_BY, *content_of(layout)]) if cache is not None else ""
         arrays = cached_arrays(cache, self._key, self._read)
         self.intensity = IntensityRange.restored(arrays["intensity"].tolist())
         self.train = len(layout.splits["train"])
@@ -52,7 +51,13 @@ class CachedImages:
         return _scenes(self._layout.splits["test"], arrays)
 
     def seeds(self, how: str) -> list[Seed]:
-        """The first pseudo-mask of each image, made by the method that the setting `labels.seed` names."""
+        """The first pseudo-mask of each image, made by the method that the setting `labels.seed` names.
+
+        Raises:
+            UserError: they are to be the true masks, and an image has none.
+        """
+        if how == TRUE_MASKS:
+            return [_true_mask(scene) for scene in self.scenes]
 
         def make() -> Iterator[Arrays]:
             for scene in self.scenes:
@@ -88,8 +93,14 @@ class CachedImages:
     def _read(self) -> Iterator[Arrays]:
         intensity = intensity_range(self._layout)
         yield {"intensity": np.array(intensity.stored())}
-        yield from map(_parts, iter_scenes(self._layout, "train", intensity, masks=self._masks[0]))
-        yield from map(_parts, iter_scenes(self._layout, "val", intensity, masks=self._masks[1]))
+        yield from map(_parts, iter_scenes(self._layout, "train", intensity, masks="optional"))
+        yield from map(_parts, iter_scenes(self._layout, "val", intensity, masks="optional"))
+
+
+def _true_mask(scene: Scene) -> Seed:
+    if scene.mask is None:
+        raise UserError(f"labels.seed={TRUE_MASKS}: image {scene.name} has no mask; start from points: contrast")
+    return Seed(scene.mask, np.ones(len(scene.points), bool))
 
 
 def _parts(scene: Scene) -> Arrays:

@@ -15,8 +15,9 @@ import torch
 
 from semprior.clustering.cluster import capped_count
 from semprior.config.schema import Config, Resolved
+from semprior.config.true_masks import true_masks_remark
 from semprior.data.batches import Normalisation
-from semprior.data.layout import Layout, Masks, content_remarks, find_layout, normalisation
+from semprior.data.layout import Layout, content_remarks, find_layout, normalisation
 from semprior.data.training_set import TrainingSet, hold_out
 from semprior.errors import UserError
 from semprior.foundation.feature_bank import FeatureBank
@@ -86,8 +87,7 @@ def read_training_set(layout: Layout, resolved: Resolved, say: Say, cache: Path 
         UserError: the data set has a fault, or a setting does not fit it.
     """
     config = resolved.config
-    masks: Masks = "optional" if config.data.holds_out else "never"
-    cached = CachedImages(layout, masks, cache, validation_masks=masks if config.data.folds else "never")
+    cached = CachedImages(layout, cache)
     train, validation = cached.scenes[: cached.train], cached.scenes[cached.train :]
     for remark in (*layout.remarks(), *content_remarks({"train": train, "val": validation})):
         say(remark)
@@ -106,6 +106,8 @@ def read_training_set(layout: Layout, resolved: Resolved, say: Say, cache: Path 
         say("preset paper: the TEST split is read at every evaluation, and the best epoch is chosen on it")
         test = cached.test()
     seeds = cached.seeds(config.labels.seed)
+    if reference := true_masks_remark(config.labels.seed):
+        say(reference)
     return TrainingSet(
         scenes=[cached.scenes[i] for i in order],
         train=len(chosen.train),

@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, TypedDict
 
@@ -51,6 +51,7 @@ from semprior.runtime.torch_internals import EagerAdamW
 from semprior.training.bilevel import NonFiniteLossError, inner_step, outer_step
 from semprior.training.ema import frozen_copy, update_average
 from semprior.training.epoch_selection import Scores, Selector
+from semprior.training.label_overlap import label_overlap
 from semprior.training.learning_rate import learning_rate
 from semprior.training.optimizer_state import restore_optimizer, stored_optimizer
 
@@ -69,6 +70,8 @@ class EpochReport:
         evolved: whether pseudo-masks evolved.
         seconds: duration.
         scores: flat metrics of the evaluation, like ``holdout/point_score``; empty if none was due.
+        labels: ``labels/iou`` and ``labels/niou`` of the pseudo-masks of pool and validation with the true masks, where
+            there are any: before the first epoch, and after each evolution; else empty. Nothing decides by them.
         best: whether this epoch is the best so far.
         best_teacher: whether it is the teacher's own best, which the preset ``paper`` keeps as well.
         images: the terms of the metrics, image by image; None if no evaluation was due.
@@ -83,9 +86,17 @@ class EpochReport:
     evolved: bool
     seconds: float
     scores: dict[str, float] = field(default_factory=dict)
+    labels: dict[str, float] = field(default_factory=dict)
     best: bool = False
     best_teacher: bool = False
     images: ImageSums | None = None
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """All numbers of the report by name, except its epoch."""
+        names = [item.name for item in fields(self) if item.name not in ("epoch", "scores", "labels", "images")]
+        scalars = {name: float(getattr(self, name)) for name in names if getattr(self, name) is not None}
+        return {**scalars, **self.labels, **self.scores}
 
 
 class _Selection(TypedDict):
@@ -171,6 +182,7 @@ class Trainer:
             started = time.perf_counter()
             epoch, config = self.epoch, self.config
             evolved, admitted = self._update_labels()
+            labels = self._label_overlap() if evolved or not epoch else {}
             inner = self._inner_pass()
             outer = self._outer_pass() if config.outer.every and epoch % config.outer.every == 0 else []
             self._share_statistics()
@@ -188,6 +200,7 @@ class Trainer:
                 evolved=evolved,
                 seconds=time.perf_counter() - started,
                 scores=scores.flat if scores else {},
+                labels=labels,
                 best=bool(scores and scores.best),
                 best_teacher=bool(scores and scores.best_teacher),
                 images=scores.images if scores else None,
@@ -323,6 +336,10 @@ class Trainer:
             probabilities = self._by_teacher(own)
             admitted = self.pseudo_masks.update(self.epoch, ((own[i], found) for i, found in probabilities))
         return self.config.labels.evolve, admitted
+
+    def _label_overlap(self) -> dict[str, float]:
+        indices = [*self.pseudo_masks.members, *self.training_set.validation_indices]
+        return label_overlap(self.training_set, self.pseudo_masks.soft, indices)
 
     def _inner_pass(self) -> list[float]:
         batches = epoch_batches(self.pseudo_masks.members, self.config.data.batch, self.rng)

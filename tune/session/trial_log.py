@@ -70,7 +70,7 @@ class TrialLog:
         if report.outer_loss is not None:
             scalars["train/outer_loss"] = report.outer_loss
         with contextlib.suppress(OSError):
-            self._opened(report.epoch).add_scalars(scalars | report.scores, report.epoch)
+            self._opened(report.epoch).add_scalars(scalars | report.labels | report.scores, report.epoch)
         self._upload()
 
     def close(self) -> None:

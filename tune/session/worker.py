@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -172,7 +172,7 @@ class AttemptWorker:
         spec = self.spec
         require_present(self.store.storage)
         checkpoint = put_checkpoint(self.store.storage, spec.trial, spec.attempt, trainer.snapshot())
-        metrics = {**flat_metrics(report), **self.cost}
+        metrics = {**report.metrics, **self.cost}
         images = None
         if report.images is not None:  # before the record that names it
             images = put_sums(self.store.storage, spec.trial, spec.attempt, report.epoch, report.images)
@@ -215,13 +215,6 @@ class AttemptWorker:
             data=self.data,
             time=time.time(),
         )
-
-
-def flat_metrics(report: EpochReport) -> dict[str, float]:
-    """The numbers of a report by name, its scores included."""
-    apart = ("epoch", "scores", "images")
-    named = {item.name: getattr(report, item.name) for item in fields(report) if item.name not in apart}
-    return {key: float(value) for key, value in {**named, **report.scores}.items() if value is not None}
 
 
 def _precision(trainer: Trainer) -> Precision:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from semprior.config.schema import check_leaf, leaves, preset_leaves, unflatten
+from semprior.config.true_masks import TRUE_MASKS
 from semprior.errors import UserError
 from semprior.models.published import detector_traits
 from semprior.models.stages import placed_stages
@@ -71,7 +72,7 @@ def check_configuration(
     """
     location = f"{document.location(('configurations', index))}: configurations"
     for key, value in configuration.items():
-        check_leaf(key, value, location)
+        _refuse_true_masks(key, check_leaf(key, value, location), location)
         if key in FIXED_LEAVES:
             raise UserError(f"{location}: {key} cannot be set for a single configuration: {FIXED_LEAVES[key]}")
     _check_base({**base, **configuration}, document)
@@ -80,7 +81,7 @@ def check_configuration(
 def _check_base(base: Mapping[str, Any], document: Document) -> Mapping[str, Any]:
     for key, value in base.items():
         location = f"{document.location(('base', key))}: base"
-        check_leaf(key, value, location)
+        _refuse_true_masks(key, check_leaf(key, value, location), location)
         if key in ("preset", "detector"):
             _with_location(preset_leaves if key == "preset" else detector_traits, value, location)
     given = {key: value for key, value in base.items() if key != "preset"}
@@ -88,6 +89,11 @@ def _check_base(base: Mapping[str, Any], document: Document) -> Mapping[str, Any
     # the first objective determines select.by, which is checked with the whole sweep
     unflatten({**start, "select.by": "point_score"}, f"{document.location(('base',))}: base")
     return start
+
+
+def _refuse_true_masks(key: str, value: object, location: str) -> None:
+    if key == "labels.seed" and value == TRUE_MASKS:
+        raise UserError(f"{location}: {key}: {TRUE_MASKS} is a reference for benchmarks; a sweep learns from points")
 
 
 def _with_location(check: Callable[[str], object], value: str, location: str) -> None:
@@ -115,6 +121,7 @@ def _check_dimension(key: str, dimension: Dimension, document: Document) -> None
         raise UserError(f"{location}: {key}: expected {_allowed_kinds(types)}, not {given}")
     for value in (*(dimension.bounds or ()), *(dimension.values or ())):
         value = check_leaf(key, value, location)
+        _refuse_true_masks(key, value, location)
         if key == "detector":
             _with_location(detector_traits, value, location)
     if key == "data.crop" and dimension.bounds is not None and (dimension.step is None or dimension.step % 32):

@@ -53,6 +53,8 @@ def test_a_run_leaves_what_it_promises(trained):
     assert [line["outer_loss"] is not None for line in found] == [True, False, True, False]
     assert {"holdout/point_score", "holdout/iou", "holdout/iou_se", "holdout/teacher/iou"} <= set(found[-1])
     assert any(line["best"] for line in found)
+    compared = ["labels/iou" in line and "labels/niou" in line for line in found]
+    assert compared == [line["evolved"] or line["epoch"] == 0 for line in found]
     log = (trained / "log.txt").read_text()
     assert "9 training, 4 validation and 3 held-out images" in log
     assert "epoch 4/4" in log
@@ -232,6 +234,27 @@ def test_random_weights_of_the_foundation_model_are_said_in_every_report(data, t
     assert os.listdir(cache)
     assert main(["evaluate", str(tmp_path / "first"), "--data", str(data), "--json"]) == 0
     assert "RANDOM weights" in capsys.readouterr().err
+
+
+def test_training_on_true_masks_is_said_in_every_report(data, tmp_path, capsys):
+    out = tmp_path / "run"
+    flags = [*FLAGS, "--set", "labels.seed=masks", "--set", "labels.evolve=false", "--set", "epochs=1"]
+    assert main(["train", "--data", str(data), "--out", str(out), *flags]) == 0
+    assert capsys.readouterr().out.count("TRUE MASKS") == 2  # before the first epoch and over the results
+    (line,) = lines(out)
+    assert line["labels/iou"] == line["labels/niou"] == 1.0
+    assert main(["evaluate", str(out), "--data", str(data), "--json"]) == 0
+    assert "TRUE MASKS" in capsys.readouterr().err
+    image = next((data / "images").iterdir())
+    assert main(["predict", str(out), str(image), "--out", str(tmp_path / "predicted")]) == 0
+    assert "TRUE MASKS" in capsys.readouterr().out
+
+
+def test_true_masks_must_be_there(data, tmp_path, refused):
+    some = shutil.copytree(data, tmp_path / "data")
+    (some / "labels" / "val02.png").unlink()
+    arguments = ["train", "--data", some, "--out", tmp_path / "run", *FLAGS, "--set", "labels.seed=masks"]
+    assert "labels.seed=masks: image val02 has no mask; start from points: contrast" in refused(*arguments)
 
 
 def test_paper_says_that_it_reads_the_test_split(data, tmp_path, capsys):

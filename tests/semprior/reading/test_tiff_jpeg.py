@@ -76,6 +76,22 @@ def test_an_image_that_is_not_what_its_header_says_is_one_line(tmp_path, capfd, 
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits", "tiff_ccitt"])
+def test_a_tiff_that_is_damaged_anywhere_is_read_or_refused_without_a_word(tmp_path, capfd, compression):
+    picture = Image.fromarray(GREY).convert("1") if compression == "tiff_ccitt" else Image.fromarray(GREY)
+    picture.save(tmp_path / "a.tif", compression=compression)
+    content = (tmp_path / "a.tif").read_bytes()
+    refused = 0
+    for place in range(8, len(content), 3):
+        (tmp_path / "a.tif").write_bytes(content[:place] + bytes([content[place] ^ 0x55]) + content[place + 1 :])
+        try:
+            read_pixels(tmp_path / "a.tif")
+        except UserError:
+            refused += 1
+    assert refused
+    assert capfd.readouterr().err == ""
+
+
 EXIF = Image.Exif()
 EXIF[0x010E] = "a text"
 SOUND = {

@@ -185,6 +185,12 @@ REFUSED = [
     ("preset: quick", "preset: quik", r":3: base: preset: unknown preset 'quik'"),
     ("detector: alclnet", "scam: {scael: 2}", r":3: base: unknown key 'scam.scael'; did you mean 'scam.scale'"),
     ("detector: alclnet", "data.holdout: 0", r":3: base: data.holdout: expected more than 0: trials are compared on"),
+    ("detector: alclnet", "labels.seed: masks", r":3: base: labels.seed: masks is a reference for benchmarks"),
+    (
+        "distill.temperature: {float: [1, 8]",
+        "labels.seed: {values: [contrast, masks]",
+        r":8: search: labels.seed: masks is a reference for benchmarks; a sweep learns from points",
+    ),
     ("detector: alclnet", "scam.scale: 20", r":3: base: scam.scale must be between 0 and 10"),
     ("  clusters.count", "  seed", r":5: search: seed cannot be searched: `seeds` sets"),
     # dimensions
