@@ -4,19 +4,19 @@
     python -m benchmarks.accuracy --data DIR --variants method fp32 exact --set epochs=25 --out runs/pairs
 
 For each seed it trains twice: as the preset says (`method`), and with SCAM, outer steps and clusters off (`plain`);
-`--variants` also knows `fp32`, which does without bf16, and `exact`, which runs the foundation model on every crop
-instead of cutting its features from the bank. The epoch is chosen by `point_score` on the holdout; the test split is
+`--variants` also knows `fp32`, which does without bf16; `exact`, which runs the foundation model on every crop
+instead of cutting its features from the bank; and `ceiling`, the method on true masks instead of pseudo-masks, which
+shows what better labels could gain at most. The epoch is chosen by `point_score` on the holdout; the test split is
 read once, after training. Beside it stands the test IoU of the epoch that the holdout's masks would have chosen, and
-the Spearman correlation, over the evaluated epochs, of `point_score` with the holdout's IoU. Variants are compared with
-the first by pairs of the same seed. A run that is done is kept in the output folder, its two checkpoints too, and not
-repeated.
+the Spearman correlation, over the evaluated epochs, of `point_score` with the holdout's IoU. Variants are compared
+with the first image by image and seed by seed, on the same test images (`tune.comparison.paired`). A run that is done
+is kept in the output folder, its two checkpoints too, and not repeated.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import statistics
 import sys
 from collections.abc import Callable, Sequence
@@ -28,27 +28,34 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
-from scipy.stats import t as student_t
 
 from benchmarks.machine import describe_machine
 from semprior.config.schema import Config, Resolved, flatten, parse_settings, resolve
-from semprior.deployment.evaluate import evaluate
+from semprior.config.true_masks import TRUE_MASKS
+from semprior.deployment.evaluate import Evaluation, evaluate
 from semprior.deployment.load_model import LoadedTeacher, Student, load_student, load_teacher
 from semprior.errors import UserError
+from semprior.evaluation.conventions import CONVENTIONS
+from semprior.evaluation.image_sums import MASK_TERMS, ImageSums, image_sums
+from semprior.evaluation.metrics import metric_table
 from semprior.io.atomic_files import write_atomically
 from semprior.io.checkpoint import save_checkpoint
 from semprior.runtime.process_setup import keep_freed_memory
 from semprior.training.prepare import prepare_trainer
+from tune.comparison.paired import Comparison
 
 VARIANTS: dict[str, list[str]] = {
     "method": [],
     "plain": ["scam.stages=none", "outer.every=0", "clusters.count=1"],
     "fp32": ["precision=fp32"],
     "exact": ["vfm.features=exact"],
+    "ceiling": [f"labels.seed={TRUE_MASKS}", "labels.evolve=false"],
 }
 METRICS = ("iou", "niou", "pd", "fa")
 CHOSEN_BY = {"by-points": "holdout/point_score", "by-masks": "holdout/iou"}
 REPORTS = "reports.jsonl"
+IMAGES = "images"
+"""Key of the terms of student and teacher image by image, which are compared and not printed."""
 
 
 def train(data: Path, resolved: Resolved, device: torch.device, kept: Path, say: Callable[[str], None]) -> None:
@@ -74,35 +81,46 @@ def score(data: Path, device: torch.device, kept: Path) -> dict[str, Any]:
     students = {by: load_student(kept / by, device) for by in CHOSEN_BY}
     teacher = load_teacher(kept / "by-points", device)
 
-    def on_test(model: Student | LoadedTeacher) -> dict[str, float]:
-        found = evaluate(model, data).metrics
-        return {name: getattr(found, name) for name in METRICS}
+    images = {}
+
+    def on_test(model: Student | LoadedTeacher, who: str = "") -> dict[str, float]:
+        found = evaluate(model, data)
+        if who:
+            images[who] = _image_sums(found)
+        return {name: getattr(found.metrics, name) for name in METRICS}
 
     return {
         "seed": teacher.info.config.seed,
         "minutes": sum(report["seconds"] for report in reports) / 60,
         "epoch": students["by-points"].info.epoch - 1,
-        "student": on_test(students["by-points"]),
-        "teacher": on_test(teacher),
+        "student": on_test(students["by-points"], "student"),
+        "teacher": on_test(teacher, "teacher"),
         "epoch_by_masks": students["by-masks"].info.epoch - 1,
         "student_by_masks": on_test(students["by-masks"]),
         "spearman": float(spearmanr(*zip(*curve, strict=True)).statistic) if len(curve) > 2 else None,
+        IMAGES: images,
     }
+
+
+def _image_sums(found: Evaluation) -> ImageSums:
+    """The terms of the metrics of an evaluation, image by image."""
+    table = metric_table([image.counts for image in found.images], CONVENTIONS[found.convention].empty_union)
+    names = [image.name for image in found.images]
+    return image_sums(names, dict(zip(MASK_TERMS, table.T, strict=True)))
 
 
 def gain(runs: list[dict[str, Any]], others: list[dict[str, Any]], who: str) -> tuple[float, float | None]:
     """How much higher the test IoU of `runs` is than that of `others`, over the seeds that both have.
 
     Returns:
-        The mean over pairs, and half of its 95 % interval by Student's t; none for the latter with one pair.
+        The mean over pairs of a seed, and half of its 95 % interval, over images and seeds; None for the latter if it
+        is not known.
     """
-    pairs = {found["seed"]: found[who]["iou"] for found in others}
-    differences = [found[who]["iou"] - pairs[found["seed"]] for found in runs if found["seed"] in pairs]
-    mean = statistics.mean(differences)
-    if len(differences) < 2:
-        return mean, None
-    error = statistics.stdev(differences) / math.sqrt(len(differences))
-    return mean, float(student_t.ppf(0.975, len(differences) - 1)) * error
+    sides = [{found["seed"]: found[IMAGES][who] for found in side} for side in (runs, others)]
+    difference = Comparison(sides, "iou").difference(0, 1)
+    if difference is None:
+        raise ValueError("the runs have no seed in common")
+    return difference.value, difference.half_width(0.95)
 
 
 def medians(runs: list[dict[str, Any]], who: str) -> dict[str, float]:
@@ -161,7 +179,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     if options.json:
         summary = {
-            variant: {"student": medians(runs, "student"), "teacher": medians(runs, "teacher"), "runs": runs}
+            variant: {
+                "student": medians(runs, "student"),
+                "teacher": medians(runs, "teacher"),
+                "runs": [{key: value for key, value in found.items() if key != IMAGES} for found in runs],
+            }
             for variant, runs in results.items()
         }
         compared = {"compared_with": options.variants[0], "iou_gain": gains}

@@ -2,10 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from benchmarks import accuracy
 from semprior.data.synthetic.scenes import write_scenes
+from tests.tune.images import scored_images
 
 pytestmark = pytest.mark.trains
 
@@ -21,16 +23,22 @@ SETTINGS = [word for setting in TINY for word in ("--set", setting)]
 
 
 def runs(**ious):
-    return [{"seed": int(seed.removeprefix("seed")), "student": {"iou": iou}} for seed, iou in ious.items()]
+    """By seed the IoU, which all images of a run have alike."""
+    return [
+        {"seed": int(seed.removeprefix("seed")), accuracy.IMAGES: {"student": scored_images(np.full(20, 2 * iou))}}
+        for seed, iou in ious.items()
+    ]
 
 
 def test_runs_are_compared_by_pairs_of_a_seed():
+    """Where no image differs from another, the interval is that of the seeds alone."""
     mean, half = accuracy.gain(
-        runs(seed0=0.72, seed1=0.61, seed2=0.53), runs(seed2=0.5, seed1=0.6, seed0=0.7), "student"
+        runs(seed0=0.42, seed1=0.31, seed2=0.23), runs(seed2=0.2, seed1=0.3, seed0=0.4), "student"
     )
-    assert mean == pytest.approx(0.02)
-    assert half == pytest.approx(4.302653 * 0.01 / 3**0.5)  # Student's t with two degrees of freedom
-    assert accuracy.gain(runs(seed0=0.72), runs(seed0=0.7, seed1=0.1), "student") == (pytest.approx(0.02), None)
+    assert mean == pytest.approx(0.02, abs=1e-6)
+    assert half == pytest.approx(4.302653 * 0.01 / 3**0.5, rel=1e-3)  # Student's t with two degrees of freedom
+    mean, half = accuracy.gain(runs(seed0=0.42), runs(seed0=0.4, seed1=0.1), "student")
+    assert (mean, half) == (pytest.approx(0.02, abs=1e-6), pytest.approx(0, abs=1e-6))
 
 
 def test_a_kept_run_is_not_repeated_and_not_taken_for_another(tmp_path, capsys):
@@ -41,7 +49,8 @@ def test_a_kept_run_is_not_repeated_and_not_taken_for_another(tmp_path, capsys):
     assert figures["compared_with"] == "method"
     (of_bf16,), (of_fp32,) = figures["method"]["runs"], figures["fp32"]["runs"]
     gained = pytest.approx(of_fp32["student"]["iou"] - of_bf16["student"]["iou"])
-    assert figures["iou_gain"]["fp32"]["student"] == [gained, None]
+    mean, half = figures["iou_gain"]["fp32"]["student"]
+    assert mean == gained and half >= 0
 
     reports = tmp_path / "out" / "quick-method-0" / accuracy.REPORTS
     written = reports.stat().st_mtime_ns
