@@ -69,6 +69,7 @@ class Search:
     Attributes:
         history: the configurations and their runs.
         used_metrics: names of the metrics of best evaluations that the search uses beside the objectives.
+        uses_images: whether it uses the terms of best evaluations, image by image.
     """
 
     def __init__(self, spec: SweepSpec, journal: DashboardJournal | None = None, since: int = 0) -> None:
@@ -88,7 +89,9 @@ class Search:
         self._waited: tuple[Outcome | None, int] | None = None
         errors = spec.budget.patience is not None or spec.sampler.shrink
         self.used_metrics = frozenset(spec.constraints) | ({self._error} if errors else set())
-        self.race = Race(next(iter(spec.objective)).rpartition("/")[2], spec.run_count) if spec.races else None
+        self._image_metric = next(iter(spec.objective)).rpartition("/")[2]
+        self.race = Race(self._image_metric, spec.run_count) if spec.races else None
+        self.uses_images = spec.races or spec.budget.patience is not None
 
     @property
     def remaining(self) -> int:
@@ -115,13 +118,13 @@ class Search:
         if patience is None:
             return ""
         if self._waited is None:
-            self._waited = without_improvement(self._outcomes(), self.since)
+            self._waited = without_improvement(self._outcomes(), self._image_metric, self.since)
         leader, count = self._waited
         if leader is None or count < patience:
             return ""
         return (
             f"its patience is at an end: {count} configurations in a row did not improve on {leader.number:04d} by more"
-            " than its standard error"
+            " than the standard error"
         )
 
     def extend(self, spec: SweepSpec, since: int) -> None:
@@ -199,7 +202,7 @@ class Search:
             values: the objectives at the best evaluation; None or empty without an evaluation.
             run: index of the seed.
             metrics: the metrics of the best evaluation, `used_metrics` among them.
-            images: the terms of the best evaluation, image by image, which a race compares; None if they are not known.
+            images: if `uses_images`, the terms of the best evaluation, image by image; None if they are not known.
         """
         configuration = self.history.configurations[number]
         ended = configuration.runs[run]
@@ -225,7 +228,7 @@ class Search:
         Args:
             trials: the trials of the store.
             curves: the reports of each trial, by trial id.
-            images: for a race, the terms of the best evaluation of each trial that has ended, by trial id.
+            images: if `uses_images`, the terms of the best evaluation of each trial that has ended, by trial id.
         """
         self.history.clear()
         self._tried.clear()
@@ -260,7 +263,9 @@ class Search:
             one = configuration.so_far()
             if one.ended and not all(run.state == "failed" for run in one.runs.values()):
                 met = all(limit.excess(one.mean(limit.metric)) <= 0 for limit in self.history.limits)
-                yield Outcome(number, one.values[0] if one.values and met else None, one.error(self._error))
+                images = {index: run.images for index, run in one.runs.items() if run.images is not None}
+                value = one.values[0] if one.values and met else None
+                yield Outcome(number, value, one.error(self._error), images)
 
     def _at_random(self, number: int) -> bool:
         """Whether a configuration is one of those that are drawn at random."""

@@ -193,8 +193,9 @@ class SweepState:
         local = store.storage.local
         journal = DashboardJournal(local / STUDY, spec.name) if local is not None else None
         self.search = Search(self.spec, journal, since=counted_since(self.sweep))
-        addresses = {name: _best_images(curve) for name, curve in self._curves.items()} if self.spec.races else {}
-        images = store.storage.retry(lambda: read_images(store.storage, addresses))
+        addresses = {name: _best_images(curve) for name, curve in self._curves.items()}
+        used = addresses if self.search.uses_images else {}
+        images = store.storage.retry(lambda: read_images(store.storage, used))
         self.search.rebuild(list(self.trials.values()), self._curves, images)
         self._store, self._generation = store, generation
 

@@ -156,8 +156,8 @@ class TuneSearch(SearchAlgorithm):
         try:
             state, reason = self._end(trial_id, result or {}, error)
             end = end_trial(self.store, spec, state, reason)
-            best = self._best(trial_id) if self.search.used_metrics or self.search.race else end
-            images = self._images(best) if self.search.race else None
+            best = self._best(trial_id) if self.search.used_metrics or self.search.uses_images else end
+            images = self._images(best) if self.search.uses_images else None
         except UserError as fault:
             self.interrupt(str(fault))
             return

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.tune.images import noisy_scores, scored_images
 from tests.tune.small_sweep import spec_of
 from tune.search.patience import Outcome, improves, without_improvement
 from tune.search.search import Search
@@ -12,7 +13,9 @@ SCORE, ERROR = "holdout/point_score", "holdout/point_score_se"
 
 
 def counted(values, error=0.02, since=0):
-    leader, count = without_improvement([Outcome(n, value, error) for n, value in enumerate(values)], since)
+    leader, count = without_improvement(
+        [Outcome(n, value, error) for n, value in enumerate(values)], "point_score", since
+    )
     return leader and leader.number, count
 
 
@@ -36,8 +39,17 @@ def test_only_configurations_from_a_number_on_are_counted_and_those_before_may_l
 
 
 def test_without_a_standard_error_any_gain_is_an_improvement():
-    assert improves(Outcome(0, 0.5), Outcome(1, 0.5001))
-    assert not improves(Outcome(0, 0.5), Outcome(1, 0.5))
+    assert improves(Outcome(0, 0.5), Outcome(1, 0.5001), "point_score")
+    assert not improves(Outcome(0, 0.5), Outcome(1, 0.5), "point_score")
+
+
+def test_where_the_images_are_known_the_error_is_that_of_the_difference():
+    """All find the same images hard: the leader's own error hides a gain that its images show."""
+    leader, better = (Outcome(n, v, 0.02, {0: scored_images(noisy_scores(v, n))}) for n, v in ((0, 0.5), (1, 0.51)))
+    assert improves(leader, better, "point_score")
+    assert not improves(better, leader, "point_score")
+    by_luck = Outcome(2, 0.501, 0.02, {0: scored_images(noisy_scores(0.501, 2))})
+    assert not improves(leader, by_luck, "point_score")
 
 
 @pytest.fixture
