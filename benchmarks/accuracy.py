@@ -20,7 +20,6 @@ import json
 import statistics
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +64,7 @@ def train(data: Path, resolved: Resolved, device: torch.device, kept: Path, say:
     best = dict.fromkeys(CHOSEN_BY, -1.0)
     lines = []
     for report in trainer.run():
-        lines.append(json.dumps(asdict(report)))
+        lines.append(json.dumps({name: value for name, value in vars(report).items() if name != "images"}))
         for by, metric in CHOSEN_BY.items():
             if report.scores and report.scores[metric] >= best[by]:
                 best[by] = report.scores[metric]
