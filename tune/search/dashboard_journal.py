@@ -89,7 +89,7 @@ class DashboardJournal:
             self._open(scratch, history).add_trials(self._finished(history))
         self._study = self._open(self.path, history)
         for number in sorted(history.configurations):
-            if not history.configurations[number].ended:
+            if not history.configurations[number].so_far().ended:
                 self._start(self._study, history, number)
                 self.report(history, number)
 
@@ -106,7 +106,9 @@ class DashboardJournal:
     @staticmethod
     def _finished(history: History) -> list[FrozenTrial]:
         return [
-            history.frozen(number) for number in sorted(history.configurations) if history.configurations[number].ended
+            history.frozen(number)
+            for number in sorted(history.configurations)
+            if history.configurations[number].so_far().ended
         ]
 
     def _start(self, study: optuna.Study, history: History, number: int) -> None:

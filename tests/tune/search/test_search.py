@@ -1,12 +1,14 @@
 """The search: the base first, Optuna knowing what it is told, and the same after a restart."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import optuna
 import pytest
 from optuna.trial import TrialState
 
+from tests.tune.images import noisy_scores, scored_images
 from tests.tune.small_sweep import spec_of
 from tune.search.dashboard_journal import DashboardJournal
 from tune.search.history import shrunk
@@ -342,3 +344,35 @@ def test_a_share_of_the_configurations_is_drawn_at_random(tmp_path, monkeypatch)
     assert 10 < len(made) < 30
     again = Search(spec)
     assert [run_one(again, state="completed").parameters for _ in range(40)] == asked
+
+
+def test_a_race_begins_runs_one_by_one_and_a_rebuilt_one_goes_on_alike(tmp_path):
+    """Configurations that have ended stay so for the sampler and the journal while further runs of them last."""
+    changes = ("name: asha, factor: 3", "name: race, factor: 3"), ("seeds: 1", "seeds: 3"), ("trials: 12", "trials: 6")
+    spec, path = spec_for(tmp_path, "tpe", *changes), tmp_path / "study.journal"
+    search, store, images, begun = Search(spec), ResultsStore(tmp_path / "store"), {}, []
+    while (asked := search.ask()) is not None:
+        (run,) = asked.runs
+        trial = trial_ids(asked.number, 3)[run]
+        again = Search(spec)
+        again.rebuild(store.trials(), store.curves(), images)
+        assert again.ask() == asked
+        begun.append(trial)
+        if run:
+            DashboardJournal(path, "small").rewrite(search.history)
+            journal = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
+            trials = optuna.load_study(study_name="small", storage=journal).trials
+            assert {one.state for one in trials} == {TrialState.COMPLETE}
+        scores = noisy_scores(0.5 + asked.number / 20, 10 * asked.number + run)
+        images[trial] = scored_images(scores)
+        value = (float(scores.mean()),)
+        records = records_of(*asked[:3], "completed", 3, trial, run)
+        store.append(replace(record, values=value) for record in records)
+        search.report(asked.number, 2, value[0], run)
+        search.tell(asked.number, "completed", value, run, images=images[trial])
+        states = {one.state for one in search.history.study(make_sampler(spec.sampler, 0)).trials}
+        assert states <= {TrialState.COMPLETE}
+    assert begun[:5] == ["0000.0", "0001.0", "0002.0", "0003.0", "0003.1"]
+    assert {"0005.0", "0005.1", "0005.2"} <= set(begun)
+    assert not {"0000.1", "0001.1"} & set(begun)
+    assert "configurations is spent" in search.over()
