@@ -58,6 +58,9 @@ def test_the_overridden_methods_are_those_that_were_meant():
         ("_UnannouncedScalingPolicy", "_cancel_resource_request"),
         ("SuccessiveHalving", "on_trial_add"),
         ("SuccessiveHalving", "on_trial_result"),
+        ("FirstRunHalving", "on_trial_result"),
+        ("FirstRunHalving", "on_trial_complete"),
+        ("FirstRunHalving", "replay"),
         ("MedianStopping", "on_trial_result"),
         ("MedianStopping", "on_trial_complete"),
     }

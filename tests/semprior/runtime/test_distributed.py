@@ -175,7 +175,12 @@ def test_masks_reports_and_choice_are_those_of_one_worker(alone, both):
     assert any(report["evolved"] for report in reports) and any(report["outer_loss"] for report in reports)
     for found, _, others, state in both("train"):
         for report, expected in zip(found, reports, strict=True):
-            for name, value in expected.items():
+            assert (report["images"] is None) == (expected["images"] is None)
+            if expected["images"] is not None:
+                assert report["images"].names == expected["images"].names
+                np.testing.assert_allclose(report["images"].table, expected["images"].table, rtol=1e-6)
+            for name in expected.keys() - {"images"}:
+                value = expected[name]
                 assert report[name] == (value if value is None else pytest.approx(value, rel=1e-9, abs=1e-9)), name
         assert others.keys() == arrays.keys()
         for name, array in others.items():

@@ -90,7 +90,7 @@ def test_a_search_without_improvement_ends_and_ends_likewise_when_it_is_rebuilt(
         run(search, store, value, state)
         assert search.over() == rebuilt(spec, store).over() == ""
     run(search, store, 0.55)
-    why = "its patience is at an end: 3 configurations in a row did not improve on 0001 by more than its standard error"
+    why = "its patience is at an end: 3 configurations in a row did not improve on 0001 by more than the standard error"
     assert search.over() == rebuilt(spec, store).over() == why
     assert search.ask() is None
     assert rebuilt(spec, store).ask() is None
