@@ -56,7 +56,8 @@ def _print_cost(spec: SweepSpec, slots: int, cost: Cost | None, here: bool, cons
     config, trials = spec.base_config(), spec.budget.trials * spec.run_count
     trial = spec.resources
     place = "on this machine" if here else "on this machine; the cluster decides for itself"
-    rows = [("trials", f"{trials}, of {config.epochs} epochs at most, {slots} at a time {place}")]
+    most = "at most " if spec.races else ""
+    rows = [("trials", f"{most}{trials}, of {config.epochs} epochs at most, {slots} at a time {place}")]
     rows.append(("a trial takes", f"{trial.workers} worker(s), {trial.cpus:g} CPUs, {trial.gpus:g} GPUs"))
     if cost is None:
         rows.append(("hours", "unknown: no similar trial is recorded, and the data are not on this machine"))

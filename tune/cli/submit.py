@@ -63,7 +63,8 @@ def submit(file: Path, sweep_id: str | None, target: Target, detach: bool, conso
 def begin(sweep: Sweep, target: Target, jobs: Jobs | None, detach: bool, console: Console) -> SweepProgress | None:
     """Start the first driver of a sweep and watch it, unless detached; returns the last progress."""
     spec = sweep.spec
-    say(console, f"{sweep.id}: {spec.budget.trials * spec.run_count} trials, stored in {sweep.storage.uri}")
+    most = "at most " if spec.races else ""
+    say(console, f"{sweep.id}: {most}{spec.budget.trials * spec.run_count} trials, stored in {sweep.storage.uri}")
     return run(sweep, 1, target, jobs, detach, console)
 
 
