@@ -38,7 +38,7 @@ from semprior.models.teacher import Teacher as FastTeacher
 from semprior.training import bilevel as fast_bilevel
 
 TOLERANCE = 1e-5  # relative
-TIPPED = 2e-3  # relative; six draws of MLCLNet and ALCLNet gave 3e-4 to 9e-3, the best of three at most 1.7e-3
+TIPPED = 4e-3  # relative; draws of MLCLNet and ALCLNet gave 3e-4 to 9e-3, the best of three at most 2.4e-3 (AVX2)
 _CLUSTERS = 6
 _Gradients = dict[str, Tensor]  # by group: detector and either modulator or alpha
 
