@@ -166,6 +166,10 @@ class History:
             self._ended[number] = len(configuration.runs), trial
         return trial
 
+    def meets_constraints(self, configuration: Configuration) -> bool:
+        """Whether the runs of a configuration are on average within all bounds."""
+        return all(excess <= 0 for excess in self._excess(configuration).values())
+
     def _excess(self, configuration: Configuration) -> dict[str, float]:
         return {limit.metric: limit.excess(configuration.mean(limit.metric)) for limit in self.limits}
 

@@ -2,8 +2,8 @@
 
 A configuration begins with one run. The **leader** is the best of the configurations with the most runs. Any other one
 is compared with it image by image over the runs that both have (`tune.comparison.paired`), and **drops out** if the
-test says that it is worse, with `CONFIDENCE` on one side; or if a run of it was stopped early, diverged or failed. The
-idea is that of irace's races and of intensification in SMAC.
+test says that it is worse, with `CONFIDENCE` on one side; if a run of it was stopped early, diverged or failed; or if
+it does not meet the constraints of the sweep. The idea is that of irace's races and of intensification in SMAC.
 
 The next run is chosen by the first of these rules that applies:
 
@@ -40,7 +40,7 @@ class Contender:
         value: the first objective over its ended runs, which is maximised; None if it has none.
         runs: number of runs that have ended.
         running: whether a run of it lasts.
-        out: whether a run was stopped early, diverged or failed.
+        out: whether a run was stopped early, diverged or failed, or the runs do not meet the constraints.
         images: the evaluated runs that have ended, by index; empty if their terms are not known.
     """
 
@@ -87,14 +87,10 @@ class Race:
         leader = self.leader(contenders)
         if leader is None:
             return None
-        behind = {
-            one.number: highest
-            for one in contenders
-            if one.races and not one.running and one.runs < leader.runs
-            if (highest := self._highest(one, leader)) >= 0
-        }
+        out = self.dropped_out(contenders)
+        behind = [one for one in contenders if 0 < one.runs < leader.runs and not one.running and one.number not in out]
         if behind:
-            return max(behind, key=lambda number: (behind[number], -number))
+            return max(behind, key=lambda one: (self._highest(one, leader), -one.number)).number
         due = len(contenders) >= PER_RUN * leader.runs or not more
         return leader.number if due and not leader.running and leader.runs < self.most else None
 

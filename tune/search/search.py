@@ -249,7 +249,8 @@ class Search:
             self._journal.rewrite(self.history)
 
     def _contenders(self) -> list[Contender]:
-        return [_contender(number, one) for number, one in sorted(self.history.configurations.items())]
+        configurations = sorted(self.history.configurations.items())
+        return [_contender(number, one, self.history.meets_constraints(one.so_far())) for number, one in configurations]
 
     def _listed_first(self) -> Parameters | None:
         """The next configuration to start with; None if all of them were tried."""
@@ -262,7 +263,7 @@ class Search:
         for number, configuration in sorted(self.history.configurations.items()):
             one = configuration.so_far()
             if one.ended and not all(run.state == "failed" for run in one.runs.values()):
-                met = all(limit.excess(one.mean(limit.metric)) <= 0 for limit in self.history.limits)
+                met = self.history.meets_constraints(one)
                 images = {index: run.images for index, run in one.runs.items() if run.images is not None}
                 value = one.values[0] if one.values and met else None
                 yield Outcome(number, value, one.error(self._error), images)
@@ -301,7 +302,7 @@ class Search:
         return found
 
 
-def _contender(number: int, configuration: Configuration) -> Contender:
+def _contender(number: int, configuration: Configuration, meets_constraints: bool) -> Contender:
     ended = {index: run for index, run in configuration.runs.items() if run.state is not None}
     values = configuration.so_far().values if ended else None
     return Contender(
@@ -309,7 +310,7 @@ def _contender(number: int, configuration: Configuration) -> Contender:
         values[0] if values else None,
         len(ended),
         running=len(ended) < len(configuration.runs),
-        out=any(run.state != "completed" for run in ended.values()),
+        out=any(run.state != "completed" for run in ended.values()) or (bool(ended) and not meets_constraints),
         images={index: run.images for index, run in ended.items() if run.images is not None},
     )
 

@@ -376,3 +376,18 @@ def test_a_race_begins_runs_one_by_one_and_a_rebuilt_one_goes_on_alike(tmp_path)
     assert {"0005.0", "0005.1", "0005.2"} <= set(begun)
     assert not {"0000.1", "0001.1"} & set(begun)
     assert "configurations is spent" in search.over()
+
+
+def test_what_does_not_meet_the_constraints_gets_no_further_run(tmp_path):
+    changes = ("name: asha, factor: 3", "name: race, factor: 3"), ("seeds: 1", "seeds: 2"), ("trials: 12", "trials: 4")
+    objective = "objective: {holdout/point_score: max}"
+    bound = objective, objective + '\nconstraints: {holdout/point_fa: "<= 20"}'
+    search, begun = Search(spec_for(tmp_path, "random", *changes, bound)), []
+    while (asked := search.ask()) is not None:
+        (run,) = asked.runs
+        begun.append((asked.number, run))
+        score = 0.9 if asked.number == 1 else 0.5
+        metrics = {"holdout/point_fa": 50.0 if asked.number == 1 else 10.0}
+        search.tell(asked.number, "completed", (score,), run, metrics)
+    assert (1, 1) not in begun
+    assert {(0, 1), (2, 1), (3, 1)} <= set(begun)
