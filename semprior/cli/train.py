@@ -14,7 +14,16 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from semprior.config.schema import Config, Resolved, environment_leaves, flatten, parse_settings, read_leaves, resolve
+from semprior.config.schema import (
+    Config,
+    Resolved,
+    environment_leaves,
+    flatten,
+    parse_settings,
+    read_leaves,
+    resolve,
+    unflatten,
+)
 from semprior.config.true_masks import true_masks_remark
 from semprior.data.remote_data import local_data
 from semprior.errors import UserError
@@ -180,11 +189,12 @@ def _last_snapshot(run: RunFolder, config: Config, messages: _Messages) -> Snaps
             raise
         messages(f"{error}; resuming from the checkpoint before it")
         snapshot = load_checkpoint(run.checkpoints.path("previous"))
-    trained, now = snapshot.values["config"], flatten(config)
+    # A setting that came with a later version than the checkpoint's has its default in both.
+    trained, now = flatten(unflatten(snapshot.values["config"], str(run.root))), flatten(config)
     for key in now:
-        if key not in _MAY_CHANGE and trained.get(key) != now[key]:
+        if key not in _MAY_CHANGE and trained[key] != now[key]:
             raise UserError(
-                f"{run.root}: config.yaml has {key}={now[key]}, but its checkpoint was trained with {trained.get(key)};"
+                f"{run.root}: config.yaml has {key}={now[key]}, but its checkpoint was trained with {trained[key]};"
                 " a run is resumed with the settings it began with"
             )
     return snapshot

@@ -17,6 +17,7 @@ from semprior.config.schema import Resolved
 from semprior.data.layout import find_layout
 from semprior.deployment.evaluate import score
 from semprior.deployment.load_model import load_student, load_teacher
+from semprior.io.checkpoint import load_checkpoint, save_checkpoint
 from semprior.training.prepare import read_training_set
 from semprior.training.run_folder import RunFolder
 from semprior.training.trainer import Trainer
@@ -294,6 +295,19 @@ def test_settings_given_again_are_no_change(trained, tmp_path):
 def test_a_variable_that_differs_is_refused_on_resume(trained, refused, monkeypatch):
     monkeypatch.setenv("SEMPRIOR__OUTER__STEPS", "9")
     assert "outer.steps: the run began with 1, not 9" in refused("train", "--out", trained, "--resume")
+
+
+def test_a_run_of_a_version_without_a_setting_goes_on_with_its_default(trained, tmp_path):
+    out = shutil.copytree(trained, tmp_path / "run")
+    config = out / "config.yaml"
+    assert "folds: 0" in config.read_text()
+    config.write_text("".join(line for line in config.read_text().splitlines(True) if line.strip() != "folds: 0"))
+    for folder in (f for f in (out / "checkpoints").iterdir() if f.is_dir()):
+        snapshot = load_checkpoint(folder)
+        del snapshot.values["config"]["data.folds"]
+        shutil.rmtree(folder)
+        save_checkpoint(folder, snapshot)
+    assert main(["train", "--out", str(out), "--resume"]) == 0
 
 
 def test_a_checkpoint_of_another_detector_is_refused_on_resume(trained, tmp_path, refused):
