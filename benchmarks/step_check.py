@@ -7,9 +7,10 @@ gradient, makes 1e-2 of it two steps later. So the plain path takes two inner st
 for its own from the weights that plain has come to:
 
 - in fp32 and the plain layout, where most operations round alike, losses and gradients are held to `TOLERANCE`;
-- in fp32 and the fast layout, with the compiled layers, losses are held to it, and gradients may be no further from
-  float64 than the plain path's own, or than what a few activations move (`TIPPED`): Winograd's convolutions round by
-  1e-6 where direct ones round by 2e-7, so that in ours some tip in nearly every draw;
+- in fp32 and the fast layout, with the compiled layers, losses are held to it. Winograd's convolutions round by 1e-6
+  where direct ones round by 2e-7, so that five times as many activations tip (`COARSER`), and some do in nearly every
+  draw: gradients may be that many times as far from float64 as the plain path's own, or as far as a few activations
+  move them (`TIPPED`);
 - in float64 and the fast layout all is held to it, running statistics and the move of an outer step, too.
 
 There are three draws, and of gradients in fp32 the best one counts, against the plain path's worst: what is wrong shows
@@ -39,6 +40,7 @@ from semprior.training import bilevel as fast_bilevel
 
 TOLERANCE = 1e-5  # relative
 TIPPED = 4e-3  # relative; draws of MLCLNet and ALCLNet gave 3e-4 to 9e-3, the best of three at most 2.4e-3 (AVX2)
+COARSER = 5  # times the rounding of a direct convolution
 _CLUSTERS = 6
 _Gradients = dict[str, Tensor]  # by group: detector and either modulator or alpha
 
@@ -69,7 +71,7 @@ class Check:
     def passed(self) -> bool:
         """Whether fast and plain agree."""
         equal = max(self.loss, self.gradient, self.gradient64, self.running64) <= TOLERANCE
-        return equal and self.channels_last <= max(self.noise, TIPPED)
+        return equal and self.channels_last <= max(COARSER * self.noise, TIPPED)
 
 
 @dataclass(frozen=True)
