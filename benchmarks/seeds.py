@@ -71,7 +71,12 @@ def recipe_seed(image: np.ndarray, points: np.ndarray, fraction: float = 0.375) 
     return Seed(mask, succeeded)
 
 
-METHODS: dict[str, Make] = {"edges": SEEDS["edges"], "recipe": recipe_seed, "contrast": SEEDS["contrast"]}
+METHODS: dict[str, Make] = {
+    "edges": SEEDS["edges"],
+    "recipe": recipe_seed,
+    "contrast": SEEDS["contrast"],
+    "generator": SEEDS["generator"],
+}
 BOXED = "contrast, boxes"
 
 

@@ -100,7 +100,7 @@ class ClustersConfig:
 class LabelsConfig:
     """First pseudo-masks, their evolution and the admission of hard images (method, section 6)."""
 
-    seed: Literal["contrast", "edges", "masks"] = "contrast"
+    seed: Literal["contrast", "edges", "generator", "masks"] = "contrast"
     pool: Literal["all", "reliable"] = "all"  # images that train from the start; the others wait for admission
     evolve: bool = True  # without evolution, admission still follows its schedule
     evolve_after: float = _leaf(0.2, 0, 1)  # share of the epochs before the first evolution and admission

@@ -49,12 +49,12 @@ def contrast_region(
     window_slices = (slice(top, row + REACH + 1), slice(left, column + REACH + 1))
     window = image[window_slices].astype(np.float32)
     start = (row - top, column - left)
-    ring = window[_ring(window.shape, start)]
+    ring = window[ring_around(window.shape, start)]
     background = float(np.median(ring)) if ring.size else float(np.median(window))
     noise = 1.4826 * float(np.median(np.abs(ring - background))) if ring.size else 0.0
-    cell = _voronoi_cell(window.shape, points - (top, left), index)
+    cell = voronoi_cell(window.shape, points - (top, left), index)
     if box is not None:
-        cell &= _inside(window.shape, (box - (top, left, top, left)).tolist())
+        cell &= inside_box(window.shape, (box - (top, left, top, left)).tolist())
 
     peak = _climb(np.where(cell, window, -np.inf), start)
     trough = _climb(np.where(cell, -window, -np.inf), start)
@@ -62,20 +62,20 @@ def contrast_region(
     if fall > DARKER * (float(window[peak]) - background) and fall > 3 * noise:
         window, background, peak = -window, -background, trough
     level = background + max(LEVEL * (float(window[peak]) - background), NOISE * noise)
-    region = _component(cell & (window > level), peak)
+    region = component(cell & (window > level), peak)
     if region is None or np.count_nonzero(region) > LARGEST:
         region = np.zeros(window.shape, bool)
         region[peak] = True
     for _ in range(REFINEMENTS):
         rise = np.where(cell, window - _membrane(window, cv2.dilate(region.view(np.uint8), _RIM) > 0), 0)
-        refined = _component(rise > LEVEL * rise[peak], peak) if rise[peak] > 0 else None
+        refined = component(rise > LEVEL * rise[peak], peak) if rise[peak] > 0 else None
         if refined is None or np.count_nonzero(refined) > LARGEST or np.array_equal(refined, region):
             break
         region = refined
     return (window_slices, region) if np.count_nonzero(region) > 1 else None
 
 
-def _ring(shape: tuple[int, int], centre: tuple[int, int]) -> np.ndarray:
+def ring_around(shape: tuple[int, int], centre: tuple[int, int]) -> np.ndarray:
     """The pixels between the two squares of `RING` around a pixel, (H,W) bool."""
     rows, columns = np.ogrid[: shape[0], : shape[1]]
     distance = np.maximum(abs(rows - centre[0]), abs(columns - centre[1]))
@@ -83,7 +83,7 @@ def _ring(shape: tuple[int, int], centre: tuple[int, int]) -> np.ndarray:
     return ring
 
 
-def _voronoi_cell(shape: tuple[int, int], points: np.ndarray, index: int) -> np.ndarray:
+def voronoi_cell(shape: tuple[int, int], points: np.ndarray, index: int) -> np.ndarray:
     """The pixels to which no other point is nearer, (H,W) bool."""
     rows, columns = np.ogrid[: shape[0], : shape[1]]
     squares = [(rows - row) ** 2 + (columns - column) ** 2 for row, column in points.tolist()]
@@ -93,7 +93,7 @@ def _voronoi_cell(shape: tuple[int, int], points: np.ndarray, index: int) -> np.
     return cell
 
 
-def _inside(shape: tuple[int, int], box: list[int]) -> np.ndarray:
+def inside_box(shape: tuple[int, int], box: list[int]) -> np.ndarray:
     """The pixels of a box (top, left, bottom, right), (H,W) bool; it may reach beyond the window."""
     inside = np.zeros(shape, bool)
     inside[max(box[0], 0) : max(box[2], 0), max(box[1], 0) : max(box[3], 0)] = True
@@ -113,7 +113,7 @@ def _climb(window: np.ndarray, position: tuple[int, int]) -> tuple[int, int]:
     return row, column
 
 
-def _component(mask: np.ndarray, position: tuple[int, int]) -> np.ndarray | None:
+def component(mask: np.ndarray, position: tuple[int, int]) -> np.ndarray | None:
     """The 8-connected component of a mask that contains a pixel, or None."""
     _, labels = cv2.connectedComponents(mask.view(np.uint8), connectivity=8)
     return labels == labels[position] if labels[position] else None

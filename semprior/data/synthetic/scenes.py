@@ -56,7 +56,7 @@ def synth_scene(
     mask = np.zeros(size, bool)
     for kind in kinds:
         radiance, mask = add_target(rng, radiance, mask, kind, noise)
-    image = _sensed(rng, radiance, noise)
+    image = sensed(rng, radiance, noise)
     return Scene(name, image, centroid_points(mask), mask)
 
 
@@ -70,7 +70,7 @@ def _vignetted(rng: np.random.Generator, radiance: np.ndarray) -> np.ndarray:
     return darkened
 
 
-def _sensed(rng: np.random.Generator, radiance: np.ndarray, noise: float) -> np.ndarray:
+def sensed(rng: np.random.Generator, radiance: np.ndarray, noise: float) -> np.ndarray:
     """The image (H,W) uint8 that a sensor makes of radiance, with stripes, noise and perhaps sharpening halos."""
     height, width = radiance.shape
     stripes = float(np.exp(rng.uniform(np.log(0.1), np.log(1.2))))  # grey levels
