@@ -48,7 +48,7 @@ VARIANTS: dict[str, list[str]] = {
     "plain": ["scam.stages=none", "outer.every=0", "clusters.count=1"],
     "fp32": ["precision=fp32"],
     "exact": ["vfm.features=exact"],
-    "ceiling": [f"labels.seed={TRUE_MASKS}", "labels.evolve=false"],
+    "ceiling": [f"labels.seed={TRUE_MASKS}", "labels.refine=none"],
 }
 METRICS = ("iou", "niou", "pd", "fa")
 CHOSEN_BY = {"by-points": "holdout/point_score", "by-masks": "holdout/iou"}

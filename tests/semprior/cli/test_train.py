@@ -239,7 +239,7 @@ def test_random_weights_of_the_foundation_model_are_said_in_every_report(data, t
 
 def test_training_on_true_masks_is_said_in_every_report(data, tmp_path, capsys):
     out = tmp_path / "run"
-    flags = [*FLAGS, "--set", "labels.seed=masks", "--set", "labels.evolve=false", "--set", "epochs=1"]
+    flags = [*FLAGS, "--set", "labels.seed=masks", "--set", "labels.refine=none", "--set", "epochs=1"]
     assert main(["train", "--data", str(data), "--out", str(out), *flags]) == 0
     assert capsys.readouterr().out.count("TRUE MASKS") == 2  # before the first epoch and over the results
     (line,) = lines(out)

@@ -59,7 +59,7 @@ def test_each_mask_evolves_and_a_hard_image_is_admitted_in_any_order():
 
 def test_without_evolution_hard_images_are_admitted_all_the_same():
     data = training_set(8, failed=(3,))
-    masks = PseudoMasks.start(replace(CONFIG, labels=replace(CONFIG.labels, evolve=False)), data)
+    masks = PseudoMasks.start(replace(CONFIG, labels=replace(CONFIG.labels, refine="none")), data)
     before = list(masks.soft)
     assert masks.predicted_by_teacher(0) == []
     assert masks.predicted_by_teacher(1) == masks.predicted_by_teacher(8) == [3]
