@@ -50,7 +50,9 @@ class DataConfig:
     crop: int = _leaf(192, 32, 1024)  # pixels, a multiple of 32
     batch: int = _leaf(16, 1, 4096)  # over all workers
     target_crops: float = _leaf(0.5, 0, 1)  # share of crops that are placed on a target, if the image has one
-    hard_crops: float = _leaf(0, 0, 1)  # share that is placed where the teacher fires away from every point, if it does
+    hard_crops: float = _leaf(
+        0.0, 0, 1
+    )  # share that is placed where the teacher fires away from every point, if it does
     pad_crops: bool = True  # draw crops from the image padded as in inference, so that training sees the seams
     augment: float = _leaf(0.8, 0, 1)  # probability that a crop is augmented
 

@@ -117,6 +117,7 @@ def read_training_set(layout: Layout, resolved: Resolved, say: Say, cache: Path 
         normalisation=Normalisation(mean, std),
         intensity=cached.intensity,
         test=test,
+        groups=layout.groups,
     )
 
 

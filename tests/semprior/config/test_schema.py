@@ -152,15 +152,17 @@ def test_dotted_keys_and_tree_are_two_views_of_the_same(leaves):
 @pytest.mark.parametrize(("stored", "refine"), [(True, "evolve"), (False, "none")])
 def test_what_an_earlier_version_stored_is_read_under_the_names_of_today(stored, refine, tmp_path):
     assert unflatten({"labels.evolve": stored}).labels.refine == refine
-    file = write(tmp_path / "config.yaml", f"preset: quick\nlabels: {{evolve: {str(stored).lower()}, evolve_every: 3}}\n")
+    file = write(
+        tmp_path / "config.yaml", f"preset: quick\nlabels: {{evolve: {str(stored).lower()}, evolve_every: 3}}\n"
+    )
     found = resolve(file=file, environment={})
     assert found.config.labels.refine == refine and "labels.refine" in found.chosen
-    with pytest.raises(UserError, match="unknown key 'labels.evolve'; it is 'labels.refine' now"):
+    with pytest.raises(UserError, match=r"unknown key 'labels\.evolve'; it is 'labels\.refine' now"):
         unflatten({"labels.evolve": "often"})
 
 
 def test_true_masks_are_not_replaced():
-    with pytest.raises(UserError, match="labels.refine=crossfit would replace the true masks"):
+    with pytest.raises(UserError, match=r"labels\.refine=crossfit would replace the true masks"):
         unflatten({"labels.refine": "crossfit", "labels.seed": "masks"})
 
 

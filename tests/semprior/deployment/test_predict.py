@@ -37,10 +37,10 @@ def test_detections_are_the_eight_connected_components():
     probability[0, 0], probability[1, 1] = 0.6, 0.9  # touch at a corner: one
     probability[4, 5:8] = 0.75
     probability[3, 0] = 0.5  # not above one half
-    first, second = detections(probability)
+    first, second = detections(probability, 0.5)
     assert first == Detection(0.5, 0.5, pytest.approx(0.9), 2)
     assert second == Detection(6.0, 4.0, 0.75, 3)
-    assert detections(np.zeros((3, 3), np.float32)) == []
+    assert detections(np.zeros((3, 3), np.float32), 0.5) == []
 
 
 def test_every_target_is_found_where_its_point_is(data, tmp_path):

@@ -72,7 +72,7 @@ def test_a_stored_sweep_of_an_earlier_version_has_the_names_of_today(tmp_path):
     assert read.search["labels.evolve_after"].when == {"labels.refine": "evolve"}
     assert read.start == ({"labels.refine": "evolve"},)
     assert Space(read).order
-    with pytest.raises(UserError, match="search: unknown key 'labels.evolve'; it is 'labels.refine' now"):
+    with pytest.raises(UserError, match=r"search: unknown key 'labels\.evolve'; it is 'labels\.refine' now"):
         spec_of(tmp_path, ("search:\n", "search:\n  labels.evolve: {values: [true, false]}\n"))
 
 
