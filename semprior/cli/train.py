@@ -33,7 +33,7 @@ from semprior.reporting.tensorboard import EventFile, open_event_file
 from semprior.reporting.terminal import clock, say
 from semprior.reporting.training_progress import TrainingProgress
 from semprior.runtime.device import change_remark, choose_device, explain_out_of_memory, used_precision
-from semprior.training.crossfit import CrossFit
+from semprior.training.crossfit import CrossFit, crossfit_before
 from semprior.training.prepare import prepare_trainer
 from semprior.training.run_folder import RunFolder, refuse_existing
 from semprior.training.trainer import EpochReport, Trainer
@@ -133,7 +133,7 @@ def train(request: Request, console: Console) -> RunFolder:
             if snapshot is not None:
                 trainer.restore(snapshot)
             else:
-                crossfit = _crossfit(trainer)
+                crossfit = crossfit_before(trainer)
                 if crossfit is not None:
                     snapshot = _last_snapshot(run.short_checkpoints, run, resolved.config, messages)
                 if crossfit is not None and snapshot is not None:
@@ -156,17 +156,12 @@ def train(request: Request, console: Console) -> RunFolder:
     flags = parse_settings(request.settings)
     resolved = resolve(request.preset, request.file, flags)
     trainer = prepare(resolved, request.data)
-    crossfit = _crossfit(trainer)
+    crossfit = crossfit_before(trainer)
     run = RunFolder.create(request.out, trainer.config, request.data)
     with run.locked():
         messages.log_to(run)
         _train(trainer, run, messages, crossfit)
     return run
-
-
-def _crossfit(trainer: Trainer) -> CrossFit | None:
-    """The short runs that a run begins with, if its settings ask for them."""
-    return CrossFit(trainer) if trainer.config.labels.refine == "crossfit" else None
 
 
 def resumed_settings(stored: Config, request: Request) -> Resolved:

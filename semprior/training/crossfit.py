@@ -5,9 +5,10 @@ images are divided into folds, and a short run of the same recipe leaves each of
 images of its fold. From these predictions and the images, `crossfit_mask` makes the pseudo-masks from which the run
 begins::
 
-    crossfit = CrossFit(trainer)                  # for labels.refine=crossfit
-    for short in crossfit.run():                  # epochs of the short runs
-        save(crossfit.snapshot())
+    crossfit = crossfit_before(trainer)           # None unless labels.refine=crossfit
+    if crossfit is not None:
+        for short in crossfit.run():              # epochs of the short runs
+            save(crossfit.snapshot())
     for report in trainer.run():                  # now from the new pseudo-masks
         ...
 
@@ -203,6 +204,15 @@ class CrossFit:
             self.judged.packed[fold[position]] = values
         self.run_number += 1
         self._short = None
+
+
+def crossfit_before(trainer: Trainer) -> CrossFit | None:
+    """The short runs that come before a run at epoch 0; None if its settings ask for none.
+
+    Raises:
+        UserError: as `CrossFit`.
+    """
+    return CrossFit(trainer) if trainer.config.labels.refine == "crossfit" else None
 
 
 def short_config(config: Config) -> Config:

@@ -20,7 +20,7 @@ from semprior.io.manifest import DamagedError
 from semprior.io.storage import open_storage
 from semprior.runtime.device import Precision, change_remark, instruction_set, used_precision
 from semprior.runtime.distributed import all_agree, rank
-from semprior.training.crossfit import CrossFit
+from semprior.training.crossfit import CrossFit, crossfit_before
 from semprior.training.prepare import prepare_trainer
 from semprior.training.trainer import DivergedError, EpochReport, Trainer
 from tune.comparison.stored_sums import put_sums
@@ -76,9 +76,8 @@ class AttemptWorker:
         try:
             trainer = self._prepared()
             checkpoint, faults = self._resume(trainer)
-            crossfit = None
-            if checkpoint is None and trainer.config.labels.refine == "crossfit":
-                crossfit = CrossFit(trainer)
+            crossfit = crossfit_before(trainer) if checkpoint is None else None
+            if crossfit is not None:
                 faults = "; ".join(part for part in (faults, self._resume_short(crossfit)) if part)
             self._start(trainer, checkpoint, faults, crossfit)
             if crossfit is not None:
