@@ -137,7 +137,8 @@ class PseudoMasks:
         """The false alarms of an image so far, with those of a prediction, (H,W) bool."""
         assert self.hard is not None
         found = false_alarms(probability, self.training_set.scenes[index].points, soft >= TARGET)
-        return self.hard[index] | found
+        together: np.ndarray = self.hard[index] | found
+        return together
 
     def stored(self) -> dict[str, np.ndarray]:
         """The state as arrays, for a snapshot."""
