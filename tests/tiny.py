@@ -80,15 +80,19 @@ class Bright(nn.Module):
         return (x[:, :1] * 255 - LEVEL) / 10
 
 
-def bright_student(intensity: IntensityRange | None = None, **leaves) -> Student:
-    """A student that finds every target of `write_dataset`."""
+def bright_student(intensity: IntensityRange | None = None, threshold: float = 0.5, **leaves) -> Student:
+    """A student that finds every target of `write_dataset`; `threshold` is the one that its run chose."""
     config = unflatten({"precision": "fp32", **leaves})
-    info = CheckpointInfo(Path("checkpoint"), config, 1, Normalisation(0.0, 1.0), intensity or IntensityRange(), None)
+    info = CheckpointInfo(
+        Path("checkpoint"), config, 1, Normalisation(0.0, 1.0), intensity or IntensityRange(), None, threshold
+    )
     return Student(Bright(), info, torch.device("cpu"))
 
 
-def write_checkpoint(folder: Path, intensity=(0.0, 255.0), vfm: str | None = None, **leaves) -> Path:
-    """A checkpoint of an untrained run."""
+def write_checkpoint(
+    folder: Path, intensity=(0.0, 255.0), vfm: str | None = None, thresholds: dict | None = None, **leaves
+) -> Path:
+    """A checkpoint of an untrained run; without `thresholds`, as earlier versions wrote it."""
     flat = {"detector": "mlclnet", "precision": "fp32", "scam.stages": "none", "channels_last": False, **leaves}
     config: Config = unflatten(flat)
     torch.manual_seed(0)
@@ -105,7 +109,7 @@ def write_checkpoint(folder: Path, intensity=(0.0, 255.0), vfm: str | None = Non
         "normalisation": [0.3, 0.15],
         "intensity": list(intensity),
         "vfm": vfm,
-    }
+    } | ({} if thresholds is None else {"thresholds": thresholds})
     tensors = {"student": detector.state_dict(), "modulator": scam.state_dict()}
     save_checkpoint(folder, Snapshot(tensors, {}, values))
     return folder

@@ -37,6 +37,14 @@ def version(
 
 
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", metavar="NAME")]
+Threshold = Annotated[
+    float | None,
+    typer.Option(
+        help="Of the probability; a target is above. By default as the run chose it on held-out images, else 0.5.",
+        metavar="T",
+        show_default=False,
+    ),
+]
 
 
 @app.command()
@@ -96,7 +104,7 @@ def evaluate(
         str | None,
         typer.Option(help="Also score parts: subset, size, contrast, kind or all.", metavar="WHAT", show_default=False),
     ] = None,
-    threshold: Annotated[float, typer.Option(help="Of the probability; a target is above.", metavar="T")] = 0.5,
+    threshold: Threshold = None,
     convention: Annotated[
         str | None,
         typer.Option(
@@ -139,12 +147,14 @@ def predict(
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Also write the images with the targets outlined.")
     ] = False,
+    threshold: Threshold = None,
     device: Device = "auto",
 ) -> None:
     """Find targets: a mask and a probability PNG an image, and detections.csv (image, x, y, score, area)."""
     from semprior.config.true_masks import true_masks_remark
     from semprior.deployment.onnx_model import load_exported_or_trained
     from semprior.deployment.predict import predict as run
+    from semprior.evaluation.threshold import threshold_in_words
     from semprior.reporting.terminal import say
     from semprior.runtime.device import explain_out_of_memory, fallback_remark
 
@@ -155,8 +165,9 @@ def predict(
         if remark:
             say(shown, remark)
     with explain_out_of_memory("use --device cpu"):
-        found = run(student, image, out, overlay=overlay, say=lambda text: say(shown, text))
-    say(shown, f"{found} detections in {len(image)} images; results in {out}")
+        found = run(student, image, out, overlay=overlay, threshold=threshold, say=lambda text: say(shown, text))
+    above = threshold_in_words(student.info.threshold if threshold is None else threshold, chosen=threshold is None)
+    say(shown, f"{found} detections in {len(image)} images, {above}; results in {out}")
 
 
 @app.command()

@@ -16,7 +16,6 @@ from semprior.deployment.load_model import LoadedTeacher, load_teacher
 from semprior.deployment.onnx_model import is_onnx, load_exported_or_trained
 from semprior.errors import UserError
 from semprior.evaluation.conventions import find_convention
-from semprior.evaluation.metrics import THRESHOLD
 from semprior.reporting.evaluation_files import check_file, write_curve, write_images
 from semprior.reporting.evaluation_tables import show_evaluation
 from semprior.reporting.terminal import print_error, say
@@ -33,7 +32,7 @@ class Request:
         split: ``test``, ``val``, ``train`` or ``holdout``.
         teacher: whether to score the teacher.
         by: what to break the split down by, or None.
-        threshold: of the probability.
+        threshold: of the probability; None for the one that the run chose on the images it held out.
         convention: of the metrics; None for that of the run's preset.
         curve: table to write the curve to, or None.
         per_image: table to write a row for each image to, or None.
@@ -46,7 +45,7 @@ class Request:
     split: str = "test"
     teacher: bool = False
     by: str | None = None
-    threshold: float = THRESHOLD
+    threshold: float | None = None
     convention: str | None = None
     curve: Path | None = None
     per_image: Path | None = None

@@ -28,11 +28,12 @@ from semprior.config.true_masks import true_masks_remark
 from semprior.data.remote_data import local_data
 from semprior.errors import UserError
 from semprior.io.cache_folder import cache_folder
-from semprior.io.checkpoint import Snapshot, load_checkpoint
+from semprior.io.checkpoint import CheckpointFolder, Snapshot, load_checkpoint
 from semprior.reporting.tensorboard import EventFile, open_event_file
 from semprior.reporting.terminal import clock, say
 from semprior.reporting.training_progress import TrainingProgress
 from semprior.runtime.device import change_remark, choose_device, explain_out_of_memory, used_precision
+from semprior.training.crossfit import CrossFit, crossfit_before
 from semprior.training.prepare import prepare_trainer
 from semprior.training.run_folder import RunFolder, refuse_existing
 from semprior.training.trainer import EpochReport, Trainer
@@ -48,6 +49,7 @@ _SHOWN = (
     ("niou", "nIoU", 4),
     ("pd", "Pd", 4),
     ("fa", "Fa (1e-6)", 2),
+    ("threshold", "threshold chosen", 2),
 )
 """Name, label and digits of the metrics in the table that ends a run."""
 
@@ -126,17 +128,27 @@ def train(request: Request, console: Console) -> RunFolder:
             messages.log_to(run)
             resolved = resumed_settings(run.config(), request)
             trainer = prepare(resolved, request.data or run.data())
-            snapshot = _last_snapshot(run, resolved.config, messages)
+            snapshot = _last_snapshot(run.checkpoints, run, resolved.config, messages)
+            crossfit = None
             if snapshot is not None:
                 trainer.restore(snapshot)
+            else:
+                crossfit = crossfit_before(trainer)
+                if crossfit is not None:
+                    snapshot = _last_snapshot(run.short_checkpoints, run, resolved.config, messages)
+                if crossfit is not None and snapshot is not None:
+                    crossfit.restore(snapshot)
+            if snapshot is None:
+                messages("the run was stopped before its first checkpoint: it begins anew")
             run.rewind(trainer.epoch)
             run.set_config(trainer.config)
             if request.data is not None:
                 run.set_data(request.data)
             before = snapshot.values.get("precision") if snapshot is not None else None
             change = change_remark(before, used_precision(trainer.config.precision, device))
-            messages(f"resumed after {trainer.epoch} of {trainer.config.epochs} epochs{change}")
-            _train(trainer, run, messages)
+            short = f" and {crossfit.done} epochs of short runs" if crossfit is not None else ""
+            messages(f"resumed after {trainer.epoch} of {trainer.config.epochs} epochs{short}{change}")
+            _train(trainer, run, messages, crossfit)
         return run
     refuse_existing(request.out)
     if request.data is None:
@@ -144,10 +156,11 @@ def train(request: Request, console: Console) -> RunFolder:
     flags = parse_settings(request.settings)
     resolved = resolve(request.preset, request.file, flags)
     trainer = prepare(resolved, request.data)
+    crossfit = crossfit_before(trainer)
     run = RunFolder.create(request.out, trainer.config, request.data)
     with run.locked():
         messages.log_to(run)
-        _train(trainer, run, messages)
+        _train(trainer, run, messages, crossfit)
     return run
 
 
@@ -176,19 +189,20 @@ def resumed_settings(stored: Config, request: Request) -> Resolved:
     return Resolved(replace(stored, **given_now), resolved.chosen)
 
 
-def _last_snapshot(run: RunFolder, config: Config, messages: _Messages) -> Snapshot | None:
-    """The last checkpoint, or the one before it if that is damaged; None if the run has no checkpoint yet."""
-    index = run.checkpoints.index()
+def _last_snapshot(
+    checkpoints: CheckpointFolder, run: RunFolder, config: Config, messages: _Messages
+) -> Snapshot | None:
+    """The last checkpoint, or the one before it if that is damaged; None if there is no checkpoint yet."""
+    index = checkpoints.index()
     if not index:
-        messages("the run was stopped before its first checkpoint: it begins anew")
         return None
     try:
-        snapshot = load_checkpoint(run.checkpoints.path("last"))
+        snapshot = load_checkpoint(checkpoints.path("last"))
     except UserError as error:
         if index["previous"] == index["last"]:
             raise
         messages(f"{error}; resuming from the checkpoint before it")
-        snapshot = load_checkpoint(run.checkpoints.path("previous"))
+        snapshot = load_checkpoint(checkpoints.path("previous"))
     # A setting that came with a later version than the checkpoint's has its default in both.
     trained, now = flatten(unflatten(snapshot.values["config"], str(run.root))), flatten(config)
     for key in now:
@@ -200,7 +214,7 @@ def _last_snapshot(run: RunFolder, config: Config, messages: _Messages) -> Snaps
     return snapshot
 
 
-def _train(trainer: Trainer, run: RunFolder, messages: _Messages) -> None:
+def _train(trainer: Trainer, run: RunFolder, messages: _Messages, crossfit: CrossFit | None) -> None:
     config, random = trainer.config, bool(trainer.features.vfm and trainer.features.vfm.random)
     metric = "holdout/point_score" if config.select.by == "point_score" else config.select.by
     if trainer.epoch >= config.epochs:
@@ -209,12 +223,17 @@ def _train(trainer: Trainer, run: RunFolder, messages: _Messages) -> None:
     try:
         with (
             explain_out_of_memory("lower data.batch or data.crop"),
-            TrainingProgress(config.epochs, trainer.epoch, metric, messages.console) as progress,
+            _progress(trainer, metric, messages.console, crossfit) as progress,
         ):
             progress.best = trainer.selector.best_value
+            if crossfit is not None:
+                for short in crossfit.run():
+                    run.short_checkpoints.save(crossfit.snapshot(), best=True)
+                    messages.log(progress.report_short(short))
             for report in trainer.run():
                 run.append(metrics_line(report, random))
                 run.checkpoints.save(trainer.snapshot(), best=report.best, best_teacher=report.best_teacher)
+                run.remove_short_checkpoints()
                 messages.log(progress.report(report))
                 _write_events(events, trainer, report)
     except (UserError, OSError, KeyboardInterrupt) as stopped:
@@ -224,6 +243,14 @@ def _train(trainer: Trainer, run: RunFolder, messages: _Messages) -> None:
     finally:
         events.close()
     _print_summary(run, trainer, messages)
+
+
+def _progress(trainer: Trainer, metric: str, console: Console, crossfit: CrossFit | None) -> TrainingProgress:
+    epochs, done = trainer.config.epochs, trainer.epoch
+    if crossfit is None:
+        return TrainingProgress(epochs, done, metric, console)
+    cost = (crossfit.runs - 1) / crossfit.runs  # a short run leaves one fold out
+    return TrainingProgress(epochs, done, metric, console, short_epochs=crossfit.epochs_left, short_cost=cost)
 
 
 def metrics_line(report: EpochReport, random_vfm: bool) -> dict[str, Any]:

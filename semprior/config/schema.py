@@ -31,6 +31,8 @@ ENVIRONMENT_PREFIX = "SEMPRIOR__"
 LARGEST_SEED = 2**32 - 1  # that k-means takes
 MOST_EPOCHS = 100_000
 MOST_FOLDS = 1000
+_RENAMED = {"labels.evolve": ("labels.refine", {True: "evolve", False: "none"})}
+"""Leaves of earlier versions: their names of today, and what their values are called now."""
 
 
 def _leaf(default: Any, low: float, high: float) -> Any:  # noqa: ANN401 - like `field`
@@ -48,6 +50,9 @@ class DataConfig:
     crop: int = _leaf(192, 32, 1024)  # pixels, a multiple of 32
     batch: int = _leaf(16, 1, 4096)  # over all workers
     target_crops: float = _leaf(0.5, 0, 1)  # share of crops that are placed on a target, if the image has one
+    hard_crops: float = _leaf(
+        0.0, 0, 1
+    )  # share that is placed where the teacher fires away from every point, if it does
     pad_crops: bool = True  # draw crops from the image padded as in inference, so that training sees the seams
     augment: float = _leaf(0.8, 0, 1)  # probability that a crop is augmented
 
@@ -102,7 +107,9 @@ class LabelsConfig:
 
     seed: Literal["contrast", "edges", "generator", "masks"] = "contrast"
     pool: Literal["all", "reliable"] = "all"  # images that train from the start; the others wait for admission
-    evolve: bool = True  # without evolution, admission still follows its schedule
+    refine: Literal["none", "evolve", "crossfit"] = "evolve"  # admission follows its schedule in any case
+    crossfit_folds: int = _leaf(2, 2, MOST_FOLDS)  # of training and validation images, with a short run for each
+    crossfit_epochs: float = _leaf(0.3, 0, 1)  # length of a short run as a share of the epochs, at least one epoch
     evolve_after: float = _leaf(0.2, 0, 1)  # share of the epochs before the first evolution and admission
     evolve_every: int = _leaf(5, 1, MOST_EPOCHS)
     admit_until: float = _leaf(0.8, 0, 1)  # share of the epochs after which no image is admitted
@@ -201,13 +208,13 @@ def flatten(config: Config) -> dict[str, Any]:
 
 
 def unflatten(flat: Mapping[str, Any], source: str = "configuration") -> Config:
-    """The config with the leaves `flat`; the other leaves have their defaults.
+    """The config with the leaves `flat`, which an earlier version may have stored; the others have their defaults.
 
     Raises:
         UserError: a key is unknown or a value does not fit; the message names `source` and the key.
     """
     tree: dict[str, Any] = {}
-    for key, value in flat.items():
+    for key, value in with_present_names(flat).items():
         value = check_leaf(key, value, source)
         *parents, name = key.split(".")
         node = tree
@@ -235,7 +242,19 @@ def check_leaf(key: str, value: object, source: str) -> Any:  # noqa: ANN401 - o
     return leaves()[key].check(value, f"{source}: {key}")
 
 
+def with_present_names(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Leaves that an earlier version may have stored, under their names of today."""
+    found: dict[str, Any] = {}
+    for key, value in flat.items():
+        now, values = _RENAMED.get(key, ("", {}))
+        known = isinstance(value, bool) and value in values  # any other value stays, for the message
+        found |= {now: values[value]} if known else {key: value}
+    return found
+
+
 def _nearest(key: str) -> str:
+    if key in _RENAMED:
+        return f"; it is '{_RENAMED[key][0]}' now"
     close = difflib.get_close_matches(key, leaves(), n=1, cutoff=0.5)
     tails = [k for k in leaves() if k.split(".")[-1] == key.split(".")[-1]]
     guess = close or tails
@@ -251,6 +270,8 @@ def _cross_check(config: Config, source: str) -> None:
         most = f"at most {config.data.folds - 1}, as data.folds is {config.data.folds}" if config.data.folds else "0"
         way_out = "" if config.data.folds else "; set data.folds as well"
         raise UserError(f"{source}: data.fold must be {most}, not {config.data.fold}{way_out}")
+    if config.labels.refine == "crossfit" and config.labels.seed == "masks":
+        raise UserError(f"{source}: labels.refine=crossfit would replace the true masks of labels.seed=masks; set none")
     if config.select.by == "test/iou" and config.preset != "paper":
         raise UserError(f"{source}: select.by=test/iou chooses on the test split; only the preset paper may")
 
@@ -274,7 +295,7 @@ def preset_leaves(name: str) -> dict[str, Any]:
 
 
 def read_leaves(path: Path) -> dict[str, Any]:
-    """The leaves that a YAML file sets, by nested or dotted keys.
+    """The leaves that a YAML file sets, by nested or dotted keys; it may be one that an earlier version wrote.
 
     Raises:
         UserError: the file cannot be read or is not a mapping.
@@ -282,7 +303,7 @@ def read_leaves(path: Path) -> dict[str, Any]:
     document = read_yaml(path)
     if not isinstance(document.content, dict):
         raise UserError(f"{path}: must hold keys and values, like `epochs: 60`")
-    return document.flat()
+    return with_present_names(document.flat())
 
 
 def parse_settings(settings: typing.Sequence[str]) -> dict[str, Any]:

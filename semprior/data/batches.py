@@ -53,11 +53,13 @@ class Pool:
         scenes: all images, of training and validation; indices of images refer to this sequence.
         soft: the soft pseudo-mask of each image, (H,W) uint8; target pixels have a value of at least 128.
         clusters: (n,) int64, the cluster of each image.
+        hard: the false alarms of each image, (H,W) bool, on which `data.hard_crops` are placed; None for no such crops.
     """
 
     scenes: Sequence[Scene]
     soft: Sequence[np.ndarray]
     clusters: np.ndarray
+    hard: Sequence[np.ndarray] | None = None
 
 
 def epoch_batches(members: Sequence[int], size: int, rng: np.random.Generator) -> list[list[int]]:
@@ -85,7 +87,7 @@ def draw_batch(
     Args:
         pool: the images and their pseudo-masks.
         indices: of the images in the global batch.
-        config: crop side, share of crops placed on a target, probability of augmentation.
+        config: crop side, shares of crops placed on a target and on a false alarm, probability of augmentation.
         normalisation: of grey levels.
         features: computes the VFM's maps of the crops before augmentation.
         device: of the returned tensors.
@@ -105,7 +107,9 @@ def draw_batch(
     for slot, position in enumerate(positions):
         index, sample_rng = indices[position], np.random.default_rng(seeds[position])
         image, mask = pool.scenes[index].image, pool.soft[index]
-        row, column = crop_corner(mask, side, config.target_crops, sample_rng, 32 if config.pad_crops else 1)
+        hard = None if pool.hard is None else pool.hard[index]
+        shares = config.target_crops, config.hard_crops
+        row, column = crop_corner(mask, side, shares, sample_rng, 32 if config.pad_crops else 1, hard)
         rows[slot], columns[slot] = row, column
         plain[slot, 0] = crop(image, row, column, side)
         target = (crop(mask, row, column, side) >= 128).astype(np.uint8)
@@ -131,25 +135,35 @@ def draw_batch(
 
 
 def crop_corner(
-    mask: np.ndarray, side: int, target_share: float, rng: np.random.Generator, multiple: int = 1
+    mask: np.ndarray,
+    side: int,
+    shares: tuple[float, float],
+    rng: np.random.Generator,
+    multiple: int = 1,
+    hard: np.ndarray | None = None,
 ) -> tuple[int, int]:
     """Draw the upper left corner (row, column) of a crop.
 
     Args:
         mask: (H,W) uint8; target pixels have a value of at least 128.
         side: of the crop, in pixels.
-        target_share: probability of a corner whose crop contains a random target pixel; otherwise it is uniform.
+        shares: probabilities of a corner whose crop contains a random target pixel, and of one whose crop contains a
+            random pixel of `hard`, which has precedence if they add up to more than 1; otherwise it is uniform.
         rng: the source of randomness.
         multiple: the image counts as padded, right and bottom, to a multiple of this. Inference pads to a multiple of
             32; a detector that has never seen the seam takes it for targets.
+        hard: (H,W) bool; without any pixel in it, its share falls to 0.
     """
+    target_share, hard_share = shares
+    alarms = np.zeros(0, np.int64) if hard is None or not hard_share else np.flatnonzero(hard)
+    hard_share = hard_share if alarms.size else 0.0
     limits = [max(-(-extent // multiple) * multiple - side, 0) for extent in mask.shape]
-    on_target = rng.random() < target_share
+    drawn = rng.random()
     low, high = [0, 0], limits
-    if on_target and any(limits):
-        targets = np.flatnonzero(mask >= 128)
-        if targets.size:
-            pixel = np.unravel_index(targets[rng.integers(targets.size)], mask.shape)
+    if drawn < hard_share + target_share and any(limits):
+        wanted = alarms if drawn < hard_share else np.flatnonzero(mask >= 128)
+        if wanted.size:
+            pixel = np.unravel_index(wanted[rng.integers(wanted.size)], mask.shape)
             low = [min(max(int(p) - side + 1, 0), limit) for p, limit in zip(pixel, limits, strict=True)]
             high = [min(int(p), limit) for p, limit in zip(pixel, limits, strict=True)]
     return int(rng.integers(low[0], high[0] + 1)), int(rng.integers(low[1], high[1] + 1))

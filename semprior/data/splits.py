@@ -252,6 +252,7 @@ def assign_folds(
     folds: int,
     seed: int,
     groups: Mapping[str, str] = _NO_GROUPS,
+    key: str = "data.folds",
 ) -> list[int]:
     """Divide images into folds of about equal size, none of which parts a group, and each with its share of the strata.
 
@@ -264,6 +265,7 @@ def assign_folds(
         folds: their number, at least 2.
         seed: of the order.
         groups: of images, by name.
+        key: the setting that gives their number, for the message.
 
     Returns:
         The fold of each image, 0..folds-1.
@@ -275,7 +277,7 @@ def assign_folds(
     units = _units(sorted(names), groups, "folds", seed)
     if len(units) < folds:
         what = f"{len(units)} groups of images" if any(name in groups for name in names) else f"{len(names)} images"
-        raise UserError(f"data.folds: {what} are too few for {folds} folds")
+        raise UserError(f"{key}: {what} are too few for {folds} folds")
     units = sorted(units, key=lambda unit: (-len(unit), stratum[unit[0]] if len(unit) == 1 else ()))
     sizes = [0] * folds
     fold_of: dict[str, int] = {}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -27,6 +27,7 @@ class TrainingSet:
         normalisation: of grey levels.
         intensity: the map of source grey values to 0..255.
         test: test scenes with masks; read only for the preset `paper`, which selects the epoch on them.
+        groups: of images by name, which no fold parts; see `Layout.groups`.
     """
 
     scenes: list[Scene]
@@ -37,6 +38,7 @@ class TrainingSet:
     normalisation: Normalisation
     intensity: IntensityRange
     test: list[Scene]
+    groups: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def train_indices(self) -> range:
@@ -52,6 +54,39 @@ class TrainingSet:
     def holdout_indices(self) -> range:
         """Indices of the images held out to select the epoch on."""
         return range(self.train + self.validation, len(self.scenes))
+
+    def crossfit_folds(self, count: int, seed: int) -> list[int]:
+        """The fold of each training and validation image, of about equal size and in whole groups; see `assign_folds`.
+
+        Raises:
+            UserError: there are too few images or groups.
+        """
+        scenes = self.scenes[: self.train + self.validation]
+        strata = [(int(index >= self.train), len(scene.points)) for index, scene in enumerate(scenes)]
+        return assign_folds([scene.name for scene in scenes], strata, count, seed, self.groups, "labels.crossfit_folds")
+
+    def holding_out(self, indices: Collection[int]) -> tuple[TrainingSet, list[int]]:
+        """The set whose held-out images are some of the training and validation images of this one.
+
+        Args:
+            indices: of these images. The held-out images of this set are not part of the other.
+
+        Returns:
+            The other set, and the index in this set of each of its images.
+        """
+        apart = set(indices)
+        train = [index for index in self.train_indices if index not in apart]
+        validation = [index for index in self.validation_indices if index not in apart]
+        order = [*train, *validation, *sorted(apart)]
+        other = replace(
+            self,
+            scenes=[self.scenes[index] for index in order],
+            train=len(train),
+            validation=len(validation),
+            seeds=[self.seeds[index] for index in order],
+            clusters=self.clusters[order],
+        )
+        return other, order
 
 
 @dataclass(frozen=True)

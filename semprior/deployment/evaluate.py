@@ -17,7 +17,15 @@ from semprior.data.training_set import hold_out
 from semprior.deployment.load_model import LoadedTeacher, Student
 from semprior.deployment.onnx_model import OnnxStudent
 from semprior.errors import UserError
-from semprior.evaluation.breakdown import BREAKDOWNS, EvaluatedImage, Part, break_down, evaluate_image, part_of
+from semprior.evaluation.breakdown import (
+    BREAKDOWNS,
+    NO_TARGET,
+    EvaluatedImage,
+    Part,
+    break_down,
+    evaluate_image,
+    part_of,
+)
 from semprior.evaluation.conventions import CONVENTIONS, Convention, convention_name, find_convention
 from semprior.evaluation.curve import CurvePoint, count_thresholds, curve_of
 from semprior.evaluation.metrics import (
@@ -45,6 +53,7 @@ class Evaluation:
         threshold: pixels of a strictly higher probability are predicted.
         convention: of the metrics, a name in `CONVENTIONS`.
         curve: the metrics over thresholds; empty unless it was requested.
+        threshold_chosen: whether the threshold is the one that the run chose on the images it held out.
     """
 
     metrics: Metrics
@@ -54,11 +63,29 @@ class Evaluation:
     threshold: float
     convention: str
     curve: tuple[CurvePoint, ...] = ()
+    threshold_chosen: bool = False
+
+    @property
+    def without_targets(self) -> Part | None:
+        """The metrics of the images without any target, of which only Fa is defined; None if there is no such image."""
+        counts = [image.counts for image in self.images if not image.targets]
+        return part_of(NO_TARGET, counts, CONVENTIONS[self.convention]) if counts else None
 
     def flat(self) -> dict[str, float | int | str | None]:
-        """Metrics, their errors (``iou_se`` ...), numbers and names for JSON; an undefined rate is None."""
+        """Metrics, their errors (``iou_se`` ...), numbers and names for JSON; an undefined rate is None.
+
+        If there are images without any target, ``fa_without_targets`` and its error are those of these images, whose
+        number is ``images_without_targets``.
+        """
         named = {"split": self.split, "threshold": self.threshold, "convention": self.convention}
-        return {**flat_part(Part("", self.metrics, self.errors)), **named}
+        found = {**flat_part(Part("", self.metrics, self.errors)), **named}
+        if (part := self.without_targets) is not None:
+            found |= {
+                "fa_without_targets": _number(part.metrics.fa),
+                "fa_without_targets_se": _number(part.errors["fa"]),
+                "images_without_targets": part.metrics.images,
+            }
+        return found
 
     def breakdowns(self, by: str) -> dict[str, list[Part]]:
         """The metrics of parts (`break_down`) by what they differ in: one of `BREAKDOWNS`, or all that there is.
@@ -99,7 +126,7 @@ def evaluate(
     data: Path,
     split: str = "test",
     *,
-    threshold: float = THRESHOLD,
+    threshold: float | None = None,
     convention: str | None = None,
     curve: bool = False,
 ) -> Evaluation:
@@ -111,15 +138,15 @@ def evaluate(
         model: from `load_model.load_student`, `load_model.load_teacher` or `onnx_model.load_onnx`.
         data: root of the data set, which needs masks.
         split: name of the split, or `HOLDOUT`.
-        threshold: of the probability, in 0..1.
+        threshold: of the probability, in 0..1; None for the one that the run chose on the images it held out.
         convention: a name in `CONVENTIONS`; None for that of the run's preset.
         curve: whether to compute the metrics over thresholds, too.
 
     Raises:
         UserError: the data set has a fault or lacks masks, or there is no such split, threshold or convention.
     """
-    if not 0 <= threshold < 1:
-        raise UserError(f"--threshold {threshold:g}: must be at least 0 and less than 1")
+    chosen = threshold is None
+    threshold = model.info.threshold if threshold is None else checked_threshold(threshold)
     convention = convention_name(model.info.config.preset) if convention is None else convention
     rules, layout = find_convention(convention), find_layout(data)
     scenes = _scenes(layout, split, model.info.config, model.info.intensity)
@@ -136,7 +163,18 @@ def evaluate(
     ordered = tuple(images[index] for index in range(len(scenes)))
     whole = part_of("", [image.counts for image in ordered], rules)
     points = tuple(curve_of(list(over_thresholds.values()), rules)) if curve else ()
-    return Evaluation(whole.metrics, whole.errors, split, ordered, threshold, convention, points)
+    return Evaluation(whole.metrics, whole.errors, split, ordered, threshold, convention, points, chosen)
+
+
+def checked_threshold(threshold: float) -> float:
+    """The value of ``--threshold``.
+
+    Raises:
+        UserError: it is not in 0..1.
+    """
+    if not 0 <= threshold < 1:
+        raise UserError(f"--threshold {threshold:g}: must be at least 0 and less than 1")
+    return threshold
 
 
 def _scenes(layout: Layout, split: str, config: Config, intensity: IntensityRange) -> list[Scene]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from semprior.evaluation.inference import (
     student_probabilities,
     teacher_probabilities,
 )
+from semprior.evaluation.metrics import THRESHOLD
 from semprior.foundation.feature_source import Features
 from semprior.foundation.vfm import load_vfm
 from semprior.io.checkpoint import Snapshot, find_checkpoint, load_checkpoint
@@ -43,6 +44,8 @@ class CheckpointInfo:
         normalisation: of grey levels.
         intensity: range of source grey values that is mapped to 0..255.
         vfm: content key of the VFM that the teacher was trained with; None if no stage is modulated.
+        threshold: of the probability of the network that was loaded, as its run chose it on held-out images; 0.5 if it
+            chose none.
     """
 
     checkpoint: Path
@@ -51,6 +54,7 @@ class CheckpointInfo:
     normalisation: Normalisation
     intensity: IntensityRange
     vfm: str | None
+    threshold: float = THRESHOLD
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,7 @@ class _RunState:
     normalisation: tuple[float, float]
     intensity: tuple[float, float] | tuple[float, float, float]  # the third marks floating-point images
     vfm: str | None
+    thresholds: Mapping[str, float] = field(default_factory=dict)  # of student and teacher; earlier versions lack them
 
 
 def load_student(path: Path, device: torch.device) -> Student:
@@ -127,7 +132,7 @@ def load_teacher(path: Path, device: torch.device) -> LoadedTeacher:
     """
     folder = find_checkpoint(path, teacher=True)
     snapshot = load_checkpoint(folder, files=("student", "modulator"))
-    info = checkpoint_info(folder, snapshot)
+    info = checkpoint_info(folder, snapshot, "teacher")
     config, spec = info.config, detector_spec(info.config.detector)
     placed = placed_stages(config.scam.stages, len(spec.stages))
     weights = str(environment_leaves().get("vfm.weights", config.vfm.weights))
@@ -145,8 +150,8 @@ def load_teacher(path: Path, device: torch.device) -> LoadedTeacher:
     return LoadedTeacher(teacher, Features(vfm, None), info, device)
 
 
-def checkpoint_info(folder: Path, snapshot: Snapshot) -> CheckpointInfo:
-    """The facts that a checkpoint records.
+def checkpoint_info(folder: Path, snapshot: Snapshot, network: str = "student") -> CheckpointInfo:
+    """The facts that a checkpoint records of its run and of one network, ``student`` or ``teacher``.
 
     Raises:
         UserError: its values are not those of a run.
@@ -154,8 +159,11 @@ def checkpoint_info(folder: Path, snapshot: Snapshot) -> CheckpointInfo:
     place = str(folder / "state.json")
     state = checked(snapshot.values, _RunState, place)
     (mean, std), (low, high, *floating) = state.normalisation, state.intensity
-    if state.epoch < 0 or std <= 0 or low >= high or floating not in ([], [1]):
-        raise UserError(f"{place}: is not the state of a run: epoch, normalisation or intensity are out of range")
+    threshold = state.thresholds.get(network, THRESHOLD)
+    if state.epoch < 0 or std <= 0 or low >= high or floating not in ([], [1]) or not 0 <= threshold < 1:
+        raise UserError(
+            f"{place}: is not the state of a run: epoch, normalisation, intensity or threshold are out of range"
+        )
     return CheckpointInfo(
         checkpoint=folder,
         config=unflatten(state.config, place),
@@ -163,6 +171,7 @@ def checkpoint_info(folder: Path, snapshot: Snapshot) -> CheckpointInfo:
         normalisation=Normalisation(mean, std),
         intensity=IntensityRange.restored(state.intensity),
         vfm=state.vfm,
+        threshold=threshold,
     )
 
 

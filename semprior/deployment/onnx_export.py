@@ -33,7 +33,7 @@ from semprior.models.detector import Detector
 
 INPUT, OUTPUT = "image", "probability"
 RUN_KEY = "semprior.run"
-"""Name of the metadata that are a JSON object of the run: detector, preset, epoch, grey levels, holdout."""
+"""Name of the metadata that are a JSON object of the run: detector, preset, epoch, threshold, grey levels, holdout."""
 RUN_LEAVES = ("detector", "preset", "data.holdout", "data.holdout_seed", "data.folds", "data.fold")
 """The settings that an exported model carries: those that its evaluation depends on."""
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
@@ -149,6 +149,7 @@ def describe(model: Any, info: CheckpointInfo, numbers: str) -> None:  # noqa: A
     run = {
         "settings": {key: flat[key] for key in RUN_LEAVES},
         "epoch": info.epoch,
+        "threshold": info.threshold,
         "normalisation": [info.normalisation.mean, info.normalisation.std],
         "intensity": info.intensity.stored(),
     }
@@ -157,7 +158,8 @@ def describe(model: Any, info: CheckpointInfo, numbers: str) -> None:  # noqa: A
         {
             "semprior.detector": info.config.detector,
             "semprior.input": f"grey values of {info.intensity.bits}-bit images, float32 (batch, 1, height, width)",
-            "semprior.output": "probability of a target, float32 (batch, 1, height, width); a target where > 0.5",
+            "semprior.output": "probability of a target, float32 (batch, 1, height, width); a target where >"
+            f" {info.threshold:g}",
             "semprior.intensity": f"{low:.9g} {high:.9g}",
             "semprior.numbers": numbers,
             RUN_KEY: json.dumps(run),

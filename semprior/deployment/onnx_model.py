@@ -23,6 +23,7 @@ from semprior.deployment.load_model import CheckpointInfo, Student, load_student
 from semprior.deployment.onnx_export import INPUT, OUTPUT, RUN_KEY, RUN_LEAVES, require_onnx, source_values
 from semprior.errors import UserError
 from semprior.evaluation.inference import Probabilities, in_order, iter_probabilities
+from semprior.evaluation.metrics import THRESHOLD
 from semprior.io.foreign_text import visible
 from semprior.reading.files import read_bytes
 from semprior.reading.json_text import parse_json
@@ -155,15 +156,17 @@ def _info(note: str, path: Path) -> CheckpointInfo:
         settings = {key: run["settings"][key] for key in RUN_LEAVES}
         mean, std, *intensity = (float(number) for number in [*run["normalisation"], *run["intensity"]])
         found = IntensityRange.restored(intensity)
-        epoch = int(run["epoch"])
+        epoch, threshold = int(run["epoch"]), float(run.get("threshold", THRESHOLD))  # earlier versions wrote none
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{place}: does not describe a run ({type(error).__name__})") from error
     if not all(map(math.isfinite, (mean, std, found.low, found.high))) or std <= 0 or found.low >= found.high:
         raise UserError(f"{place}: its grey levels are not a mean, a positive deviation and a range")
+    if not 0 <= threshold < 1:
+        raise UserError(f"{place}: its threshold is not in 0..1")
     config = unflatten({**settings, "precision": "fp32"}, place)
     if config.preset not in preset_names():
         raise UserError(f"{place}: preset: must be {', '.join(preset_names())}, not '{visible(config.preset)}'")
-    return CheckpointInfo(path, config, epoch, Normalisation(mean, std), found, None)
+    return CheckpointInfo(path, config, epoch, Normalisation(mean, std), found, None, threshold)
 
 
 def _session(content: bytes, path: Path, threads: int) -> Run:

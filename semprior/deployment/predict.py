@@ -19,10 +19,10 @@ import cv2
 import numpy as np
 
 from semprior.data.images import encode_png, read_image, stem
+from semprior.deployment.evaluate import checked_threshold
 from semprior.deployment.load_model import Student
 from semprior.deployment.onnx_model import OnnxStudent
 from semprior.errors import UserError
-from semprior.evaluation.metrics import THRESHOLD
 from semprior.io.atomic_files import write_atomically
 from semprior.io.foreign_text import csv_cell
 
@@ -49,9 +49,9 @@ class Detection:
     area: int
 
 
-def detections(probability: np.ndarray) -> list[Detection]:
-    """The components of the pixels whose probability, (H,W) float32, exceeds the threshold, from top to bottom."""
-    mask = (probability > THRESHOLD).astype(np.uint8)
+def detections(probability: np.ndarray, threshold: float) -> list[Detection]:
+    """The components of the pixels whose probability, (H,W) float32, exceeds a threshold, from top to bottom."""
+    mask = (probability > threshold).astype(np.uint8)
     count, labels, stats, centroids = cv2.connectedComponentsWithStats(mask, connectivity=8)
     found = []
     for component in range(1, count):
@@ -69,6 +69,7 @@ def predict(
     out: Path,
     *,
     overlay: bool = False,
+    threshold: float | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> int:
     """Predict images and write the results to a folder.
@@ -81,14 +82,16 @@ def predict(
         images: files.
         out: folder, created if it does not exist.
         overlay: whether to write the images with outlines of the targets, too.
+        threshold: of the probability, in 0..1; None for the one that the run chose on the images it held out.
         say: takes one line for each thing the user should know.
 
     Returns:
         The number of detections.
 
     Raises:
-        UserError: an image cannot be read; nothing was written.
+        UserError: an image cannot be read, or the threshold is outside 0..1; nothing was written.
     """
+    threshold = student.info.threshold if threshold is None else checked_threshold(threshold)
     if not images:
         raise UserError("IMAGE: name at least one image")
     if out.exists() and not out.is_dir():
@@ -104,13 +107,13 @@ def predict(
     out.mkdir(parents=True, exist_ok=True)
     rows: list[tuple[str, Detection]] = []
     for name, grey, probability in _predicted(student, images, names):
-        mask = probability > THRESHOLD
+        mask = probability > threshold
         pictures = {"mask": mask.astype(np.uint8) * 255, "probability": np.rint(probability * 255).astype(np.uint8)}
         if overlay:
             pictures["overlay"] = outlined(grey, mask)
         for kind, picture in pictures.items():
             write_atomically(out / f"{name}_{kind}.png", encode_png(picture))
-        rows += [(name, detection) for detection in detections(probability)]
+        rows += [(name, detection) for detection in detections(probability, threshold)]
     write_atomically(out / TABLE, _table(rows).encode())
     return len(rows)
 

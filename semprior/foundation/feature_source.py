@@ -20,11 +20,20 @@ class Features:
     Args:
         vfm: the frozen model; None if no stage is modulated, and then there are no maps.
         bank: of the run's images, in the order of their indices; None to run the VFM each time.
+        order: position in the bank of each image; None if the images are those of the bank, in their order.
     """
 
-    def __init__(self, vfm: VFM | None, bank: FeatureBank | None) -> None:
+    def __init__(self, vfm: VFM | None, bank: FeatureBank | None, order: Sequence[int] | None = None) -> None:
         self.vfm = vfm
         self.bank = bank
+        self.order = None if order is None else np.asarray(order)
+
+    def of(self, order: Sequence[int]) -> Features:
+        """The features of some of the images: those with the indices `order`, which become 0, 1, ..."""
+        return Features(self.vfm, self.bank, order if self.order is None else self.order[np.asarray(order)])
+
+    def _places(self, indices: Sequence[int] | np.ndarray) -> Sequence[int] | np.ndarray:
+        return indices if self.order is None else self.order[np.asarray(indices)]
 
     def crops(
         self, indices: np.ndarray, rows: np.ndarray, columns: np.ndarray, side: int, grey: Tensor
@@ -45,7 +54,7 @@ class Features:
             return []
         if self.bank is None:
             return self.vfm(grey.float() / 255)
-        return [maps.to(grey.device) for maps in self.bank.crop(indices, rows, columns, side)]
+        return [maps.to(grey.device) for maps in self.bank.crop(self._places(indices), rows, columns, side)]
 
     def whole(self, indices: Sequence[int] | None, grey: Tensor) -> list[Tensor]:
         """Maps of whole images, padded to a multiple of 32, or of tiles, from the VFM; grey (B,1,H,W) in 0..1."""
@@ -57,4 +66,4 @@ class Features:
         if self.vfm is None or self.bank is None or indices is None:
             return self.whole(indices, grey)
         corner, size = np.zeros(len(indices), np.int64), (grey.shape[-2], grey.shape[-1])
-        return [maps.to(grey.device) for maps in self.bank.crop(indices, corner, corner, size)]
+        return [maps.to(grey.device) for maps in self.bank.crop(self._places(indices), corner, corner, size)]

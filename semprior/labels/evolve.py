@@ -44,14 +44,14 @@ def evolve(soft: np.ndarray, probability: np.ndarray) -> np.ndarray:
         around, own = probability[square].astype(np.float64), soft[square]
         peak = float(around.max())
         floor = PEAK_SHARE * peak
-        grown = _touching(around > floor + RISE * (peak - floor) * share, row - top, column - left)
+        grown = touching(around > floor + RISE * (peak - floor) * share, row - top, column - left)
         np.copyto(
             evolved[square], np.rint(255 * ((own / 255 + around) / 2)), where=grown & (own < 255), casting="unsafe"
         )
     return evolved
 
 
-def _touching(mask: np.ndarray, row: int, column: int) -> np.ndarray:
+def touching(mask: np.ndarray, row: int, column: int) -> np.ndarray:
     """The 8-connected components of a mask that overlap the 3x3 square around a position."""
     count, labels = cv2.connectedComponents(mask.view(np.uint8), connectivity=8)
     touched = np.zeros(count, bool)

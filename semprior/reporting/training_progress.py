@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from semprior.reporting.terminal import clock, say
 
 if TYPE_CHECKING:
+    from semprior.training.crossfit import ShortEpoch
     from semprior.training.trainer import EpochReport
 
 _RECENT = 20  # epochs that the remaining time is estimated from
@@ -26,10 +27,22 @@ class TrainingProgress:
         done: number of epochs trained before this process.
         metric: name of the score to show, like ``holdout/point_score``.
         console: shows a bar if it is a terminal.
+        short_epochs: number of epochs of short runs that come before (`semprior.training.crossfit`).
+        short_cost: what one of them costs, in epochs of the run.
     """
 
-    def __init__(self, epochs: int, done: int, metric: str, console: Console) -> None:
+    def __init__(
+        self,
+        epochs: int,
+        done: int,
+        metric: str,
+        console: Console,
+        *,
+        short_epochs: int = 0,
+        short_cost: float = 1.0,
+    ) -> None:
         self.epochs, self.done, self.metric, self.console = epochs, done, metric, console
+        self.short_epochs, self.short_cost = short_epochs, short_cost
         self.value: float | None = None
         self.best: float | None = None
         self._seconds: deque[float] = deque(maxlen=_RECENT)
@@ -59,9 +72,8 @@ class TrainingProgress:
 
     def report(self, report: EpochReport) -> str:
         """Show an epoch; returns the line for the log."""
-        now = time.perf_counter()
-        self._seconds.append(now - self._marked)
-        self._marked, self.done = now, report.epoch + 1
+        self._mark(1.0)
+        self.done = report.epoch + 1
         self.value = report.scores.get(self.metric, self.value)
         if report.best and report.scores:
             self.best = self.value
@@ -76,6 +88,25 @@ class TrainingProgress:
             self._bar.update(self._task, completed=self.done, description=status)
         return line
 
+    def report_short(self, short: ShortEpoch) -> str:
+        """Show an epoch of a short run; returns the line for the log."""
+        self._mark(self.short_cost)
+        self.short_epochs -= 1
+        score = short.scores.get("holdout/teacher/point_score")
+        parts = [f"loss {short.inner_loss:.4f}", f"point_score {score:.4f}" if score is not None else "", self._left()]
+        place = f"short run {short.run + 1}/{short.runs}, epoch {short.epoch + 1}/{short.epochs}"
+        line = "  ".join(part for part in (place, *parts) if part)
+        if self._bar is None:
+            self.say(line)
+        else:
+            self._bar.update(self._task, description=line)
+        return line
+
+    def _mark(self, cost: float) -> None:
+        now = time.perf_counter()
+        self._seconds.append((now - self._marked) / cost)
+        self._marked = now
+
     def _metric(self) -> str:
         if self.value is None:
             return ""
@@ -83,5 +114,6 @@ class TrainingProgress:
         return f"{self.metric.rpartition('/')[2]} {self.value:.4f}{best}"
 
     def _left(self) -> str:
-        seconds = sum(self._seconds) / len(self._seconds) * (self.epochs - self.done)
+        ahead = self.short_epochs * self.short_cost + self.epochs - self.done
+        seconds = sum(self._seconds) / len(self._seconds) * ahead
         return f"{clock(seconds)} left"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from semprior.evaluation.conventions import CONVENTIONS, convention_name
 from semprior.evaluation.image_sums import MASK_TERMS, POINT_TERMS, TEACHER, ImageSums, image_sums
 from semprior.evaluation.metrics import bootstrap_errors, count_image, metric_table, summarise
 from semprior.evaluation.point_score import point_score_of, point_table
+from semprior.evaluation.threshold import best_threshold, threshold_terms
 from semprior.labels.seeds import contrast_seed
 
 
@@ -39,11 +40,15 @@ class Scores:
 
 
 class Selector:
-    """Keeps the best evaluation of a run and the masks of the last one.
+    """Keeps the best evaluation of a run, and the masks and the chosen thresholds of the last one.
 
     Args:
         config: names the selection metric.
         training_set: holds the evaluated scenes, in the order of the predictions.
+
+    Attributes:
+        thresholds: of ``student`` and ``teacher``, as the last evaluation chose them; empty before the first one, and
+            where no threshold is chosen: under ``paper``, and without a holdout.
     """
 
     def __init__(self, config: Config, training_set: TrainingSet) -> None:
@@ -56,10 +61,29 @@ class Selector:
             else [training_set.scenes[i] for i in training_set.holdout_indices]
         )
         self.plausible = [] if self.by == "test/iou" else [plausible_areas(scene) for scene in self.scenes]
+        self.thresholds: dict[str, float] = {}
         self.previous: dict[str, SparseMasks] = {}
         self.best_value: float | None = None
         self.best_epoch: int | None = None
         self.best_teacher = 0.0
+
+    @property
+    def chooses_threshold(self) -> bool:
+        """Whether evaluations choose a threshold, by the points of held-out images; the test split never does."""
+        return bool(self.plausible) and not self.published
+
+    def threshold_terms(self, index: int, probability: np.ndarray) -> np.ndarray:
+        """The terms by which a threshold is chosen, of the scene `index`; (H,W) float32 to `threshold_terms`."""
+        return threshold_terms(probability, self.scenes[index].points, self.plausible[index])
+
+    def choose_threshold(self, who: str, terms: Iterable[np.ndarray]) -> None:
+        """Choose the threshold of ``student`` or ``teacher``.
+
+        Args:
+            who: one of them.
+            terms: of each scene, in their order.
+        """
+        self.thresholds[who] = best_threshold(terms)
 
     def score(self, epoch: int, student: Sequence[np.ndarray], teacher: Sequence[np.ndarray]) -> Scores:
         """Score the masks of student and teacher, (H,W) bool per scene, of which one at a time is in memory."""
@@ -70,6 +94,8 @@ class Selector:
             if not len(masks):
                 continue
             by = TEACHER if who == "teacher" else ""
+            if who in self.thresholds:
+                flat[f"{prefix}/threshold"] = self.thresholds[who]
             if self.plausible:
                 values, table = self._by_points(who, masks)
                 flat |= {f"{prefix}/{name}": value for name, value in values.items()}

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from semprior.data.sparse_masks import SparseMasks
 from semprior.data.training_set import TrainingSet
 
-TARGET = 128  # soft pseudo-masks, uint8, are target from this value on
 
-
-def label_overlap(training_set: TrainingSet, soft: SparseMasks, indices: Iterable[int]) -> dict[str, float]:
+def label_overlap(
+    training_set: TrainingSet, mask_of: Callable[[int], np.ndarray], indices: Iterable[int]
+) -> dict[str, float]:
     """IoU and nIoU of pseudo-masks with the true masks, as `semprior.evaluation.metrics` defines them.
 
     Args:
         training_set: the images of a run.
-        soft: the soft pseudo-mask of each image, (H,W) uint8.
+        mask_of: gives the pseudo-mask of an image, (H,W) bool, for its index.
         indices: images to compare; those without a true mask are passed over.
 
     Returns:
@@ -27,7 +26,7 @@ def label_overlap(training_set: TrainingSet, soft: SparseMasks, indices: Iterabl
     for index in indices:
         truth = training_set.scenes[index].mask
         if truth is not None:
-            mask = soft[index] >= TARGET
+            mask = mask_of(index)
             areas.append((np.count_nonzero(mask & truth), np.count_nonzero(mask | truth)))
     intersections, unions = np.array(areas, np.int64).reshape(-1, 2).T
     seen = unions > 0

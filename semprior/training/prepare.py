@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from semprior.clustering.cluster import capped_count
+from semprior.config.epochs import short_epochs
 from semprior.config.schema import Config, Resolved
 from semprior.config.true_masks import true_masks_remark
 from semprior.data.batches import Normalisation
@@ -71,6 +72,9 @@ def prepare_trainer(
         f"{training_set.train} training, {training_set.validation} validation and"
         f" {len(training_set.holdout_indices)} held-out images"
     )
+    if config.labels.refine == "crossfit":
+        epochs = short_epochs(config.labels.crossfit_epochs, config.epochs)
+        say(f"labels.refine=crossfit: {config.labels.crossfit_folds} short runs of {epochs} epochs come first")
     return Trainer(config, training_set, _features(config, vfm, training_set, cache, device, say), device)
 
 
@@ -117,6 +121,7 @@ def read_training_set(layout: Layout, resolved: Resolved, say: Say, cache: Path 
         normalisation=Normalisation(mean, std),
         intensity=cached.intensity,
         test=test,
+        groups=layout.groups,
     )
 
 

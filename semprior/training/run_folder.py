@@ -6,6 +6,7 @@
         run.json         the folder or address of the data, and the versions of the packages at the start
         metrics.jsonl    one object per epoch
         checkpoints/     last, previous, best
+        crossfit/        the same of the short runs of labels.refine=crossfit, until the run itself has a checkpoint
         tensorboard/     scalars and figures of predictions, if tensorboardX is installed
         log.txt          messages with times
 
@@ -19,6 +20,7 @@ import json
 import math
 import os
 import platform
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -124,6 +126,15 @@ class RunFolder:
     def checkpoints(self) -> CheckpointFolder:
         """The checkpoints of the run."""
         return CheckpointFolder(self.root / "checkpoints")
+
+    @property
+    def short_checkpoints(self) -> CheckpointFolder:
+        """The checkpoints of the short runs before the run."""
+        return CheckpointFolder(self.root / "crossfit")
+
+    def remove_short_checkpoints(self) -> None:
+        """Remove what the short runs left, once the run has a checkpoint of its own."""
+        shutil.rmtree(self.short_checkpoints.root, ignore_errors=True)
 
     def config(self) -> Config:
         """The settings of the run.

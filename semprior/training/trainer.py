@@ -20,7 +20,7 @@ from semprior.data.batches import Batch, Pool, draw_batch, epoch_batches
 from semprior.data.sparse_masks import Packer, SparseMasks
 from semprior.data.training_set import TrainingSet
 from semprior.errors import UserError, depends_on
-from semprior.evaluation.image_sums import ImageSums
+from semprior.evaluation.image_sums import POINT_TERMS, ImageSums
 from semprior.evaluation.inference import (
     NonFiniteOutputError,
     Probabilities,
@@ -31,13 +31,13 @@ from semprior.evaluation.inference import (
 from semprior.evaluation.metrics import THRESHOLD
 from semprior.foundation.feature_source import Features
 from semprior.io.checkpoint import Snapshot
-from semprior.labels.pseudo_masks import PseudoMasks
+from semprior.labels.pseudo_masks import TARGET, PseudoMasks
 from semprior.models.build import build_teacher
 from semprior.models.detector import detector_spec
 from semprior.models.teacher import Teacher
 from semprior.reading.schema import checked
 from semprior.reading.tensors import not_finite
-from semprior.runtime.device import used_precision, uses_bf16
+from semprior.runtime.device import Precision, used_precision, uses_bf16
 from semprior.runtime.distributed import (
     average_statistics_,
     broadcast_,
@@ -71,7 +71,8 @@ class EpochReport:
         seconds: duration.
         scores: flat metrics of the evaluation, like ``holdout/point_score``; empty if none was due.
         labels: ``labels/iou`` and ``labels/niou`` of the pseudo-masks of pool and validation with the true masks, where
-            there are any: before the first epoch, and after each evolution; else empty. Nothing decides by them.
+            there are any: before the first epoch, and after each evolution; else empty. After cross-fitting also
+            ``labels/first_iou`` and ``labels/first_niou``, of the first pseudo-masks. Nothing decides by them.
         best: whether this epoch is the best so far.
         best_teacher: whether it is the teacher's own best, which the preset ``paper`` keeps as well.
         images: the terms of the metrics, image by image; None if no evaluation was due.
@@ -104,7 +105,13 @@ class _Selection(TypedDict):
     best_epoch: int | None
 
 
-class _State(TypedDict):
+class _AddedLater(TypedDict, total=False):
+    """The values that runs of earlier versions lack."""
+
+    thresholds: dict[str, float]
+
+
+class _State(_AddedLater):
     """The values of a snapshot that `Trainer.restore` needs."""
 
     epoch: int
@@ -158,7 +165,13 @@ class Trainer:
         self.selector = Selector(config, training_set)
         self.inner = self._optimizer([*self.teacher.parameters()])
         self.outer = self._optimizer([*self.teacher.detector.parameters(), self.alpha])
+        self._awaits_crossfit = config.labels.refine == "crossfit"
         self._require_full_batch()
+
+    @property
+    def precision(self) -> Precision:
+        """In which the networks run on this device."""
+        return used_precision(self.config.precision, self.device)
 
     @property
     def evaluated(self) -> Teacher:
@@ -177,6 +190,8 @@ class Trainer:
             DivergedError: a loss is not finite (the message names the epoch, the batch and its images), or a weight
                 or an output of the network is not at the end of an epoch.
         """
+        if self._awaits_crossfit:
+            raise RuntimeError("labels.refine=crossfit: the short runs of semprior.training.crossfit come first")
         self._broadcast_state()
         while self.epoch < self.config.epochs:
             started = time.perf_counter()
@@ -206,6 +221,20 @@ class Trainer:
                 images=scores.images if scores else None,
             )
 
+    def start_from(self, judged: Sequence[np.ndarray]) -> None:
+        """Take the pseudo-masks that follow from the judgement of other teachers: see `PseudoMasks.start_from`."""
+        self.pseudo_masks.start_from(judged)
+        self._awaits_crossfit = False
+
+    def predict_by_teacher(self, indices: Sequence[int]) -> Probabilities:
+        """The teacher's probabilities for images of the run: pairs of the position among them and (H,W) float32.
+
+        Raises:
+            DivergedError: an output is not finite.
+        """
+        with self._between_steps():
+            yield from self._by_teacher(indices)
+
     def snapshot(self) -> Snapshot:
         """The state that resuming the run and deploying its detector need."""
         teacher, evaluated = self.teacher, self.evaluated
@@ -225,11 +254,12 @@ class Trainer:
                 "updates": self.updates,
                 "rng": self.rng.bit_generator.state,
                 "selection": self.selector.values(),
+                "thresholds": dict(self.selector.thresholds),
                 "normalisation": [self.training_set.normalisation.mean, self.training_set.normalisation.std],
                 "intensity": self.training_set.intensity.stored(),
                 "vfm": self.features.vfm.key if self.features.vfm else None,
                 "data": self.data,
-                "precision": used_precision(self.config.precision, self.device),
+                "precision": self.precision,
             },
         )
 
@@ -268,6 +298,8 @@ class Trainer:
         self.clusters = snapshot.arrays["clusters"]  # k-means may differ in the last bit on another machine
         self.pseudo_masks.restore(snapshot.arrays)
         self.selector.restore(snapshot.arrays, values["selection"])
+        self.selector.thresholds = dict(values.get("thresholds", {}))
+        self._awaits_crossfit = False
 
     def _on_device(self, teacher: Teacher) -> Teacher:
         teacher.detector = with_sync_batchnorm(teacher.detector, self.device)
@@ -332,14 +364,18 @@ class Trainer:
         if not predicted:
             return False, 0
         own = [predicted[position] for position in own_positions(len(predicted))]
-        with self._between_steps():
-            probabilities = self._by_teacher(own)
-            admitted = self.pseudo_masks.update(self.epoch, ((own[i], found) for i, found in probabilities))
-        return self.config.labels.evolve, admitted
+        probabilities = ((own[i], found) for i, found in self.predict_by_teacher(own))
+        admitted = self.pseudo_masks.update(self.epoch, probabilities)
+        return self.config.labels.refine == "evolve", admitted
 
     def _label_overlap(self) -> dict[str, float]:
-        indices = [*self.pseudo_masks.members, *self.training_set.validation_indices]
-        return label_overlap(self.training_set, self.pseudo_masks.soft, indices)
+        data, soft = self.training_set, self.pseudo_masks.soft
+        indices = [*self.pseudo_masks.members, *data.validation_indices]
+        found = label_overlap(data, lambda index: soft[index] >= TARGET, indices)
+        if self.config.labels.refine == "crossfit" and not self.epoch:
+            before = label_overlap(data, lambda index: data.seeds[index].mask, indices)
+            found |= {name.replace("labels/", "labels/first_"): value for name, value in before.items()}
+        return found
 
     def _inner_pass(self) -> list[float]:
         batches = epoch_batches(self.pseudo_masks.members, self.config.data.batch, self.rng)
@@ -380,7 +416,7 @@ class Trainer:
 
     def _batch(self, indices: list[int], drop: float = 0.0) -> Batch:
         return draw_batch(
-            Pool(self.training_set.scenes, self.pseudo_masks.soft, self.clusters),
+            Pool(self.training_set.scenes, self.pseudo_masks.soft, self.clusters, self.pseudo_masks.hard),
             indices,
             self.config.data,
             self.training_set.normalisation,
@@ -450,10 +486,18 @@ class Trainer:
             else self._by_teacher([held_out[i] for i in own])
         )
         predicted = []
-        for probabilities in (student, teacher):
-            pack = Packer()
-            masks = gather({own[i]: pack(found > THRESHOLD) for i, found in probabilities}, len(scenes))
+        for who, probabilities in (("student", student), ("teacher", teacher)):
+            pack, packed, terms = Packer(), {}, {}
+            for i, found in probabilities:
+                packed[own[i]] = pack(found > THRESHOLD)
+                if self.selector.chooses_threshold:
+                    terms[own[i]] = self.selector.threshold_terms(own[i], found).reshape(-1).view(np.uint8)
+            masks, terms = gather(packed, len(scenes)), gather(terms, len(scenes))
             predicted.append(SparseMasks(shapes, [masks[i] for i in range(len(scenes))], bool))
+            if terms:
+                columns = len(POINT_TERMS)
+                tables = (terms[i].copy().view(np.float64).reshape(-1, columns) for i in range(len(scenes)))
+                self.selector.choose_threshold(who, tables)
         return self.selector.score(self.epoch, *predicted)
 
     def _by_teacher(self, indices: Sequence[int]) -> Probabilities:

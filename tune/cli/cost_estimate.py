@@ -12,8 +12,9 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
+from semprior.config.epochs import crossfit_work
 from semprior.config.schema import Config, Resolved, flatten
 from semprior.io.storage import Storage
 from tune.search.early_stopping import first_decision
@@ -81,7 +82,8 @@ def recorded_cost(storage: Storage, spec: SweepSpec, here: bool, say: Callable[[
     if not similar:
         return None
     where = f"{len(similar)} recorded trial{'s' if len(similar) > 1 else ''} of {', '.join(sweeps)}"
-    return Cost(median(trial.wall_s / trial.epochs for trial in similar), f"the median of {where}")
+    seconds = median(trial.wall_s / (trial.epochs + crossfit_work(trial.config)) for trial in similar)
+    return Cost(seconds, f"the median of {where}")
 
 
 def _ran_here(record: Record, wish: str, device: str) -> bool:
@@ -120,6 +122,8 @@ def timed_cost(config: Config, data: Path, device_name: str, threads: int, say: 
 
     device = choose_device(device_name)
     config = replace(config, select=replace(config.select, after=0.0, every=1))  # evaluate in it
+    if config.labels.refine == "crossfit":  # an epoch of the run, without the short runs before it
+        config = replace(config, labels=replace(config.labels, refine="none"))
     before = torch.get_num_threads(), cv2.getNumThreads()
     try:
         trainer = prepare_trainer(
@@ -146,6 +150,13 @@ def _busy() -> str:
     """A warning if other work slows the measurement down."""
     load, processors = os.getloadavg()[0], os.cpu_count() or 1
     return f"; the machine was busy with other work (load {load:.0f})" if load > 1.5 * processors else ""
+
+
+def short_runs_expected(spec: SweepSpec, config: Config) -> float:
+    """Mean cost of the short runs before a trial, in epochs of the trial; all values of `labels.refine` count alike."""
+    dimension = spec.search.get("labels.refine")
+    values = dimension.values if dimension is not None and dimension.values else (config.labels.refine,)
+    return mean(crossfit_work({**flatten(config), "labels.refine": value}) for value in values)
 
 
 def epochs_expected(spec: SweepSpec, config: Config) -> float:

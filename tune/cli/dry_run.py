@@ -9,7 +9,7 @@ from rich.console import Console
 
 from semprior.io.storage import open_storage
 from semprior.reporting.terminal import clock, say
-from tune.cli.cost_estimate import Cost, epochs_expected, recorded_cost, timed_cost
+from tune.cli.cost_estimate import Cost, epochs_expected, recorded_cost, short_runs_expected, timed_cost
 from tune.cli.submit import read_spec
 from tune.launch.local_ray import usable_cpus, usable_gpus
 from tune.launch.resources import concurrency
@@ -62,11 +62,15 @@ def _print_cost(spec: SweepSpec, slots: int, cost: Cost | None, here: bool, cons
     if cost is None:
         rows.append(("hours", "unknown: no similar trial is recorded, and the data are not on this machine"))
     else:
-        each = cost.seconds * config.epochs
+        before = short_runs_expected(spec, config)
+        each = cost.seconds * (config.epochs + before)
         total = each * trials / slots
         rows.append(("a trial lasts", f"about {clock(each)}, {cost.seconds:.1f} s an epoch, and the time to start"))
+        if before:
+            searched = ", in the mean of labels.refine," if "labels.refine" in spec.search else ""
+            rows.append(("of which", f"about {clock(cost.seconds * before)} are{searched} short runs of crossfit"))
         rows.append(("estimated from", cost.source))
-        share = epochs_expected(spec, config) / config.epochs
+        share = (epochs_expected(spec, config) + before) / (config.epochs + before)
         early = f"about {_hours(total * share)} if {spec.scheduler.name} stops its share; " if share < 1 else ""
         rows.append(("hours", f"{early}{_hours(total)} if no trial is stopped"))
     if spec.budget.hours is not None:

@@ -180,6 +180,8 @@ def model_card(sweep: Sweep, trial: TrialSummary, about: dict[str, Any]) -> str:
     )
     versions = ", ".join(code(f"{name} {number}") for name, number in trial.last.versions.items())
     epoch = f"epoch {about['epoch']}" if about["epoch"] is not None else f"{trial.epochs} epochs"
+    threshold = trial.metrics.get("holdout/threshold", 0.5)
+    chosen = "" if threshold == 0.5 else f" They count at the threshold 0.5; the commands below use {threshold:g}."
     return (
         f"# {code(str(config.get('detector')))}, trial {code(trial.trial)} of {code(sweep.id)}\n\n"
         "A detector of small infrared targets, trained by semprior from points alone, one pixel a target; no mask was\n"
@@ -190,7 +192,7 @@ def model_card(sweep: Sweep, trial: TrialSummary, about: dict[str, Any]) -> str:
         f"{searched}\n"
         f"## On the held-out part of the training images\n\n{table}\n"
         "Fa counts in 1e-6. These images chose the epoch and ranked the trials, so that the figures flatter; the test\n"
-        "split was not looked at.\n\n"
+        f"split was not looked at.{chosen}\n\n"
         "## Use\n\n```sh\nsemprior evaluate . --data DIR\nsemprior predict . IMAGES --out OUT\n"
         "semprior export . --out student.onnx\n```\n\n"
         f"## Method\n\n{CITATION}\n\n"

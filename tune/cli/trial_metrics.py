@@ -23,6 +23,7 @@ _LABELS = {
     "niou": "nIoU",
     "pd": "Pd",
     "fa": "Fa (1e-6)",
+    "threshold": "threshold chosen",
 }
 
 

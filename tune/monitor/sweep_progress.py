@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from semprior.config.epochs import crossfit_work
 from tune.monitor.exception_text import without_variable_parts
 from tune.monitor.heartbeat import Heartbeat, hours_before, observe, read_drivers
 from tune.spec.constraints import unmet
@@ -35,6 +36,7 @@ class TrialProgress:
         params: sampled values by dimension.
         reason: why the trial ended.
         meets_constraints: whether the best evaluation meets the constraints of the sweep.
+        before: what the short runs before the trial cost, in epochs.
     """
 
     trial: str
@@ -47,6 +49,7 @@ class TrialProgress:
     params: Mapping[str, Any] = field(default_factory=dict)
     reason: str = ""
     meets_constraints: bool = True
+    before: float = 0.0
 
     @property
     def left(self) -> float | None:
@@ -124,8 +127,8 @@ class SweepProgress:
         No trial begins after the budgeted hours.
         """
         to_go = [row.left for row in self.running if row.left is not None]
-        spent = [row.seconds * row.epoch for row in self.ended if row.seconds] or [
-            row.seconds * row.epochs for row in self.running if row.seconds
+        spent = [row.seconds * (row.epoch + row.before) for row in self.ended if row.seconds] or [
+            row.seconds * (row.epochs + row.before) for row in self.running if row.seconds
         ]
         if not spent:
             return None
@@ -198,12 +201,14 @@ class ProgressReader:
         value = trial.last.metrics.get(metric)
         if value is not None:
             self._values[trial.trial] = value
+        before = crossfit_work(trial.config)
         row = TrialProgress(
             trial=trial.trial,
             state=trial.state,
             epoch=trial.epochs,
             epochs=int(trial.config.get("epochs", trial.epochs)),
-            seconds=trial.wall_s / trial.epochs if trial.epochs else 0.0,
+            seconds=trial.wall_s / (trial.epochs + before) if trial.epochs else 0.0,
+            before=before,
             value=self._values.get(trial.trial),
             best=trial.values[0] if trial.values else None,
             params=trial.params if trial.configuration else {},

@@ -43,6 +43,7 @@ class AttemptSpec:
         objectives: names of the metrics that are optimized.
         attempt: number of the attempt, from 1; 0 as long as it is not known.
         resume_points: the checkpoints of the trial, the newest first.
+        short_points: those of the short runs before the trial, the newest first, as long as it has no epoch of its own.
         reason: why the trial needs another attempt; empty for the first one.
         workers: number of workers that train together.
         cpus: CPUs of the trial, which its workers share.
@@ -62,6 +63,7 @@ class AttemptSpec:
     objectives: tuple[str, ...]
     attempt: int = 0
     resume_points: tuple[ResumePoint, ...] = ()
+    short_points: tuple[StoredCheckpoint, ...] = ()
     reason: str = ""
     workers: int = 1
     cpus: float = 1.0

@@ -19,7 +19,7 @@ from tune.search.ray_tune_internals import EPOCH, VALUE, VALUES
 from tune.session.attempt_spec import AttemptSpec, ReportHandler, ResumePoint, WorkerFactory, Workers, machine_clock
 from tune.session.failures import fault_from
 from tune.session.trial_records import end_trial, record_fault
-from tune.store.checkpoints import StoredCheckpoint
+from tune.store.checkpoints import StoredCheckpoint, short_checkpoints
 from tune.store.faults import Fault, FaultKind, ending_in_words, may_try_again
 from tune.store.records import Record
 from tune.store.results_store import patient_store
@@ -274,10 +274,15 @@ class Attempts:
         elif previous > self.plan.previous_attempts:
             reason = "its process died"
         points = [_resume_point(record) for record in reversed(history) if record.kind == "report"]
+        refine = self.plan.spec.config.get("labels.refine")
+        short = (
+            short_checkpoints(self.store.storage, self.plan.spec.trial) if refine == "crossfit" and not points else []
+        )
         return replace(
             self.plan.spec,
             attempt=previous + 1,
             resume_points=tuple(point for point in points if point is not None),
+            short_points=tuple(short),
             reason=reason,
             started=time.monotonic(),
             clock=machine_clock(),

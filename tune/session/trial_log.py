@@ -21,6 +21,7 @@ from semprior.io.storage import Storage
 from semprior.io.temporary_folders import temporary_folder
 from semprior.reading.files import only_regular
 from semprior.reporting.tensorboard import EventFile, open_event_file
+from semprior.training.crossfit import ShortEpoch
 from semprior.training.trainer import EpochReport
 
 _SHOWN = ("holdout/point_score", "holdout/iou")
@@ -57,6 +58,13 @@ class TrialLog:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with open(path, "a", encoding="utf-8", opener=only_regular) as file:
                     file.write(line)
+
+    def short_epoch(self, short: ShortEpoch) -> None:
+        """Add an epoch of a short run to the log."""
+        place = f"short run {short.run + 1} of {short.runs}, epoch {short.epoch} of {short.epochs}"
+        scores = "".join(f", {name} {short.scores[name]:.4f}" for name in _SHOWN if name in short.scores)
+        self.line(f"{place}: inner loss {short.inner_loss:.4f}{scores} ({short.seconds:.1f} s)")
+        self._upload()
 
     def epoch(self, report: EpochReport) -> None:
         """Add an epoch to the log and the events."""

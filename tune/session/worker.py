@@ -20,6 +20,7 @@ from semprior.io.manifest import DamagedError
 from semprior.io.storage import open_storage
 from semprior.runtime.device import Precision, change_remark, instruction_set, used_precision
 from semprior.runtime.distributed import all_agree, rank
+from semprior.training.crossfit import CrossFit, crossfit_before
 from semprior.training.prepare import prepare_trainer
 from semprior.training.trainer import DivergedError, EpochReport, Trainer
 from tune.comparison.stored_sums import put_sums
@@ -33,6 +34,8 @@ from tune.store.checkpoints import (
     get_checkpoint,
     prune,
     put_checkpoint,
+    put_short_checkpoint,
+    remove_short_checkpoints,
 )
 from tune.store.provenance import revision, versions
 from tune.store.records import Record, RecordKind
@@ -73,7 +76,12 @@ class AttemptWorker:
         try:
             trainer = self._prepared()
             checkpoint, faults = self._resume(trainer)
-            self._start(trainer, checkpoint, faults)
+            crossfit = crossfit_before(trainer) if checkpoint is None else None
+            if crossfit is not None:
+                faults = "; ".join(part for part in (faults, self._resume_short(crossfit)) if part)
+            self._start(trainer, checkpoint, faults, crossfit)
+            if crossfit is not None:
+                self._train_short(crossfit)
             self._train(trainer)
         except DivergedError as error:
             self._say(str(error))
@@ -137,18 +145,44 @@ class AttemptWorker:
             faults.append(fault or f"{point.checkpoint.address}: damaged for another worker")
         return None, "; ".join(faults)
 
+    def _resume_short(self, crossfit: CrossFit) -> str:
+        """Restore the newest checkpoint of the short runs that is undamaged for all; the faults of newer ones."""
+        faults = []
+        for checkpoint in self.spec.short_points:
+            try:
+                snapshot, fault = get_checkpoint(self.store.storage, checkpoint), ""
+            except DamagedError as error:
+                fault = str(error)
+            if all_agree(not fault):
+                self._restore(crossfit, snapshot)
+                self._previous_precision = snapshot.values.get("precision")
+                break
+            faults.append(fault or f"{checkpoint.address}: damaged for another worker")
+        return "; ".join(faults)
+
     @staticmethod
-    def _restore(trainer: Trainer, snapshot: Snapshot) -> None:
+    def _restore(trainer: Trainer | CrossFit, snapshot: Snapshot) -> None:
         try:
             trainer.restore(snapshot)
         except UserError as error:
             raise CannotResumeError(str(error)) from error
 
-    def _start(self, trainer: Trainer, checkpoint: StoredCheckpoint | None, reason: str) -> None:
+    def _start(
+        self, trainer: Trainer, checkpoint: StoredCheckpoint | None, reason: str, crossfit: CrossFit | None
+    ) -> None:
         message = f"attempt {self.spec.attempt} begins after {trainer.epoch} of {trainer.config.epochs} epochs"
+        message += f" and {crossfit.done} epochs of short runs" if crossfit is not None else ""
         message += change_remark(self._previous_precision, _precision(trainer))
         self._say(f"{message}: {reason}" if reason else message)
         self._append(replace(self._record("start", trainer, checkpoint), reason=reason))
+
+    def _train_short(self, crossfit: CrossFit) -> None:
+        """Train the short runs before the trial, whose epochs are no epochs of the trial."""
+        for short in crossfit.run():
+            if self.is_first:
+                require_present(self.store.storage)
+                put_short_checkpoint(self.store.storage, self.spec.trial, self.spec.attempt, crossfit.snapshot())
+            self.log.short_epoch(short)
 
     def _train(self, trainer: Trainer) -> None:
         first = trainer.epoch
@@ -184,6 +218,8 @@ class AttemptWorker:
             records.append(end)
         self._append(*records)
         prune(self.store, spec.trial, spec.attempt)
+        if trainer.config.labels.refine == "crossfit" and report.epoch in (0, trainer.config.epochs - 1):
+            remove_short_checkpoints(self.store.storage, spec.trial)
 
     def _append(self, *records: Record) -> None:
         if self.is_first:

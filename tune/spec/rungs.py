@@ -15,7 +15,7 @@ def first_rung(config: Config) -> int:
     """
     labels, outer, select, epochs = config.labels, config.outer, config.select, config.epochs
     evolve_start, evaluate_start = share_of(labels.evolve_after, epochs), share_of(select.after, epochs)
-    evolved, stepped = not labels.evolve, not outer.every
+    evolved, stepped = labels.refine != "evolve", not outer.every
     for epoch in range(epochs):
         evolved = evolved or evolution_due(epoch, start=evolve_start, every=labels.evolve_every)
         stepped = stepped or epoch % outer.every == 0

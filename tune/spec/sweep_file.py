@@ -25,6 +25,7 @@ from semprior.config.schema import (
     flatten,
     resolve,
     variable_of,
+    with_present_names,
 )
 from semprior.deployment.trial_cost import COST_METRICS
 from semprior.errors import UserError
@@ -364,12 +365,12 @@ class SweepSpec(SweepModel):
 
     @classmethod
     def from_json(cls, text: str, source: str = "sweep.json") -> SweepSpec:
-        """Read and check the JSON that `to_json` wrote.
+        """Read and check the JSON that `to_json` wrote, maybe of an earlier version.
 
         Raises:
             UserError: the text is not JSON, or not a valid sweep.
         """
-        return _checked(Document(source, parse_json(text, dict[str, Any], source)))
+        return _checked(Document(source, _under_present_names(parse_json(text, dict[str, Any], source))))
 
 
 def check_start_count(count: int, trials: int, location: str = "") -> None:
@@ -419,6 +420,28 @@ def load_sweep(path: Path, environment: Mapping[str, str]) -> SweepSpec:
         content["storage"] = environment[STORAGE_VARIABLE]
     outside: dict[KeyPath, str] = {("base", key): f"environment: {variable_of(key)}" for key in overrides}
     return _checked(Document(document.source, content, lines, outside))
+
+
+def _under_present_names(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a stored sweep whose leaves have their names of today; what is no sweep is refused later."""
+    found = dict(content)
+    if isinstance(content.get("base"), dict):
+        found["base"] = with_present_names(content["base"])
+    for key in ("configurations", "start"):
+        if isinstance(content.get(key), list):
+            found[key] = [with_present_names(leaves) if isinstance(leaves, dict) else leaves for leaves in content[key]]
+    if isinstance(content.get("search"), dict):
+        found["search"] = {}
+        for key, stored in content["search"].items():
+            dimension = dict(stored) if isinstance(stored, dict) else stored
+            renamed = next(iter(with_present_names({key: True})))
+            if isinstance(dimension, dict):
+                if renamed != key and isinstance(dimension.get("values"), list):
+                    dimension["values"] = [with_present_names({key: value})[renamed] for value in dimension["values"]]
+                if isinstance(dimension.get("when"), dict):
+                    dimension["when"] = with_present_names(dimension["when"])
+            found["search"][renamed] = dimension
+    return found
 
 
 def _checked(document: Document) -> SweepSpec:

@@ -1,5 +1,8 @@
 """Checkpoints of trials in the storage of a sweep: ``checkpoints/TRIAL/ATTEMPT/epoch-NNNN``; what of a trial is kept.
 
+Those of the short runs before a trial (`semprior.training.crossfit`) lie in ``crossfit/TRIAL/ATTEMPT/epoch-NNNN`` until
+the trial has an epoch of its own. No record names them, so that they are listed.
+
 Checkpoints are checkpoint folders of semprior, identified by the SHA-256 of their manifest, which lists the SHA-256 of
 each file. Each attempt writes into a folder of its own, so that attempts cannot overwrite each other's checkpoints.
 """
@@ -20,6 +23,8 @@ from tune.store.records import IMAGE_SUMS, Record, kept_checkpoints, kept_images
 from tune.store.results_store import ResultsStore
 
 CHECKPOINTS = "checkpoints"
+SHORT_RUNS = "crossfit"
+_KEPT_SHORT = 2  # checkpoints of short runs: the last one, and the one before, should it be damaged
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,9 @@ class StoredCheckpoint:
     sha256: str
 
 
-def put_checkpoint(storage: Storage, trial: str, attempt: int, snapshot: Snapshot) -> StoredCheckpoint:
+def put_checkpoint(
+    storage: Storage, trial: str, attempt: int, snapshot: Snapshot, folder_of: str = CHECKPOINTS
+) -> StoredCheckpoint:
     """Write a checkpoint of a trial. It is complete when this returns.
 
     Args:
@@ -43,11 +50,12 @@ def put_checkpoint(storage: Storage, trial: str, attempt: int, snapshot: Snapsho
         trial: id of the trial.
         attempt: number of the attempt that writes.
         snapshot: the training state; ``snapshot.values["epoch"]`` becomes part of the folder's name.
+        folder_of: `CHECKPOINTS`, or `SHORT_RUNS` for the state of a short run.
 
     Raises:
         StorageError: the storage or the local disk cannot be written.
     """
-    address = f"{CHECKPOINTS}/{trial}/{attempt}/epoch-{snapshot.values['epoch']:04d}"
+    address = f"{folder_of}/{trial}/{attempt}/epoch-{snapshot.values['epoch']:04d}"
     if storage.local is not None:
         folder = Path(storage.path(address))
         storage.retry(lambda: save_checkpoint(folder, snapshot))
@@ -105,6 +113,50 @@ def remove_checkpoint(storage: Storage, address: str) -> None:
     """
     storage.delete(f"{address}/{MANIFEST}")
     storage.delete_folder(address)
+
+
+def short_checkpoints(storage: Storage, trial: str) -> list[StoredCheckpoint]:
+    """The checkpoints of the short runs before a trial, the newest first: of the last attempt, at the last epoch.
+
+    Raises:
+        StorageError: the storage cannot be read.
+    """
+    found: list[tuple[int, int, StoredCheckpoint]] = []
+    for folder in storage.list(f"{SHORT_RUNS}/{trial}"):
+        attempt = folder.name.rpartition("/")[2]
+        if not folder.is_folder or not attempt.isdecimal():
+            continue
+        for entry in storage.list(folder.name):
+            epoch = entry.name.rpartition("/epoch-")[2]
+            if not epoch.isdecimal():
+                continue
+            try:
+                digest = hashlib.sha256(storage.read(f"{entry.name}/{MANIFEST}")).hexdigest()
+            except FileNotFoundError:  # it is being written, or removed
+                continue
+            found.append((int(attempt), int(epoch), StoredCheckpoint(entry.name, digest)))
+    return [checkpoint for _, _, checkpoint in sorted(found, key=lambda one: one[:2], reverse=True)]
+
+
+def put_short_checkpoint(storage: Storage, trial: str, attempt: int, snapshot: Snapshot) -> None:
+    """Write a checkpoint of the short runs before a trial, and remove those that it makes superfluous.
+
+    Raises:
+        StorageError: the storage or the local disk cannot be written.
+    """
+    put_checkpoint(storage, trial, attempt, snapshot, SHORT_RUNS)
+    for checkpoint in short_checkpoints(storage, trial)[_KEPT_SHORT:]:
+        remove_checkpoint(storage, checkpoint.address)
+
+
+def remove_short_checkpoints(storage: Storage, trial: str) -> None:
+    """Remove what the short runs before a trial left, once the trial has an epoch of its own.
+
+    Raises:
+        StorageError: the storage cannot be written.
+    """
+    if storage.exists(f"{SHORT_RUNS}/{trial}"):
+        storage.delete_folder(f"{SHORT_RUNS}/{trial}")
 
 
 class SupersededError(Exception):

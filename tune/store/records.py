@@ -20,6 +20,7 @@ from typing import Any, Literal, get_args
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from semprior.config.schema import with_present_names
 from semprior.errors import UserError
 from semprior.reading.json_text import parse_json
 
@@ -211,12 +212,12 @@ def from_table(table: pa.Table) -> list[Record]:
 
 @functools.lru_cache(1024)
 def _parsed(text: str) -> dict[str, Any]:
-    """The JSON object in a text, which is shared by all records that have it.
+    """The JSON object in a text, which is shared by all records that have it; leaves have their names of today.
 
     Raises:
         UserError: it is none.
     """
-    return parse_json(text, dict[str, Any], "a record")
+    return with_present_names(parse_json(text, dict[str, Any], "a record"))
 
 
 def row_fault(table: pa.Table) -> str:

@@ -45,9 +45,16 @@ def test_tables_by_everything(output_of):
     for heading in ("by subset", "by size", "by contrast", "by kind"):
         assert heading in out
     assert "1.000±0.000" in out
-    assert "4 images, 8 targets, split test, convention semprior" in out
+    assert "4 images, 8 targets, split test, threshold 0.5, convention semprior" in out
     assert "0 predicted pixels belong to no target" in out
     assert max(map(len, out.splitlines())) <= 80
+
+
+def test_the_threshold_that_the_run_chose_is_stated(output_of, monkeypatch):
+    monkeypatch.setattr(command, "load_exported_or_trained", lambda *_: bright_student(threshold=0.35))
+    assert "threshold 0.35, chosen on held-out images" in " ".join(output_of().split())
+    assert "threshold 0.4, convention" in output_of("--threshold", 0.4)
+    assert json.loads(output_of("--json"))["threshold"] == 0.35
 
 
 def test_parts_in_json(output_of):

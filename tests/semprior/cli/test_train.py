@@ -18,6 +18,7 @@ from semprior.data.layout import find_layout
 from semprior.deployment.evaluate import score
 from semprior.deployment.load_model import load_student, load_teacher
 from semprior.io.checkpoint import load_checkpoint, save_checkpoint
+from semprior.training.crossfit import CrossFit
 from semprior.training.prepare import read_training_set
 from semprior.training.run_folder import RunFolder
 from semprior.training.trainer import Trainer
@@ -187,6 +188,38 @@ def test_ctrl_c_says_how_to_go_on(data, tmp_path, capsys, monkeypatch):
     assert "stopped: interrupted\n" in (out / "log.txt").read_text()
 
 
+def test_short_runs_come_before_the_run_and_go_on_where_they_were_stopped(data, tmp_path, capsys, monkeypatch):
+    short = ("labels.refine=crossfit", "labels.crossfit_epochs=0.5", "epochs=2", "data.batch=3", "data.hard_crops=0.3")
+    flags = [*FLAGS, *(word for setting in short for word in ("--set", setting)), "--device", "cpu"]
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    assert main(["train", "--data", str(data), "--out", str(whole), *flags]) == 0
+    printed = capsys.readouterr().out
+    assert "labels.refine=crossfit: 2 short runs of 1 epochs come first" in printed
+    for place in ("short run 1/2, epoch 1/1  loss", "short run 2/2, epoch 1/1  loss", "epoch 1/2", "epoch 2/2"):
+        assert place in printed
+    assert not (whole / "crossfit").exists()
+    assert {"labels/iou", "labels/first_iou"} <= lines(whole)[0].keys()
+    assert json.loads((RunFolder(whole).checkpoints.path("last") / "state.json").read_text())["thresholds"]
+
+    run = CrossFit.run
+
+    def interrupted(self):
+        for epoch in run(self):
+            yield epoch
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(CrossFit, "run", interrupted)
+    assert main(["train", "--data", str(data), "--out", str(out), *flags]) == 130
+    monkeypatch.undo()
+    assert sorted(os.listdir(out / "crossfit"))[-1] == "index.json"
+    assert main(["train", "--out", str(out), "--resume"]) == 0
+    assert "resumed after 0 of 2 epochs and 1 epochs of short runs" in capsys.readouterr().out
+    assert lines(out) == lines(whole)
+    assert weights(out) == weights(whole)
+    assert not (out / "crossfit").exists()
+    assert main(["evaluate", str(out), "--data", str(data)]) == 0
+
+
 @pytest.mark.parametrize("where", ["checkpoint", "metrics"])
 def test_a_full_disk_is_one_line(data, tmp_path, monkeypatch, refused, where):
     def full(*_, **__):
@@ -239,7 +272,7 @@ def test_random_weights_of_the_foundation_model_are_said_in_every_report(data, t
 
 def test_training_on_true_masks_is_said_in_every_report(data, tmp_path, capsys):
     out = tmp_path / "run"
-    flags = [*FLAGS, "--set", "labels.seed=masks", "--set", "labels.evolve=false", "--set", "epochs=1"]
+    flags = [*FLAGS, "--set", "labels.seed=masks", "--set", "labels.refine=none", "--set", "epochs=1"]
     assert main(["train", "--data", str(data), "--out", str(out), *flags]) == 0
     assert capsys.readouterr().out.count("TRUE MASKS") == 2  # before the first epoch and over the results
     (line,) = lines(out)

@@ -38,6 +38,7 @@ PAPER = {  # every leaf of the preset `paper`, with the section of the method th
     "data.crop": 256,  # 7
     "data.batch": 16,  # 7
     "data.target_crops": 0.0,  # 7: uniform offsets
+    "data.hard_crops": 0.0,
     "data.pad_crops": False,  # 7: padded only where the image is smaller
     "data.augment": 0.5,  # 7
     "vfm.name": "vit_small_plus_patch16_dinov3",  # 2
@@ -57,7 +58,9 @@ PAPER = {  # every leaf of the preset `paper`, with the section of the method th
     "clusters.seed": 1,  # 8
     "labels.seed": "edges",  # 6
     "labels.pool": "reliable",  # 6
-    "labels.evolve": True,  # 6
+    "labels.refine": "evolve",  # 6
+    "labels.crossfit_folds": 2,  # of crossfit only, as is the next leaf
+    "labels.crossfit_epochs": 0.3,
     "labels.evolve_after": 0.2,  # 6: epoch 60 of 300
     "labels.evolve_every": 5,  # 6
     "labels.admit_until": 0.8,  # 6
@@ -134,7 +137,7 @@ def test_defaults_are_the_preset_standard():
             "scam.stages": st.sampled_from(["all", "none", [1], [1, 3]]),
             "scam.scale": st.none() | st.floats(0, 10),
             "optim.clip": st.none() | st.floats(0, 1e6),
-            "labels.evolve": st.booleans(),
+            "labels.refine": st.sampled_from(["none", "evolve", "crossfit"]),
             "vfm.weights": st.text("aé: /~#'", max_size=8),
             "loss.task": st.sampled_from(["bce", "iou_bce"]),
         },
@@ -144,6 +147,23 @@ def test_dotted_keys_and_tree_are_two_views_of_the_same(leaves):
     flat = flatten(unflatten(leaves))
     assert {key: flat[key] for key in leaves} == leaves
     assert unflatten(flat) == unflatten(leaves)
+
+
+@pytest.mark.parametrize(("stored", "refine"), [(True, "evolve"), (False, "none")])
+def test_what_an_earlier_version_stored_is_read_under_the_names_of_today(stored, refine, tmp_path):
+    assert unflatten({"labels.evolve": stored}).labels.refine == refine
+    file = write(
+        tmp_path / "config.yaml", f"preset: quick\nlabels: {{evolve: {str(stored).lower()}, evolve_every: 3}}\n"
+    )
+    found = resolve(file=file, environment={})
+    assert found.config.labels.refine == refine and "labels.refine" in found.chosen
+    with pytest.raises(UserError, match=r"unknown key 'labels\.evolve'; it is 'labels\.refine' now"):
+        unflatten({"labels.evolve": "often"})
+
+
+def test_true_masks_are_not_replaced():
+    with pytest.raises(UserError, match=r"labels\.refine=crossfit would replace the true masks"):
+        unflatten({"labels.refine": "crossfit", "labels.seed": "masks"})
 
 
 def test_nested_and_dotted_files_mean_the_same(tmp_path):
@@ -184,7 +204,7 @@ def test_the_preset_can_be_named_by_any_source(tmp_path):
         ("optim.clip=null", "optim.clip", None),
         ("scam.stages=[2, 3]", "scam.stages", [2, 3]),
         ("scam.stages=none", "scam.stages", "none"),
-        ("labels.evolve=false", "labels.evolve", False),
+        ("channels_last=false", "channels_last", False),
         ("vfm.weights=/some/path=x.pth", "vfm.weights", "/some/path=x.pth"),
     ],
 )
@@ -215,7 +235,7 @@ def test_values_are_yaml(text, key, value):
         (f"epochs={'9' * 5000}", ["--set 'epochs=9", "too long for a whole number"]),
         ("epochs=0b_", ["--set epochs=0b_", "is not a whole number"]),
         ("epochs=!!int x", ["--set epochs", "'x' is not a whole number"]),
-        ("labels.evolve=!!bool z", ["--set labels.evolve", "'z' is not true or false"]),
+        ("channels_last=!!bool z", ["--set channels_last", "'z' is not true or false"]),
         ("epochs=2001-99-99", ["epochs", "a whole number, not '2001-99-99'"]),
         ("scam.stages=&a [*a]", ["--set scam.stages", "contains it"]),
         (f"scam.stages={'[' * 5000}", ["--set ", "nested too deeply"]),
@@ -223,7 +243,10 @@ def test_values_are_yaml(text, key, value):
         ("data.augment=1.5", ["data.augment", "between 0 and 1"]),
         ("data.augment=.nan", ["data.augment", "between 0 and 1"]),
         ("data.crop=100", ["data.crop", "multiple of 32"]),
-        ("labels.evolve=1", ["labels.evolve", "true or false"]),
+        ("channels_last=1", ["channels_last", "true or false"]),
+        ("labels.evolve=false", ["--set: unknown key 'labels.evolve'", "it is 'labels.refine' now"]),
+        ("labels.refine=twice", ["labels.refine", "none or evolve or crossfit"]),
+        ("labels.crossfit_folds=1", ["labels.crossfit_folds", "between 2 and"]),
         ("labels.seed=edge", ["labels.seed", "contrast or edges"]),
         ("scam.stages=[1.5]", ["scam.stages", "a list like [1, 2]"]),
         ("optim.rate=fast", ["optim.rate", "a number or null"]),

@@ -1,6 +1,7 @@
 """Batches: crops, padding, placement on targets, full batches only, the same crops for any number of workers."""
 
 import numpy as np
+import pytest
 import torch
 
 from semprior.config.schema import DataConfig
@@ -68,19 +69,19 @@ def test_features_see_the_crop_before_augmentation():
 
 def test_uniform_corners_cover_all_offsets_and_small_images_start_at_zero():
     rng = np.random.default_rng(0)
-    corners = {crop_corner(np.zeros((66, 67), np.uint8), 64, 0.0, rng) for _ in range(400)}
+    corners = {crop_corner(np.zeros((66, 67), np.uint8), 64, (0.0, 0.0), rng) for _ in range(400)}
     assert corners == {(r, c) for r in range(3) for c in range(4)}
-    assert crop_corner(np.zeros((30, 64), np.uint8), 64, 1.0, rng) == (0, 0)
+    assert crop_corner(np.zeros((30, 64), np.uint8), 64, (1.0, 0.0), rng) == (0, 0)
 
 
 def test_target_crops_contain_a_target_pixel():
     rng = np.random.default_rng(0)
     mask = np.zeros((300, 400), np.uint8)
     mask[250, 13] = 255
-    corners = [crop_corner(mask, 64, 1.0, rng) for _ in range(200)]
+    corners = [crop_corner(mask, 64, (1.0, 0.0), rng) for _ in range(200)]
     assert all(row <= 250 < row + 64 and column <= 13 < column + 64 for row, column in corners)
     assert len(set(corners)) > 100
-    plain = [crop_corner(mask, 64, 0.0, rng) for _ in range(200)]
+    plain = [crop_corner(mask, 64, (0.0, 0.0), rng) for _ in range(200)]
     assert sum(row <= 250 < row + 64 and column <= 13 < column + 64 for row, column in plain) < 40
 
 
@@ -112,3 +113,36 @@ def test_a_share_of_the_samples_is_bare_and_drawing_it_changes_nothing_else():
     assert never.bare is None and always.bare.all()
     assert 40 < int(sometimes.bare.sum()) < 80
     assert torch.equal(never.images, sometimes.images) and torch.equal(never.masks, sometimes.masks)
+
+
+def inside(corners, row, column):
+    return np.mean([top <= row < top + 64 and left <= column < left + 64 for top, left in corners])
+
+
+def test_hard_crops_contain_a_false_alarm_and_are_drawn_only_where_there_is_one():
+    rng = np.random.default_rng(0)
+    mask, hard = np.zeros((500, 500), np.uint8), np.zeros((500, 500), bool)
+    mask[450, 13] = 255
+    hard[40, 460] = True
+    corners = [crop_corner(mask, 64, (0.25, 0.5), rng, 1, hard) for _ in range(600)]
+    assert inside(corners, 40, 460) == pytest.approx(0.5, abs=0.08)
+    assert inside(corners, 450, 13) == pytest.approx(0.25, abs=0.08)
+    assert inside([crop_corner(mask, 64, (1.0, 0.5), rng, 1, hard) for _ in range(600)], 450, 13) == pytest.approx(
+        0.5, abs=0.08
+    )
+    for none in (None, np.zeros((500, 500), bool)):
+        corners = [crop_corner(mask, 64, (0.25, 0.5), np.random.default_rng(1), 1, none) for _ in range(9)]
+        assert corners == [crop_corner(mask, 64, (0.25, 0.0), np.random.default_rng(1)) for _ in range(9)]
+
+
+def test_hard_crops_of_a_batch_are_placed_on_the_alarms_of_their_images():
+    drawn = pool(((70, 90), (400, 400), (40, 200)))
+    hard = [np.zeros(scene.image.shape, bool) for scene in drawn.scenes]
+    hard[1][13, 350] = True
+    drawn.hard = hard
+    config = DataConfig(crop=64, target_crops=0.0, hard_crops=1.0)
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        batch = draw_batch(drawn, [1, 0], config, PLAIN, no_features, torch.device("cpu"), rng)
+        _, row, column = batch.maps[0][0].tolist()
+        assert row <= 13 < row + 64 and column <= 350 < column + 64

@@ -1,10 +1,14 @@
 """A checkpoint against masks: the numbers, and where they are printed."""
 
+import io
 import json
 import shutil
 
+import cv2
+import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from semprior.cli.app import main
 from semprior.config.schema import unflatten
@@ -16,6 +20,7 @@ from semprior.errors import UserError
 from semprior.evaluation.metrics import count_image, summarise
 from semprior.io.checkpoint import Snapshot, load_checkpoint, save_checkpoint
 from semprior.models.build import build_teacher
+from semprior.reporting.evaluation_tables import show_evaluation
 from tests.tiny import LEVEL, bright_student, write_checkpoint, write_dataset
 
 pytestmark = pytest.mark.trains
@@ -83,6 +88,46 @@ def test_a_threshold_is_a_probability(data, threshold):
         evaluate(bright_student(), data, threshold=threshold)
 
 
+def test_the_threshold_is_the_one_that_the_run_chose_unless_another_is_given(data):
+    found = evaluate(bright_student(threshold=0.999), data)
+    assert (found.threshold, found.threshold_chosen) == (0.999, True)
+    given = evaluate(bright_student(), data, threshold=0.999)
+    assert (given.threshold, given.threshold_chosen) == (0.999, False)
+    assert found.metrics == given.metrics != evaluate(bright_student(), data).metrics
+    assert evaluate(bright_student(threshold=0.999), data, threshold=0.5).metrics.iou == 1
+
+
+def test_a_checkpoint_has_thresholds_of_student_and_teacher_and_an_earlier_one_has_none(checkpoint, tmp_path):
+    assert load_student(checkpoint, CPU).info.threshold == 0.5
+    folder = write_checkpoint(tmp_path / "chosen", thresholds={"student": 0.3, "teacher": 0.85})
+    assert load_student(folder, CPU).info.threshold == 0.3
+    assert load_teacher(folder, CPU).info.threshold == 0.85
+    with pytest.raises(UserError, match=r"state\.json: is not the state of a run: .* threshold"):
+        load_student(write_checkpoint(tmp_path / "beyond", thresholds={"student": 1.0}), CPU)
+    with pytest.raises(UserError, match=r"state\.json: thresholds\.student: expected a finite number"):
+        load_student(write_checkpoint(tmp_path / "text", thresholds={"student": "half"}), CPU)
+
+
+def test_false_alarms_of_images_without_targets_are_reported_by_themselves(data, tmp_path):
+    copy = shutil.copytree(data, tmp_path / "data")
+    for name, alarm in (("empty", 0), ("bright", 20)):
+        image = np.full((80, 80), 40, np.uint8)
+        image[5, :alarm] = 255
+        cv2.imwrite(str(copy / "images" / f"{name}.png"), image)
+        cv2.imwrite(str(copy / "labels" / f"{name}.png"), np.zeros((80, 80), np.uint8))
+    (copy / "mode" / "test.txt").write_text("test00\nempty\nbright\n")
+    found = evaluate(bright_student(), copy)
+    assert (found.without_targets.metrics.images, found.without_targets.metrics.fa) == (2, 20 / 12800 * 1e6)
+    flat = found.flat()
+    assert (flat["fa_without_targets"], flat["images_without_targets"]) == (20 / 12800 * 1e6, 2)
+    assert flat["fa_without_targets_se"] > 0
+    assert evaluate(bright_student(), data).without_targets is None
+    table = io.StringIO()
+    show_evaluation(found, "student", None, Console(file=table, width=80))
+    assert "Fa (1e-6) of 2 images without targets" in table.getvalue()
+    assert "split test, threshold 0.5, convention semprior" in table.getvalue()
+
+
 def test_fewer_pixels_are_above_a_higher_threshold(data):
     found = evaluate(bright_student(), data, curve=True)
     above = evaluate(bright_student(), data, threshold=0.999)
@@ -105,9 +150,6 @@ def test_paper_counts_empty_images_as_nothing(data, tmp_path):
     copy = shutil.copytree(data, tmp_path / "data")
     for folder in ("images", "labels"):
         shutil.copy(copy / "labels" / "test00.png", copy / folder / "empty.png")
-    import cv2
-    import numpy as np
-
     for folder in ("images", "labels"):
         cv2.imwrite(str(copy / folder / "empty.png"), np.zeros((80, 80), np.uint8))
     (copy / "mode" / "test.txt").write_text("test00\nempty\n")

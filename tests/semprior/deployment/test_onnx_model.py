@@ -26,9 +26,9 @@ def data(tmp_path_factory):
     return write_dataset(tmp_path_factory.mktemp("onnx") / "data")
 
 
-def bright_model(intensity=None, nodes=(), initializers=()):
+def bright_model(intensity=None, nodes=(), initializers=(), threshold=0.5):
     """The model of `bright_student`: a target is what is brighter than `LEVEL`; `nodes` replace the last one."""
-    info = bright_student(intensity).info
+    info = bright_student(intensity, threshold).info
     ports = [
         helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", 1, "height", "width"])
         for name in ("image", "probability")
@@ -67,6 +67,17 @@ def test_it_scores_as_the_student_does(data, tmp_path, capsys):
     assert main(["predict", str(path), str(data / "images/test00.png"), "--out", str(tmp_path / "out")]) == 0
     mask = cv2.imread(str(tmp_path / "out" / "test00_mask.png"), cv2.IMREAD_UNCHANGED)
     assert np.array_equal(mask, cv2.imread(str(data / "labels" / "test00.png"), cv2.IMREAD_UNCHANGED))
+
+
+def test_it_has_the_threshold_that_its_run_chose(tmp_path):
+    model = bright_model(threshold=0.35)
+    assert load_onnx(written(tmp_path / "chosen.onnx", model)).info.threshold == 0.35
+    notes = {entry.key: entry.value for entry in model.metadata_props}
+    assert notes["semprior.output"].endswith("a target where > 0.35")
+    run = json.loads(notes[RUN_KEY])
+    del run["threshold"]  # as earlier versions wrote it
+    helper.set_model_props(model, {**notes, RUN_KEY: json.dumps(run)})
+    assert load_onnx(written(tmp_path / "earlier.onnx", model)).info.threshold == 0.5
 
 
 @pytest.mark.parametrize("intensity", [(1000.0, 52000.0), (-3.25, 0.5, True)])
@@ -164,6 +175,7 @@ REFUSED = [
     (lambda: last("Fourier"), "onnxruntime cannot load it"),
     (lambda: noted(settings={}), "semprior.run: does not describe a run"),
     (lambda: noted(epoch="many"), "semprior.run: does not describe a run"),
+    (lambda: noted(threshold=1.5), "semprior.run: its threshold is not in 0..1"),
     (lambda: noted(intensity=[5, 5]), "semprior.run: its grey levels"),
     (
         lambda: noted(normalisation=[0.5, float("nan")]),

@@ -37,10 +37,10 @@ def test_detections_are_the_eight_connected_components():
     probability[0, 0], probability[1, 1] = 0.6, 0.9  # touch at a corner: one
     probability[4, 5:8] = 0.75
     probability[3, 0] = 0.5  # not above one half
-    first, second = detections(probability)
+    first, second = detections(probability, 0.5)
     assert first == Detection(0.5, 0.5, pytest.approx(0.9), 2)
     assert second == Detection(6.0, 4.0, 0.75, 3)
-    assert detections(np.zeros((3, 3), np.float32)) == []
+    assert detections(np.zeros((3, 3), np.float32), 0.5) == []
 
 
 def test_every_target_is_found_where_its_point_is(data, tmp_path):
@@ -64,6 +64,33 @@ def test_every_target_is_found_where_its_point_is(data, tmp_path):
         changed = (overlay != read(image)[..., None]).any(axis=2)
         assert changed.any()
         assert not (changed & (mask > 0)).any()  # the target itself stays to be seen
+
+
+def test_the_threshold_is_the_one_that_the_run_chose_unless_another_is_given(data, tmp_path, refused):
+    image = [data / "images" / "test00.png"]
+    masks = []
+    for name, student, given in (
+        ("chosen", bright_student(threshold=0.0005), None),
+        ("given", bright_student(), 0.0005),
+        ("half", bright_student(threshold=0.0005), 0.5),
+    ):
+        predict(student, image, tmp_path / name, threshold=given)
+        masks.append(read(tmp_path / name / "test00_mask.png"))
+    assert np.array_equal(masks[0], masks[1]) and np.count_nonzero(masks[0]) > np.count_nonzero(masks[2])
+    assert np.array_equal(masks[2], read(data / "labels" / "test00.png"))
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", thresholds={"student": 0.3})
+    arguments = ["predict", str(checkpoint), str(image[0]), "--out", str(tmp_path / "out")]
+    assert "--threshold 2: must be at least 0 and less than 1" in refused(*arguments, "--threshold", "2")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_predict_says_of_the_threshold(data, tmp_path, capsys):
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", thresholds={"student": 0.3})
+    arguments = ["predict", str(checkpoint), str(data / "images" / "test00.png"), "--out", str(tmp_path / "out")]
+    assert main(arguments) == 0
+    assert "threshold 0.3, chosen on held-out images; results in" in " ".join(capsys.readouterr().out.split())
+    assert main([*arguments, "--threshold", "0.6"]) == 0
+    assert "1 images, threshold 0.6; results in" in " ".join(capsys.readouterr().out.split())
 
 
 def test_sixteen_bit_images_use_the_range_of_the_training_set(data, tmp_path):

@@ -105,5 +105,5 @@ def test_a_target_on_a_seam_is_found_once_and_where_it_is():
     for row, column in targets:
         picture[row - 1 : row + 2, column - 1 : column + 2] = 220
     (probability,) = bright_student().probabilities([picture])
-    found = detections(probability)
+    found = detections(probability, 0.5)
     assert {(round(one.y), round(one.x), one.area) for one in found} == {(*target, 9) for target in targets}

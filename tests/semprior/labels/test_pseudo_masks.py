@@ -4,12 +4,14 @@ import tracemalloc
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from semprior.config.schema import unflatten
 from semprior.data.batches import Normalisation
 from semprior.data.images import IntensityRange
 from semprior.data.layout import Scene
 from semprior.data.training_set import Seed, TrainingSet
+from semprior.labels.crossfit_masks import crossfit_mask
 from semprior.labels.evolve import evolve
 from semprior.labels.pseudo_masks import PseudoMasks
 
@@ -59,7 +61,7 @@ def test_each_mask_evolves_and_a_hard_image_is_admitted_in_any_order():
 
 def test_without_evolution_hard_images_are_admitted_all_the_same():
     data = training_set(8, failed=(3,))
-    masks = PseudoMasks.start(replace(CONFIG, labels=replace(CONFIG.labels, evolve=False)), data)
+    masks = PseudoMasks.start(replace(CONFIG, labels=replace(CONFIG.labels, refine="none")), data)
     before = list(masks.soft)
     assert masks.predicted_by_teacher(0) == []
     assert masks.predicted_by_teacher(1) == masks.predicted_by_teacher(8) == [3]
@@ -89,3 +91,51 @@ def test_memory_is_that_of_the_targets_and_not_of_the_images():
     finally:
         tracemalloc.stop()
     assert peak < 300 * SIDE * SIDE / 6
+
+
+def test_after_cross_fitting_masks_follow_the_image_and_the_teacher_and_hard_images_whose_points_it_found_train():
+    data = training_set(8, failed=(3, 4))
+    masks = PseudoMasks.start(replace(CONFIG, labels=replace(CONFIG.labels, refine="crossfit")), data)
+    judged = [np.rint(255 * teacher(data, index)).astype(np.uint8) for index in range(8)]
+    judged[4][:] = 0  # the teacher misses its point
+    before = list(masks.soft)
+    masks.start_from(judged)
+    assert masks.members == [0, 1, 2, 3, 5]
+    assert np.array_equal(masks.soft[3], np.where(judged[3] > 127, 255, 0))
+    assert np.array_equal(masks.soft[4], before[4])
+    for index in (0, 1, 2, 5, 6, 7):
+        scene, probability = data.scenes[index], judged[index].astype(np.float32) / 255
+        expected = crossfit_mask(scene.image, scene.points, before[index] > 127, probability)
+        assert np.array_equal(masks.soft[index], np.where(expected, 255, 0))
+    assert masks.predicted_by_teacher(1) == [4]  # masks do not evolve any more
+
+
+def hard_config(refine):
+    return replace(CONFIG, data=replace(CONFIG.data, hard_crops=0.5), labels=replace(CONFIG.labels, refine=refine))
+
+
+@pytest.mark.parametrize("refine", ["none", "evolve", "crossfit"])
+def test_false_alarms_add_up_and_are_kept_in_a_snapshot(refine):
+    data = training_set(4)
+    masks = PseudoMasks.start(hard_config(refine), data)
+    assert not any(hard.any() for hard in masks.hard)
+    if refine == "crossfit":
+        judged = [np.rint(255 * teacher(data, index)).astype(np.uint8) for index in range(4)]
+        judged[2][9, 250] = 255
+        masks.start_from(judged)
+        assert [np.argwhere(hard).tolist() for hard in masks.hard] == [[], [], [[9, 250]], []]
+    assert masks.predicted_by_teacher(1) == [0, 1, 2, 3]
+    for place in ((200, 200), (9, 9)):
+        probabilities = [teacher(data, index) for index in range(4)]
+        probabilities[1][place] = 0.9
+        masks.update(1, enumerate(probabilities))
+    expected = [[], [[9, 9], [200, 200]], [[9, 250]] if refine == "crossfit" else [], []]
+    assert [np.argwhere(hard).tolist() for hard in masks.hard] == expected
+    again = PseudoMasks.start(hard_config(refine), data)
+    again.restore(masks.stored())
+    assert all(np.array_equal(a, b) for a, b in zip(again.hard, masks.hard, strict=True))
+
+
+def test_without_hard_crops_no_false_alarm_is_looked_for():
+    masks = PseudoMasks.start(CONFIG, training_set(4))
+    assert masks.hard is None and "hard.packed" not in masks.stored()

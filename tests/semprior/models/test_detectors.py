@@ -388,7 +388,7 @@ def test_a_run_stopped_after_an_epoch_goes_on_to_the_last_bit(name, tmp_path, sh
 
     def run():
         config = settings(
-            name, epochs=2, outer__every=1, outer__steps=1, labels__evolve=False, select__after=1.0, data__holdout=0.25
+            name, epochs=2, outer__every=1, outer__steps=1, labels__refine="none", select__after=1.0, data__holdout=0.25
         )
         return Trainer(config, small_training_set(), Features(Pooled(), None), torch.device("cpu"))
 

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from semprior.reporting.terminal import clock
 from semprior.reporting.training_progress import TrainingProgress
+from semprior.training.crossfit import ShortEpoch
 from semprior.training.trainer import EpochReport
 
 METRIC = "holdout/point_score"
@@ -46,6 +47,22 @@ def test_a_bar_on_a_terminal():
     text = shown(True, [report(2, 0.25, best=True)], done=2)
     for word in ("epoch 3/5", "━", "loss 0.5000", "point_score 0.2500 (best 0.2500)", "left", "a remark"):
         assert word in text
+
+
+def test_short_runs_count_in_the_time_left(monkeypatch):
+    clock = iter(range(0, 1000, 30))  # every epoch takes 30 seconds, of short runs as of the run
+    monkeypatch.setattr("semprior.reporting.training_progress.time.perf_counter", lambda: float(next(clock)))
+    console = Console(file=io.StringIO(), width=100, color_system=None)
+    with TrainingProgress(4, 0, METRIC, console, short_epochs=4, short_cost=0.5) as display:
+        for number in range(4):
+            score = {"holdout/teacher/point_score": 0.25} if number % 2 else {}
+            display.report_short(ShortEpoch(number // 2, 2, number % 2, 2, 0.5, 30.0, score))
+        display.report(report(0))
+    lines = console.file.getvalue().splitlines()
+    assert lines[0] == "short run 1/2, epoch 1/2  loss 0.5000  5:30 left"  # 3 more short epochs, 4 that cost twice that
+    assert lines[1].startswith("short run 1/2, epoch 2/2  loss 0.5000  point_score 0.2500  5:00")
+    assert lines[3].endswith("4:00 left")
+    assert lines[4].startswith("epoch 1/4")
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00"), (75, "1:15"), (3600, "1:00:00"), (3599.6, "1:00:00")])

@@ -17,6 +17,7 @@ from semprior.errors import UserError
 from semprior.foundation.feature_source import Features
 from semprior.models.detector import _SPECS, Detector, register
 from semprior.runtime.distributed import average_statistics_, gather, global_mean, own_positions, shard
+from semprior.training.crossfit import CrossFit
 from semprior.training.trainer import DivergedError, Trainer
 from tests.semprior.training.test_trainer import CPU, PooledVision, config, training_set
 
@@ -113,6 +114,24 @@ def own_statistics():
     return {name: tensor.numpy() for name, tensor in run.evaluated.state_dict().items()}
 
 
+def cross_fit():
+    leaves = {"labels.refine": "crossfit", "labels.crossfit_epochs": 1.0, "data.hard_crops": 0.5, "epochs": 1}
+    run = _trainer(**leaves)
+    crossfit = CrossFit(run)
+    make = crossfit._new_run
+
+    def frozen():
+        short = make()
+        short.teacher.train = lambda mode=True: nn.Module.train(short.teacher, False)
+        return short
+
+    crossfit._new_run = frozen
+    losses = [short.inner_loss for short in crossfit.run()]
+    report = next(run.run())
+    tensors = {name: t.numpy() for name, t in run.snapshot().tensors["student"].items()}
+    return losses, list(crossfit.judged), run.snapshot().arrays, run.selector.thresholds, report.inner_loss, tensors
+
+
 def diverge():
     run = _trainer()
     draw = run._batch
@@ -141,7 +160,7 @@ def both(tmp_path_factory):
     """What a task returns on each of two workers that train together: ``both("train")``."""
     folder, context = tmp_path_factory.mktemp("workers"), multiprocessing.get_context("spawn")
     queue = context.Queue()
-    tasks = (train, own_statistics, diverge, exchange)
+    tasks = (train, own_statistics, cross_fit, diverge, exchange)
     processes = [context.Process(target=_worker, args=(rank, folder, tasks, queue)) for rank in range(2)]
     for process in processes:
         process.start()
@@ -187,6 +206,7 @@ def test_masks_reports_and_choice_are_those_of_one_worker(alone, both):
             np.testing.assert_array_equal(array, arrays[name], err_msg=name)
         assert state["selection"] == pytest.approx(values["selection"])
         assert state["rng"] == values["rng"]
+        assert state["thresholds"] == values["thresholds"]
 
 
 def test_the_workers_agree_to_the_last_bit(both):
@@ -204,6 +224,21 @@ def test_a_loss_that_is_not_finite_on_one_worker_stops_all_alike(both):
     first, second = both("diverge")
     assert first == second
     assert "epoch 0, inner batch 0" in first and first.count("scene_1_") == 4
+
+
+def test_two_workers_cross_fit_as_one_does(both):
+    losses, judged, arrays, thresholds, loss, _ = cross_fit()
+    for found_losses, found, others, chosen, found_loss, _ in both("cross_fit"):
+        assert found_losses == pytest.approx(losses, rel=1e-4)
+        assert found_loss == pytest.approx(loss, rel=1e-3)
+        assert all(abs(a.astype(int) - b).max() <= 1 for a, b in zip(found, judged, strict=True))
+        assert others.keys() == arrays.keys() and "hard.packed" in arrays
+        assert chosen.keys() == thresholds.keys() == {"student", "teacher"}
+    first, second = both("cross_fit")
+    assert (first[0], first[3], first[4]) == (second[0], second[3], second[4])
+    assert all(np.array_equal(a, b) for a, b in zip(first[1], second[1], strict=True))
+    for mine, yours in ((first[2], second[2]), (first[5], second[5])):
+        assert all(np.array_equal(array, yours[name]) for name, array in mine.items())
 
 
 def test_what_workers_exchange(both):

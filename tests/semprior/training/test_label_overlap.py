@@ -33,14 +33,13 @@ def test_they_are_the_metrics_over_the_images_that_have_masks(images, soft):
     seen = [index for index in chosen if images.scenes[index].mask is not None]
     assert len(seen) == 3 + len(images.holdout_indices)
     expected = summarise([count_image(soft[index] > 127, images.scenes[index].mask) for index in seen])
-    found = label_overlap(images, soft, chosen)
+    found = label_overlap(images, lambda index: soft[index] > 127, chosen)
     assert found == pytest.approx({"labels/iou": expected.iou, "labels/niou": expected.niou})
 
 
 def test_without_masks_or_targets_there_is_nothing_to_say(images, soft):
-    assert label_overlap(images, soft, images.validation_indices) == {}
-    assert label_overlap(images, soft, []) == {}
+    assert label_overlap(images, lambda index: soft[index] > 127, images.validation_indices) == {}
+    assert label_overlap(images, lambda index: soft[index] > 127, []) == {}
     shape = images.scenes[0].image.shape
     scenes = [dataclasses.replace(images.scenes[0], mask=np.zeros(shape, bool)), *images.scenes[1:]]
-    empty = SparseMasks.pack([np.zeros(shape, np.uint8)])
-    assert label_overlap(dataclasses.replace(images, scenes=scenes), empty, [0]) == {}
+    assert label_overlap(dataclasses.replace(images, scenes=scenes), lambda _: np.zeros(shape, bool), [0]) == {}

@@ -165,7 +165,7 @@ def test_masks_of_the_holdout_are_reported_with_standard_errors_and_change_nothi
 
 
 def test_hard_images_are_admitted_where_masks_do_not_evolve():
-    labels = {"labels.evolve": False, "labels.pool": "reliable", "labels.evolve_after": 0.0, "labels.admit_until": 0.5}
+    labels = {"labels.refine": "none", "labels.pool": "reliable", "labels.evolve_after": 0.0, "labels.admit_until": 0.5}
     data = training_set()
     data.seeds[3] = dataclasses.replace(data.seeds[3], succeeded=np.array([False]))
     settings = config(epochs=2, scam__stages="none", outer__every=0, **labels)
@@ -183,7 +183,7 @@ def test_training_learns_to_find_the_targets():
 
 
 def test_without_modulation_outer_steps_clusters_and_average_it_still_trains():
-    run = trainer(epochs=1, scam__stages="none", outer__every=0, optim__average=0.0, labels__evolve=False)
+    run = trainer(epochs=1, scam__stages="none", outer__every=0, optim__average=0.0, labels__refine="none")
     before = {name: value.clone() for name, value in run.teacher.detector.state_dict().items()}
     report = next(run.run())
     assert report.outer_loss is None and not report.evolved

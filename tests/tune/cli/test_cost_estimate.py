@@ -16,7 +16,8 @@ from semprior.training.prepare import prepare_trainer
 from tests.tune.made_up import made_up_sweep
 from tests.tune.small_sweep import spec_of
 from tune.cli.app import main
-from tune.cli.cost_estimate import epochs_expected, recorded_cost
+from tune.cli.cost_estimate import epochs_expected, recorded_cost, short_runs_expected
+from tune.monitor.sweep_progress import ProgressReader
 from tune.session.attempt_spec import AttemptSpec
 from tune.session.worker import AttemptWorker
 from tune.spec.sweep_file import Resources
@@ -35,6 +36,22 @@ def test_epochs_that_successive_halving_leaves(tmp_path):
     # epochs 0 to 11 in all, to 22 in a half, to 44 in a quarter
     assert epochs_expected(spec, config) == 12 + 11 / 2 + 22 / 4
     assert epochs_expected(spec_of(tmp_path, ("asha, factor: 3", "none")), config) == 45
+
+
+def test_short_runs_count_in_the_cost_of_a_trial(tmp_path):
+    base = "base: {preset: quick, labels.refine: crossfit, labels.crossfit_folds: 3, epochs: 45}"
+    spec = spec_of(tmp_path, (BASE, base))
+    assert short_runs_expected(spec, spec.base_config()) == 2 * 14  # each on two thirds of the images
+    searched = ("search:\n", "search:\n  labels.refine: {values: [none, evolve, crossfit]}\n")
+    assert short_runs_expected(spec_of(tmp_path, (BASE, base), searched), spec.base_config()) == pytest.approx(28 / 3)
+    assert short_runs_expected(spec_of(tmp_path), spec_of(tmp_path).base_config()) == 0
+    sweep = made_up_sweep(tmp_path, (BASE, base))  # of 6 epochs; three short runs of 2 cost 4 of them
+    spec = sweep.spec.model_copy(update={"base": {**sweep.spec.base, "scam.stages": [2]}})
+    cost = recorded_cost(open_storage(sweep.storage.local.parent), spec, here=False, say=print)
+    assert cost.seconds == 4 * 2.0 / (4 + 4)
+    row = next(row for row in ProgressReader(sweep)().rows if row.trial == "0002")
+    assert (row.epoch, row.before, row.seconds) == (3, 4.0, 3 * 2.0 / (3 + 4))
+    assert row.left == row.seconds * 3
 
 
 def test_recorded_trials_that_are_alike_tell_the_cost(tmp_path):
@@ -74,9 +91,10 @@ def test_an_epoch_is_timed_on_what_the_trials_train_on(tmp_path, monkeypatch, ca
 def test_a_dry_run_trains_an_epoch_tells_what_it_takes_and_begins_nothing(tmp_path, monkeypatch, capsys):
     write_scenes(tmp_path / "scenes", 15, 0)
     monkeypatch.chdir(tmp_path)
-    spec_of(tmp_path, (BASE, SHORT))
+    spec_of(tmp_path, (BASE, SHORT.replace("epochs: 4", "epochs: 4, labels.refine: crossfit")))
     assert main(["submit", "sweep.yaml", "--dry-run"]) == 0
     shown = capsys.readouterr().out
+    assert "short runs of crossfit" in shown
     for text in ("12, of 4 epochs at most", "s an epoch", "one epoch of the base, trained now", "a checkpoint", "0001"):
         assert text in shown
     assert not (tmp_path / "runs").exists()

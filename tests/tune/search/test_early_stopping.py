@@ -91,7 +91,7 @@ def test_the_first_rung_is_an_evaluation_after_an_evolution_and_an_outer_pass():
     assert first_rung(quick) == 11
     late = resolve("quick", flags={"epochs": 45, "labels.evolve_after": 0.5}).config
     assert first_rung(late) == 26
-    none = resolve("quick", flags={"epochs": 45, "labels.evolve": False}).config
+    none = resolve("quick", flags={"epochs": 45, "labels.refine": "none"}).config
     assert first_rung(none) == 5
 
 

@@ -12,6 +12,7 @@ from tests.tiny import SETTINGS
 from tests.tune.real_sweep import new_sweep
 from tune.comparison.paired import Comparison
 from tune.comparison.stored_sums import read_sums
+from tune.store.checkpoints import short_checkpoints
 from tune.store.results_store import ResultsStore
 
 pytestmark = pytest.mark.ray
@@ -47,9 +48,9 @@ AttemptWorker(spec, tell).run()
 """
 
 
-def run_attempt(sweep, program=ATTEMPT):
+def run_attempt(sweep, program=ATTEMPT, settings=()):
     return subprocess.run(
-        [sys.executable, "-c", program, sweep.storage.uri, *SETTINGS, "epochs=1"],
+        [sys.executable, "-c", program, sweep.storage.uri, *SETTINGS, "epochs=1", *settings],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
@@ -76,6 +77,39 @@ def test_a_worker_trains_with_its_share_of_the_threads_and_keeps_freed_memory(tm
     assert not told["compiler"]  # it takes over a second to import, and each attempt would
     if platform.libc_ver()[0] == "glibc":
         assert told["refaulted"] < 0.1
+
+
+CROSSFIT = ("labels.refine=crossfit", "labels.crossfit_epochs=1", "data.batch=2")
+KILLED = """
+import os
+import tune.session.worker as worker
+put = worker.put_short_checkpoint
+
+def put_and_die(*arguments):
+    put(*arguments)
+    os._exit(9)
+
+worker.put_short_checkpoint = put_and_die
+"""
+AGAIN = "attempt=2, short_points=tuple(short_checkpoints(sweep.storage, '0000')),"
+
+
+def test_the_short_runs_of_a_trial_go_on_in_its_next_attempt(tmp_path):
+    alone, sweep = new_sweep(tmp_path, "alone", trials=1), new_sweep(tmp_path, "one", trials=1)
+    assert run_attempt(alone, settings=CROSSFIT).returncode == 0
+    before, after = ATTEMPT.split("AttemptWorker(spec")
+    assert run_attempt(sweep, f"{before}{KILLED}AttemptWorker(spec{after}", CROSSFIT).returncode == 9
+    assert [one.address for one in short_checkpoints(sweep.storage, "0000")] == ["crossfit/0000/1/epoch-0001"]
+    program = ATTEMPT.replace("attempt=1,", AGAIN)
+    done = run_attempt(sweep, f"from tune.store.checkpoints import short_checkpoints\n{program}", CROSSFIT)
+    assert done.returncode == 0, done.stderr
+    log = (tmp_path / "runs" / "one" / "logs" / "0000.log").read_text()
+    assert "attempt 2 begins after 0 of 1 epochs and 1 epochs of short runs" in log
+    assert log.count("short run 1 of 2") == 0 and "short run 2 of 2, epoch 0 of 1: inner loss" in log
+    assert short_checkpoints(sweep.storage, "0000") == []
+    curves = [ResultsStore(one.storage).curve("0000") for one in (alone, sweep)]
+    first, second = ({k: v for k, v in report.metrics.items() if k != "seconds"} for (report,) in curves)
+    assert "holdout/threshold" in first and first == second
 
 
 def test_no_attempt_trains_on_data_that_were_changed_since_the_sweep_began(tmp_path):

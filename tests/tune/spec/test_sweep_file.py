@@ -1,5 +1,6 @@
 """Sweep files: what is read, and how what is wrong is refused."""
 
+import json
 import os
 import re
 
@@ -54,6 +55,25 @@ def test_a_constraint_may_need_masks(tmp_path):
     assert SweepSpec.from_json(spec.to_json()) == spec
     with pytest.raises(UserError, match="constraints: holdout/fa needs true masks"):
         spec.require_masks(False)
+
+
+def test_a_stored_sweep_of_an_earlier_version_has_the_names_of_today(tmp_path):
+    spec = spec_of(tmp_path)
+    content = json.loads(spec.to_json())
+    content["base"]["labels.evolve"] = False
+    content["search"] |= {
+        "labels.evolve": {"values": [True, False]},
+        "labels.evolve_after": {"float": [0.1, 0.4], "when": {"labels.evolve": True}},
+    }
+    content["start"] = [{"labels.evolve": True}]
+    read = SweepSpec.from_json(json.dumps(content))
+    assert read.base_config().labels.refine == "none"
+    assert read.search["labels.refine"].values == ("evolve", "none")
+    assert read.search["labels.evolve_after"].when == {"labels.refine": "evolve"}
+    assert read.start == ({"labels.refine": "evolve"},)
+    assert Space(read).order
+    with pytest.raises(UserError, match=r"search: unknown key 'labels\.evolve'; it is 'labels\.refine' now"):
+        spec_of(tmp_path, ("search:\n", "search:\n  labels.evolve: {values: [true, false]}\n"))
 
 
 def test_a_cost_is_an_objective_beside_the_first_and_needs_no_masks(tmp_path):

@@ -14,6 +14,9 @@ from tune.store.checkpoints import (
     get_checkpoint,
     prune,
     put_checkpoint,
+    put_short_checkpoint,
+    remove_short_checkpoints,
+    short_checkpoints,
 )
 from tune.store.records import Record
 from tune.store.results_store import ResultsStore
@@ -146,3 +149,24 @@ def test_a_manifest_cannot_write_outside_of_the_target(tmp_path, name):
         get_checkpoint(storage, stored)
     with pytest.raises(Exception, match="is not a name"):
         get_checkpoint(storage, StoredCheckpoint("../../etc", stored.sha256))
+
+
+def test_of_short_runs_the_last_two_checkpoints_are_kept_until_they_are_removed(place):
+    storage = ResultsStore(place).storage
+    assert short_checkpoints(storage, "0000") == []
+    for attempt, epoch in ((1, 8), (1, 9), (1, 10), (2, 10), (2, 11)):
+        put_short_checkpoint(storage, "0000", attempt, snapshot(epoch))
+        put_short_checkpoint(storage, "0001", 1, snapshot(1))
+        newest = short_checkpoints(storage, "0000")[0]
+        assert newest.address == f"crossfit/0000/{attempt}/epoch-{epoch:04d}"
+        assert get_checkpoint(storage, newest).values["epoch"] == epoch
+    assert [one.address[-12:] for one in short_checkpoints(storage, "0000")] == ["2/epoch-0011", "2/epoch-0010"]
+    storage.delete("crossfit/0000/2/epoch-0011/manifest.json")  # being written, or removed
+    assert [one.address[-12:] for one in short_checkpoints(storage, "0000")] == ["2/epoch-0010"]
+    storage.put("crossfit/0000/2/epoch-0010/student.safetensors", b"damaged")
+    with pytest.raises(DamagedError):
+        get_checkpoint(storage, short_checkpoints(storage, "0000")[0])
+    for _ in range(2):
+        remove_short_checkpoints(storage, "0000")
+        assert short_checkpoints(storage, "0000") == []
+    assert len(short_checkpoints(storage, "0001")) == 1
