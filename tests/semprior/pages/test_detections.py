@@ -79,7 +79,7 @@ def test_images_in_which_two_differ_most_come_first():
     pictures = detection_pictures(images, ["best", "preset"], most=3)
     assert [strip.title for strip in pictures.strips] == ["two", "one", "same"]
     assert "Best: 3 of 4 targets hit, 1 missed, 2 false alarms. Preset: 2 of 4" in pictures.caption
-    assert "3 of 4 images" in pictures.caption
+    assert "3 of 4 images are shown" in pictures.caption
     whole, other, part, opposite = pictures.strips[1].pictures
     assert [mark.kind for mark in (*whole.marks, *other.marks)] == ["hit", "miss"]
     assert (part.caption, opposite.caption) == ("best: hit, 0.90", "preset: missed, 0.30")
