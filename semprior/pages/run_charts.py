@@ -61,6 +61,7 @@ def score_chart(lines: Sequence[Line], place: str) -> Chart | None:
     if best is not None:
         figure.add_vline(x=best, line={"color": GREY, "dash": "dash", "width": 1})
     figure.update_xaxes(title_text="epochs", title_standoff=4)
+    figure.update_yaxes(rangemode="nonnegative")
     figure.update_layout(height=300 * -(-len(names) // columns) + 60, legend={"orientation": "h", "y": 1.12})
     marked = f" The dashed line is the best epoch, {best}, whose student is deployed." if best is not None else ""
     caption = f"Scores on the {place} split. Bands are one standard error over images.{marked}"
@@ -387,7 +388,7 @@ def most_missed(breakdowns: Mapping[str, Sequence[Part]]) -> str:
     paragraphs = []
     for by, parts in breakdowns.items():
         own = [part for part in parts if part.metrics.targets]
-        worst = min(own, key=lambda part: part.metrics.pd, default=None)
+        worst = min(own, key=lambda part: (part.metrics.pd, -part.metrics.targets), default=None)
         if worst is None or len(own) < 2:
             continue
         if worst.metrics.pd >= 1:

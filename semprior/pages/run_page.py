@@ -34,7 +34,6 @@ from semprior.pages.run_charts import (
 from semprior.pages.run_images import SplitFindings
 from semprior.pages.run_state import RunState
 from semprior.reporting.evaluation_tables import with_error
-from semprior.reporting.terminal import clock
 from semprior.training.label_history import LabelWindow
 from semprior.training.losses import cluster_weights
 
@@ -97,7 +96,7 @@ def _overview(state: RunState, found: SplitFindings | str) -> list[Block]:
     facts.append(("Preset", config.preset))
     if state.lines:
         facts.append(("Epochs", f"{len(state.lines)} of {config.epochs}"))
-        facts.append(("Training took", clock(sum(line.get("seconds") or 0.0 for line in state.lines))))
+        facts.append(("Training took", _duration(sum(line.get("seconds") or 0.0 for line in state.lines))))
     if state.best_line is not None:
         facts.append(("Best epoch", str(state.best_line["epoch"] + 1)))
     elif state.info is not None:
@@ -116,6 +115,12 @@ def _overview(state: RunState, found: SplitFindings | str) -> list[Block]:
     if isinstance(found, SplitFindings) and found.split == "test":
         blocks.append(Text("The numbers of the test split are of this one look; choose nothing by them.", "note"))
     return blocks
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
 def _parameters(state: RunState) -> int:

@@ -128,7 +128,7 @@ def test_a_page_shows_all_of_a_run(run, page_of):
     assert "<h1><bdi>Run run &lt;b&gt;</bdi></h1>" in content
     assert "It is at epoch 4 of 6. Its best epoch is 3." in content
     overview = section(content, "overview")
-    assert "4:00" in overview and "0.4000" in overview
+    assert "4 min 0 s" in overview and "0.4000" in overview
     settings = section(content, "settings")
     assert "scam.stages" in settings and "[1, 3]" in settings and "data.crop" not in settings
     assert "--preset standard --set detector=mlclnet" in settings
