@@ -219,14 +219,16 @@ function prepareReload() {
   const box = document.getElementById("reload");
   box.checked = remembered.read().reload !== false;
   box.addEventListener("change", () => remembered.write("reload", box.checked));
-  setInterval(() => {
-    if (box.checked && !document.hidden) location.reload();
+  const timer = setInterval(() => {
+    if (!box.checked || document.hidden) return;
+    clearInterval(timer);
+    location.reload();
   }, 1000 * seconds);
 }
 
 for (const [index, table] of [...document.querySelectorAll("table")].entries()) prepareTable(table, index);
 prepareTips();
-prepareReload();
 drawCharts().finally(() => {
+  prepareReload(); // counts from here, so that a slow computer shows every page
   document.documentElement.dataset.ready = "yes";
 });
