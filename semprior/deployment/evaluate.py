@@ -145,8 +145,8 @@ def evaluate(
     Raises:
         UserError: the data set has a fault or lacks masks, or there is no such split, threshold or convention.
     """
-    chosen = threshold is None
-    threshold = model.info.threshold if threshold is None else checked_threshold(threshold)
+    if threshold is not None:
+        checked_threshold(threshold)
     convention = convention_name(model.info.config.preset) if convention is None else convention
     find_convention(convention)
     layout = find_layout(data)
@@ -162,7 +162,7 @@ def evaluate_scenes(
     subsets: Mapping[str, str],
     split: str,
     *,
-    threshold: float = THRESHOLD,
+    threshold: float | None = None,
     convention: str,
     curve: bool = False,
     look: Callable[[int, np.ndarray], None] = lambda index, probability: None,
@@ -174,12 +174,13 @@ def evaluate_scenes(
         scenes: with their masks; at least one.
         subsets: of a joined data set, by name of the image.
         split: its name, for the result.
-        threshold: of the probability, in 0..1.
+        threshold: of the probability, in 0..1; None for the one that the run chose on the images it held out.
         convention: a name in `CONVENTIONS`.
         curve: whether to compute the metrics over thresholds, too.
         look: called with the index and the probabilities (H,W) float32 of each image, in any order.
     """
-    rules = CONVENTIONS[convention]
+    rules, chosen = CONVENTIONS[convention], threshold is None
+    threshold = model.info.threshold if threshold is None else threshold
     images: dict[int, EvaluatedImage] = {}
     over_thresholds: dict[int, list[ImageCounts]] = {}
     for index, probability in model.each([scene.image for scene in scenes]):
