@@ -2,11 +2,11 @@
 
     python -m benchmarks.record SWEEP [--out benchmarks/recorded_folds.jsonl]
 
-`SWEEP` is the address of a sweep's folder; one that still runs gives what has ended so far. Each line of the file is a
-completed run: its configuration, its curve, and the terms of its best evaluation, image by image.
+`SWEEP` is the address of a sweep's folder; one that still runs gives what has ended so far. The first line of the file
+says what was recorded: the data, the settings that the runs share, the number of folds. Each other line is a completed
+run: its configuration, its curve, and the terms of its best evaluation, image by image.
 
-`recorded_folds.jsonl` was recorded from a sweep of `recorded_folds.yaml`, with
-``python -m tune submit benchmarks/recorded_folds.yaml``.
+`recorded_folds.jsonl` is the recording of `recorded_folds.yaml` (``python -m tune submit benchmarks/recorded_folds.yaml``).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from semprior.errors import UserError
 from semprior.evaluation.image_sums import ImageSums, terms_of
 from semprior.io.atomic_files import write_atomically
 from tune.comparison.ranked import read_images
+from tune.spec.sweep_file import SweepSpec
 from tune.store.records import run_index
 from tune.store.results_store import ResultsStore
 from tune.store.sweeps import open_sweep
@@ -93,9 +94,10 @@ def runs_of(uri: str) -> list[RecordedRun]:
     return found
 
 
-def write_recording(runs: Sequence[RecordedRun], path: Path) -> None:
-    """Write runs to a file, a JSON object in each line."""
-    lines = []
+def write_recording(spec: SweepSpec, runs: Sequence[RecordedRun], path: Path) -> None:
+    """Write the runs of a sweep to a file, a JSON object in each line."""
+    data = spec.data.rstrip("/").rpartition("/")[2]
+    lines = [json.dumps({"data": data, "base": dict(spec.base), "runs": spec.run_count}) + "\n"]
     for run in runs:
         row = {name: value for name, value in vars(run).items() if name != "images"}
         row["scores"] = [[epoch, round(score, 4)] for epoch, score in run.scores]
@@ -108,7 +110,7 @@ def write_recording(runs: Sequence[RecordedRun], path: Path) -> None:
 def read_recording(path: Path) -> list[RecordedRun]:
     """Read runs from a file of `write_recording`."""
     found = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines()[1:]:
         row = json.loads(line)
         table = np.array(row.pop("table"), np.float32)
         images = ImageSums(tuple(row.pop("names")), tuple(row.pop("terms")), table)
@@ -126,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     runs = runs_of(options.sweep)
-    write_recording(runs, options.out)
+    write_recording(open_sweep(options.sweep).spec, runs, options.out)
     configurations = len({run.configuration for run in runs})
     print(f"{options.out}: {len(runs)} runs of {configurations} configurations")
     return 0

@@ -423,7 +423,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def print_figures(figures: Mapping[str, Any], console: Console) -> None:
     """Print the table."""
-    columns = ("sweep", "regret, median", "mean (95 %)", "best tried", "of promoted (95 %)", "epochs (quartiles)", "of random (95 %)")
+    columns = (
+        "sweep",
+        "regret, median",
+        "mean (95 %)",
+        "best tried",
+        "of promoted (95 %)",
+        "epochs (quartiles)",
+        "of random (95 %)",
+    )
     table = Table(*columns, "not reached", "configurations", "runs", title_justify="left")
     table.title = f"{figures['budget']} epochs each, {figures['seeds']} seeds"
     for label, entry in figures["kinds"].items():

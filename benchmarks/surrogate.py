@@ -52,7 +52,9 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from benchmarks.record import RecordedRun
+from semprior.errors import UserError
 from semprior.evaluation.image_sums import ImageSums, image_sums, terms_of
+from tune.store.ranking import fit_levels
 
 CURVES = Path(__file__).parent / "recorded_curves.jsonl"
 FOLDS = Path(__file__).parent / "recorded_folds.jsonl"
@@ -137,7 +139,7 @@ class Spread:
         scale: (N,) of what differs between configurations on each image; the mean square is 1.
         by_image: standard deviation, over configurations, of an image's value about the mean of its run.
         by_run: likewise of the mean of a run, without what its images explain.
-        runs: number of runs.
+        runs: number of runs that say it.
     """
 
     difficulty: np.ndarray
@@ -148,11 +150,22 @@ class Spread:
 
     @classmethod
     def of(cls, recorded: Sequence[RecordedRun]) -> Spread:
-        """Two-way analyses of variance: of images and configurations in each fold, and of folds and configurations."""
+        """Two-way analyses of variance: of images and configurations in each fold, and of folds and configurations.
+
+        Runs that found nothing say nothing.
+
+        Raises:
+            UserError: no two configurations found anything on the same images.
+        """
         folds: dict[int, dict[int, np.ndarray]] = {}
         for run in recorded:
-            folds.setdefault(run.run, {})[run.configuration] = image_values(run.images)
+            if (values := image_values(run.images)).any():
+                folds.setdefault(run.run, {})[run.configuration] = values
         paired = {fold: found for fold, found in folds.items() if len(found) > 1}
+        if not paired:
+            raise UserError(
+                "the recorded folds: no two configurations found anything on the same images; record others"
+            )
         difficulty, scale, squares, freedom = [], [], 0.0, 0
         for found in paired.values():
             values = np.stack([found[number] for number in sorted(found)])
@@ -167,17 +180,16 @@ class Spread:
         count = np.mean([len(found) for found in paired.values()])
         shared, scales = np.concatenate(difficulty), np.concatenate(scale)
         true = max(float(shared.var()) - by_image / count, 0.0)  # the mean over few configurations has their noise
-        whole = [number for number in folds[min(paired)] if all(number in found for found in paired.values())]
-        means = np.array([[found[number].mean() for found in paired.values()] for number in whole])
-        means = means - means.mean(0) - means.mean(1, keepdims=True) + means.mean()
+        places = {number: place for place, number in enumerate(sorted(set().union(*paired.values())))}
+        means = [(places[n], fold, values.mean()) for fold, found in paired.items() for n, values in found.items()]
+        between = fit_levels(*map(np.array, zip(*means, strict=True))).variance or 0.0
         images = np.mean([len(next(iter(found.values()))) for found in paired.values()])
-        between = float((means**2).sum()) / max((means.shape[0] - 1) * (means.shape[1] - 1), 1)
         return cls(
             difficulty=shared * math.sqrt(true / float(shared.var())),
             scale=scales / math.sqrt(float((scales**2).mean())),
             by_image=math.sqrt(by_image),
             by_run=math.sqrt(max(between - by_image / images, 0.0)),
-            runs=len(recorded),
+            runs=sum(map(len, paired.values())),
         )
 
 

@@ -228,7 +228,7 @@ class History:
         gained = self._gained_later(ended) if stopped_too else {}
         values: dict[int, dict[int, float]] = {}
         for number, configuration in sorted(ended.items()):
-            for index, run in configuration.runs.items():
+            for index, run in sorted(configuration.runs.items()):
                 if run.state != "failed" and run.values is not None:
                     later = gained.get(max(run.curve), 0.0) if run.state == "stopped" and run.curve else 0.0
                     values.setdefault(number, {})[index] = run.values[0] + later
