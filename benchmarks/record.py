@@ -6,7 +6,7 @@
 says what was recorded: the data, the settings that the runs share, the number of folds. Each other line is a completed
 run: its configuration, its curve, and the terms of its best evaluation, image by image.
 
-`recorded_folds.jsonl` is the recording of `recorded_folds.yaml` (``python -m tune submit benchmarks/recorded_folds.yaml``).
+`recorded_folds.jsonl` is the recording of ``python -m tune submit benchmarks/recorded_folds.yaml``.
 """
 
 from __future__ import annotations

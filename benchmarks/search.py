@@ -86,7 +86,6 @@ KINDS = {
     "race": Kind({"name": "tpe"}, "race"),
     "race, shrink": Kind({"name": "tpe", "shrink": True}, "race"),
     "race, random .1": Kind({"name": "tpe", "random": 0.1}, "race"),
-    "race, shrink, random .1": Kind({"name": "tpe", "shrink": True, "random": 0.1}, "race"),
 }
 
 
