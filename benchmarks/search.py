@@ -38,8 +38,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import describe_machine
-from benchmarks.record import read_recording
-from benchmarks.surrogate import FOLDS, Evaluations, Facts, Surrogate, read_curves
+from benchmarks.surrogate import Evaluations, Facts, Surrogate, read_facts
 from semprior.config.epochs import is_due, share_of
 from semprior.config.schema import Config
 from tune.comparison.ranked import compare_first, read_images
@@ -383,7 +382,7 @@ def run_seeds(
     seeds: Sequence[int], kinds: Mapping[str, Kind], out: Path | None, say: Callable[[str], None]
 ) -> list[dict[str, Any]]:
     """The figures of some seeds; those that `out` has already are read from it."""
-    spec, facts = load_sweep(SWEEP, {}), Facts.of(read_curves(), read_recording(FOLDS))
+    spec, facts = load_sweep(SWEEP, {}), read_facts()
     known = {}
     if out is not None and out.exists():
         known = {row["seed"]: row for row in map(json.loads, out.read_text(encoding="utf-8").splitlines())}

@@ -51,13 +51,13 @@ from typing import Any
 import numpy as np
 from scipy.optimize import least_squares
 
-from benchmarks.record import RecordedRun
+from benchmarks.record import OUT, RecordedRun, read_recording
 from semprior.errors import UserError
-from semprior.evaluation.image_sums import ImageSums, image_sums, terms_of
+from semprior.evaluation.image_sums import ImageSums, image_sums, metric_of, terms_of
 from tune.store.ranking import fit_levels
 
 CURVES = Path(__file__).parent / "recorded_curves.jsonl"
-FOLDS = Path(__file__).parent / "recorded_folds.jsonl"
+FOLDS = OUT
 SCORE = "point_score"
 STAGES = 5
 HELD_OUT = 26
@@ -122,10 +122,9 @@ def image_values(images: ImageSums) -> np.ndarray:
     Their mean is the score of all images, and the variance of their mean that of the bootstrap over images.
     """
     columns = [images.table[:, images.terms.index(term)].astype(np.float64) for term in terms_of(SCORE)]
-    common, joint, kept, either = (column / max(column.sum(), 1e-12) for column in columns)
-    sums = [max(float(column.sum()), 1e-12) for column in columns]
-    agreement = sums[2] / sums[3]
-    score = sums[0] / sums[1] * (1 + agreement) / 2
+    sums = np.array([column.sum() for column in columns])
+    common, joint, kept, either = (column / max(whole, 1e-12) for column, whole in zip(columns, sums, strict=True))
+    agreement, score = sums[2] / max(sums[3], 1e-12), float(metric_of(SCORE, terms_of(SCORE), sums))
     moved: np.ndarray = common - joint + (kept - either) * agreement / (1 + agreement)
     return score * (1 + len(images.names) * moved)
 
@@ -254,6 +253,17 @@ class Facts:
             evaluation=math.sqrt(evaluation),
             spread=spread,
         )
+
+
+def read_facts() -> Facts:
+    """Fit the recorded runs.
+
+    Raises:
+        UserError: there is no recording of folds, or it has no two configurations to compare.
+    """
+    if not FOLDS.exists():
+        raise UserError(f"{FOLDS}: there is no recording yet; make one: `python -m benchmarks.record SWEEP`")
+    return Facts.of(read_curves(), read_recording(FOLDS))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from benchmarks import record
 from benchmarks import search as benchmark
 from benchmarks.record import RecordedRun, read_recording, runs_of
 from benchmarks.surrogate import (
-    FOLDS,
     HELD_OUT,
     Evaluations,
     Facts,
@@ -20,6 +19,7 @@ from benchmarks.surrogate import (
     curve,
     image_values,
     read_curves,
+    read_facts,
 )
 from semprior.errors import UserError
 from semprior.evaluation.image_sums import image_sums
@@ -31,7 +31,7 @@ from tune.spec.sweep_file import load_sweep
 DIFFICULTY, BY_IMAGE, BY_RUN = 0.2, 0.1, 0.03
 
 
-def made_up_runs(configurations=8, images=1000, folds=5):
+def made_up_runs(configurations=8, images=400, folds=5):
     """Runs whose values by image scatter as the constants above say."""
     rng = np.random.default_rng(0)
     difficulty, found = rng.normal(0, DIFFICULTY, images), []
@@ -104,7 +104,7 @@ def test_the_surrogate_scatters_as_the_real_runs_do(spec, facts):
 def test_folds_hold_out_every_image_once_and_other_runs_the_same_few(spec, facts):
     surrogate = Surrogate(facts, benchmark.ranges_of(spec), 0)
     folds = [surrogate.held_out(5, fold) for fold in range(5)]
-    assert sorted(np.concatenate(folds).tolist()) == list(range(1000))
+    assert sorted(np.concatenate(folds).tolist()) == list(range(400))
     assert len(surrogate.held_out(0, 0)) == HELD_OUT
 
 
@@ -140,7 +140,7 @@ def test_early_stopping_saves_epochs_and_a_race_adds_runs(spec, facts, tmp_path)
 def test_the_benchmark_prints_one_object_and_goes_on_where_it_was(spec, facts, monkeypatch, capsys, tmp_path):
     small = spec.model_copy(update={"budget": spec.budget.model_copy(update={"trials": 14})})
     monkeypatch.setattr(benchmark, "load_sweep", lambda *_: small)
-    monkeypatch.setattr(benchmark.Facts, "of", lambda *_: facts)
+    monkeypatch.setattr(benchmark, "read_facts", lambda: facts)
     monkeypatch.setattr(benchmark, "LIMIT", 1)
     kinds = ["--kinds", "random", "TPE + ASHA + promote", "race", "--out", str(tmp_path / "seeds.jsonl")]
     assert benchmark.main(["--seeds", "1", "--json", *kinds]) == 0
@@ -168,7 +168,7 @@ def test_a_sweep_is_recorded_with_the_images_of_its_completed_runs(tmp_path, cap
         runs_of(sweep.storage.uri)
 
 
-def test_the_recording_that_the_benchmark_reads_is_small_and_fits():
-    assert FOLDS.stat().st_size < 300_000
-    fitted = Facts.of(read_curves(), read_recording(FOLDS))
-    assert 0 < fitted.spread.by_image < 1
+def test_without_a_recording_the_benchmark_says_how_to_make_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmarks.surrogate.FOLDS", tmp_path / "none.jsonl")
+    with pytest.raises(UserError, match=r"python -m benchmarks\.record SWEEP"):
+        read_facts()
