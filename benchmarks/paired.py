@@ -4,7 +4,8 @@
 
 `SWEEP` is the address of a sweep's folder. The first configurations of its ranking are taken in pairs. *Paired* is the
 standard error that `top` prints (`tune.comparison.paired`); *unpaired* is the root of the sum of the squares of the
-standard errors of both values, each over the same images and runs.
+standard errors of both values, each over the same images and runs. Where configurations have several runs, such as
+folds, the errors are those of all runs together, and of each run alone.
 """
 
 from __future__ import annotations
@@ -41,29 +42,38 @@ def measure(uri: str, top: int, metrics: Sequence[str]) -> list[dict[str, Any]]:
     wanted = {trial: address for entry in entries for trial, address in zip(entry.trials, entry.images, strict=True)}
     images = read_images(sweep.storage, wanted)
     runs = [{run_index(trial): images[trial] for trial in entry.trials if trial in images} for entry in entries]
+    common = set.intersection(*map(set, runs)) if runs else set()
     found = []
-    for metric in metrics:
-        comparison = Comparison(runs, metric)
-        for first, second in combinations(range(len(entries)), 2):
-            difference = comparison.difference(first, second)
-            errors = comparison.error(first), comparison.error(second)
-            if difference is None or difference.error is None or None in errors:
-                continue
-            common = comparison.configurations[first].keys() & comparison.configurations[second].keys()
-            found.append(
-                {
-                    "metric": metric,
-                    "first": entries[first].trial,
-                    "second": entries[second].trial,
-                    "runs": len(common),
-                    "images": len({name for run in common for name in comparison.configurations[first][run].names}),
-                    "difference": difference.value,
-                    "paired": difference.error,
-                    "unpaired": math.hypot(*(error for error in errors if error is not None)),
-                }
-            )
+    for chosen in [None, *(sorted(common) if len(common) > 1 else ())]:
+        selected = [{run: sums for run, sums in one.items() if chosen in (None, run)} for one in runs]
+        for metric in metrics:
+            found += _errors(Comparison(selected, metric), [entry.trial.partition(".")[0] for entry in entries])
     if not found:
         raise UserError(f"{uri}: has no two configurations that were evaluated on the same images")
+    return found
+
+
+def _errors(comparison: Comparison, names: Sequence[str]) -> list[dict[str, Any]]:
+    """The errors of the difference of each pair of configurations that were evaluated on the same images."""
+    found = []
+    for first, second in combinations(range(len(names)), 2):
+        difference = comparison.difference(first, second)
+        errors = comparison.error(first), comparison.error(second)
+        if difference is None or difference.error is None or None in errors:
+            continue
+        common = comparison.configurations[first].keys() & comparison.configurations[second].keys()
+        found.append(
+            {
+                "metric": comparison.metric,
+                "first": names[first],
+                "second": names[second],
+                "runs": len(common),
+                "images": len({name for run in common for name in comparison.configurations[first][run].names}),
+                "difference": difference.value,
+                "paired": difference.error,
+                "unpaired": math.hypot(*(error for error in errors if error is not None)),
+            }
+        )
     return found
 
 
@@ -87,10 +97,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{row['paired']:9.4f}{row['unpaired']:10.4f}"
         )
     for metric in options.metric:
-        own = [row for row in found if row["metric"] == metric]
-        if own:
-            paired, unpaired = (statistics.median(row[name] for row in own) for name in ("paired", "unpaired"))
-            print(f"{metric}: medians {paired:.4f} paired, {unpaired:.4f} unpaired")
+        for runs in sorted({row["runs"] for row in found}):
+            own = [row for row in found if (row["metric"], row["runs"]) == (metric, runs)]
+            if own:
+                paired, unpaired = (statistics.median(row[name] for row in own) for name in ("paired", "unpaired"))
+                of = f"{runs} run{'s' if runs > 1 else ''}"
+                print(f"{metric}, {of}: medians {paired:.4f} paired, {unpaired:.4f} unpaired")
     return 0
 
 

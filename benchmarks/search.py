@@ -1,76 +1,134 @@
-"""What the sampler and early stopping save: epochs until a sweep is as good as a whole random one.
+"""What sampler, early stopping and race find, and how soon: simulated sweeps on a surrogate of real runs.
 
-    python -m benchmarks.search [--seeds 20] [--json]
+    python -m benchmarks.search [--seeds 20] [--first 0] [--out FILE] [--json]
 
-The sweep is tune/sweeps/sirst-v1.yaml, run by the service's own `Search` and schedulers, two trials at a time, on
-trials drawn from a surrogate that is fitted to recorded curves of real trials (benchmarks/surrogate.py says what of it
-is real and what assumed). Each seed has a landscape of its own. The aim on it is the best that random search without
-early stopping finds with the file's whole budget of configurations, the median of `WHOLE` such searches. Then random
-and TPE, with ASHA and without, begin anew and are charged the epochs, over all their trials, until their best value
-reaches the aim. A search that has not reached it after `LIMIT` times the budget is charged that much. Values are what a
-sweep sees: the student's best evaluation so far.
+The sweep is tune/sweeps/sirst-v1.yaml, run by the service's own `Search` and schedulers, two runs at a time, on runs
+drawn from a surrogate that is fitted to recorded ones, image by image (benchmarks/surrogate.py says what of it is real
+and what assumed). Each seed has a landscape and held-out images of its own. What a sweep recommends is what `top` puts
+first, by `compare_first` on a real store; with promotion, what `promote --top 3 --seeds 3` puts first. Kinds without
+folds hold out the same 26 images in all runs.
+
+* **Regret**: all kinds spend the epochs that random search takes for the file's whole budget, promotion included. Runs
+  that last at the end count as they are. The regret is how far the true level of the recommended
+  configuration lies below the best level of the landscape.
+* **Epochs to random's best**: the aim is the best true level among the configurations that a random search tries with
+  the whole budget, the median of `WHOLE` such searches. Kinds without promotion are charged the epochs until they
+  recommend, at the end of some run, a configuration as good as that; at most `LIMIT` times the budget.
+
+With ``--out``, each seed that is done is a line of a file, and is not repeated.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ray.tune.schedulers import TrialScheduler
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import spearmanr
 
 from benchmarks.machine import describe_machine
-from benchmarks.surrogate import Facts, Surrogate, read_recorded
+from benchmarks.surrogate import Evaluations, Facts, Surrogate, read_facts
 from semprior.config.epochs import is_due, share_of
 from semprior.config.schema import Config
-from tune.search.early_stopping import first_decision, make_scheduler
+from tune.comparison.ranked import compare_first, read_images
+from tune.comparison.stored_sums import put_sums
+from tune.search.early_stopping import make_scheduler
+from tune.search.history import EndState
+from tune.search.promotion import promotion, rank_promotion
 from tune.search.ray_tune_internals import EPOCH, VALUE
-from tune.search.search import Search
-from tune.spec.sweep_file import SweepSpec, load_sweep
+from tune.search.search import Search, Suggestion
+from tune.spec.sweep_file import Runs, SweepSpec, load_sweep
+from tune.store.records import Record, trial_ids
+from tune.store.results_store import ResultsStore
 
 SWEEP = Path(__file__).parents[1] / "tune" / "sweeps" / "sirst-v1.yaml"
-VARIANTS = {
-    "random": ("random", "none"),
-    "random + ASHA": ("random", "asha"),
-    "TPE": ("tpe", "none"),
-    "TPE + ASHA": ("tpe", "asha"),
-}
 SLOTS = 2
 LIMIT = 3
 WHOLE = 5
-BAR = 0.25
+FOLD_COUNT = 5
+PROMOTED, PROMOTED_SEEDS = 3, 3
+BARS = {"regret": 0.5, "epochs": 0.25}
+"""Most regret of a race, relative to TPE with ASHA and promotion; most epochs, relative to random search."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of sweep.
+
+    Attributes:
+        sampler: what differs from the file's sampler.
+        scheduler: name of the scheduler; ``race`` has folds.
+        promotes: whether the last epochs go to a promotion.
+    """
+
+    sampler: Mapping[str, Any]
+    scheduler: str = "none"
+    promotes: bool = False
+
+
+KINDS = {
+    "random": Kind({"name": "random"}),
+    "TPE": Kind({"name": "tpe"}),
+    "TPE + ASHA": Kind({"name": "tpe"}, "asha"),
+    "TPE + ASHA + promote": Kind({"name": "tpe"}, "asha", promotes=True),
+    "race": Kind({"name": "tpe"}, "race"),
+    "race, shrink": Kind({"name": "tpe", "shrink": True}, "race"),
+    "race, random .1": Kind({"name": "tpe", "random": 0.1}, "race"),
+}
 
 
 @dataclass
 class Running:
-    """A trial in a slot; a scheduler knows it by its id.
+    """A run in a slot; a scheduler knows it by its id.
 
     Attributes:
-        trial_id: of the trial.
-        number: of its configuration.
-        scores: that it will have, by epoch.
-        epoch: to be trained next.
-        best: so far.
+        trial_id: id of the trial.
+        suggestion: its configuration.
+        run: index of the run.
+        seed: seed of the run.
+        evaluations: that it will have.
+        epoch: the next epoch.
+        best: epoch of the best evaluation so far.
+        state: how it ended.
+        digest: of the stored terms of the best evaluation.
     """
 
     trial_id: str
-    number: int
-    scores: dict[int, float]
+    suggestion: Suggestion
+    run: int
+    seed: int
+    evaluations: Evaluations
     epoch: int = 0
-    best: float | None = None
+    best: int | None = None
+    state: EndState | None = None
+    digest: str | None = None
+
+    @property
+    def value(self) -> float | None:
+        """The best score so far."""
+        return None if self.best is None else self.evaluations.scores[self.best]
+
+    def train(self) -> None:
+        """Train an epoch."""
+        score = self.evaluations.scores.get(self.epoch)
+        if score is not None and (self.value is None or score >= self.value):
+            self.best = self.epoch
+        self.epoch += 1
 
 
-def evaluations(config: Config) -> list[int]:
-    """The epochs that a trial is evaluated at."""
+def evaluated_epochs(config: Config) -> list[int]:
+    """The epochs at which a run is evaluated."""
     first, every = share_of(config.select.after, config.epochs), config.select.every
     return [e for e in range(config.epochs) if is_due(e, first, every) or e + 1 == config.epochs]
 
@@ -80,112 +138,197 @@ class Simulation:
     """A sweep on the surrogate: slots that train an epoch each, again and again.
 
     Attributes:
-        spec: of the sweep.
-        surrogate: of the trials.
-        seed: of the runs' noise.
-        spent: epochs so far, over all trials.
+        spec: the sweep.
+        surrogate: draws the runs.
+        noise: seed of the noise of the runs.
+        folder: for the store.
+        spent: epochs so far, over all runs.
+        runs: all runs that began.
+        tried: the best level of the configurations of which a run has ended.
     """
 
     spec: SweepSpec
     surrogate: Surrogate
-    seed: int
+    noise: int
+    folder: Path
     spent: int = 0
+    runs: list[Running] = field(default_factory=list)
+    tried: float = -math.inf
 
-    def run(self) -> Iterator[float]:
-        """The best value so far, after each epoch of any trial."""
-        search, scheduler = Search(self.spec), make_scheduler(self.spec)
+    def __post_init__(self) -> None:
+        self.search, self.scheduler = Search(self.spec), make_scheduler(self.spec)
         config = self.spec.base_config()
-        due, running, best = evaluations(config), [], float("-inf")
-        while True:
-            while len(running) < SLOTS and (asked := search.ask()) is not None:
-                scores = self.surrogate.trial(asked.parameters, config.epochs, due, self.seed)
-                running.append(Running(f"{asked.number:04d}", asked.number, scores))
-                scheduler.on_trial_add(None, running[-1])  # type: ignore[arg-type]
-            if not running:
-                return
-            for trial in list(running):
-                if self._epoch(trial, search, scheduler, config.epochs):
-                    running.remove(trial)
-                best = max(best, trial.best if trial.best is not None else best)
-                yield best
+        self.epochs, self._seed, self._due = config.epochs, config.seed, evaluated_epochs(config)
+        self._running: list[Running] = []
+        self._ended = 0
+        (objective,) = self.spec.objective
+        self.objective = objective
 
-    def _epoch(self, trial: Running, search: Search, scheduler: TrialScheduler, epochs: int) -> bool:
-        """Train an epoch; whether the trial has ended with it."""
-        epoch, score = trial.epoch, trial.scores.get(trial.epoch)
-        self.spent += 1
-        trial.epoch += 1
-        if score is not None:
-            trial.best = score if trial.best is None else max(trial.best, score)
-        search.report(trial.number, epoch, trial.best)
-        result = {EPOCH: epoch} | ({VALUE: trial.best} if trial.best is not None else {})
-        decision = scheduler.on_trial_result(None, trial, result)  # type: ignore[arg-type]
-        if trial.epoch < epochs and decision != TrialScheduler.STOP:
-            return False
-        state = "completed" if trial.epoch == epochs else "stopped"
-        if state == "completed":
-            scheduler.on_trial_complete(None, trial, result)  # type: ignore[arg-type]
-        search.tell(trial.number, state, (trial.best,) if trial.best is not None else None)
+    def train(self, until: float = math.inf) -> bool:
+        """Train until a run has ended or so many epochs are spent; False if there is nothing left to run."""
+        ended = self._ended
+        while self.spent < until and self._ended == ended:
+            while len(self._running) < SLOTS and (asked := self.search.ask()) is not None:
+                self._begin(asked)
+            if not self._running:
+                return False
+            for run in list(self._running):
+                self._epoch(run)
         return True
 
+    def _begin(self, asked: Suggestion) -> None:
+        names = trial_ids(asked.number, self.spec.run_count)
+        for index in asked.runs:
+            own = self.spec.run_leaves(self._seed, index)
+            found = self.surrogate.run(asked.parameters, {**asked.leaves, **own}, self._due, self.noise)
+            self._running.append(Running(names[index], asked, index, own["seed"], found))
+            self.runs.append(self._running[-1])
+            self.scheduler.on_trial_add(None, self._running[-1])  # type: ignore[arg-type]
 
-def simulation(spec: SweepSpec, variant: str, seed: int, surrogate: Surrogate, trials: int) -> Simulation:
+    def _epoch(self, run: Running) -> None:
+        """Train an epoch of a run."""
+        self.spent += 1
+        run.train()
+        self.search.report(run.suggestion.number, run.epoch - 1, run.value, run.run)
+        result = {EPOCH: run.epoch - 1} | ({VALUE: run.value} if run.value is not None else {})
+        decision = self.scheduler.on_trial_result(None, run, result)  # type: ignore[arg-type]
+        if run.epoch == self.epochs:
+            self.scheduler.on_trial_complete(None, run, result)  # type: ignore[arg-type]
+            self._end(run, "completed")
+        elif decision == TrialScheduler.STOP:
+            self._end(run, "stopped")
+        else:
+            return
+        self._running.remove(run)
+
+    def _end(self, run: Running, state: EndState) -> None:
+        run.state = state
+        self._ended += 1
+        self.tried = max(self.tried, self.surrogate.quality(run.suggestion.parameters))
+        known = run.best is not None and run.value is not None
+        images = run.evaluations.images(run.best) if known and self.search.uses_images else None
+        values = (run.value,) if known else None
+        self.search.tell(run.suggestion.number, state, values, run.run, self._metrics(run), images)
+
+    def _metrics(self, run: Running) -> dict[str, float]:
+        if run.best is None or run.value is None:
+            return {}
+        return {self.objective: run.value, f"{self.objective}_se": run.evaluations.error(run.best)}
+
+    def store(self) -> ResultsStore:
+        """A store of the runs so far, with the best evaluation of each."""
+        store = ResultsStore(self.folder)
+        store.storage.delete_folder("records")
+        store.append(record for run in self.runs if run.best is not None for record in self._records(run, store))
+        return store
+
+    def _records(self, run: Running, store: ResultsStore) -> Iterable[Record]:
+        best = run.best or 0
+        digest = run.digest
+        if digest is None:
+            digest = put_sums(store.storage, run.trial_id, 1, best, run.evaluations.images(best))
+            run.digest = digest if run.state else None
+        common: dict[str, Any] = {
+            "trial": run.trial_id,
+            "configuration": run.suggestion.number,
+            "seed": run.seed,
+            "attempt": 1,
+            "params": run.suggestion.parameters,
+        }
+        seconds = {"wall_s": float(run.epoch), "device_s": float(run.epoch)}
+        metrics = self._metrics(run)
+        values = (metrics[self.objective],)
+        yield Record(
+            kind="report", epoch=best, metrics=metrics, values=values, best=True, images=digest, **seconds, **common
+        )
+        if run.state:
+            yield Record(kind="end", epoch=run.epoch, state=run.state, **common)
+
+    def recommended(self) -> Mapping[str, Any] | None:
+        """The parameters of the configuration that `top` puts first; None without one."""
+        spec = self.spec
+        if not any(run.best is not None for run in self.runs):
+            return None
+        compared = compare_first(self.store(), dict(spec.objective), minimum=spec.runs_of_the_best, limits=spec.limits)
+        return compared.shown[0].entry.params if compared.shown else None
+
+
+def simulation(spec: SweepSpec, kind: Kind, seed: int, surrogate: Surrogate, trials: int, folder: Path) -> Simulation:
     """A sweep of one kind."""
-    sampler, scheduler = VARIANTS[variant]
     changed = {
-        "sampler": spec.sampler.model_copy(update={"name": sampler, "seed": seed}),
-        "scheduler": spec.scheduler.model_copy(update={"name": scheduler}),
+        "sampler": spec.sampler.model_copy(update={**kind.sampler, "seed": seed}),
+        "scheduler": spec.scheduler.model_copy(update={"name": kind.scheduler}),
         "budget": spec.budget.model_copy(update={"trials": trials}),
+        "runs": Runs(folds=FOLD_COUNT if kind.scheduler == "race" else None),
     }
-    return Simulation(spec.model_copy(update=changed), surrogate, seed)
+    return Simulation(spec.model_copy(update=changed), surrogate, seed, folder)
 
 
-def measure(seeds: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """All figures.
+def promoted(sweep: Simulation, folder: Path) -> Mapping[str, Any]:
+    """The parameters of the configuration that a promotion of the best ones puts first."""
+    spec = sweep.spec
+    ranking = compare_first(
+        sweep.store(), dict(spec.objective), limit=PROMOTED, minimum=spec.runs_of_the_best, limits=spec.limits
+    )
+    chosen = [one.entry for one in ranking.shown]
+    second = Simulation(promotion(spec, chosen, PROMOTED_SEEDS, {}), sweep.surrogate, sweep.noise, folder)
+    while second.train():
+        pass
+    sweep.spent += second.spent
+    store = second.store()
+    trials = store.trials()
+    images = read_images(store.storage, {trial.trial: trial.images for trial in trials})
+    return rank_promotion(trials, True, second.objective, images, spec.limits)[0].params
+
+
+def measure(seed: int, spec: SweepSpec, facts: Facts, kinds: Mapping[str, Kind]) -> dict[str, Any]:
+    """The figures of one seed.
 
     Args:
-        seeds: searches of each kind.
-        say: told how far it is.
+        seed: of the landscape, of the sampler and of the noise.
+        spec: the sweep.
+        facts: what the surrogate is made of.
+        kinds: the kinds of sweeps.
     """
-    spec, facts = load_sweep(SWEEP, {}), Facts.of(read_recorded())
-    trials, config = spec.budget.trials, spec.base_config()
-    budget = trials * config.epochs
-    spent: dict[str, list[int]] = {variant: [] for variant in VARIANTS}
-    seconds = dict.fromkeys(VARIANTS, 0.0)
-    correlations = []
-    for seed in range(seeds):
-        surrogate = Surrogate(facts, ranges_of(spec), seed)
-        noises = range(1000 * (seed + 1), 1000 * (seed + 1) + WHOLE)
-        aim = statistics.median(max(simulation(spec, "random", noise, surrogate, trials).run()) for noise in noises)
-        correlations.append(rung_correlation(spec, surrogate))
-        for variant in VARIANTS:
-            began = time.perf_counter()
-            sweep = simulation(spec, variant, seed, surrogate, 100 * trials)
-            for best in sweep.run():
-                if best >= aim or sweep.spent >= LIMIT * budget:
-                    break
-            spent[variant].append(sweep.spent)
-            seconds[variant] += time.perf_counter() - began
-        say(f"seed {seed}: aim {aim:.4f}; " + ", ".join(f"{name} {counts[-1]}" for name, counts in spent.items()))
-    found = {
-        variant: {
-            "epochs": statistics.median(counts),
-            "quartiles": statistics.quantiles(counts, n=4)[::2] if seeds > 1 else [counts[0]] * 2,
-            "of_random": statistics.median(counts) / statistics.median(spent["random"]),
-            "not_reached": sum(count >= LIMIT * budget for count in counts),
-            "seconds": seconds[variant],
-        }
-        for variant, counts in spent.items()
-    }
-    return {
-        "variants": found,
-        "budget_epochs": budget,
-        "seeds": seeds,
-        "bar": BAR,
-        "met": found["TPE + ASHA"]["of_random"] <= BAR,
-        "rung_against_final": statistics.median(correlations),
-        "facts": asdict(facts),
-        "recorded": len(read_recorded()),
-    }
+    surrogate = Surrogate(facts, ranges_of(spec), seed)
+    budget, whole = spec.budget.trials * spec.base_config().epochs, 100 * spec.budget.trials
+    best = surrogate.best_level()
+    found: dict[str, dict[str, float]] = {}
+    aim = statistics.median(best_of_random(spec, surrogate, noise) for noise in range(WHOLE))
+    with tempfile.TemporaryDirectory() as name:
+        folders = (Path(name) / f"{number}" for number in range(2 * len(kinds)))
+
+        def level(sweep: Simulation) -> float:
+            chosen = sweep.recommended()
+            return -math.inf if chosen is None else surrogate.quality(chosen)
+
+        for label, kind in kinds.items():
+            began, reached = time.process_time(), None
+            sweep = simulation(spec, kind, seed, surrogate, whole, next(folders))
+            of_promotion = PROMOTED * PROMOTED_SEEDS * sweep.epochs if kind.promotes else 0
+            while sweep.spent < budget - of_promotion:
+                sweep.train(budget - of_promotion)
+                if reached is None and not kind.promotes and sweep.tried >= aim and level(sweep) >= aim:
+                    reached = sweep.spent
+            found[label] = {"runs": len(sweep.runs), "configurations": len(sweep.search.history.configurations)}
+            end = surrogate.quality(promoted(sweep, next(folders))) if kind.promotes else level(sweep)
+            found[label] |= {"regret": best - end, "best_tried": best - sweep.tried, "epochs": sweep.spent}
+            if not kind.promotes:
+                while sweep.spent < LIMIT * budget and reached is None:
+                    sweep.train(LIMIT * budget)
+                    reached = sweep.spent if sweep.tried >= aim and level(sweep) >= aim else None
+                found[label]["reached"] = reached or LIMIT * budget
+            found[label]["seconds"] = time.process_time() - began
+    return {"seed": seed, "best": best, "aim": aim, "budget": budget, "kinds": found}
+
+
+def best_of_random(spec: SweepSpec, surrogate: Surrogate, number: int) -> float:
+    """The best level among the configurations of a random search with the budget of the file."""
+    sampler = spec.sampler.model_copy(update={"name": "random", "seed": 1000 + number})
+    search, levels = Search(spec.model_copy(update={"sampler": sampler})), []
+    while (asked := search.ask()) is not None:
+        levels.append(surrogate.quality(asked.parameters))
+    return max(levels)
 
 
 def ranges_of(spec: SweepSpec) -> dict[str, tuple[float, float, bool]]:
@@ -193,44 +336,120 @@ def ranges_of(spec: SweepSpec) -> dict[str, tuple[float, float, bool]]:
     return {key: (*one.bounds, one.log) for key, one in spec.search.items() if one.bounds is not None}
 
 
-def rung_correlation(spec: SweepSpec, surrogate: Surrogate, count: int = 100) -> float:
-    """Spearman correlation of the best at the first rung with the best at the end, over random configurations."""
-    config = spec.base_config()
-    due, rung = evaluations(config), first_decision(spec.scheduler, config)
-    search = Search(simulation(spec, "random", 0, surrogate, count).spec)
-    pairs = []
-    while (asked := search.ask()) is not None:
-        scores = surrogate.trial(asked.parameters, config.epochs, due, 0)
-        pairs.append((max(v for e, v in scores.items() if e <= rung), max(scores.values())))
-    return float(spearmanr(*zip(*pairs, strict=True)).statistic)
+def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The figures over all seeds."""
+    labels = list(rows[0]["kinds"])
+    column = {
+        (label, name): np.array([row["kinds"][label].get(name, math.nan) for row in rows], float)
+        for label in labels
+        for name in ("regret", "best_tried", "reached", "configurations", "runs", "seconds")
+    }
+    limit, base = LIMIT * rows[0]["budget"], "TPE + ASHA + promote"
+    rng = np.random.default_rng(0)
+    draws = rng.integers(0, len(rows), (2000, len(rows)))
+    found = {}
+    for label in labels:
+        regret, reached = column[label, "regret"], column[label, "reached"]
+        entry: dict[str, Any] = {
+            "regret_median": float(np.median(regret)),
+            "regret_mean": float(regret.mean()),
+            "regret_interval": np.percentile(regret[draws].mean(1), [2.5, 97.5]).tolist(),
+            "best_tried": float(column[label, "best_tried"].mean()),
+            "configurations": float(np.median(column[label, "configurations"])),
+            "runs": float(np.median(column[label, "runs"])),
+            "seconds": float(column[label, "seconds"].sum()),
+        }
+        if base in labels:
+            other = column[base, "regret"]
+            ratios = regret[draws].mean(1) / other[draws].mean(1)
+            entry["of_promoted"] = float(regret.mean() / other.mean())
+            entry["of_promoted_interval"] = np.percentile(ratios, [2.5, 97.5]).tolist()
+            entry["of_promoted_median"] = float(np.median(regret) / np.median(other))
+        if np.isfinite(reached).all():
+            entry["epochs"] = float(np.median(reached))
+            entry["quartiles"] = np.percentile(reached, [25, 75]).tolist()
+            entry["not_reached"] = int((reached >= limit).sum())
+            if "random" in labels:
+                randoms = column["random", "reached"]
+                entry["of_random"] = float(np.median(reached) / np.median(randoms))
+                drawn = np.median(reached[draws], axis=1) / np.median(randoms[draws], axis=1)
+                entry["of_random_interval"] = np.percentile(drawn, [2.5, 97.5]).tolist()
+        found[label] = entry
+    return {"kinds": found, "seeds": len(rows), "budget": rows[0]["budget"], "bars": BARS}
+
+
+def run_seeds(
+    seeds: Sequence[int], kinds: Mapping[str, Kind], out: Path | None, say: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """The figures of some seeds; those that `out` has already are read from it."""
+    spec, facts = load_sweep(SWEEP, {}), read_facts()
+    known = {}
+    if out is not None and out.exists():
+        known = {row["seed"]: row for row in map(json.loads, out.read_text(encoding="utf-8").splitlines())}
+    rows = []
+    for seed in seeds:
+        if seed not in known:
+            known[seed] = measure(seed, spec, facts, kinds)
+            if out is not None:
+                with out.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(known[seed]) + "\n")
+        rows.append(known[seed])
+        regrets = ", ".join(f"{name} {entry['regret']:.4f}" for name, entry in known[seed]["kinds"].items())
+        say(f"seed {seed}: best {known[seed]['best']:.4f}, aim {known[seed]['aim']:.4f}; regret {regrets}")
+    return rows
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.search", description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=20, help="searches of each kind (default 20)")
-    parser.add_argument("--json", action="store_true", help="one object on standard output")
+    parser.add_argument("--seeds", type=int, default=20, help="number of sweeps of each kind (default 20)")
+    parser.add_argument("--first", type=int, default=0, help="the first seed (default 0)")
+    parser.add_argument("--kinds", nargs="+", choices=[*KINDS], default=[*KINDS], help="kinds of sweeps (default all)")
+    parser.add_argument("--out", type=Path, help="file of the seeds that are done, to which others are added")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     options = parser.parse_args(arguments)
-    figures = measure(options.seeds, lambda text: print(text, file=sys.stderr))
+    seeds = range(options.first, options.first + options.seeds)
+    kinds = {name: KINDS[name] for name in options.kinds}
+    rows = run_seeds(seeds, kinds, options.out, lambda text: print(text, file=sys.stderr))
+    figures = summary(rows)
     if options.json:
         print(json.dumps({**figures, "machine": describe_machine()}))
         return 0
-    table = Table("search", "epochs (quartiles)", "of random", "not reached", title_justify="left")
-    table.title = (
-        f"epochs to reach the best of {figures['budget_epochs']} random epochs; medians of {figures['seeds']} seeds"
-    )
-    for variant, entry in figures["variants"].items():
-        low, high = entry["quartiles"]
-        table.add_row(
-            variant,
-            f"{entry['epochs']:.0f} ({low:.0f} to {high:.0f})",
-            f"{entry['of_random']:.2f}",
-            str(entry["not_reached"]),
-        )
-    console = Console()
-    console.print(table)
-    console.print(f"rung against final value, Spearman: {figures['rung_against_final']:.2f}", highlight=False)
+    print_figures(figures, Console())
     return 0
+
+
+def print_figures(figures: Mapping[str, Any], console: Console) -> None:
+    """Print the table."""
+    columns = (
+        "sweep",
+        "regret, median",
+        "mean (95 %)",
+        "best tried",
+        "of promoted (95 %)",
+        "epochs (quartiles)",
+        "of random (95 %)",
+    )
+    table = Table(*columns, "not reached", "configurations", "runs", title_justify="left")
+    table.title = f"{figures['budget']} epochs each, {figures['seeds']} seeds"
+    for label, entry in figures["kinds"].items():
+
+        def spread(name: str, digits: int, entry: Mapping[str, Any] = entry) -> str:
+            low, high = entry[f"{name}_interval"]
+            return f"({low:.{digits}f} to {high:.{digits}f})"
+
+        cells = [label, f"{entry['regret_median']:.4f}", f"{entry['regret_mean']:.4f} {spread('regret', 4)}"]
+        cells.append(f"{entry['best_tried']:.4f}")
+        cells.append(f"{entry['of_promoted']:.2f} {spread('of_promoted', 2)}" if "of_promoted" in entry else "")
+        if "epochs" in entry:
+            low, high = entry["quartiles"]
+            cells.append(f"{entry['epochs']:.0f} ({low:.0f} to {high:.0f})")
+            cells.append(f"{entry['of_random']:.2f} {spread('of_random', 2)}" if "of_random" in entry else "")
+            cells.append(str(entry["not_reached"]))
+        else:
+            cells += ["", "", ""]
+        table.add_row(*cells, f"{entry['configurations']:.0f}", f"{entry['runs']:.0f}")
+    console.print(table)
 
 
 if __name__ == "__main__":

@@ -22,8 +22,9 @@ the best value of all that are compared. Equal values share a draw.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -31,6 +32,7 @@ from semprior.evaluation.image_sums import ImageSums, metric_of, terms_of
 
 ROUNDS, SEED = 2000, 0  # of the bootstrap
 _AT_A_TIME = 1 << 22  # counts of images in draws that are in memory at a time
+_CACHED = 500  # images, up to which draws are kept
 
 Runs = Mapping[int, ImageSums]
 """The evaluated runs of a configuration, by index of the run."""
@@ -58,6 +60,22 @@ class Difference:
             return None
         level = (1 + confidence) / 2
         return float(self.error * (norm.ppf(level) if math.isinf(self.freedom) else t.ppf(level, self.freedom)))
+
+
+def _draws(number: int) -> Iterator[np.ndarray]:
+    """Counts of each image in the bootstrap draws of so many images, (rounds, number) at a time, the same each time."""
+    if number <= _CACHED:
+        yield _all_draws(number)
+        return
+    rng, step = np.random.default_rng(SEED), max(1, _AT_A_TIME // number)
+    for first in range(0, ROUNDS, step):
+        yield rng.multinomial(number, np.full(number, 1 / number), size=min(step, ROUNDS - first))
+
+
+@lru_cache(4)  # a race compares many pairs of configurations, on few numbers of images
+def _all_draws(number: int) -> np.ndarray:
+    drawn = np.random.default_rng(SEED).multinomial(number, np.full(number, 1 / max(number, 1)), size=ROUNDS)
+    return drawn.astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -89,9 +107,7 @@ class Comparison:
 
     def _draw(self) -> None:
         """For each run, the sums over its images, (1 + rounds, terms): of all images, then of each draw."""
-        rng, number = np.random.default_rng(SEED), len(self._place)
-        share = np.full(number, 1 / number) if number else np.zeros(0)
-        step = max(1, _AT_A_TIME // max(number, 1))
+        number = len(self._place)
         tables = {
             (index, run): (
                 np.array([self._place[name] for name in images.names], np.int64),
@@ -103,8 +119,7 @@ class Comparison:
         parts: dict[tuple[int, int], list[np.ndarray]] = {
             key: [table.sum(0)[None]] for key, (_, table) in tables.items()
         }
-        for first in range(0, ROUNDS if tables else 0, step):
-            drawn = rng.multinomial(number, share, size=min(step, ROUNDS - first))
+        for drawn in _draws(number) if tables else ():
             for key, (places, table) in tables.items():
                 parts[key].append(drawn[:, places] @ table)
         for (index, run), sums in parts.items():

@@ -11,6 +11,8 @@ The store ranks by value alone. The first of the ranking are compared image by i
   first, by value; then the cheapest of the others and all within 10% of it, and so on. Only a configuration whose
   trials all completed can precede a better one by being cheaper. One that was stopped early, failed, diverged or still
   runs is cheap only because it is incomplete; in its band it counts as no cheaper than the better ones.
+- Configurations that have different runs, as in a race, are ordered by their differences, over the runs that both have,
+  from the best of those with the most runs.
 - With folds, the value is that of the pooled images of all folds. The store ranks by the mean over the folds, which
   chooses the configurations that are compared here.
 
@@ -195,7 +197,7 @@ def _in_bands(entries: Sequence[Ranked], comparison: Comparison, sign: int) -> t
     bands: dict[int, int] = {}
     first = list(range(min(BANDED, len(entries))))
     for _, front in groupby(first, key=lambda index: entries[index].front):
-        falling = sorted(front, key=lambda index: -sign * entries[index].values[0])
+        falling = _falling(list(front), entries, comparison, sign)
         number = 0
         while falling:
             number += 1
@@ -209,6 +211,20 @@ def _in_bands(entries: Sequence[Ranked], comparison: Comparison, sign: int) -> t
             order += [band[place] for place in np.argsort(_cost_classes(counted), kind="stable")]
             bands |= dict.fromkeys(band, number)
     return [*order, *range(len(first), len(entries))], bands
+
+
+def _falling(
+    indices: Sequence[int], entries: Sequence[Ranked], comparison: Comparison, sign: int, objective: int = 0
+) -> list[int]:
+    """The order of some entries in an objective, the best first."""
+    values = {index: entries[index].values[objective] for index in indices}
+    runs = {index: frozenset(map(run_index, entries[index].trials)) for index in indices}
+    if len(set(runs.values())) > 1:
+        reference = max(indices, key=lambda index: (len(runs[index]), sign * values[index]))
+        for index in indices:
+            if runs[index] != runs[reference] and (found := comparison.difference(index, reference)) is not None:
+                values[index] = values[reference] + found.value
+    return sorted(indices, key=lambda index: -sign * values[index])
 
 
 def _as_good(difference: Difference | None, sign: int) -> bool:
@@ -238,8 +254,7 @@ def _standings(
     for objective, (comparison, sign) in enumerate(zip(comparisons, signs, strict=True)):
         probabilities = comparison.probabilities(sign > 0)
         known = [index for index, runs in enumerate(comparison.configurations) if runs]
-        values = [sign * entries[index].values[objective] for index in known]
-        best = known[values.index(max(values))] if known else None
+        best = _falling(known, entries, comparison, sign, objective)[0] if known else None
         columns.append(
             [
                 Standing(

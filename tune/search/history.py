@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from statistics import variance
 from typing import Any, Literal
 
+import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from semprior.evaluation.image_sums import ImageSums
 from tune.search.space import Space
 from tune.spec.constraints import Limit
+from tune.store.ranking import fit_levels
 
 EndState = Literal["completed", "stopped", "diverged", "failed"]
 
@@ -195,24 +197,82 @@ class History:
         if isinstance(sampler, optuna.samplers.RandomSampler):
             return study  # random sampling does not use the history
         counter = _GenerationCounter(sampler)
-        shrunken = self._shrunken(error) if error else {}
+        complete_only = isinstance(sampler, optuna.samplers.GPSampler)  # it ignores pruned trials
+        levels = self._levels(complete_only, error)
         for number in sorted(self.configurations):
             trial = self.frozen(number)
-            if number in shrunken:
+            if number in levels:
                 trial = copy.copy(trial)
-                trial.values = [shrunken[number]]
+                trial.state, trial.values = TrialState.COMPLETE, [levels[number]]
+            if complete_only:
+                trial = self._filled(trial, number)
             counter.mark(trial)
             if not self._misleads(trial, sampler):
                 study.add_trial(trial)
         return study
 
-    def _shrunken(self, error: str) -> dict[int, float]:
-        """By number, the shrunken values of the completed configurations whose standard errors are known."""
-        complete = [n for n in sorted(self.configurations) if self.frozen(n).state == TrialState.COMPLETE]
-        known = {number: self.configurations[number].so_far() for number in complete}
-        errors = {number: one.error(error) for number, one in known.items()}
-        noisy = {n: (one.values[0], e) for n, one in known.items() if one.values and (e := errors[n]) is not None}
-        return dict(zip(noisy, shrunk(list(noisy.values())), strict=True))
+    def _levels(self, stopped_too: bool, error: str) -> dict[int, float]:
+        """By number, what a sampler is told in place of the value of a configuration, with one objective.
+
+        - Without the effects of runs, if configurations have different ones.
+        - If `stopped_too`, also of configurations that were stopped early: a stopped run is credited with what the
+          completed ones gained on average after its last epoch.
+        - If `error` names the metric of a standard error, shrunk by the errors. They are those of the scatter of runs
+          about the effects, if configurations have several runs: it leaves out how hard the images are, which all have
+          in common. Else they are those of the evaluations.
+        """
+        if len(self.directions) > 1:
+            return {}
+        states = {TrialState.COMPLETE, TrialState.PRUNED} if stopped_too else {TrialState.COMPLETE}
+        ended = {n: self.configurations[n].so_far() for n in self.configurations if self.frozen(n).state in states}
+        gained = self._gained_later(ended) if stopped_too else {}
+        values: dict[int, dict[int, float]] = {}
+        for number, configuration in sorted(ended.items()):
+            for index, run in sorted(configuration.runs.items()):
+                if run.state != "failed" and run.values is not None:
+                    later = gained.get(max(run.curve), 0.0) if run.state == "stopped" and run.curve else 0.0
+                    values.setdefault(number, {})[index] = run.values[0] + later
+        if not values or not (stopped_too or error or len({tuple(runs) for runs in values.values()}) > 1):
+            return {}
+        numbers = list(values)
+        known = [(place, run, value) for place, number in enumerate(numbers) for run, value in values[number].items()]
+        fitted = fit_levels(*map(np.array, zip(*known, strict=True)))
+        levels = dict(zip(numbers, fitted.levels.tolist(), strict=True))
+        if not error:
+            return levels
+        errors = {
+            number: math.sqrt(fitted.variance / len(values[number]))
+            if fitted.variance is not None
+            else ended[number].error(error)
+            for number in levels
+        }
+        noisy = {number: (levels[number], e) for number, e in errors.items() if e is not None}
+        return {**levels, **dict(zip(noisy, shrunk(list(noisy.values())), strict=True))}
+
+    @staticmethod
+    def _gained_later(ended: Mapping[int, Configuration]) -> dict[int, float]:
+        """By epoch, how much first runs that completed gained after it, on average."""
+        gains: dict[int, list[float]] = {}
+        for configuration in ended.values():
+            run = configuration.runs.get(0)
+            if run is not None and run.state == "completed" and run.curve and run.values is not None:
+                for epoch, value in run.curve.items():
+                    gains.setdefault(epoch, []).append(run.values[0] - value)
+        return {epoch: math.fsum(found) / len(found) for epoch, found in gains.items()}
+
+    def _filled(self, trial: FrozenTrial, number: int) -> FrozenTrial:
+        """The trial with the values of the base in the dimensions that its configuration does not search.
+
+        A Gaussian process models only the dimensions that all trials have. One without modulation, say, would take
+        those of the modulation from all others.
+        """
+        params, distributions = self.space.inactive(self.configurations[number].parameters)
+        if not params:
+            return trial
+        filled = copy.copy(trial)
+        filled.distributions = {**trial.distributions, **distributions}
+        filled.params = {**trial.params, **params}
+        return filled
 
     @staticmethod
     def _misleads(trial: FrozenTrial, sampler: optuna.samplers.BaseSampler) -> bool:

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 
 from tune.comparison.paired import Comparison, Difference, Runs
 
-CONFIDENCE = 0.9
+CONFIDENCE = 0.75
 """Probability with which a configuration that drops out is worse than the leader, by the paired test."""
 PER_RUN = 4
 """Number of configurations that begin for each run of the leader."""

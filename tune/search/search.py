@@ -325,10 +325,8 @@ def make_sampler(chosen: Sampler, seed: int) -> optuna.samplers.BaseSampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         match chosen.name:
-            case "tpe":  # `group` models dimensions jointly if they are searched under the same conditions
-                return optuna.samplers.TPESampler(
-                    n_startup_trials=chosen.startup, multivariate=True, group=True, constant_liar=True, seed=seed
-                )
+            case "tpe":  # each dimension by itself: a sweep has too few trials for a joint model of many of them
+                return optuna.samplers.TPESampler(n_startup_trials=chosen.startup, constant_liar=True, seed=seed)
             case "gp":
                 return optuna.samplers.GPSampler(
                     n_startup_trials=chosen.startup, seed=seed, warn_independent_sampling=False

@@ -127,6 +127,19 @@ class Space:
             exact &= self._decodes_to(key, values, given, parameters)
         return values, distributions, exact
 
+    def inactive(self, parameters: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
+        """Optuna's values and distributions of the base in the dimensions that are not searched with `parameters`."""
+        values: dict[str, Any] = {}
+        distributions: dict[str, BaseDistribution] = {}
+        for key in self.order:
+            if key in parameters:
+                continue
+            for name, distribution in self._distributions(key, parameters).items():
+                value = self._encoded(key, name, self.base[key], distribution, parameters)
+                if value is not _NOT_ENCODABLE:
+                    values[name], distributions[name] = value, distribution
+        return values, distributions
+
     def all(self, limit: int) -> list[Parameters] | None:
         """The parameters of all configurations; None if there are more than `limit` of them."""
         sizes = [dimension.size for dimension in self.dimensions.values()]

@@ -17,6 +17,10 @@ it is ``e``.
 by device seconds per trial. For several objectives: first the Pareto front, then the front of the rest, and so on; in
 each front by the first objective. `tune.comparison.ranked` then compares the first of them on the same images.
 
+In a race, configurations have different numbers of runs, and some folds are harder than others. The order is then by
+level (`fit_levels`), which leaves out the effects of the runs. Of a configuration with as many completed runs as the
+best one needs, those that last or were stopped do not count.
+
 Configurations that do not meet the constraints of the sweep come after all that do, in the same order among themselves.
 """
 
@@ -31,7 +35,7 @@ import numpy as np
 import pyarrow as pa
 
 from tune.spec.constraints import Limit
-from tune.store.records import METRIC_PREFIX, Record, State, from_table
+from tune.store.records import METRIC_PREFIX, Record, State, from_table, run_index
 from tune.store.snapshot import RecordFiles, StoreSnapshot
 from tune.store.trial_summary import best_positions, read_visible_records
 from tune.store.visible_records import VisibleRecords, last_positions, sorted_words
@@ -49,7 +53,7 @@ class Ranked:
         front: number of the Pareto front, from 1; 1 for all if there is one objective.
         configuration: number of the configuration.
         trial: the best trial of the configuration, which represents it.
-        trials: all trials of the configuration that have a value.
+        trials: all trials of the configuration that have a value and count.
         values: the objectives, each averaged over the trials.
         errors: the standard errors of the values; None if the evaluations have no standard error.
         epoch: epoch of the evaluation of `trial` that counts.
@@ -141,11 +145,16 @@ def rank(
     table = table.drop_columns("wall_s")
     configurations = table["configuration"].to_numpy()[visible.any_record]
     best = best_positions(table["best"], visible)
-    completed = _completed(table["state"], visible)
+    states = _states(table["state"], visible)
+    completed = states == "completed"
     precisions = _precisions(table["precision"], visible)
     del table
     device_s = visible.total(files.columns(cost)["device_s"])
     numbers, group = np.unique(configurations[ranked], return_inverse=True)
+    if minimum > 1:
+        enough = np.bincount(group, completed[ranked]) >= minimum
+        ranked = ranked[~(np.isin(states[ranked], ("running", "stopped")) & enough[group])]
+        numbers, group = np.unique(configurations[ranked], return_inverse=True)
     all_completed = ~np.isin(numbers, configurations[~completed])
     values, errors = average_over_seeds(trial_values.values[ranked], trial_values.errors[ranked], group, len(numbers))
     count = np.bincount(group)
@@ -160,8 +169,12 @@ def rank(
     fronts[met] = pareto_fronts(values[met] * signs)
     if minimum > 1:  # of one objective, whose configurations are all in one front
         fronts[met] = (np.bincount(group, completed[ranked], len(numbers)) < minimum)[met]
+    levels = values[:, 0]  # what the order goes by
+    if minimum > 1:
+        runs = np.array([run_index(visible.trials[index]) for index in ranked])
+        levels = np.round(fit_levels(group, runs, trial_values.values[ranked, 0]).levels, 12)  # ties stay ties
     fronts[~met] = pareto_fronts(values[~met] * signs) + (fronts[met].max(initial=-1) + 1)
-    order = np.lexsort((spent, ~all_completed, -values[:, 0] * signs[0], fronts)).tolist()
+    order = np.lexsort((spent, ~all_completed, -levels * signs[0], fronts)).tolist()
 
     representative = np.empty(len(numbers), np.int64)
     rising = np.argsort(trial_values.values[ranked, 0] * signs[0], kind="stable")
@@ -267,6 +280,45 @@ def average_over_seeds(
     return means, spreads
 
 
+@dataclass(frozen=True)
+class Levels:
+    """Configurations without the effects of their runs.
+
+    Attributes:
+        levels: (C,) levels.
+        variance: variance of a run about level and effect; None if the fit leaves nothing to estimate it from.
+    """
+
+    levels: np.ndarray
+    variance: float | None
+
+
+def fit_levels(configurations: np.ndarray, runs: np.ndarray, values: np.ndarray) -> Levels:
+    """Compare configurations that do not have the same runs, some of which are harder than others.
+
+    The value of a run is taken as the sum of the level of its configuration and of an effect of its index, which are
+    fitted by least squares. Effects add up to 0: a level is what a configuration reaches on average over all runs.
+
+    Args:
+        configurations: (T,) position of the configuration of each run, from 0 to C - 1.
+        runs: (T,) index of each run in its configuration.
+        values: (T,) values.
+    """
+    indices, column = np.unique(runs, return_inverse=True)
+    known = np.zeros((int(configurations.max()) + 1, len(indices)), bool)
+    table = np.zeros(known.shape)
+    known[configurations, column], table[configurations, column] = True, values
+    count = known.sum(1)
+    means = table.sum(1) / count
+    # Once the levels are eliminated, these are the normal equations of the effects; pinv takes the solution of sum 0.
+    normal = np.diag(known.sum(0).astype(float)) - (known / count[:, None]).T @ known
+    effects = np.linalg.pinv(normal, hermitian=True) @ np.where(known, table - means[:, None], 0.0).sum(0)
+    levels = means - (known @ effects) / count
+    freedom = len(values) - len(count) - int(np.linalg.matrix_rank(normal, hermitian=True))
+    squares = float(((values - effects[column] - levels[configurations]) ** 2).sum())
+    return Levels(levels, squares / freedom if freedom > 0 else None)
+
+
 def pareto_fronts(values: np.ndarray) -> np.ndarray:
     """(C,) index of the Pareto front of each row of values (C,M), all maximised; 0 for rows that no row dominates.
 
@@ -293,12 +345,12 @@ def pareto_fronts(values: np.ndarray) -> np.ndarray:
     return place
 
 
-def _completed(column: pa.ChunkedArray, visible: VisibleRecords) -> np.ndarray:
-    """(T,) whether each trial completed, from the column ``state`` of all rows."""
+def _states(column: pa.ChunkedArray, visible: VisibleRecords) -> np.ndarray:
+    """(T,) how each trial ended, or ``running``, from the column ``state`` of all rows."""
     ended = np.flatnonzero(visible.ends >= 0)
-    completed = np.zeros(len(visible.trials), bool)
-    completed[ended] = [state == "completed" for state in column.take(visible.ends[ended]).to_pylist()]
-    return completed
+    states = np.full(len(visible.trials), "running", dtype="U16")
+    states[ended] = column.take(visible.ends[ended]).to_pylist()
+    return states
 
 
 def _precisions(column: pa.ChunkedArray, visible: VisibleRecords) -> list[set[str]]:

@@ -136,3 +136,12 @@ def test_of_several_objectives_each_is_compared_and_a_cost_is_not(store):
 
 def test_of_nothing_there_is_nothing(store):
     assert compare_first(store, {SCORE: "max"}).shown == []
+
+
+def test_configurations_with_different_runs_are_ordered_over_those_that_both_have(store):
+    """Run 2 holds out hard images, and only the best has it: by its own value it would be the second."""
+    for name, value in (("0000.0", 0.7), ("0000.1", 0.7), ("0001.0", 0.8), ("0001.1", 0.8), ("0001.2", 0.4)):
+        add(store, name, value)
+    found = compare_first(store, {SCORE: "max"}, minimum=2)
+    assert [one.entry.configuration for one in found.shown] == [1, 0]
+    assert [one.standings[0].from_best.value for one in found.shown] == pytest.approx([0, -0.1], abs=1e-3)

@@ -391,3 +391,42 @@ def test_what_does_not_meet_the_constraints_gets_no_further_run(tmp_path):
         search.tell(asked.number, "completed", (score,), run, metrics)
     assert (1, 1) not in begun
     assert {(0, 1), (2, 1), (3, 1)} <= set(begun)
+
+
+def test_a_sampler_is_told_values_of_a_race_without_the_effects_of_its_folds(tmp_path):
+    """The second run is harder by .2; the leader, which alone has it, is told as if all had it."""
+    changes = ("name: asha, factor: 3", "name: race, factor: 3"), ("seeds: 1", "seeds: 2"), ("trials: 12", "trials: 9")
+    spec = spec_for(tmp_path, "tpe", *changes)
+    search, levels = Search(spec), [0.5, 0.6, 0.7, 0.8, 0.65]
+    ended = set()
+    while len(search.history.configurations) < len(levels):
+        asked = search.ask()
+        (run,) = asked.runs
+        score = levels[asked.number] - 0.2 * run
+        search.report(asked.number, 9, score, run)
+        search.tell(asked.number, "completed", (score,), run, images=scored_images(np.full(8, score)))
+        ended.add((asked.number, run))
+    assert {run for number, run in ended if number == 3} == {0, 1}
+    told = [trial.value for trial in search.history.study(make_sampler(spec.sampler, 0)).trials[:5]]
+    count = len(told)
+    assert [value - told[0] for value in told] == pytest.approx([level - 0.5 for level in levels[:count]], abs=1e-9)
+
+
+def test_a_gaussian_process_learns_from_stopped_runs_and_keeps_the_dimensions_that_some_do_not_have(tmp_path):
+    search = Search(spec_for(tmp_path, "random", ("{subset: all}", "{subset: [5]}")))  # it asks faster
+    for number in range(6):
+        asked = search.ask()
+        assert asked.number == number
+        for epoch in (4, 9):
+            search.report(number, epoch, 0.3 + number / 100 + (0.2 if epoch == 9 else 0.0))
+            if number == 5 and epoch == 4:
+                break
+        last = search.history.configurations[number].runs[0].curve
+        search.tell(number, "stopped" if number == 5 else "completed", (last[max(last)],))
+    study = search.history.study(sampler := make_sampler(spec_for(tmp_path, "gp").sampler, 0))
+    assert {trial.state for trial in study.trials} == {TrialState.COMPLETE}
+    assert study.trials[5].value == pytest.approx(0.35 + 0.2)  # what the others gained after its last epoch
+    dimensions = set(sampler.infer_relative_search_space(study, study.trials[0]))
+    assert {"clusters.count", "scam.stages[5]", "scam.scale"} <= dimensions
+    stages = {str(one.parameters["scam.stages"]) for one in search.history.configurations.values()}
+    assert "none" in stages

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tune.spec.constraints import parse_limit
-from tune.store.ranking import pareto_fronts
+from tune.store.ranking import fit_levels, pareto_fronts
 from tune.store.records import Record, to_table, visible
 from tune.store.results_store import ResultsStore
 from tune.store.visible_records import find_visible_records
@@ -322,3 +322,38 @@ def test_each_front_is_the_pareto_front_of_the_rest(points):
         assert sorted(np.flatnonzero(fronts == number)) == best
         left = [i for i in left if i not in best]
         number += 1
+
+
+def test_in_a_race_the_order_leaves_out_how_hard_the_runs_are(store):
+    """Run 1 is easy and run 2 hard: the mean of the best, which alone has the hard one, is the lowest."""
+    easy, hard = 0.2, -0.3
+    for number, level in enumerate((0.5, 0.6, 0.4)):
+        runs = [level, level + easy, *([level + hard] if number == 1 else [])]
+        for index, score in enumerate(runs):
+            store.append([*trial(f"{number:04d}.{index}", [score]), end(f"{number:04d}.{index}")])
+    store.append([*trial("0003.0", [0.58]), end("0003.0")])
+    assert [e.configuration for e in store.rank({SCORE: "max"}, minimum=2)] == [1, 0, 2, 3]
+    assert [e.configuration for e in store.rank({SCORE: "max"})] == [0, 3, 1, 2]
+
+
+def test_in_a_race_a_run_that_lasts_does_not_count_beside_enough_completed_ones(store):
+    for name, score in (("0000.0", 0.6), ("0000.1", 0.6), ("0001.0", 0.5), ("0001.1", 0.5)):
+        store.append([*trial(name, [score]), end(name)])
+    store.append(trial("0000.2", [0.1]))
+    store.append([*trial("0001.2", [0.1]), end("0001.2", "diverged")])
+    first, second = store.rank({SCORE: "max"}, minimum=2)
+    assert (first.configuration, first.values[0], first.trials) == (0, 0.6, ("0000.0", "0000.1"))
+    assert second.trials == ("0001.0", "0001.1", "0001.2")
+
+
+def test_levels_are_those_of_an_additive_model():
+    rng = np.random.default_rng(0)
+    levels, effects = rng.normal(0, 1, 40), rng.normal(0, 1, 5)
+    configurations, runs = (axis.ravel() for axis in np.indices((40, 5)))
+    kept = (runs == 0) | (rng.random(200) < 0.6)
+    configurations, runs = configurations[kept], runs[kept]
+    noise = rng.normal(0, 0.1, len(runs))
+    found = fit_levels(configurations, runs, levels[configurations] + effects[runs] + noise)
+    assert np.abs(found.levels - levels - effects.mean()).max() < 0.3
+    assert found.variance == pytest.approx(0.01, rel=0.4)
+    assert fit_levels(np.array([0, 1]), np.array([0, 0]), np.array([0.3, 0.5])).variance is None
