@@ -31,7 +31,7 @@ FLOORS = (
     ("tune.store",),
     ("tune.comparison",),
     ("tune.search", "tune.monitor"),
-    ("tune.launch",),
+    ("tune.launch", "tune.exporting"),
     ("tune.session",),
     ("tune.cli",),
 )

@@ -282,6 +282,25 @@ def pull(
 
 
 @app.command()
+def export(
+    name: Name,
+    to: Annotated[
+        str,
+        typer.Option("--to", help="The format and the place.", metavar="mlflow:URI|csv:DIR|optuna:sqlite:///FILE"),
+    ],
+    storage: Storage = None,
+    cluster: ClusterFile = None,
+) -> None:
+    """Write a sweep for other programs: MLflow, CSV files, or an Optuna study.
+
+    Every trial with its settings, curves and artefacts. The same command again updates what it has written.
+    """
+    from tune.exporting import export as command
+
+    command.export(_target(storage, cluster).sweep(name), to, console())
+
+
+@app.command()
 def promote(
     name: Name,
     storage: Storage = None,

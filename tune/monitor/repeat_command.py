@@ -1,4 +1,4 @@
-"""The command that repeats a trial without the service."""
+"""The command that repeats a trial without the service, and the settings in which it differs from the preset."""
 
 from __future__ import annotations
 
