@@ -11,10 +11,11 @@ import pytest
 from tests.repository import ROOT
 
 NEEDED = {
-    *("PIL", "cv2", "filelock", "huggingface_hub", "matplotlib", "numpy", "platformdirs", "pyarrow", "rich"),
+    *("PIL", "cv2", "filelock", "huggingface_hub", "jinja2", "markupsafe", "matplotlib", "numpy", "platformdirs"),
+    *("plotly", "pyarrow", "rich"),
     *("safetensors", "scipy", "sklearn"),
     *("timm", "torch", "typer", "threadpoolctl", "yaml"),
-}  # huggingface_hub and yaml come with timm, threadpoolctl with scikit-learn
+}  # huggingface_hub and yaml come with timm, markupsafe with jinja2, threadpoolctl with scikit-learn
 OPTIONAL = {"onnx", "onnxruntime", "onnxscript", "tensorboardX"}  # imported where they are used, never at the top
 FLOORS = (
     ("semprior.errors",),
@@ -26,6 +27,7 @@ FLOORS = (
     ("semprior.evaluation",),
     ("semprior.training", "semprior.deployment"),
     ("semprior.reporting",),
+    ("semprior.pages",),
     ("semprior.cli",),
     ("tune.spec",),
     ("tune.store",),

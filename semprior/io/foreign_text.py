@@ -8,6 +8,7 @@ stored and compared is the text itself.
 
 from __future__ import annotations
 
+import html
 import re
 import unicodedata
 
@@ -15,6 +16,8 @@ _HIDDEN = ("Cc", "Cf", "Co", "Cs", "Zl", "Zp")
 """Unicode categories without a glyph: controls, direction marks, private use, halves of pairs, line separators."""
 _FORMULA = re.compile(r"\s*[=+\-@\uff0b\uff0d\uff1d\uff20]")
 """How a cell begins that a spreadsheet would compute; full-width signs count in some."""
+_ISOLATE = ("\u2068", "\u2069")
+"""Around a text, they keep its direction of writing from reordering the text beside it."""
 _ESCAPES = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
 
@@ -51,3 +54,22 @@ def markdown_code(text: str) -> str:
     fence = "`" * (max((len(run) for run in re.findall("`+", shown)), default=0) + 1)
     space = " " if "`" in (shown[0], shown[-1]) or shown[0] == shown[-1] == " " else ""
     return f"{fence}{space}{shown}{space}{fence}"
+
+
+def page_name(text: str) -> str:
+    """A name for a sentence, a table or a caption of a page: `visible`, and isolated if it is not ASCII.
+
+    Isolated, an Arabic name does not reorder the words and numbers beside it. Whoever writes the HTML escapes it.
+    """
+    shown = visible(text)
+    return shown if shown.isascii() else f"{_ISOLATE[0]}{shown}{_ISOLATE[1]}"
+
+
+def page_text(text: str) -> str:
+    """A text of several lines for a page: `visible`, except for line breaks and the isolation of `page_name`."""
+    return "".join(sign if sign in ("\n", *_ISOLATE) else visible(sign) for sign in text)
+
+
+def chart_name(text: str) -> str:
+    """A name for a chart of Plotly, which takes some HTML in its texts: `page_name`, with that escaped."""
+    return html.escape(page_name(text), quote=False)
