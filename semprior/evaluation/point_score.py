@@ -96,29 +96,55 @@ def point_score_of(table: np.ndarray) -> PointScore:
     return PointScore(**values, score_se=_standard_error(table))
 
 
+@dataclass(frozen=True)
+class PointMatches:
+    """The 8-connected components of a predicted mask, and which of them the points of the image belong to.
+
+    Attributes:
+        labels: (H,W) int32, the number of the component of each pixel, from 1; 0 where nothing is predicted.
+        areas: (C,) int64, in pixels, of the components 1..C.
+        centroids: (C,2) float64, rows of (row, column).
+        owners: (P,) int64, the number of each point's component; 0 for a point that is missed.
+    """
+
+    labels: np.ndarray
+    areas: np.ndarray
+    centroids: np.ndarray
+    owners: np.ndarray
+
+
+def match_points(mask: np.ndarray, points: np.ndarray) -> PointMatches:
+    """Match the components of a predicted mask with points.
+
+    A point belongs to the component that it lies in. A component without a point belongs to the nearest point without a
+    component, if its centroid is closer than `MATCH_DISTANCE`; components take their turn in the order of OpenCV.
+
+    Args:
+        mask: (H,W) bool.
+        points: (P,2) int, rows of (row, column).
+    """
+    _, labels, stats, means = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    areas, centroids = stats[1:, cv2.CC_STAT_AREA].astype(np.int64), means[1:, ::-1]
+    owners = labels[points[:, 0], points[:, 1]].astype(np.int64)
+    for component in np.setdiff1d(np.arange(1, len(areas) + 1), owners):
+        free = np.flatnonzero(owners == 0)
+        if not free.size:
+            break
+        gaps = np.hypot(*(points[free] - centroids[component - 1]).T)
+        if gaps.min() < MATCH_DISTANCE:
+            owners[free[gaps.argmin()]] = component
+    return PointMatches(labels, areas, centroids, owners)
+
+
 def _assign(mask: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, float]:
     """The area predicted for each point, (P,), and the area of components that belong to no point.
 
-    A component belongs to the points inside it, in equal shares; else to the nearest point without a component, if its
-    centroid is closer than `MATCH_DISTANCE`.
+    Points of one component have equal shares of its area.
     """
-    count, labels, stats, centroids = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    areas = stats[:, cv2.CC_STAT_AREA].astype(float)
-    found, taken = np.zeros(len(points)), np.zeros(count, bool)
-    taken[0] = True
-    if len(points):
-        inside = labels[points[:, 0], points[:, 1]]
-        for component in np.unique(inside[inside > 0]):
-            inside_component = inside == component
-            found[inside_component], taken[component] = areas[component] / inside_component.sum(), True
-    for component in np.flatnonzero(~taken):
-        free = np.flatnonzero(found == 0)
-        if not free.size:
-            break
-        gaps = np.hypot(*(points[free] - centroids[component, ::-1]).T)
-        if gaps.min() < MATCH_DISTANCE:
-            found[free[gaps.argmin()]], taken[component] = areas[component], True
-    return found, float(areas[~taken].sum())
+    matches = match_points(mask, points)
+    sharing = np.bincount(matches.owners, minlength=len(matches.areas) + 1)
+    shares = np.concatenate([[0.0], matches.areas / np.maximum(sharing[1:], 1)])
+    return shares[matches.owners], float(matches.areas[sharing[1:] == 0].sum())
 
 
 def _standard_error(table: np.ndarray) -> float:

@@ -150,10 +150,17 @@ class Picture:
 
 @dataclass(frozen=True)
 class Strip:
-    """Pictures side by side that belong together, such as those of one image."""
+    """Pictures side by side that belong together, such as those of one image.
+
+    Attributes:
+        title: stands above them.
+        pictures: from left to right, in as many lines as they need.
+        together: number of neighbours that no end of a line parts, such as 2 for pairs.
+    """
 
     title: str
     pictures: tuple[Picture, ...]
+    together: int = 1
 
 
 @dataclass(frozen=True)

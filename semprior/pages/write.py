@@ -31,7 +31,7 @@ from semprior.io.atomic_files import write_atomically
 from semprior.io.foreign_text import page_text
 from semprior.pages.blocks import Block, Cell, Chart, Page, Picture, Pictures, Section, Table
 
-LARGEST_SIDE = 1024
+LARGEST_SIDE = 640
 """Height and width to which a whole image is reduced; parts of it are shown pixel by pixel."""
 _LABEL_PIXELS = 13  # height of the text beside a mark, on the screen
 _CHART_HEIGHT = 420
@@ -129,10 +129,11 @@ def _rendered(block: Block, images: _Images, numbers: Iterator[int]) -> tuple[st
     if isinstance(block, Chart):
         return kind, _chart(block, f"chart-{next(numbers)}")
     if isinstance(block, Pictures):
-        strips = [
-            {"title": strip.title, "pictures": [images.shown(picture) for picture in strip.pictures]}
-            for strip in block.strips
-        ]
+        strips = []
+        for strip in block.strips:
+            shown = [images.shown(picture) for picture in strip.pictures]
+            groups = [shown[start : start + strip.together] for start in range(0, len(shown), strip.together)]
+            strips.append({"title": strip.title, "groups": groups})
         kinds = {mark.kind for strip in block.strips for picture in strip.pictures for mark in picture.marks}
         return kind, {"caption": block.caption, "strips": strips, "kinds": sorted(kinds, reverse=True)}
     return kind, block
