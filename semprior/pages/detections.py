@@ -215,9 +215,8 @@ def _strip(image: ExaminedImage, detectors: Sequence[str]) -> Strip:
             alt = f"Enlarged part at row {place.row:.0f}, column {place.column:.0f}, {name}: {text}."
             pictures.append(Picture(image.image, alt, caption, inside, crop, ZOOM))
     more = len(places) - MOST_CROPS
-    return Strip(
-        page_name(image.name) + (f" ({more} more places are not enlarged)" if more > 0 else ""), tuple(pictures)
-    )
+    title = page_name(image.name) + (f" ({more} more places are not enlarged)" if more > 0 else "")
+    return Strip(title, tuple(pictures), len(detectors))
 
 
 def _marks(found: Findings) -> tuple[Mark, ...]:
@@ -269,8 +268,11 @@ def _at(place: Place, found: Findings) -> str:
 
 
 def _counted(found: Findings) -> str:
-    counts = ((len(found.targets) - found.misses, "hit", "hits"), (found.misses, "missed", "missed"))
-    counts = (*counts, (len(found.false_alarms), "false alarm", "false alarms"))
+    counts = (
+        (len(found.targets) - found.misses, "hit", "hits"),
+        (found.misses, "missed", "missed"),
+        (len(found.false_alarms), "false alarm", "false alarms"),
+    )
     return ", ".join(f"{count} {one if count == 1 else many}" for count, one, many in counts if count) or "nothing"
 
 
