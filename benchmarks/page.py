@@ -78,9 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "page_mb": page.stat().st_size / 2**20,
             "load": busy,
         }
-    passed = (
-        figures["cpu_s"] <= SECONDS and figures["memory_mb"] <= MEMORY_MB and figures["page_mb"] <= PAGE_MB
-    ) or (options.trials, options.epochs) != BARRED
+    passed = (figures["cpu_s"] <= SECONDS and figures["memory_mb"] <= MEMORY_MB and figures["page_mb"] <= PAGE_MB) or (
+        options.trials,
+        options.epochs,
+    ) != BARRED
     print(json.dumps(figures | {"passed": passed}) if options.json else _in_words(figures, passed))
     return 0 if passed else 1
 
@@ -103,7 +104,9 @@ def write_sweep(folder: Path, trials: int, epochs: int) -> Sweep:
     return sweep
 
 
-def _trial(sweep: Sweep, number: int, epochs: int, params: dict[str, object], leaves: dict[str, object]) -> list[Record]:
+def _trial(
+    sweep: Sweep, number: int, epochs: int, params: dict[str, object], leaves: dict[str, object]
+) -> list[Record]:
     """The records of a trial: two in three are stopped early, and one in fifty fails once."""
     rng = np.random.default_rng(number)
     trained = epochs if number % 3 == 0 else max(2, epochs // int(rng.choice([2, 4])))

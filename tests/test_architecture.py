@@ -34,6 +34,7 @@ FLOORS = (
     ("tune.comparison",),
     ("tune.search", "tune.monitor"),
     ("tune.launch", "tune.exporting"),
+    ("tune.pages",),
     ("tune.session",),
     ("tune.cli",),
 )

@@ -282,6 +282,34 @@ def pull(
 
 
 @app.command()
+def report(
+    name: Name,
+    out: Annotated[
+        Path | None, typer.Option(help="The file; else SWEEP.html.", metavar="FILE.html", show_default=False)
+    ] = None,
+    open_: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+    top_: Annotated[int, typer.Option("--top", help="Number of configurations that stand out.", min=1)] = 5,
+    data: Annotated[
+        str | None,
+        typer.Option(help="The data set of the pictures; else that of the sweep.", metavar="DIR", show_default=False),
+    ] = None,
+    split: Annotated[str, typer.Option(help="Its images: holdout, train, val or test.", metavar="NAME")] = "holdout",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Write it again until the sweep ends.")] = False,
+    storage: Storage = None,
+    cluster: ClusterFile = None,
+) -> None:
+    """Write a page about a sweep, one file for a browser.
+
+    Which configuration won, by how much and how sure, all curves, which dimensions mattered, pictures of detections,
+    and what it cost.
+    """
+    from tune.pages import report as command
+
+    request = command.Request(name, out, top_, command.Wanted(data, split), follow=follow, show=open_)
+    command.report(request, _target(storage, cluster), console())
+
+
+@app.command()
 def export(
     name: Name,
     to: Annotated[

@@ -79,8 +79,12 @@ def _curves(data: SweepData, metric: str, top: int) -> Chart | None:
         " colours, the preset is dashed, and trials that were stopped early are faded."
     )
     rows = tuple(
-        (Cell(str(entry.place), entry.place), entry.trial, Cell(str(entry.epoch + 1), entry.epoch + 1))
-        + (Cell(format_metric(entry.values[0]), entry.values[0]),)
+        (
+            Cell(str(entry.place), entry.place),
+            entry.trial,
+            Cell(str(entry.epoch + 1), entry.epoch + 1),
+            Cell(format_metric(entry.values[0]), entry.values[0]),
+        )
         for entry in first
     )
     columns = (Column("place", numeric=True), Column("trial"), Column("best epoch", numeric=True))
@@ -187,7 +191,9 @@ def pareto_chart(data: SweepData) -> Chart | None:
         (front, "Pareto front", {"mode": "lines+markers", "marker": {"color": BLUE, "symbol": "diamond", "size": 10}}),
     ):
         hovers = [
-            chart_name(f"trial {entry.trial}") + "<br>" + "<br>".join(map(chart_name, in_lines(entry.params).splitlines()))
+            chart_name(f"trial {entry.trial}")
+            + "<br>"
+            + "<br>".join(map(chart_name, in_lines(entry.params).splitlines()))
             for entry in members
         ]
         x, y = ([round(entry.values[i], _DIGITS) for entry in members] for i in (0, 1))
@@ -195,12 +201,10 @@ def pareto_chart(data: SweepData) -> Chart | None:
         figure.add_trace(go.Scatter(x=x, y=y, text=hovers, name=name, hovertemplate=hover, **style))
     titles = [chart_name(f"{metric} ({data.sweep.spec.objective[metric]})") for metric in objectives[:2]]
     figure.update_layout(xaxis={"title": {"text": titles[0]}}, yaxis={"title": {"text": titles[1]}})
-    rows = tuple(
-        (entry.trial, *(Cell(format_metric(value), value) for value in entry.values)) for entry in front
-    )
+    rows = tuple((entry.trial, *(Cell(format_metric(value), value) for value in entry.values)) for entry in front)
     columns = (Column("trial"), *(Column(metric, numeric=True) for metric in objectives))
     third = f" The front is that of all {len(objectives)} objectives." if len(objectives) > 2 else ""
-    description = f"{objectives[1]} over {objectives[0]} of {len(entries)} configurations, {len(front)} on the Pareto front."
+    description = (
+        f"{objectives[1]} over {objectives[0]} of {len(entries)} configurations, {len(front)} on the Pareto front."
+    )
     return Chart(figure, description, f"{description}{third}", Table(columns, rows, "The Pareto front"))
-
-

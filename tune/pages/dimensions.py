@@ -9,11 +9,8 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-import optuna
 import plotly.graph_objects as go
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import TrialState, create_trial
-from optuna.visualization import plot_parallel_coordinate
 from plotly.subplots import make_subplots
 
 from semprior.io.foreign_text import chart_name
@@ -80,7 +77,11 @@ class Axis:
         """The axis of a figure."""
         if self.ticks:
             places = list(range(len(self.ticks)))
-            shown = {"tickvals": places, "ticktext": list(map(chart_name, self.ticks)), "range": [-0.5, len(places) - 0.5]}
+            shown = {
+                "tickvals": places,
+                "ticktext": list(map(chart_name, self.ticks)),
+                "range": [-0.5, len(places) - 0.5],
+            }
             return {"title": {"text": chart_name(self.label)}, **shown}
         return {"title": {"text": chart_name(self.label)}, "type": "log" if self.log else "linear"}
 
@@ -181,8 +182,12 @@ def importance_chart(data: SweepData) -> Chart | None:
         height=max(200, 90 + 34 * len(leaves)),
     )
     rows = tuple(
-        (leaf, Cell(f"{found.shares[leaf]:.0%}", found.shares[leaf]))
-        + ("{:.0%} to {:.0%}".format(*found.intervals[leaf]), "no" if leaf in found.noise else "yes")
+        (
+            leaf,
+            Cell(f"{found.shares[leaf]:.0%}", found.shares[leaf]),
+            "{:.0%} to {:.0%}".format(*found.intervals[leaf]),
+            "no" if leaf in found.noise else "yes",
+        )
         for leaf in found.shares
     )
     columns = (Column("dimension"), Column("share", numeric=True), Column("90% interval"), Column("more than noise"))
@@ -194,35 +199,37 @@ def parallel_chart(data: SweepData, found: Evaluated) -> Chart | None:
     """Parallel coordinates of all dimensions; None with fewer than two configurations."""
     if len(found.numbers) < 2 or not found.axes:
         return None
-    study = optuna.create_study(direction="maximize" if data.maximize else "minimize")
-    labels = {axis.name: axis.label for axis in found.axes}
-    for row, value in enumerate(found.values.tolist()):
-        params = {axis.label: _given(axis, row) for axis in found.axes}
-        study.add_trial(
-            create_trial(
-                state=TrialState.COMPLETE,
-                value=value,
-                params=params,
-                distributions={axis.label: axis.distribution for axis in found.axes},
-            )
-        )
     metric = data.metric.rpartition("/")[2]
-    figure = plot_parallel_coordinate(study, params=list(labels.values()), target_name=metric)
-    figure.update_traces(line={"colorscale": "Cividis", "reversescale": False})
-    figure.update_layout(title=None, height=460, margin={"l": 80, "r": 60, "t": 70, "b": 40})
+    values = np.round(found.values, 5)
+    dimensions = [{"label": chart_name(metric), "values": values}, *map(_parallel_axis, found.axes)]
+    line = {"color": values, "colorscale": "Cividis", "showscale": True, "reversescale": not data.maximize}
+    figure = go.Figure(go.Parcoords(dimensions=dimensions, line=line))
+    figure.update_layout(height=440, margin={"l": 80, "r": 60, "t": 70, "b": 40})
+    labels = ", ".join(axis.label for axis in found.axes)
     description = (
-        f"Parallel coordinates of {len(found.numbers)} configurations: {metric}, then {', '.join(labels.values())}."
-        " Each line is a configuration; lighter lines have higher values."
+        f"Parallel coordinates of {len(found.numbers)} configurations: {metric}, then {labels}. Each line is a"
+        f" configuration; lines of {'higher' if data.maximize else 'lower'} values are lighter."
     )
-    caption = "Each line is a configuration. Drag along an axis to choose a range, and drag the name of one to move it"
+    caption = "Each line is a configuration. Drag along an axis to choose a range; drag the name of an axis to move it"
     return Chart(figure, description, caption)
 
 
-def _given(axis: Axis, row: int) -> Any:  # noqa: ANN401 - a value of any distribution
-    value = axis.values[row]
-    if isinstance(axis.distribution, CategoricalDistribution):
-        return axis.distribution.choices[int(value)]
-    return int(value) if isinstance(axis.distribution, IntDistribution) else float(value)
+def _parallel_axis(axis: Axis) -> dict[str, Any]:
+    if axis.ticks:
+        places = list(range(len(axis.ticks)))
+        ticks = {"tickvals": places, "ticktext": list(map(chart_name, axis.ticks))}
+        return {"label": chart_name(axis.label), "values": axis.values, "range": [-0.1, len(places) - 0.9], **ticks}
+    low, high = axis.bounds
+    if not axis.log:
+        return {"label": chart_name(axis.label), "values": np.round(axis.values, 6), "range": [low, high]}
+    shown = np.geomspace(low, high, 5)
+    ticks = {"tickvals": np.round(np.log10(shown), 5), "ticktext": [format_value(float(value)) for value in shown]}
+    return {
+        "label": chart_name(axis.label),
+        "values": np.round(np.log10(axis.values), 5),
+        "range": [math.log10(low), math.log10(high)],
+        **ticks,
+    }
 
 
 def slice_chart(data: SweepData, found: Evaluated) -> Chart | None:
@@ -271,7 +278,11 @@ def slice_chart(data: SweepData, found: Evaluated) -> Chart | None:
 def _trend(axis: Axis, values: np.ndarray) -> str:
     """How the values change along a dimension, in words."""
     if axis.ticks:
-        means = [(values[axis.values == place].mean(), tick) for place, tick in enumerate(axis.ticks) if (axis.values == place).any()]
+        means = [
+            (values[axis.values == place].mean(), tick)
+            for place, tick in enumerate(axis.ticks)
+            if (axis.values == place).any()
+        ]
         return "has means of " + ", ".join(f"{format_metric(mean)} with {tick}" for mean, tick in means)
     if len(set(axis.values.tolist())) < 3 or len(set(values.tolist())) < 2:
         return "has too few values for a trend"
@@ -305,7 +316,10 @@ def _contour(data: SweepData, found: Evaluated, first: Axis, second: Axis) -> Ch
     points = go.Scatter(
         x=np.round(first.values, 6),
         y=np.round(second.values, 6),
-        text=[f"trial {number:04d}: {format_metric(value)}" for number, value in zip(found.numbers, found.values, strict=True)],
+        text=[
+            f"trial {number:04d}: {format_metric(value)}"
+            for number, value in zip(found.numbers, found.values, strict=True)
+        ],
         mode="markers",
         marker={
             "color": np.round(found.values, 5),

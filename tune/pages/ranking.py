@@ -30,7 +30,10 @@ def ranking_table(data: SweepData, top: int) -> Table:
     names = short_names(keys)
     several = len(spec.objective) > 1
     paired = any(one.standings[0].from_best for one in shown)
-    columns = [Column("place", numeric=True), Column("trial", hint="Hover over a trial, or focus it, for its settings.")]
+    columns = [
+        Column("place", numeric=True),
+        Column("trial", hint="Hover over a trial, or focus it, for its settings."),
+    ]
     columns += [Column("front", numeric=True, hint="1 is the Pareto front.")] if several else []
     for index, metric in enumerate(spec.objective):
         columns.append(Column(metric.removeprefix("holdout/"), numeric=True, hint=f"{metric}, with its standard error"))
@@ -43,7 +46,11 @@ def ranking_table(data: SweepData, top: int) -> Table:
     columns += [Column("constraints")] if spec.limits else []
     columns += [Column("runs", numeric=True)] if spec.run_count > 1 else []
     columns += [Column(names[key], hint=key) for key in keys]
-    columns += [Column("epochs", numeric=True), Column("state"), Column("device time", numeric=True, hint="Mean of a run")]
+    columns += [
+        Column("epochs", numeric=True),
+        Column("state"),
+        Column("device time", numeric=True, hint="Mean of a run"),
+    ]
     rows = []
     for one in shown:
         entry = one.entry
@@ -122,16 +129,15 @@ def verdict(data: SweepData) -> list[str]:
     return found
 
 
-def _gain(
-    metric: str, best: str, base: str, plain: float, difference: Difference | None, sign: int
-) -> str:
+def _gain(metric: str, best: str, base: str, plain: float, difference: Difference | None, sign: int) -> str:
     if best == base:
         return f"{metric}: the preset itself, trial {base}, is the best; the search has found nothing better."
     gain = sign * (difference.value if difference else plain)
     error = difference.error if difference else None
     if error is None:
         word = "better" if gain > 0 else "no better"
-        return f"{metric}: trial {best} is {word} than the preset, trial {base} ({sign * gain:+.4f}; the error is unknown)."
+        told = f"trial {best} is {word} than the preset, trial {base}"
+        return f"{metric}: {told} ({sign * gain:+.4f}; the error is unknown)."
     half = difference.half_width(_CONFIDENCE) if difference else None
     interval = f"; 95% interval {gain - half:+.4f} to {gain + half:+.4f}" if half is not None else ""
     if half is not None and gain > half:

@@ -1,0 +1,259 @@
+"""The page of a sweep says which configuration won, by how much and how sure, what mattered and what it cost."""
+
+import dataclasses
+import html
+import re
+import time
+
+import numpy as np
+import pytest
+
+from semprior.pages.blocks import Chart, Choice, Table, Text
+from semprior.pages.write import render_page
+from tests.tune.images import noisy_scores, store_images
+from tests.tune.made_up import made_up_sweep
+from tune.cli.app import main
+from tune.launch.target import Target
+from tune.monitor.heartbeat import HeartbeatWriter
+from tune.pages.curves import best_so_far_chart, curve_charts
+from tune.pages.detections import Wanted
+from tune.pages.dimensions import Axis, Evaluated, contour_charts, evaluated, parallel_chart, slice_chart, smoothed
+from tune.pages.gathered import gather
+from tune.pages.page import sweep_page
+from tune.pages.ranking import ranking_table, verdict
+from tune.pages.report import Request, report
+from tune.pages.settings import differences_table
+from tune.store.records import Record
+from tune.store.results_store import ResultsStore
+
+SCORE = "holdout/point_score"
+NAMES = ("مركب", "Straße", "红外", "<script>alert(1)</script>")
+
+
+def searched(folder, *changes, several=False):
+    """The made-up sweep with twelve more configurations, whose score depends on the number of clusters."""
+    if several:
+        changes = (("{holdout/point_score: max}", "{holdout/point_score: max, cost/latency_ms: min}"), *changes)
+        changes = (*changes, ("scheduler: {name: asha, factor: 3}", "scheduler: {name: none}"))
+    sweep = made_up_sweep(folder, *changes)
+    store, rng = ResultsStore(sweep.storage), np.random.default_rng(0)
+    base, records = store.trials()[0].last, []
+    for number in range(3, 15):
+        params = {"clusters.count": int(rng.integers(1, 129)), "scam.stages": [[], [1], [2, 3]][number % 3]}
+        params |= {"scam.scale": 0.1 + number / 40} if params["scam.stages"] else {}
+        score = 0.3 + params["clusters.count"] / 400
+        images = store_images(sweep.storage, f"{number:04d}", 1, noisy_scores(score, number))
+        shared = {"trial": f"{number:04d}", "configuration": number, "params": params, "host": NAMES[number % 4]}
+        record = dataclasses.replace(base, **shared, config={**base.config, **params}, writer="", time=time.time())
+        metrics = {SCORE: score, f"{SCORE}_se": 0.02, "cost/latency_ms": 50.0 - number}
+        values = (score, 50.0 - number) if several else (score,)
+        last = {"epoch": 1, "metrics": metrics, "values": values, "best": True, "images": images}
+        records += [
+            dataclasses.replace(record, epoch=0, metrics={}, values=(), images=None),
+            dataclasses.replace(record, **last),
+        ]
+        ended = {"epoch": 2, "state": "completed", "metrics": {}, "images": None}
+        records.append(dataclasses.replace(record, kind="end", **ended))
+    fault = {"kind": "worker", "mark": "w", "epochs": 0}
+    lost = {"fault": fault, "reason": "lost: <b>node</b>", "attempt": 1, "epoch": 0, "metrics": {}, "images": None}
+    records.append(dataclasses.replace(base, kind="fault", writer="", **lost))
+    store.append(records)
+    return sweep
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return gather(searched(tmp_path_factory.mktemp("searched")))
+
+
+@pytest.fixture(scope="module")
+def page(data):
+    return sweep_page(data, Target(), 3, Wanted(), None)
+
+
+def blocks_of(page, kind):
+    return [block for section in page.sections for block in section.blocks if isinstance(block, kind)]
+
+
+def text_of(page):
+    return "\n".join(block.text for block in blocks_of(page, Text))
+
+
+def test_the_result_says_what_won_by_how_much_and_how_sure(data, page):
+    shown = data.ranking.shown
+    assert shown[0].entry.trial == "0001"
+    difference = shown[0].standings[0].from_base
+    told = " ".join(verdict(data))
+    assert "Trial 0001 ranks first, with holdout/point_score 0.8000" in told
+    assert f"{difference.value:+.4f} ± {difference.error:.4f}" in told
+    half = difference.half_width(0.95)
+    assert f"95% interval {difference.value - half:+.4f} to {difference.value + half:+.4f}" in told
+    assert "larger than chance explains" in told
+    assert "with a probability of 100%" in told
+    assert "semprior train" in text_of(page)
+    facts = dict(page.sections[0].blocks[0].items)
+    assert facts["best configuration"] == "trial 0001"
+
+
+def test_the_ranking_holds_differences_and_settings(data):
+    table = ranking_table(data, 3)
+    titles = [column.title for column in table.columns]
+    assert titles[:6] == ["place", "trial", "point_score", "from the best", "from the preset", "P(best)"]
+    assert table.highlighted == {0, 1, 2}
+    first = table.rows[0]
+    assert first[titles.index("from the best")].text == "0"
+    assert "clusters.count = 7" in first[1].hint and "scam.stages = 2" in first[1].hint
+    assert [row[1].text for row in table.rows].count("0000") == 1
+    values = [row[titles.index("point_score")].value for row in table.rows]
+    assert values[0] == max(values)
+
+
+def test_settings_are_listed_only_where_they_differ_from_the_preset(data):
+    table = differences_table(data, 2)
+    titles = [column.title for column in table.columns]
+    assert titles[:3] == ["setting", "preset quick", "trial 0000"]
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert rows["clusters.count"][2] == "7"
+    assert "data.batch" not in rows  # no configuration changes it
+    assert "seed" not in rows
+
+
+def test_curves_of_all_trials_are_drawn_with_their_settings(data):
+    (chart,) = curve_charts(data, 3)
+    assert len(chart.figure.data) == 15
+    hovers = [trace.hovertemplate for trace in chart.figure.data]
+    assert sum("trial 0001, stopped" in hover and "clusters.count = 7" in hover for hover in hovers) == 1
+    assert "1 running" in chart.description and "1 stopped" in chart.description
+
+
+def test_the_best_value_rises_over_the_epochs_that_were_spent(data):
+    chart = best_so_far_chart(data)
+    (line,) = chart.figure.data
+    assert list(line.y) == sorted(line.y)
+    assert line.y[-1] == 0.8
+    assert line.x[-1] == data.curves.epochs.size == 13 + 24
+    assert (np.diff(line.x) >= 0).all()
+
+
+def test_a_sweep_with_seeds_counts_a_configuration_once_all_of_its_runs_have_ended(tmp_path):
+    sweep = made_up_sweep(tmp_path, ("seeds: 1", "seeds: 2"))
+    assert best_so_far_chart(gather(sweep)) is None  # no second run has begun
+
+
+def test_dimensions_that_do_not_apply_have_the_value_of_the_base(data):
+    found = evaluated(data)
+    assert len(found.numbers) == 15
+    labels = {axis.label: axis for axis in found.axes}
+    assert {"count", "stages[1]", "stages[3]", "scale"} <= labels.keys()
+    assert labels["count"].log and not labels["scale"].log
+    assert np.isfinite(labels["scale"].values).all()
+    assert labels["stages[2]"].ticks == ("off", "on")
+    contours = contour_charts(data, found)
+    number = len(found.axes)
+    assert len(contours) == number * (number - 1) // 2
+    assert len(slice_chart(data, found).figure.layout.xaxis.domain) == 2
+    assert len(parallel_chart(data, found).figure.data[0].dimensions) == number + 1
+
+
+def test_a_contour_is_the_mean_of_what_is_near_and_empty_where_nothing_is():
+    from optuna.distributions import FloatDistribution
+
+    across = Axis("x", "x", FloatDistribution(0.0, 1.0), np.array([0.0, 0.0, 1.0]))
+    up = Axis("y", "y", FloatDistribution(1.0, 100.0, log=True), np.array([1.0, 100.0, 1.0]))
+    found = Evaluated(np.arange(3), np.array([1.0, 2.0, 3.0]), np.ones(3, bool), [across, up])
+    x, y, surface = smoothed(found, across, up)
+    assert surface.shape == (len(y), len(x))
+    np.testing.assert_allclose([surface[0, 0], surface[-1, 0], surface[0, -1]], [1.0, 2.0, 3.0], atol=1e-6)
+    assert np.isnan(surface[-1, -1])
+
+
+def test_cost_and_failures_are_told(data, page):
+    tables = {table.caption: table for table in blocks_of(page, Table)}
+    machines = tables["Where the trials ran, and on what"]
+    assert {row[0] for row in machines.rows} == {"elsewhere", *NAMES}
+    assert sum(row[4].value for row in machines.rows) == 37
+    faults = tables["What attempts broke off by"]
+    assert faults.rows[0][0] == "0000" and faults.rows[0][4] == "lost: <b>node</b>"
+
+
+def test_names_of_machines_and_reasons_are_text(page):
+    text = render_page(page)
+    assert "<script>alert" not in text and "<b>node" not in text
+    shown = html.unescape(re.sub(r"<[^>]+>", "", text))
+    assert all(name in shown for name in (*NAMES, "lost: <b>node</b>"))
+
+
+def test_every_chart_is_told_in_words(page):
+    charts = [*blocks_of(page, Chart), *(chart for one in blocks_of(page, Choice) for _, chart in one.charts)]
+    assert len(charts) > 10
+    assert all(chart.description for chart in charts)
+
+
+def test_several_objectives_give_a_pareto_front(tmp_path):
+    data = gather(searched(tmp_path, several=True))
+    page = sweep_page(data, Target(), 3, Wanted(), None)
+    (chart,) = [one for one in blocks_of(page, Chart) if "Pareto" in one.caption]
+    front = {entry.entry.trial for entry in data.ranking.shown if entry.entry.front == 1}
+    assert {row[0] for row in chart.data.rows} == front
+    assert "on the Pareto front" in " ".join(verdict(data))
+
+
+def test_a_sweep_without_a_value_has_a_page(tmp_path):
+    sweep = made_up_sweep(tmp_path)
+    (records,) = (sweep.storage.local / "records" / "new").iterdir()
+    records.unlink()
+    config = {"preset": "quick", "epochs": 6}
+    start = Record(kind="start", trial="0000", configuration=0, seed=0, attempt=1, epoch=0, config=config)
+    ResultsStore(sweep.storage).append([start])
+    page = sweep_page(gather(sweep), Target(), 5, Wanted(), None)
+    assert "No trial has a value of holdout/point_score yet." in text_of(page)
+    assert "There is no winner yet." in text_of(page)
+    assert render_page(page)
+
+
+def test_pictures_need_data_and_checkpoints_and_the_page_says_so(data, page, tmp_path):
+    assert "There are no pictures, because they cannot be made here: no checkpoint of trial 0001 is kept" in text_of(
+        page
+    )
+    elsewhere = sweep_page(data, Target(), 3, Wanted(str(tmp_path / "none")), None)
+    assert f"the data, {tmp_path / 'none'}, are not here; --data DIR names them" in text_of(elsewhere)
+
+
+def test_the_command_writes_one_file_and_opens_it(tmp_path, capsys, monkeypatch):
+    sweep, opened = made_up_sweep(tmp_path), []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.chdir(tmp_path)
+    before = set(tmp_path.iterdir())
+    assert main(["report", "small", "--storage", str(sweep.storage.local.parent), "--open"]) == 0
+    assert set(tmp_path.iterdir()) - before == {tmp_path / "small.html"}
+    assert opened == [(tmp_path / "small.html").as_uri()]
+    assert "small.html: the page of small" in capsys.readouterr().out
+    assert "data-reload" not in (tmp_path / "small.html").read_text(encoding="utf-8").partition("<script")[0]
+
+
+@pytest.mark.parametrize(("out", "reason"), [("runs", "is a folder"), ("none/page.html", "there is no folder")])
+def test_a_place_that_cannot_be_written_is_one_line(out, reason, tmp_path, capsys):
+    made_up_sweep(tmp_path)
+    assert main(["report", "small", "--storage", str(tmp_path / "runs"), "--out", str(tmp_path / out)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and reason in error
+
+
+def test_a_page_that_follows_reloads_itself_until_the_sweep_ends(tmp_path, monkeypatch):
+    from rich.console import Console
+
+    sweep, out = made_up_sweep(tmp_path), tmp_path / "page.html"
+    target, pages = Target(str(sweep.storage.local.parent)), []
+    with HeartbeatWriter(sweep.storage, 1) as heartbeat:
+
+        def sleep(seconds):
+            pages.append(out.read_text(encoding="utf-8"))
+            if len(pages) == 2:
+                heartbeat.finish("done", "its budget is spent")
+
+        monkeypatch.setattr("tune.pages.report.time.sleep", sleep)
+        report(Request("small", out, follow=True), target, Console())
+    assert len(pages) == 2
+    assert all('<body data-reload="' in page for page in pages)
+    final = out.read_text(encoding="utf-8")
+    assert "<body data-reload" not in final and "small is done: its budget is spent" in final
