@@ -67,7 +67,8 @@ def _stopped(data: SweepData) -> list[Block]:
     if not stopped:
         return []
     left = sum(max(int(trial.config.get("epochs", trial.epochs)) - trial.epochs, 0) for trial in stopped)
-    return [Text(f"{len(stopped):,} trials were stopped early, which saved {left:,} epochs.")]
+    trials = "1 trial was" if len(stopped) == 1 else f"{len(stopped):,} trials were"
+    return [Text(f"{trials} stopped early, which saved {left:,} epoch{'s' if left != 1 else ''}.")]
 
 
 def _failures(data: SweepData) -> list[Block]:

@@ -17,6 +17,7 @@ from tune.pages.settings import in_lines
 from tune.store.trial_summary import TrialSummary
 
 _BASE_DASH, _DIGITS = "dash", 5
+_FEW_EPOCHS = 12  # each of which is marked on the axis
 _MOST_STEPS = 300  # rows of the data below the chart of the best value
 
 
@@ -71,7 +72,8 @@ def _curves(data: SweepData, metric: str, top: int) -> Chart | None:
         return None
     traces.sort(key=lambda one: one[0])  # what stands out is drawn over the others
     figure.add_traces([trace for _, trace in traces])
-    figure.update_layout(xaxis={"title": {"text": "epoch"}}, yaxis={"title": {"text": chart_name(metric)}})
+    few = {"dtick": 1} if data.curves.epochs.max() < _FEW_EPOCHS else {}
+    figure.update_layout(xaxis={"title": {"text": "epoch"}, **few}, yaxis={"title": {"text": chart_name(metric)}})
     counted = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
     sampled = _sampled(data)
     description = (

@@ -83,7 +83,9 @@ class Axis:
                 "range": [-0.5, len(places) - 0.5],
             }
             return {"title": {"text": chart_name(self.label)}, **shown}
-        return {"title": {"text": chart_name(self.label)}, "type": "log" if self.log else "linear"}
+        if not self.log:
+            return {"title": {"text": chart_name(self.label)}}
+        return {"title": {"text": chart_name(self.label)}, "type": "log", **_log_ticks(self, 4)}
 
 
 @dataclass(frozen=True)
@@ -222,14 +224,21 @@ def _parallel_axis(axis: Axis) -> dict[str, Any]:
     low, high = axis.bounds
     if not axis.log:
         return {"label": chart_name(axis.label), "values": np.round(axis.values, 6), "range": [low, high]}
-    shown = np.geomspace(low, high, 5)
-    ticks = {"tickvals": np.round(np.log10(shown), 5), "ticktext": [format_value(float(value)) for value in shown]}
+    ticks = _log_ticks(axis, 5)
+    ticks["tickvals"] = np.round(np.log10(ticks["tickvals"]), 5)
     return {
         "label": chart_name(axis.label),
         "values": np.round(np.log10(axis.values), 5),
         "range": [math.log10(low), math.log10(high)],
         **ticks,
     }
+
+
+def _log_ticks(axis: Axis, count: int) -> dict[str, Any]:
+    """Marks of a logarithmic axis from end to end; Plotly's own crowd a range of less than two decades."""
+    low, high = axis.bounds
+    values = [float(f"{value:.2g}") for value in np.geomspace(low, high, count)]
+    return {"tickvals": np.array(values), "ticktext": [format_value(value) for value in values]}
 
 
 def slice_chart(data: SweepData, found: Evaluated) -> Chart | None:

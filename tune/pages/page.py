@@ -87,7 +87,7 @@ def _mattered(data: SweepData) -> str:
     found = data.importance
     known = [leaf for leaf in found.shares if leaf not in found.noise]
     if not found.shares:
-        return f"Which dimension mattered cannot be told: {found.summary.partition(': ')[2]}."
+        return f"Which dimension mattered cannot be told yet: that is {found.summary.partition(': ')[2]}."
     if not known:
         return "No dimension can be told from noise."
     first, *others = known
