@@ -59,7 +59,7 @@ def test_commands_of_one_run_work_in_their_order(tmp_path, capsys):
             arguments += ["--size", "32"]
         assert semprior.cli.app.main(arguments) == 0, (command, capsys.readouterr())
         ran.add(words[0])
-    assert ran == {"train", "evaluate", "predict", "export", "cost", "data"}
+    assert ran == {"train", "evaluate", "predict", "export", "report", "cost", "data"}
     assert len(list(places["PREDICTED"].glob("*.png"))) >= 24
     assert (places["PREDICTED"] / "detections.csv").is_file()
     assert len((places["RUN"] / "metrics.jsonl").read_text().splitlines()) == 3

@@ -1,4 +1,4 @@
-"""The command line: ``semprior train | evaluate | predict | export | cost | data ... | vfm push``.
+"""The command line: ``semprior train | evaluate | predict | export | report | cost | data ... | vfm push``.
 
 A fault of the user's is one line on standard error and exit code 2; anything else is a bug and shows its traceback.
 Imports of a command happen when it runs, so that ``--help`` answers at once.
@@ -173,6 +173,36 @@ def export(
     from semprior.cli.export import export_run
 
     export_run(checkpoint, out, int8, calibration, console())
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="A run, or a checkpoint.", metavar="RUN")],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder or address of the data set; by default the folder that the run recorded.",
+            metavar="DIR",
+            show_default=False,
+        ),
+    ] = None,
+    split: Annotated[
+        str, typer.Option(help="Whose detections are shown: holdout, val, test or train.", metavar="NAME")
+    ] = "holdout",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The file to write; by default RUN/report.html.", metavar="FILE.html", show_default=False),
+    ] = None,
+    open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Write one HTML file that shows a run: settings, curves, detections, pseudo-masks, cluster weights, gates.
+
+    The page holds everything it shows and needs no network. docs/reports.md describes it.
+    """
+    from semprior.cli import report as command
+
+    command.report(command.Request(run, data, split, out, open_, device), console())
 
 
 @app.command()

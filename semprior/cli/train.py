@@ -33,6 +33,7 @@ from semprior.reporting.tensorboard import EventFile, open_event_file
 from semprior.reporting.terminal import clock, say
 from semprior.reporting.training_progress import TrainingProgress
 from semprior.runtime.device import change_remark, choose_device, explain_out_of_memory, used_precision
+from semprior.training.label_history import label_windows
 from semprior.training.prepare import prepare_trainer
 from semprior.training.run_folder import RunFolder, refuse_existing
 from semprior.training.trainer import EpochReport, Trainer
@@ -214,6 +215,9 @@ def _train(trainer: Trainer, run: RunFolder, messages: _Messages) -> None:
             progress.best = trainer.selector.best_value
             for report in trainer.run():
                 run.append(metrics_line(report, random))
+                if report.evolved or report.admitted or not report.epoch:
+                    windows = label_windows(trainer.training_set, trainer.pseudo_masks.soft.__getitem__)
+                    run.keep_labels(report.epoch, windows)
                 run.checkpoints.save(trainer.snapshot(), best=report.best, best_teacher=report.best_teacher)
                 messages.log(progress.report(report))
                 _write_events(events, trainer, report)

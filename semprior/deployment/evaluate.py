@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ import numpy as np
 from semprior.config.schema import Config
 from semprior.data.image_tables import SUBSET_TABLE, read_subsets
 from semprior.data.images import IntensityRange
-from semprior.data.layout import Layout, Scene, find_layout, read_scenes
-from semprior.data.training_set import hold_out
+from semprior.data.layout import Layout, Masks, Scene, find_layout, read_scenes
+from semprior.data.training_set import HeldOut, hold_out
 from semprior.deployment.load_model import LoadedTeacher, Student
 from semprior.deployment.onnx_model import OnnxStudent
 from semprior.errors import UserError
@@ -121,15 +121,46 @@ def evaluate(
     if not 0 <= threshold < 1:
         raise UserError(f"--threshold {threshold:g}: must be at least 0 and less than 1")
     convention = convention_name(model.info.config.preset) if convention is None else convention
-    rules, layout = find_convention(convention), find_layout(data)
-    scenes = _scenes(layout, split, model.info.config, model.info.intensity)
+    find_convention(convention)
+    layout = find_layout(data)
+    scenes = split_scenes(layout, split, model.info.config, model.info.intensity)
+    return evaluate_scenes(
+        model, scenes, layout.subsets, split, threshold=threshold, convention=convention, curve=curve
+    )
+
+
+def evaluate_scenes(
+    model: Student | LoadedTeacher | OnnxStudent,
+    scenes: Sequence[Scene],
+    subsets: Mapping[str, str],
+    split: str,
+    *,
+    threshold: float = THRESHOLD,
+    convention: str,
+    curve: bool = False,
+    look: Callable[[int, np.ndarray], None] = lambda index, probability: None,
+) -> Evaluation:
+    """As `evaluate`, on images that are read already.
+
+    Args:
+        model: as that of `evaluate`.
+        scenes: with their masks; at least one.
+        subsets: of a joined data set, by name of the image.
+        split: its name, for the result.
+        threshold: of the probability, in 0..1.
+        convention: a name in `CONVENTIONS`.
+        curve: whether to compute the metrics over thresholds, too.
+        look: called with the index and the probabilities (H,W) float32 of each image, in any order.
+    """
+    rules = CONVENTIONS[convention]
     images: dict[int, EvaluatedImage] = {}
     over_thresholds: dict[int, list[ImageCounts]] = {}
     for index, probability in model.each([scene.image for scene in scenes]):
         scene = scenes[index]
         assert scene.mask is not None  # masks are required
+        look(index, probability)
         images[index] = evaluate_image(
-            scene.name, layout.subsets.get(scene.name), scene.image, probability > threshold, scene.mask, rules
+            scene.name, subsets.get(scene.name), scene.image, probability > threshold, scene.mask, rules
         )
         if curve:
             over_thresholds[index] = count_thresholds(probability, scene.mask, rules)
@@ -139,21 +170,47 @@ def evaluate(
     return Evaluation(whole.metrics, whole.errors, split, ordered, threshold, convention, points)
 
 
-def _scenes(layout: Layout, split: str, config: Config, intensity: IntensityRange) -> list[Scene]:
-    """The images of a split with their masks."""
+def split_scenes(
+    layout: Layout, split: str, config: Config, intensity: IntensityRange, *, masks: Masks = "required"
+) -> list[Scene]:
+    """The images of a split.
+
+    Args:
+        layout: of the data set.
+        split: its name, or `HOLDOUT` for the training images that a run held out.
+        config: of the run.
+        intensity: of the run.
+        masks: as in `read_scenes`; of `HOLDOUT` the points are read in any case.
+
+    Raises:
+        UserError: the data set has a fault or lacks required masks, or there is no such split.
+    """
     if split != HOLDOUT:
-        return read_scenes(layout, split, intensity, masks="required")
+        return read_scenes(layout, split, intensity, masks=masks)
     if not config.data.holds_out:
         raise UserError(f"--split {HOLDOUT}: this run held out no image (data.holdout=0)")
-    train = read_scenes(layout, "train", intensity, masks="optional")
-    folded = config.data.folds and "val" in layout.splits
-    validation = read_scenes(layout, "val", intensity, masks="optional") if folded else []
-    held_out = hold_out(train, validation, config.data, layout.groups).held_out
-    scenes = [[*train, *validation][index] for index in held_out]
-    for scene in scenes:
-        if scene.mask is None:
+    scenes, parts = run_scenes(layout, config, intensity)
+    held_out = [scenes[index] for index in parts.held_out]
+    for scene in held_out:
+        if scene.mask is None and masks == "required":
             raise UserError(f"{layout.root}: no mask for the image {scene.name}, which this run held out")
-    return scenes
+    return held_out
+
+
+def run_scenes(layout: Layout, config: Config, intensity: IntensityRange) -> tuple[list[Scene], HeldOut]:
+    """The images of the training and validation splits, with masks where there are any, and what a run does with them.
+
+    Args:
+        layout: of the data set.
+        config: of the run.
+        intensity: of the run.
+
+    Raises:
+        UserError: the data set has a fault.
+    """
+    train = read_scenes(layout, "train", intensity, masks="optional")
+    validation = read_scenes(layout, "val", intensity, masks="optional") if "val" in layout.splits else []
+    return [*train, *validation], hold_out(train, validation, config.data, layout.groups)
 
 
 def score(

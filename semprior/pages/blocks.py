@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 
+MarkKind = Literal["hit", "miss", "false alarm"]
+
+
 @dataclass(frozen=True)
 class Text:
     """Paragraphs, separated by empty lines.
@@ -136,7 +139,7 @@ class Mark:
     row: float
     column: float
     radius: float
-    kind: Literal["hit", "miss", "false alarm"]
+    kind: MarkKind
     label: str = ""
 
 

@@ -190,10 +190,10 @@ def _totals(images: Sequence[ExaminedImage], detectors: Sequence[str]) -> str:
 
 def _choice(shown: int, total: int, detectors: int) -> str:
     first = "those in which the two differ most" if detectors == 2 else "those with most misses and false alarms"
-    which = f"{shown} of {total} images" if shown < total else f"All {total} images" if total != 1 else "The only image"
+    which = f"{shown} of {total} images are shown" if shown < total else "All images are shown"
     return (
-        f"{which}, {first} come first. The number beside a mark is the highest probability there; a target counts as"
-        f" found above {THRESHOLD:g}. Enlarged parts are magnified {ZOOM:g} times."
+        f"{which}, {first} first. The number beside a mark is the highest probability there; a target counts as found"
+        f" above {THRESHOLD:g}. Enlarged parts are magnified {ZOOM:g} times."
     )
 
 

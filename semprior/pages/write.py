@@ -18,7 +18,7 @@ from functools import cache
 from importlib.resources import files
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import cv2
 import jinja2
@@ -29,7 +29,7 @@ from PIL import Image
 from semprior.errors import StorageError
 from semprior.io.atomic_files import write_atomically
 from semprior.io.foreign_text import page_text
-from semprior.pages.blocks import Block, Cell, Chart, Choice, Page, Picture, Pictures, Section, Table
+from semprior.pages.blocks import Block, Cell, Chart, Choice, MarkKind, Page, Picture, Pictures, Section, Table
 
 LARGEST_SIDE = 640
 """Height and width to which a whole image is reduced; parts of it are shown pixel by pixel."""
@@ -137,8 +137,9 @@ def _rendered(block: Block, images: _Images, numbers: Iterator[int]) -> tuple[st
             shown = [images.shown(picture) for picture in strip.pictures]
             groups = [shown[start : start + strip.together] for start in range(0, len(shown), strip.together)]
             strips.append({"title": strip.title, "groups": groups})
-        kinds = {mark.kind for strip in block.strips for picture in strip.pictures for mark in picture.marks}
-        return kind, {"caption": block.caption, "strips": strips, "kinds": sorted(kinds, reverse=True)}
+        marked = {mark.kind for strip in block.strips for picture in strip.pictures for mark in picture.marks}
+        kinds = [kind for kind in get_args(MarkKind) if kind in marked]
+        return kind, {"caption": block.caption, "strips": strips, "kinds": kinds}
     return kind, block
 
 

@@ -17,6 +17,7 @@ from semprior.evaluation.inference import student_probabilities, teacher_probabi
 from semprior.io.atomic_files import write_atomically
 from semprior.io.foreign_text import visible
 from semprior.runtime.device import uses_bf16
+from semprior.training.label_history import SIDE, window_around
 
 if TYPE_CHECKING:
     from semprior.training.trainer import Trainer
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 COLUMNS = ("input", "first pseudo-mask", "evolved pseudo-mask", "teacher", "student", "truth")
 _INCH, _DPI = 1.7, 100
 _SHOWN = 4  # images
-_WINDOW = 64  # side of the enlarged part, pixels
 
 
 @dataclass(frozen=True)
@@ -151,11 +151,5 @@ def _stage(row: FigureRow, name: str) -> np.ndarray | None:
 
 def _window(row: FigureRow) -> tuple[slice, slice]:
     """Rows and columns of the part of an image around its first point, or around its middle if it has none."""
-    extents = row.image.shape
-    centre = row.points[0] if len(row.points) else [extent // 2 for extent in extents]
-    starts = [
-        int(np.clip(int(place) - _WINDOW // 2, 0, max(extent - _WINDOW, 0)))
-        for place, extent in zip(centre, extents, strict=True)
-    ]
-    rows, cols = (slice(start, min(start + _WINDOW, extent)) for start, extent in zip(starts, extents, strict=True))
-    return rows, cols
+    shape = row.image.shape
+    return window_around(row.points[0] if len(row.points) else [extent // 2 for extent in shape], shape, SIDE)

@@ -6,6 +6,7 @@
         run.json         the folder or address of the data, and the versions of the packages at the start
         metrics.jsonl    one object per epoch
         checkpoints/     last, previous, best
+        pseudo-masks/    those of a few images, before the first epoch and after each evolution
         tensorboard/     scalars and figures of predictions, if tensorboardX is installed
         log.txt          messages with times
 
@@ -19,13 +20,16 @@ import json
 import math
 import os
 import platform
+import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, TypedDict
 
+import numpy as np
 import yaml
 
 from semprior import __version__
@@ -35,11 +39,15 @@ from semprior.io.atomic_files import atomic_folder, locked, naming, write_atomic
 from semprior.io.checkpoint import CheckpointFolder
 from semprior.io.foreign_text import visible
 from semprior.io.push_fetch import is_address
-from semprior.reading.files import only_regular, read_utf8
+from semprior.reading.files import only_regular, read_bytes, read_utf8
 from semprior.reading.json_text import parse_json, read_json
 from semprior.reading.schema import checked
+from semprior.reading.tensors import parse_arrays
+from semprior.training.label_history import LabelWindow, restored_windows, stored_windows
 
 CONFIG_FILE, RECORD_FILE, METRICS_FILE, LOG_FILE = "config.yaml", "run.json", "metrics.jsonl", "log.txt"
+LABELS_FOLDER = "pseudo-masks"
+_LABELS_NAME = re.compile(r"epoch-(\d{4,6})\.npz")
 
 
 class _Numbered(TypedDict):
@@ -189,9 +197,40 @@ class RunFolder:
         return found
 
     def rewind(self, epoch: int) -> None:
-        """Drop the metrics of `epoch` and later epochs, which a restored run trains again."""
+        """Drop the metrics and pseudo-masks of `epoch` and later epochs, which a restored run trains again."""
+        for number, path in self._label_files().items():
+            if number >= epoch:
+                path.unlink(missing_ok=True)
         earlier = [line for line in self.lines() if line["epoch"] < epoch]
         write_atomically(self.root / METRICS_FILE, "".join(json.dumps(line) + "\n" for line in earlier).encode())
+
+    def keep_labels(self, epoch: int, windows: Sequence[LabelWindow]) -> None:
+        """Write the pseudo-masks that an epoch trains on; the file appears whole."""
+        folder = self.root / LABELS_FOLDER
+        folder.mkdir(exist_ok=True)
+        packed = BytesIO()
+        np.savez(packed, allow_pickle=False, **stored_windows(windows))
+        write_atomically(folder / f"epoch-{epoch:04d}.npz", packed.getvalue())
+
+    def labels(self) -> dict[int, list[LabelWindow]]:
+        """The pseudo-masks that were kept, by the epoch that trained on them; empty for runs of earlier versions.
+
+        Raises:
+            UserError: a file is damaged.
+        """
+        found = {}
+        for epoch, path in sorted(self._label_files().items()):
+            try:
+                found[epoch] = restored_windows(parse_arrays(read_bytes(path), str(path)))
+            except ValueError as error:
+                raise UserError(f"{path}: is damaged ({error}); delete it to go on without it") from error
+        return found
+
+    def _label_files(self) -> dict[int, Path]:
+        folder = self.root / LABELS_FOLDER
+        entries = folder.iterdir() if folder.is_dir() else ()
+        named = ((_LABELS_NAME.fullmatch(path.name), path) for path in entries)
+        return {int(match[1]): path for match, path in named if match}
 
     def log(self, text: str) -> None:
         """Append a line to the log."""

@@ -47,7 +47,7 @@ def lines(run, drop=("seconds",)):
 
 def test_a_run_leaves_what_it_promises(trained):
     names = set(os.listdir(trained)) - {"tensorboard"}
-    assert names == {"checkpoints", "config.yaml", "log.txt", "metrics.jsonl", "run.json"}
+    assert names == {"checkpoints", "config.yaml", "log.txt", "metrics.jsonl", "pseudo-masks", "run.json"}
     assert sorted(os.listdir(trained / "checkpoints"))[-1] == "index.json"
     found = lines(trained)
     assert [line["epoch"] for line in found] == [0, 1, 2, 3]
@@ -56,6 +56,9 @@ def test_a_run_leaves_what_it_promises(trained):
     assert any(line["best"] for line in found)
     compared = ["labels/iou" in line and "labels/niou" in line for line in found]
     assert compared == [line["evolved"] or line["epoch"] == 0 for line in found]
+    kept = RunFolder.open(trained).labels()
+    assert list(kept) == [line["epoch"] for line in found if line["evolved"] or line["epoch"] == 0]
+    assert len({tuple(window.name for window in windows) for windows in kept.values()}) == 1
     log = (trained / "log.txt").read_text()
     assert "9 training, 4 validation and 3 held-out images" in log
     assert "epoch 4/4" in log
@@ -128,6 +131,9 @@ def test_killed_and_resumed_it_is_the_run_that_never_stopped_and_needs_no_masks(
     assert all(not key.endswith(("/iou", "/pd", "/iou_se")) for line in without for key in line)
     assert [{key: line[key] for key in other} for line, other in zip(with_masks, without, strict=True)] == without
     assert weights(out) == weights(trained)
+    one, other = (sorted((run / "pseudo-masks").iterdir()) for run in (out, trained))
+    assert [path.name for path in one] == [path.name for path in other]
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in other]
 
 
 def wait_for(reached, out, process):

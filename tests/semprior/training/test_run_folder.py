@@ -4,12 +4,14 @@ import errno
 import json
 import os
 
+import numpy as np
 import pytest
 import yaml
 
 from semprior.config.schema import flatten, resolve, unflatten
 from semprior.errors import UserError
 from semprior.reporting.tensorboard import EventFile, open_event_file
+from semprior.training.label_history import LabelWindow
 from semprior.training.run_folder import RunFolder
 from tests.tiny import optional
 
@@ -95,6 +97,21 @@ def test_a_line_cut_short_by_a_kill_is_forgotten(run):
     run.rewind(1)
     run.append({"epoch": 1})
     assert run.lines() == [{"epoch": 0}, {"epoch": 1}]
+
+
+def test_pseudo_masks_of_epochs_that_are_trained_again_are_dropped(run):
+    assert run.labels() == {}
+    window = LabelWindow("صورة", np.zeros((4, 5), np.uint8), np.full((4, 5), 255, np.uint8))
+    for epoch in (0, 5, 10):
+        run.keep_labels(epoch, [window])
+    (run.root / "pseudo-masks" / "notes.txt").touch()
+    run.rewind(6)
+    kept = run.labels()
+    assert list(kept) == [0, 5]
+    assert kept[5][0].name == "صورة"
+    (run.root / "pseudo-masks" / "epoch-0005.npz").write_bytes(b"PK\x03\x04 cut short")
+    with pytest.raises(UserError, match=r"epoch-0005\.npz: is damaged"):
+        run.labels()
 
 
 def test_a_damaged_line_before_the_last_is_named(run):
