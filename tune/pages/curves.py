@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from semprior.io.foreign_text import chart_name
 from semprior.pages.blocks import Cell, Chart, Column, Table
-from semprior.pages.colours import BLUE, FADED, GREY, SERIES
+from semprior.pages.colours import BLUE, FADED, GREY, SERIES, SKY
 from tune.monitor.tables import format_metric
 from tune.pages.gathered import SweepData
 from tune.pages.settings import in_lines
@@ -42,13 +42,13 @@ def _curves(data: SweepData, metric: str, top: int) -> Chart | None:
         number = trial.configuration
         base, colour = number == 0, colours.get(number)
         if base:
-            style, group = {"color": colour or GREY, "width": 2.5, "dash": _BASE_DASH}, "the preset, trial 0"
+            style, group = {"color": colour or SKY, "width": 3, "dash": _BASE_DASH}, "the preset, trial 0"
         elif colour:
             style, group = {"color": colour, "width": 2.2}, f"place {places[number]}: {number:04d}"
         elif trial.state in ("stopped", "failed", "diverged"):
             style, group = {"color": FADED, "width": 1}, "stopped early or failed"
         else:
-            style, group = {"color": GREY, "width": 1}, "others"
+            style, group = {"color": GREY, "width": 0.8}, "others"
         hover = chart_name(f"trial {trial.trial}, {trial.state}") + "<br>"
         hover += "<br>".join(map(chart_name, in_lines(trial.params).splitlines()))
         traces.append(

@@ -15,7 +15,7 @@ from plotly.subplots import make_subplots
 
 from semprior.io.foreign_text import chart_name
 from semprior.pages.blocks import Cell, Chart, Column, Table
-from semprior.pages.colours import BLUE, GREY, ORANGE
+from semprior.pages.colours import BLUE, FADED, GREY, ORANGE
 from tune.monitor.tables import format_metric, format_value, short_names
 from tune.pages.gathered import SweepData
 
@@ -168,8 +168,9 @@ def importance_chart(data: SweepData) -> Chart | None:
         x=np.round(shares, 4),
         y=[chart_name(leaf) for leaf in leaves],
         orientation="h",
-        marker={"color": [GREY if leaf in found.noise else BLUE for leaf in leaves]},
+        marker={"color": [FADED if leaf in found.noise else BLUE for leaf in leaves]},
         error_x={
+            "color": GREY,
             "type": "data",
             "symmetric": False,
             "array": np.round(np.maximum(high - shares, 0), 4),
@@ -193,7 +194,7 @@ def importance_chart(data: SweepData) -> Chart | None:
         for leaf in found.shares
     )
     columns = (Column("dimension"), Column("share", numeric=True), Column("90% interval"), Column("more than noise"))
-    caption = "Importance of the dimensions (fANOVA), with 90% intervals; grey bars cannot be told from noise"
+    caption = "Importance of the dimensions (fANOVA), with 90% intervals; faded bars cannot be told from noise"
     return Chart(figure, f"{found.summary}.", caption, Table(columns, rows, "Importance of the dimensions"))
 
 
@@ -237,7 +238,7 @@ def _parallel_axis(axis: Axis) -> dict[str, Any]:
 def _log_ticks(axis: Axis, count: int) -> dict[str, Any]:
     """Marks of a logarithmic axis from end to end; Plotly's own crowd a range of less than two decades."""
     low, high = axis.bounds
-    values = [float(f"{value:.2g}") for value in np.geomspace(low, high, count)]
+    values = [float(f"{value:.3g}") for value in np.geomspace(low, high, count)]
     return {"tickvals": np.array(values), "ticktext": [format_value(value) for value in values]}
 
 

@@ -45,7 +45,9 @@ def ranking_table(data: SweepData, top: int) -> Table:
             ]
     columns += [Column("constraints")] if spec.limits else []
     columns += [Column("runs", numeric=True)] if spec.run_count > 1 else []
-    columns += [Column(names[key], hint=key) for key in keys]
+    given = {key: [one.entry.params[key] for one in shown if key in one.entry.params] for key in keys}
+    numeric = {key: all(_number(value) is not None for value in values) for key, values in given.items()}
+    columns += [Column(names[key], numeric[key], hint=key) for key in keys]
     columns += [
         Column("epochs", numeric=True),
         Column("state"),
@@ -68,9 +70,12 @@ def ranking_table(data: SweepData, top: int) -> Table:
     return Table(tuple(columns), tuple(rows), "Configurations, the best first", frozenset(range(min(top, len(rows)))))
 
 
-def _setting(value: object) -> str | Cell:
-    number = value if isinstance(value, int | float) and not isinstance(value, bool) else None
-    return Cell(shown_value(value), number)
+def _setting(value: object) -> Cell:
+    return Cell(shown_value(value), _number(value))
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _hint(one: Compared, data: SweepData) -> str:

@@ -2,12 +2,15 @@
 
 import html
 import re
+import threading
+import time
 
 import numpy as np
 import pytest
 
 from semprior.pages.blocks import Chart, Choice, Table, Text
 from semprior.pages.write import render_page
+from semprior.reporting.terminal import console
 from tests.tune.made_up import made_up_sweep
 from tests.tune.pages.searched import NAMES, searched
 from tune.cli.app import main
@@ -203,21 +206,18 @@ def test_a_place_that_cannot_be_written_is_one_line(out, reason, tmp_path, capsy
     assert error.count("\n") == 1 and reason in error
 
 
-def test_a_page_that_follows_reloads_itself_until_the_sweep_ends(tmp_path, monkeypatch):
-    from rich.console import Console
-
+def test_a_page_that_follows_reloads_itself_until_the_sweep_ends(tmp_path):
     sweep, out = made_up_sweep(tmp_path), tmp_path / "page.html"
-    target, pages = Target(str(sweep.storage.local.parent)), []
+    target, request = Target(str(sweep.storage.local.parent)), Request("small", out, follow=True)
     with HeartbeatWriter(sweep.storage, 1) as heartbeat:
-
-        def sleep(seconds):
-            pages.append(out.read_text(encoding="utf-8"))
-            if len(pages) == 2:
-                heartbeat.finish("done", "its budget is spent")
-
-        monkeypatch.setattr("tune.pages.report.time.sleep", sleep)
-        report(Request("small", out, follow=True), target, Console())
-    assert len(pages) == 2
-    assert all('<body data-reload="' in page for page in pages)
+        following = threading.Thread(target=report, args=(request, target, console(), 0.1))
+        following.start()
+        until = time.monotonic() + 120
+        while not out.exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        assert '<body data-reload="1"' in out.read_text(encoding="utf-8")
+        heartbeat.finish("done", "its budget is spent")
+        following.join(120)
+    assert not following.is_alive()
     final = out.read_text(encoding="utf-8")
     assert "<body data-reload" not in final and "small is done: its budget is spent" in final
