@@ -163,20 +163,28 @@ def _steps(data: SweepData) -> list[tuple[int, float, str]]:
             if np.isfinite(values[row])
         ]
     else:
-        spent_at = np.empty(len(order), np.int64)
-        spent_at[order] = np.arange(1, len(order) + 1)
-        last = {curves.trials[index]: int(spent_at[curves.trial == index].max()) for index in np.unique(curves.trial)}
-        candidates = []
-        for number, one in data.history.configurations.items():
-            runs = [trial for trial in data.trials.values() if trial.configuration == number]
-            if one.so_far().ended and one.values is not None:
-                ends = [last[run.trial] for run in runs if run.trial in last]
-                candidates.append((max(ends, default=0), sign * one.values[0], f"{number:04d}"))
-        candidates.sort()
+        candidates = sorted(_ended_configurations(data, order, sign))
     for spent, value, trial in candidates:
         if not found or value > sign * found[-1][1]:
             found.append((spent, sign * value, trial))
     return found
+
+
+def _ended_configurations(data: SweepData, order: np.ndarray, sign: int) -> Iterator[tuple[int, float, str]]:
+    """The configurations all of whose runs have ended: the epochs spent by then, their mean value, and their number."""
+    curves, spec = data.curves, data.sweep.spec
+    spent_at = np.empty(len(order), np.int64)
+    spent_at[order] = np.arange(1, len(order) + 1)
+    last = np.zeros(len(curves.trials), np.int64)
+    np.maximum.at(last, curves.trial, spent_at)
+    runs: dict[int, list[tuple[TrialSummary, int]]] = defaultdict(list)
+    for index, name in enumerate(curves.trials):
+        runs[data.trials[name].configuration].append((data.trials[name], int(last[index])))
+    for number, members in runs.items():
+        whole = spec.races or len(members) == spec.run_count
+        values = [trial.values[0] for trial, _ in members if trial.values and trial.state != "failed"]
+        if whole and values and all(trial.state != "running" for trial, _ in members):
+            yield max(spent for _, spent in members), sign * sum(values) / len(values), f"{number:04d}"
 
 
 def pareto_chart(data: SweepData) -> Chart | None:

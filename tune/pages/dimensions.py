@@ -250,7 +250,6 @@ def slice_chart(data: SweepData, found: Evaluated) -> Chart | None:
     down = -(-len(found.axes) // across)
     figure = make_subplots(down, across, shared_yaxes=True, horizontal_spacing=0.03, vertical_spacing=0.28 / down)
     jitter = np.random.default_rng(0).uniform(-0.18, 0.18, len(found.numbers))
-    names = np.array([f"{number:04d}" for number in found.numbers])
     for index, axis in enumerate(found.axes):
         row, column = divmod(index, across)
         for done, name, colour, symbol in (
@@ -264,13 +263,13 @@ def slice_chart(data: SweepData, found: Evaluated) -> Chart | None:
                 go.Scatter(
                     x=np.round(axis.values[chosen] + (jitter[chosen] if axis.ticks else 0.0), 6),
                     y=np.round(found.values[chosen], 5),
-                    text=names[chosen].tolist(),
+                    text=[f"trial {found.numbers[k]:04d}<br>{_shown(axis, k)}" for k in np.flatnonzero(chosen)],
                     mode="markers",
                     marker={"color": colour, "symbol": symbol, "size": 7},
                     name=name,
                     legendgroup=name,
                     showlegend=index == 0,
-                    hovertemplate="trial %{text}<br>%{x}: %{y}<extra></extra>",
+                    hovertemplate="%{text}: %{y}<extra></extra>",
                 ),
                 row + 1,
                 column + 1,
@@ -283,6 +282,12 @@ def slice_chart(data: SweepData, found: Evaluated) -> Chart | None:
     description = f"{metric} of {len(found.numbers)} configurations over each dimension: {'; '.join(trends)}."
     caption = "The best value of each configuration over each dimension; choices are spread a little"
     return Chart(figure, description, caption)
+
+
+def _shown(axis: Axis, row: int) -> str:
+    """A value of a dimension, for a chart."""
+    value = axis.ticks[int(axis.values[row])] if axis.ticks else format_value(float(axis.values[row]))
+    return chart_name(f"{axis.label} {value}")
 
 
 def _trend(axis: Axis, values: np.ndarray) -> str:

@@ -46,7 +46,9 @@ def ranking_table(data: SweepData, top: int) -> Table:
     columns += [Column("constraints")] if spec.limits else []
     columns += [Column("runs", numeric=True)] if spec.run_count > 1 else []
     given = {key: [one.entry.params[key] for one in shown if key in one.entry.params] for key in keys}
-    numeric = {key: all(_number(value) is not None for value in values) for key, values in given.items()}
+    numeric = {
+        key: all(value is None or _number(value) is not None for value in values) for key, values in given.items()
+    }
     columns += [Column(names[key], numeric[key], hint=key) for key in keys]
     columns += [
         Column("epochs", numeric=True),

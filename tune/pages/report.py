@@ -9,11 +9,12 @@ from pathlib import Path
 
 from rich.console import Console
 
+from semprior.data.finding.split_lists import SPLITS
 from semprior.errors import StorageError, UserError
 from semprior.pages.write import write_page
 from semprior.reporting.terminal import say
 from tune.launch.target import Target
-from tune.pages.detections import Wanted
+from tune.pages.detections import HOLDOUT, Wanted
 from tune.pages.gathered import gather
 from tune.pages.page import sweep_page
 from tune.store.sweeps import Sweep, with_extensions
@@ -61,6 +62,7 @@ def report(request: Request, target: Target, console: Console, pause: float = AG
         raise UserError(f"--out {out}: is a folder; name a file, like {out / f'{sweep.id}.html'}")
     if not out.parent.is_dir():
         raise UserError(f"--out {out}: there is no folder {out.parent}")
+    _check(request.wanted)
     state, took = _write(sweep, request, target, out, pause)
     size = out.stat().st_size / 2**20
     say(console, f"{out}: the page of {sweep.id}, {size:.1f} MB")
@@ -80,6 +82,14 @@ def report(request: Request, target: Target, console: Console, pause: float = AG
     if request.follow:
         say(console, f"{out}: {sweep.id} is {state}, and the page is final")
     return out
+
+
+def _check(wanted: Wanted) -> None:
+    """Refuse images that cannot be meant."""
+    if wanted.split not in (HOLDOUT, *SPLITS):
+        raise UserError(f"--split {wanted.split}: must be {HOLDOUT}, {', '.join(SPLITS[:-1])} or {SPLITS[-1]}")
+    if wanted.data is not None and "://" not in wanted.data and not Path(wanted.data).is_dir():
+        raise UserError(f"--data {wanted.data}: no such folder")
 
 
 def _write(sweep: Sweep, request: Request, target: Target, out: Path, pause: float) -> tuple[str, float]:

@@ -69,8 +69,3 @@ def test_data_that_were_changed_give_no_pictures_of_the_holdout(data, folder):
     finally:
         hidden.rename(image)
     assert "were changed after the sweep had begun" in note.text
-
-
-def test_a_split_that_is_not_there_is_told(data):
-    (note,) = detection_blocks(data, Wanted(split="night"))
-    assert note.kind == "note" and "night" in note.text

@@ -198,12 +198,22 @@ def test_the_command_writes_one_file_and_opens_it(tmp_path, capsys, monkeypatch)
     assert "data-reload" not in (tmp_path / "small.html").read_text(encoding="utf-8").partition("<script")[0]
 
 
-@pytest.mark.parametrize(("out", "reason"), [("runs", "is a folder"), ("none/page.html", "there is no folder")])
-def test_a_place_that_cannot_be_written_is_one_line(out, reason, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("option", "value", "reason"),
+    [
+        ("--out", "runs", "is a folder"),
+        ("--out", "none/page.html", "there is no folder"),
+        ("--data", "none", "no such folder"),
+        ("--split", "night", "must be holdout, train, val or test"),
+    ],
+)
+def test_what_cannot_be_meant_is_one_line(option, value, reason, tmp_path, capsys, monkeypatch):
     made_up_sweep(tmp_path)
-    assert main(["report", "small", "--storage", str(tmp_path / "runs"), "--out", str(tmp_path / out)]) == 2
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", "small", "--storage", str(tmp_path / "runs"), option, value]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and reason in error
+    assert not (tmp_path / "small.html").exists()
 
 
 def test_a_page_that_follows_reloads_itself_until_the_sweep_ends(tmp_path):
