@@ -51,7 +51,8 @@ def write_runs(exported: ExportedSweep, uri: str) -> str:
         UserError: MLflow is not installed or refuses the URI, the file is not MLflow's, or it has an experiment of this
             name that is not of this sweep.
     """
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # MLflow reads it on import, and reports the use else
+    # MLflow's own switches, which it reads when it is imported: it reports its use and prints addresses of runs else.
+    os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
     try:
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
