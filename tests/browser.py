@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,38 +43,47 @@ def chromium() -> str:
 
 
 @contextmanager
-def reading(file: Path, profile: Path, scheme: str = "light") -> Iterator[Reader]:
-    """Open a page and wait until its charts are drawn.
+def browser(profile: Path) -> Iterator[Callable[[Path], Reader]]:
+    """A browser, as a function that opens a page in a new tab and waits until its charts are drawn.
+
+    A process can have one at a time.
 
     Args:
-        file: the page.
         profile: a new folder for what the browser keeps.
-        scheme: the theme that the reader prefers, ``light`` or ``dark``.
     """
     program = chromium()
     optional("playwright")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
-        browser = driver.chromium.launch_persistent_context(
+        context = driver.chromium.launch_persistent_context(
             profile,
             executable_path=program,
             headless=True,
             args=list(FLAGS),
-            color_scheme=scheme,
+            color_scheme="light",
             viewport={"width": 1280, "height": 900},
         )
-        try:
-            reader = Reader(browser.new_page())
+
+        def open_page(file: Path) -> Reader:
+            reader = Reader(context.new_page())
             page = reader.page
             page.on("console", lambda message: reader.errors.append(message.text) if message.type == "error" else None)
             page.on("pageerror", lambda error: reader.errors.append(str(error)))
             page.on("request", lambda request: _note(reader, request.url, file))
             page.goto(file.resolve().as_uri())
-            page.wait_for_selector("html[data-ready=yes]", timeout=120_000)
-            yield reader
+            wait_until_drawn(page)
+            return reader
+
+        try:
+            yield open_page
         finally:
-            browser.close()
+            context.close()
+
+
+def wait_until_drawn(page: Any) -> None:
+    """Wait until the charts of a page are drawn."""
+    page.wait_for_selector("html[data-ready=yes]", timeout=120_000)
 
 
 def _note(reader: Reader, address: str, file: Path) -> None:

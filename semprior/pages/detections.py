@@ -151,7 +151,7 @@ def detection_pictures(images: Sequence[ExaminedImage], detectors: Sequence[str]
     chosen = sorted(images, key=rank, reverse=True)[:most]
     return Pictures(
         tuple(_strip(image, detectors) for image in chosen),
-        f"{_totals(images, detectors)} {_choice(len(chosen), len(images), len(detectors))}",
+        f"{_totals(images, detectors)} {_choice(len(chosen), len(images), len(detectors))}{_beside(images)}",
     )
 
 
@@ -194,6 +194,17 @@ def _choice(shown: int, total: int, detectors: int) -> str:
     return (
         f"{which}, {first} first. The number beside a mark is the highest probability there; a target counts as found"
         f" above {THRESHOLD:g}. Enlarged parts are magnified {ZOOM:g} times."
+    )
+
+
+def _beside(images: Sequence[ExaminedImage]) -> str:
+    """Why a target can be missed where something was predicted, if there is such a one."""
+    missed = (target for image in images for found in image.findings for target in found.targets if not target.hit)
+    if all(target.score <= THRESHOLD for target in missed):
+        return ""
+    return (
+        f" A prediction whose centre is {MATCH_DISTANCE:g} pixels or more from that of a target does not count for it:"
+        " the target is missed, and the prediction a false alarm."
     )
 
 

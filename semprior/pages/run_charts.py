@@ -26,6 +26,8 @@ SCORES = (
     ("point_fa", "Fa away from points (1e-6)", 2),
 )
 """Name, label and digits of the metrics over epochs; those by points stand in for those by masks where these lack."""
+MOST_SCORES = 4
+"""The number of them that are shown."""
 _WHO = (("student", "", BLUE, "solid"), ("teacher", "teacher/", VERMILION, "dot"))
 _FAINT = 0.05  # least Fa in 1e-6 on a logarithmic axis
 
@@ -41,7 +43,7 @@ def score_chart(lines: Sequence[Line], place: str) -> Chart | None:
     """
     evaluated = [line for line in lines if any(name.startswith(f"{place}/") for name in line)]
     names = [score for score in SCORES if any(line.get(f"{place}/{score[0]}") is not None for line in evaluated)]
-    names = names[:4]
+    names = names[:MOST_SCORES]
     if not names:
         return None
     columns = min(2, len(names))
@@ -217,10 +219,11 @@ def cluster_chart(clusters: np.ndarray, weights: np.ndarray, images: np.ndarray)
     figure = Figure(
         Bar(
             x=np.arange(1, len(order) + 1),
-            y=weights,
+            y=weights - 1,
+            base=1,
             marker={"color": [VERMILION if weight < 1 else BLUE for weight in weights]},
-            customdata=np.stack([clusters, images], axis=1),
-            hovertemplate="cluster %{customdata[0]}: weight %{y:.3f}, %{customdata[1]} images<extra></extra>",
+            customdata=np.stack([clusters, images, weights], axis=1),
+            hovertemplate="cluster %{customdata[0]}, %{customdata[1]} images: %{customdata[2]:.3f}<extra></extra>",
         )
     )
     figure.add_hline(y=1, line={"color": GREY, "dash": "dash", "width": 1})
@@ -326,8 +329,13 @@ def trade_off_chart(curve: Sequence[CurvePoint], threshold: float) -> Chart:
         figure.add_trace(
             Scatter(x=[shown[index]], y=[pd[index]], mode="markers", marker=marker, name=f"threshold {threshold:g}")
         )
-    figure.update_xaxes(type="log", title_text="Fa, 1e-6 of all pixels")
-    figure.update_yaxes(title_text="Pd", range=[-0.02, 1.04])
+    ticks = [digit * 10.0**power for power in range(-2, 7) for digit in (1, 2, 5)]
+    figure.update_xaxes(
+        type="log", title_text="Fa, 1e-6 of all pixels", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks]
+    )
+    lowest = float(np.nanmin(pd, initial=1.0))
+    figure.update_yaxes(title_text="Pd", range=[max(-0.02, lowest - 0.1), 1.02])
+    figure.update_layout(legend={"orientation": "h", "y": 1.1})
     rows = tuple(
         (
             Cell(f"{point.threshold:g}", point.threshold),
@@ -338,7 +346,8 @@ def trade_off_chart(curve: Sequence[CurvePoint], threshold: float) -> Chart:
     columns = tuple(Column(name, numeric=True) for name in ("Threshold", "Pd", "Fa (1e-6)", "IoU", "nIoU"))
     text = "; ".join(f"at threshold {threshold:g}, Pd {pd[index]:.3f} and Fa {fa[index]:.3g}" for index in marked)
     text = f"{len(curve)} thresholds: {text or 'see the numbers'}."
-    return Chart(figure, text, f"Fa below {_FAINT:g} is drawn at {_FAINT:g}.", Table(columns, rows))
+    remark = f"Fa below {_FAINT:g} is drawn at {_FAINT:g}." if min(fa) < _FAINT else ""
+    return Chart(figure, text, remark, Table(columns, rows))
 
 
 def parts_chart(breakdowns: Mapping[str, Sequence[Part]]) -> Chart | None:
@@ -374,23 +383,23 @@ def parts_chart(breakdowns: Mapping[str, Sequence[Part]]) -> Chart | None:
 
 
 def most_missed(breakdowns: Mapping[str, Sequence[Part]]) -> str:
-    """Which targets are missed most, in a sentence for each way to tell them apart."""
-    sentences = []
+    """Which targets are missed most: a paragraph for each way to tell them apart."""
+    paragraphs = []
     for by, parts in breakdowns.items():
-        own = [part for part in parts if part.metrics.targets and by != "subset"]
+        own = [part for part in parts if part.metrics.targets]
         worst = min(own, key=lambda part: part.metrics.pd, default=None)
         if worst is None or len(own) < 2:
             continue
         if worst.metrics.pd >= 1:
-            sentences.append(f"By {by}, no target is missed.")
+            paragraphs.append(f"By {by}: no target is missed.")
             continue
         found = with_error(worst.metrics.pd, worst.errors["pd"], 3)
         missed = round((1 - worst.metrics.pd) * worst.metrics.targets)
-        sentences.append(
-            f"By {by}, those of {by} {worst.name} are missed most: Pd {found}, {missed} of {worst.metrics.targets}"
-            " targets missed."
+        paragraphs.append(
+            f"Missed most by {by}: {page_name(worst.name or '-')}, with Pd {found}; {missed} of"
+            f" {worst.metrics.targets} such targets are missed."
         )
-    return " ".join(sentences) or "The targets are too few or too alike to be told apart."
+    return "\n\n".join(paragraphs) or "The targets are too few or too alike to be told apart."
 
 
 def parts_table(parts: Sequence[Part], by: str) -> Table:

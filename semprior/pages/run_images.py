@@ -119,4 +119,5 @@ def labels_of_checkpoint(images: TrainingSet, snapshot: Snapshot, how: str) -> d
         found = SEEDS[how](scene.image, scene.points, scene.boxes).mask if mask is None else mask
         return np.where(found, np.uint8(255), np.uint8(0))
 
-    return {0: label_windows(images, seed_of), snapshot.values["epoch"]: label_windows(images, soft.__getitem__)}
+    last = max(0, snapshot.values["epoch"] - 1)
+    return {0: label_windows(images, seed_of), last: label_windows(images, soft.__getitem__)}

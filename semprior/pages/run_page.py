@@ -18,6 +18,7 @@ from semprior.models.stages import placed_stages
 from semprior.pages.blocks import Block, Column, Facts, Page, Picture, Pictures, Section, Strip, Table, Text
 from semprior.pages.detections import detection_pictures
 from semprior.pages.run_charts import (
+    MOST_SCORES,
     SCORES,
     cluster_chart,
     gate_chart,
@@ -37,6 +38,7 @@ from semprior.reporting.terminal import clock
 from semprior.training.label_history import LabelWindow
 from semprior.training.losses import cluster_weights
 
+_RATES = (("iou", "IoU"), ("pd", "Pd"))
 _EPOCHS_SHOWN = 7  # of pseudo-masks, beside the image
 _EXTREME = 3  # clusters of either end that are shown with images
 _SAMPLES = 6  # images of a cluster
@@ -68,13 +70,14 @@ def run_page(state: RunState, found: SplitFindings | str, images: TrainingSet | 
 def _summary(state: RunState, found: SplitFindings | str) -> str:
     config = state.config
     learned = true_masks_remark(config.labels.seed) or "trained on points"
-    sentences = [f"A {config.detector}, {learned}, with the preset {config.preset}."]
+    sentences = [f"The detector is {config.detector}, {learned}, with the preset {config.preset}."]
     if state.lines and len(state.lines) < config.epochs:
         sentences.append(f"It is at epoch {len(state.lines)} of {config.epochs}.")
     best = state.best_line
     if best is not None:
         sentences.append(f"Its best epoch is {best['epoch'] + 1}.")
     if isinstance(found, SplitFindings):
+        evaluation = found.evaluation
         one = [image.findings[0] for image in found.images]
         targets, misses = sum(len(each.targets) for each in one), sum(each.misses for each in one)
         false = sum(len(each.false_alarms) for each in one)
@@ -82,6 +85,9 @@ def _summary(state: RunState, found: SplitFindings | str) -> str:
             f"On the {found.split} split, {len(one)} images, its student finds {targets - misses} of {targets} targets"
             f" and raises {false} false alarm{'' if false == 1 else 's'}."
         )
+        if evaluation is not None:
+            rates = ((label, getattr(evaluation.metrics, name), evaluation.errors[name]) for name, label in _RATES)
+            sentences.append(f"{', '.join(f'{label} {with_error(value, error, 3)}' for label, value, error in rates)}.")
     return " ".join(sentences)
 
 
@@ -133,7 +139,9 @@ def _best_table(state: RunState) -> Table:
         if any(cells):
             rows.append((label, *cells))
     columns = (Column("Metric"), Column("Student", numeric=True), Column("Teacher", numeric=True))
-    return Table(columns, tuple(rows), f"At the best epoch, on the {place} split, with standard errors over images")
+    return Table(
+        columns, tuple(rows[:MOST_SCORES]), f"At the best epoch, on the {place} split, with standard errors over images"
+    )
 
 
 def _place(state: RunState) -> str:

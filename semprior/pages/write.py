@@ -34,6 +34,7 @@ from semprior.pages.blocks import Block, Cell, Chart, Choice, MarkKind, Page, Pi
 LARGEST_SIDE = 640
 """Height and width to which a whole image is reduced; parts of it are shown pixel by pixel."""
 _LABEL_PIXELS = 13  # height of the text beside a mark, on the screen
+_LABEL_WIDTH = 0.65  # of a digit, as a share of the height
 _CHART_HEIGHT = 420
 _PLOTLY_TAG = re.compile(r"<(?!/?(?:br|b|i|sub|sup|extra)\s*/?>)")
 """What begins a tag in a text of a chart, except for tags that Plotly knows: it drops others with their content."""
@@ -206,17 +207,25 @@ class _Images:
         small = _reduced(picture)
         height, width = small.image.shape[:2]
         top, left, rows, columns = small.crop or (0, 0, height, width)
-        marks = [
-            {
-                "kind": mark.kind,
-                "label": mark.label,
-                "radius": round(mark.radius, 2),
-                "x": round(mark.column + 0.5, 2),
-                "y": round(mark.row + 0.5, 2),
-                "anchor": "end" if mark.column - left > 0.7 * columns else "start",
-            }
-            for mark in small.marks
-        ]
+        font = _LABEL_PIXELS / small.zoom
+        marks = []
+        for mark in small.marks:
+            x, y, beside = mark.column + 0.5, mark.row + 0.5, 1.3 * mark.radius + font / 4
+            width = beside + _LABEL_WIDTH * font * len(mark.label)
+            # Neighbours of different kinds keep their labels apart: misses to the left, false alarms below.
+            leftward = x - left >= width if mark.kind == "miss" else x + width > left + columns
+            marks.append(
+                {
+                    "kind": mark.kind,
+                    "label": mark.label,
+                    "radius": round(mark.radius, 2),
+                    "x": round(x, 2),
+                    "y": round(y, 2),
+                    "label_x": round(x - beside if leftward else x + beside, 2),
+                    "label_y": round(y + font if mark.kind == "false alarm" else y - 0.3 * font, 2),
+                    "anchor": "end" if leftward else "start",
+                }
+            )
         return {
             "image": self._embedded(small.image).id,
             "alt": small.alt,
@@ -224,7 +233,7 @@ class _Images:
             "width": round(columns * small.zoom),
             "height": round(rows * small.zoom),
             "view": f"{left} {top} {columns} {rows}",
-            "font": round(_LABEL_PIXELS / small.zoom, 2),
+            "font": round(font, 2),
             "marks": marks,
         }
 

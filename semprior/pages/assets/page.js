@@ -162,7 +162,7 @@ function themeOfCharts() {
       hoverlabel: { bgcolor: isDark ? "#1d2125" : "#ffffff", font: { color: text }, align: "left", namelength: -1 },
       legend: { bgcolor: "rgba(0,0,0,0)" },
       colorscale: { sequential: "Cividis", diverging: "RdBu" },
-      margin: { l: 60, r: 20, t: 40, b: 50 },
+      margin: { l: 60, r: 20, t: 32, b: 50 },
     },
     data: { parcoords: [{ labelfont: { color: text }, tickfont: { color: text }, rangefont: { color: text } }] },
   };

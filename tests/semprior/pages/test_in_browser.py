@@ -3,25 +3,31 @@
 import pytest
 
 from semprior.pages.write import write_page
-from tests.browser import reading
+from tests.browser import browser, wait_until_drawn
 from tests.semprior.pages.made_up import NAMES, SCORES, page
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def reader(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("browser")
-    write_page(page(), folder / "page.html")
-    with reading(folder / "page.html", folder / "profile") as opened:
-        yield opened
+def opened(tmp_path_factory):
+    """A function that opens a page in a new tab."""
+    with browser(tmp_path_factory.mktemp("browser")) as open_page:
+        yield open_page
+
+
+@pytest.fixture(scope="module")
+def reader(opened, tmp_path_factory):
+    file = tmp_path_factory.mktemp("pages") / "page.html"
+    write_page(page(), file)
+    return opened(file)
 
 
 @pytest.fixture
 def numbers(reader):
     """The table of the section `Numbers`, as it was written."""
     reader.page.reload()
-    reader.page.wait_for_selector("html[data-ready=yes]")
+    wait_until_drawn(reader.page)
     return reader.page.locator("section:has(#numbers) table")
 
 
@@ -101,17 +107,19 @@ def test_themes_and_paper(reader, tmp_path):
     assert colours() == light
 
 
-def test_a_live_page_loads_itself_again_and_stays_sorted(tmp_path):
+def test_a_live_page_loads_itself_again_and_stays_sorted(opened, tmp_path):
     file = tmp_path / "live.html"
     write_page(page(reload_seconds=1), file)
-    with reading(file, tmp_path / "profile") as live:
-        live.page.uncheck("#reload")
-        button = live.page.locator("section:has(#numbers) thead button").nth(1)
-        button.click()
-        button.click()
-        write_page(page(reload_seconds=2), file)
-        live.page.check("#reload")
-        live.page.wait_for_selector("body[data-reload='2']", timeout=30_000)
-        live.page.wait_for_selector("html[data-ready=yes]", timeout=30_000)
-        assert column(live.page.locator("section:has(#numbers) table"), 2)[0] == "25"
-        assert live.errors == []
+    live = opened(file)
+    live.page.uncheck("#reload")
+    button = live.page.locator("section:has(#numbers) thead button").nth(1)
+    button.click()
+    button.click()
+    write_page(page(reload_seconds=2), file)
+    live.page.check("#reload")
+    live.page.wait_for_selector("body[data-reload='2']", timeout=60_000)
+    live.page.uncheck("#reload")
+    wait_until_drawn(live.page)
+    assert column(live.page.locator("section:has(#numbers) table"), 2)[0] == "25"
+    assert live.errors == []
+    live.page.close()

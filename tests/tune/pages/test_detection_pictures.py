@@ -26,7 +26,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pictures")
     sweep = made_up_sweep(folder)
     records = [record for history in ResultsStore(sweep.storage).histories().values() for record in history]
-    there = create_sweep(open_storage(folder / "runs" / "kept"), "kept", sweep.spec, sweep.data).storage
+    there = create_sweep(open_storage(folder / "runs"), "kept", sweep.spec, sweep.data).storage
     shutil.copytree(sweep.storage.local / "image-sums", there.local / "image-sums")
     snapshot = load_checkpoint(write_checkpoint(folder / "checkpoint"))
     stored = {trial: put_checkpoint(there, trial, 1, snapshot) for trial in ("0000", "0001")}
