@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from semprior.errors import UserError
 from semprior.io.foreign_text import page_name
+from semprior.io.storage import Storage, open_storage
 from semprior.io.temporary_folders import temporary_folder
 from semprior.pages.blocks import Block, Text
 from tune.pages.gathered import SweepData
@@ -91,20 +92,31 @@ def _examined(
         if trial.checkpoint is None or trial.sha256 is None:
             raise UserError(f"no checkpoint of trial {trial.trial} is kept")
         stored.append(StoredCheckpoint(trial.checkpoint, trial.sha256))
-    return _found(sweep, tuple(stored), wanted)
+    return _found(sweep.storage.uri, sweep.spec.data, sweep.data, tuple(stored), wanted)
 
 
 @functools.lru_cache(4 * MOST_RUNS)  # a page that is written again and again makes its pictures once
-def _found(sweep: Sweep, stored: tuple[StoredCheckpoint, ...], wanted: Wanted) -> tuple[ExaminedImage, ...]:
+def _found(
+    uri: str, data: str, identity: str, stored: tuple[StoredCheckpoint, ...], wanted: Wanted
+) -> tuple[ExaminedImage, ...]:
+    """What the student of each checkpoint finds.
+
+    Args:
+        uri: address of the sweep.
+        data: folder or address of its data.
+        identity: digest of these data when the sweep began; empty if it is not known.
+        stored: the checkpoints.
+        wanted: the images of which pictures are wanted.
+    """
     from semprior.data.layout import find_layout
     from semprior.data.remote_data import data_identity, local_data
     from semprior.deployment.evaluate import split_scenes
     from semprior.pages.detections import ExaminedImage, examine
 
-    students = [_student(sweep, checkpoint) for checkpoint in stored]
-    if wanted.data is None and sweep.data and data_identity(sweep.spec.data) != sweep.data:
-        raise UserError(f"the data, {sweep.spec.data}, were changed after the sweep had begun")
-    layout = find_layout(local_data(wanted.data or sweep.spec.data))
+    students = [_student(open_storage(uri), checkpoint) for checkpoint in stored]
+    if wanted.data is None and identity and data_identity(data) != identity:
+        raise UserError(f"the data, {data}, were changed after the sweep had begun")
+    layout = find_layout(local_data(wanted.data or data))
     first = students[0].info
     scenes = split_scenes(layout, wanted.split, first.config, first.intensity, masks="optional")
     masked = all(scene.mask is not None for scene in scenes)
@@ -118,11 +130,11 @@ def _found(sweep: Sweep, stored: tuple[StoredCheckpoint, ...], wanted: Wanted) -
     )
 
 
-def _student(sweep: Sweep, checkpoint: StoredCheckpoint) -> Student:
+def _student(storage: Storage, checkpoint: StoredCheckpoint) -> Student:
     from semprior.deployment.load_model import load_student
     from semprior.runtime.device import choose_device
 
     with temporary_folder("semprior-page-") as scratch:
         folder = scratch / "checkpoint"
-        fetch_checkpoint(sweep.storage, checkpoint, folder)
+        fetch_checkpoint(storage, checkpoint, folder)
         return load_student(folder, choose_device("auto"))
