@@ -1,6 +1,7 @@
 """The page of a sweep says which configuration won, by how much and how sure, what mattered and what it cost."""
 
 import html
+import json
 import re
 import threading
 import time
@@ -196,6 +197,15 @@ def test_the_command_writes_one_file_and_opens_it(tmp_path, capsys, monkeypatch)
     assert opened == [(tmp_path / "small.html").as_uri()]
     assert "small.html: the page of small" in capsys.readouterr().out
     assert "data-reload" not in (tmp_path / "small.html").read_text(encoding="utf-8").partition("<script")[0]
+
+
+def test_a_sweep_of_a_cluster_is_read_from_the_storage_of_its_launcher_file(tmp_path):
+    sweep, launcher = made_up_sweep(tmp_path), tmp_path / "cluster.yaml"
+    storage = f"file://{sweep.storage.local.parent}"
+    launcher.write_text(json.dumps({"provider": {"type": "local", "storage": storage}}), encoding="utf-8")
+    out = tmp_path / "page.html"
+    assert main(["report", "small", "--cluster", str(launcher), "--out", str(out)]) == 0
+    assert "Sweep small" in out.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
