@@ -13,7 +13,7 @@ from semprior.pages.blocks import Cell, Chart, Column, Table
 from semprior.pages.colours import BLUE, FADED, GREY, SERIES, SKY
 from tune.monitor.tables import format_metric
 from tune.pages.gathered import SweepData
-from tune.pages.settings import in_lines
+from tune.pages.settings import in_lines, number_of
 from tune.store.trial_summary import TrialSummary
 
 _BASE_DASH, _DIGITS = "dash", 5
@@ -201,9 +201,7 @@ def pareto_chart(data: SweepData) -> Chart | None:
         (front, "Pareto front", {"mode": "lines+markers", "marker": {"color": BLUE, "symbol": "diamond", "size": 10}}),
     ):
         hovers = [
-            chart_name(f"trial {entry.trial}")
-            + "<br>"
-            + "<br>".join(map(chart_name, in_lines(entry.params).splitlines()))
+            chart_name(number_of(entry)) + "<br>" + "<br>".join(map(chart_name, in_lines(entry.params).splitlines()))
             for entry in members
         ]
         x, y = ([round(entry.values[i], _DIGITS) for entry in members] for i in (0, 1))
@@ -211,7 +209,7 @@ def pareto_chart(data: SweepData) -> Chart | None:
         figure.add_trace(go.Scatter(x=x, y=y, text=hovers, name=name, hovertemplate=hover, **style))
     titles = [chart_name(f"{metric} ({data.sweep.spec.objective[metric]})") for metric in objectives[:2]]
     figure.update_layout(xaxis={"title": {"text": titles[0]}}, yaxis={"title": {"text": titles[1]}})
-    rows = tuple((entry.trial, *(Cell(format_metric(value), value) for value in entry.values)) for entry in front)
+    rows = tuple((number_of(entry), *(Cell(format_metric(value), value) for value in entry.values)) for entry in front)
     columns = (Column("trial"), *(Column(metric, numeric=True) for metric in objectives))
     third = f" The front is that of all {len(objectives)} objectives." if len(objectives) > 2 else ""
     description = (

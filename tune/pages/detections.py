@@ -16,6 +16,7 @@ from semprior.io.storage import Storage, open_storage
 from semprior.io.temporary_folders import temporary_folder
 from semprior.pages.blocks import Block, Text
 from tune.pages.gathered import SweepData
+from tune.pages.settings import number_of
 from tune.store.checkpoints import StoredCheckpoint, fetch_checkpoint
 from tune.store.records import run_index
 from tune.store.sweeps import Sweep
@@ -54,11 +55,11 @@ def detection_blocks(data: SweepData, wanted: Wanted) -> list[Block]:
     best, base = data.best.entry, data.base
     if best.configuration == base.configuration:
         pairs = [(data.trials[trial], None) for trial in best.trials]
-        names = [f"preset (trial {base.trial})"]
+        names = [f"preset ({number_of(base)})"]
     else:
         others = {run_index(trial): data.trials[trial] for trial in base.trials}
         pairs = [(data.trials[t], others[run_index(t)]) for t in best.trials if run_index(t) in others]
-        names = [f"best (trial {best.trial})", f"preset (trial {base.trial})"]
+        names = [f"best ({number_of(best)})", f"preset ({number_of(base)})"]
     if not pairs:
         return [Text("There are no pictures: the best configuration and the preset have no run in common.", "note")]
     if "://" not in place and not Path(place).is_dir():

@@ -15,7 +15,7 @@ from tune.pages.detections import Wanted, detection_blocks
 from tune.pages.dimensions import contour_charts, evaluated, importance_chart, parallel_chart, slice_chart
 from tune.pages.gathered import MOST_RANKED, SweepData
 from tune.pages.ranking import constraints_in_words, missing_in_words, ranking_table, verdict
-from tune.pages.settings import differences_table, dimensions_table, listed_table
+from tune.pages.settings import differences_table, dimensions_table, listed_table, number_of
 from tune.store.records import run_index
 
 
@@ -57,7 +57,7 @@ def _result(data: SweepData) -> list[Block]:
             (f"gain in {_short(metric)} over the preset", _gain(first.values[index] - base.values[index], difference))
         )
     best = data.best
-    facts = [("best configuration", f"trial {best.entry.trial}" if best else "none yet")]
+    facts = [("best configuration", number_of(best.entry) if best else "none yet")]
     if best:
         facts += [
             (_short(metric), with_error(value, error))

@@ -12,7 +12,7 @@ from tune.comparison.ranked import Compared, Standing
 from tune.monitor.tables import format_metric, short_names
 from tune.monitor.wording import with_error
 from tune.pages.gathered import SweepData
-from tune.pages.settings import in_lines, shown_value
+from tune.pages.settings import in_lines, number_of, shown_value
 from tune.spec.constraints import Limit
 
 _CONFIDENCE = 0.95
@@ -32,7 +32,10 @@ def ranking_table(data: SweepData, top: int) -> Table:
     paired = any(one.standings[0].from_best for one in shown)
     columns = [
         Column("place", numeric=True),
-        Column("trial", hint="Hover over a trial, or focus it, for its settings."),
+        Column(
+            "trial" if spec.run_count == 1 else "configuration",
+            hint="Hover over a trial, or focus it, for its settings.",
+        ),
     ]
     columns += [Column("front", numeric=True, hint="1 is the Pareto front.")] if several else []
     for index, metric in enumerate(spec.objective):
@@ -58,7 +61,7 @@ def ranking_table(data: SweepData, top: int) -> Table:
     rows = []
     for one in shown:
         entry = one.entry
-        cells: list[str | Cell] = [Cell(str(entry.place), entry.place), Cell(entry.trial, hint=_hint(one, data))]
+        cells: list[str | Cell] = [Cell(str(entry.place), entry.place), Cell(number_of(entry), hint=_hint(one, data))]
         cells += [Cell(str(entry.front), entry.front)] if several else []
         for index, (value, error) in enumerate(zip(entry.values, entry.errors, strict=True)):
             cells.append(Cell(with_error(value, error), value))
@@ -84,7 +87,8 @@ def _hint(one: Compared, data: SweepData) -> str:
     entry = one.entry
     runs = [data.trials[trial] for trial in entry.trials]
     hosts = sorted({f"{run.last.host} ({run.last.made_on})" for run in runs})
-    return f"{in_lines(entry.params)}\n\nran on {', '.join(hosts)}"
+    ran = f"runs {', '.join(entry.trials)}, on" if len(entry.trials) > 1 else "ran on"
+    return f"{in_lines(entry.params)}\n\n{ran} {', '.join(hosts)}"
 
 
 def _differences(standing: Standing) -> list[str | Cell]:
@@ -114,7 +118,7 @@ def verdict(data: SweepData) -> list[str]:
         if shown[0].entry.unmet:
             return [f"No configuration meets the constraints: {', '.join(map(str, spec.limits))}."]
         return [f"No configuration has {spec.runs_of_the_best} completed runs yet, so that none is called the best."]
-    best = data.best.entry
+    best, noun = data.best.entry, "trial" if spec.run_count == 1 else "configuration"
     found = []
     if len(spec.objective) > 1:
         front = [one for one in shown if one.entry.front == 1]
@@ -125,10 +129,11 @@ def verdict(data: SweepData) -> list[str]:
     else:
         several = f", the mean or the pooled images of {len(best.trials)} runs" if len(best.trials) > 1 else ""
         value = with_error(best.values[0], best.errors[0])
-        found.append(f"Trial {best.trial} ranks first, with {data.metric} {value}{several}.")
+        found.append(f"{noun.capitalize()} {number_of(best)} ranks first, with {data.metric} {value}{several}.")
     for index, (metric, (first, base, difference)) in enumerate(data.ranking.gains.items()):
         sign = 1 if spec.objective[metric] == "max" else -1
-        found.append(_gain(metric, first.trial, base.trial, first.values[index] - base.values[index], difference, sign))
+        names = f"{noun} {number_of(first)}", f"{noun} {number_of(base)}"
+        found.append(_gain(metric, *names, first.values[index] - base.values[index], difference, sign))
     if not data.ranking.gains:
         found.append("The preset itself, trial 0, has no value yet, so that the gain of the search is unknown.")
     if len(spec.objective) == 1:
@@ -138,12 +143,12 @@ def verdict(data: SweepData) -> list[str]:
 
 def _gain(metric: str, best: str, base: str, plain: float, difference: Difference | None, sign: int) -> str:
     if best == base:
-        return f"{metric}: the preset itself, trial {base}, is the best; the search has found nothing better."
+        return f"{metric}: the preset itself, {base}, is the best; the search has found nothing better."
     gain = sign * (difference.value if difference else plain)
     error = difference.error if difference else None
     if error is None:
         word = "better" if gain > 0 else "no better"
-        told = f"trial {best} is {word} than the preset, trial {base}"
+        told = f"{best} is {word} than the preset, {base}"
         return f"{metric}: {told} ({sign * gain:+.4f}; the error is unknown)."
     half = difference.half_width(_CONFIDENCE) if difference else None
     interval = f"; 95% interval {gain - half:+.4f} to {gain + half:+.4f}" if half is not None else ""
@@ -155,7 +160,7 @@ def _gain(metric: str, best: str, base: str, plain: float, difference: Differenc
         sure = "This cannot be told from chance."
     word = "gain" if gain > 0 else "difference"
     return (
-        f"{metric}: the {word} of trial {best} over the preset, trial {base}, on the same images is"
+        f"{metric}: the {word} of {best} over the preset, {base}, on the same images is"
         f" {gain:+.4f} ± {error:.4f} (standard error{interval}). {sure}"
     )
 
@@ -167,11 +172,10 @@ def _certainty(data: SweepData) -> list[str]:
     probability = shown[0].standings[0].probability
     if probability is not None and math.isfinite(probability):
         found.append(f"It is the best of all that were compared with a probability of {probability:.0%}.")
-    equal = [one.entry.trial for one in shown[1:] if one.band == 1]
+    equal = [number_of(one.entry) for one in shown[1:] if one.band == 1]
     if equal:
         found.append(
-            f"Within one standard error of the best value: trial{'s' if len(equal) > 1 else ''}"
-            f" {', '.join(equal)}. Of such configurations, one that is cheaper by a tenth ranks first."
+            f"Within one standard error of the best value: {', '.join(equal)}. Of such configurations, one that is cheaper by a tenth ranks first."
         )
     return found
 

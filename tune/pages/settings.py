@@ -10,6 +10,7 @@ from tune.monitor.repeat_command import differences_from_preset
 from tune.monitor.tables import format_value
 from tune.pages.gathered import SweepData
 from tune.spec.dimensions import Dimension
+from tune.store.ranking import Ranked
 
 OWN = ("seed", "data.fold", "data.folds")
 """Settings in which the runs of one configuration differ."""
@@ -23,6 +24,11 @@ def shown_value(value: object) -> str:
 def in_lines(params: Mapping[str, Any], separator: str = "\n") -> str:
     """The searched settings, a line each."""
     return separator.join(f"{key} = {shown_value(value)}" for key, value in params.items()) or "the preset itself"
+
+
+def number_of(entry: Ranked) -> str:
+    """The number of a configuration, which is the id of its trial if it has one run."""
+    return entry.trial.partition(".")[0]
 
 
 def differences_table(data: SweepData, most: int) -> Table:
@@ -43,7 +49,7 @@ def differences_table(data: SweepData, most: int) -> Table:
     base = data.trials[data.base.trial].config if data.base else {}
     columns = [Column("setting"), Column(f"preset {configs[0]['preset']}" if configs else "preset")]
     columns += [Column("trial 0000", hint="The base of the sweep, with which the search began.")] if base else []
-    columns += [Column(f"place {entry.place}: {entry.trial}", hint=in_lines(entry.params)) for entry in first]
+    columns += [Column(f"place {entry.place}: {number_of(entry)}", hint=in_lines(entry.params)) for entry in first]
     rows = []
     for key, preset in preset_of.items():
         values = [shown_value(preset)] + ([shown_value(base.get(key))] if base else [])

@@ -50,7 +50,7 @@ def test_best_and_preset_are_seen_on_the_images_that_were_held_out(data):
     assert "What the students of the best configuration and the preset find" in text.text
     assert "training images that the runs have held out" in text.text
     alts = " ".join(picture.alt for strip in pictures.strips for picture in strip.pictures)
-    assert "best (trial 0001)" in alts and "preset (trial 0000)" in alts
+    assert "best (0001)" in alts and "preset (0000)" in alts
 
 
 def test_another_split_of_other_data_is_named(data, tmp_path):

@@ -60,7 +60,7 @@ def test_the_result_says_what_won_by_how_much_and_how_sure(data, page):
     assert "with a probability of 100%" in told
     assert "semprior train" in text_of(page)
     facts = dict(page.sections[0].blocks[0].items)
-    assert facts["best configuration"] == "trial 0001"
+    assert facts["best configuration"] == "0001"
 
 
 def test_the_ranking_holds_differences_and_settings(data):

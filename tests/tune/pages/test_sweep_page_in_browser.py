@@ -3,7 +3,7 @@
 import pytest
 
 from semprior.pages.write import write_page
-from tests.browser import reading
+from tests.browser import browser
 from tests.tune.pages.searched import NAMES, searched
 from tune.launch.target import Target
 from tune.pages.detections import Wanted
@@ -18,8 +18,8 @@ def reader(tmp_path_factory):
     folder = tmp_path_factory.mktemp("browser")
     data = gather(searched(folder))
     write_page(sweep_page(data, Target(), 3, Wanted(), None), folder / "page.html")
-    with reading(folder / "page.html", folder / "profile", "dark") as opened:
-        yield opened
+    with browser(folder / "profile") as open_page:
+        yield open_page(folder / "page.html")
 
 
 def test_it_renders_in_silence(reader, tmp_path):
@@ -46,13 +46,13 @@ def test_the_ranking_is_sorted_and_hints_show_settings(reader):
 def test_any_two_dimensions_are_chosen_by_keyboard(reader):
     choice = reader.page.locator(".choice")
     assert choice.locator(".chosen:visible .main-svg").count() >= 1
-    first = choice.locator(".chosen:visible .xtitle").inner_text()
+    first = choice.locator(".chosen:visible .xtitle").text_content()
     choice.get_by_role("combobox").focus()
     for _ in range(8):
         reader.page.keyboard.press("ArrowDown")
-    choice.locator(".chosen:visible .main-svg").first.wait_for()
+    choice.locator(".chosen:visible .xtitle").wait_for()
     assert choice.locator(".chosen:visible").count() == 1
-    titles = [choice.locator(f".chosen:visible .{name}").inner_text() for name in ("xtitle", "ytitle")]
-    assert " and ".join(titles) == choice.locator("option").nth(8).inner_text()
+    titles = [choice.locator(f".chosen:visible .{name}").text_content() for name in ("xtitle", "ytitle")]
+    assert " and ".join(titles) == choice.locator("option").nth(8).text_content()
     assert titles[0] != first
     assert (reader.errors, reader.requests) == ([], [])
