@@ -34,7 +34,7 @@ def ranking_table(data: SweepData, top: int) -> Table:
         Column("place", numeric=True),
         Column(
             "trial" if spec.run_count == 1 else "configuration",
-            hint="Hover over a trial, or focus it, for its settings.",
+            hint="Hints in this column hold the settings.",
         ),
     ]
     columns += [Column("front", numeric=True, hint="1 is the Pareto front.")] if several else []
@@ -175,7 +175,8 @@ def _certainty(data: SweepData) -> list[str]:
     equal = [number_of(one.entry) for one in shown[1:] if one.band == 1]
     if equal:
         found.append(
-            f"Within one standard error of the best value: {', '.join(equal)}. Of such configurations, one that is cheaper by a tenth ranks first."
+            f"Within one standard error of the best value: {', '.join(equal)}."
+            " Of such configurations, one that is cheaper by a tenth ranks first."
         )
     return found
 
