@@ -127,7 +127,8 @@ def verdict(data: SweepData) -> list[str]:
             f" {len(front)} of them {'are' if len(front) != 1 else 'is'} on the Pareto front."
         )
     else:
-        several = f", the mean or the pooled images of {len(best.trials)} runs" if len(best.trials) > 1 else ""
+        over = "over the pooled images of its folds" if spec.runs.folds else f"as the mean of {len(best.trials)} runs"
+        several = f", {over}" if len(best.trials) > 1 else ""
         value = with_error(best.values[0], best.errors[0])
         found.append(f"{noun.capitalize()} {number_of(best)} ranks first, with {data.metric} {value}{several}.")
     for index, (metric, (first, base, difference)) in enumerate(data.ranking.gains.items()):
@@ -177,6 +178,14 @@ def _certainty(data: SweepData) -> list[str]:
         found.append(
             f"Within one standard error of the best value: {', '.join(equal)}."
             " Of such configurations, one that is cheaper by a tenth ranks first."
+        )
+    if data.ranking.gains and len(shown) > 1:
+        seed = (
+            "" if data.sweep.spec.run_count > 1 else ", and the errors do not tell how much a run depends on its seed"
+        )
+        found.append(
+            f"The same images have chosen the winner, so that its value flatters it{seed}. `semprior-tune promote` compares"
+            " the first configurations with several seeds that the search has not used."
         )
     return found
 
