@@ -304,8 +304,9 @@ def report(
     and what it cost.
     """
     from tune.pages import report as command
+    from tune.pages.detections import Wanted
 
-    request = command.Request(name, out, top_, command.Wanted(data, split), follow=follow, show=open_)
+    request = command.Request(name, out, top_, Wanted(data, split), follow=follow, show=open_)
     command.report(request, _target(storage, cluster), console())
 
 

@@ -115,7 +115,8 @@ def _removed_if_old(storage: RDBStorage, name: str, identity: str, digest: str, 
     if study.user_attrs.get(_DIGEST) == digest:
         return True
     artefacts = FileSystemArtifactStore(str(folder))
-    for owner in (study, *study.get_trials(deepcopy=False)):
+    owners: list[optuna.Study | FrozenTrial] = [study, *study.get_trials(deepcopy=False)]
+    for owner in owners:
         for artefact in get_all_artifact_meta(owner, storage=storage):
             try:
                 artefacts.remove(artefact.artifact_id)

@@ -76,8 +76,8 @@ def _failures(data: SweepData) -> list[Block]:
     if not data.faults and not failed:
         return [Text("No trial failed, and no attempt of one broke off.")]
     blocks: list[Block] = [Text(line[:1].upper() + line[1:] + ".") for line in data.progress.failures()]
-    columns = (Column("trial"), Column("attempt", numeric=True), Column("epochs", numeric=True))
-    columns += (Column("when"), Column("reason"), Column("log"))
+    numbers = (Column("attempt", numeric=True), Column("epochs", numeric=True))
+    columns = (Column("trial"), *numbers, Column("when"), Column("reason"), Column("log"))
     rows: list[tuple[str | Cell, ...]] = []
     uri = data.sweep.storage.uri
     for fault in data.faults[-_MOST_FAULTS:]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 import numpy as np
@@ -35,7 +35,9 @@ def _curves(data: SweepData, metric: str, top: int) -> Chart | None:
     first = [one.entry for one in data.ranking.shown[:top]]
     colours = {entry.configuration: SERIES[index % len(SERIES)] for index, entry in enumerate(first)}
     places = {entry.configuration: entry.place for entry in first}
-    figure, counts, told = go.Figure(), defaultdict(int), set()
+    figure = go.Figure()
+    counts: Counter[str] = Counter()
+    told: set[str] = set()
     traces = []
     for trial, epochs, values in _drawn(data, metric):
         counts[trial.state] += 1
@@ -209,10 +211,12 @@ def pareto_chart(data: SweepData) -> Chart | None:
         figure.add_trace(go.Scatter(x=x, y=y, text=hovers, name=name, hovertemplate=hover, **style))
     titles = [chart_name(f"{metric} ({data.sweep.spec.objective[metric]})") for metric in objectives[:2]]
     figure.update_layout(xaxis={"title": {"text": titles[0]}}, yaxis={"title": {"text": titles[1]}})
-    rows = tuple((number_of(entry), *(Cell(format_metric(value), value) for value in entry.values)) for entry in front)
+    rows: list[tuple[str | Cell, ...]] = [
+        (number_of(entry), *(Cell(format_metric(value), value) for value in entry.values)) for entry in front
+    ]
     columns = (Column("trial"), *(Column(metric, numeric=True) for metric in objectives))
     third = f" The front is that of all {len(objectives)} objectives." if len(objectives) > 2 else ""
     description = (
         f"{objectives[1]} over {objectives[0]} of {len(entries)} configurations, {len(front)} on the Pareto front."
     )
-    return Chart(figure, description, f"{description}{third}", Table(columns, rows, "The Pareto front"))
+    return Chart(figure, description, f"{description}{third}", Table(columns, tuple(rows), "The Pareto front"))

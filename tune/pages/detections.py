@@ -53,6 +53,7 @@ def detection_blocks(data: SweepData, wanted: Wanted) -> list[Block]:
     if data.best is None or data.base is None:
         return [Text("There are no pictures yet: both a best configuration and the preset need a value.", "note")]
     best, base = data.best.entry, data.base
+    pairs: list[tuple[TrialSummary, TrialSummary | None]]
     if best.configuration == base.configuration:
         pairs = [(data.trials[trial], None) for trial in best.trials]
         names = [f"preset ({number_of(base)})"]

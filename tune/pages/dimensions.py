@@ -225,13 +225,13 @@ def _parallel_axis(axis: Axis) -> dict[str, Any]:
     low, high = axis.bounds
     if not axis.log:
         return {"label": chart_name(axis.label), "values": np.round(axis.values, 6), "range": [low, high]}
-    ticks = _log_ticks(axis, 5)
-    ticks["tickvals"] = np.round(np.log10(ticks["tickvals"]), 5)
+    marks = _log_ticks(axis, 5)
+    marks["tickvals"] = np.round(np.log10(marks["tickvals"]), 5)
     return {
         "label": chart_name(axis.label),
         "values": np.round(np.log10(axis.values), 5),
         "range": [math.log10(low), math.log10(high)],
-        **ticks,
+        **marks,
     }
 
 
@@ -263,7 +263,9 @@ def slice_chart(data: SweepData, found: Evaluated) -> Chart | None:
                 go.Scatter(
                     x=np.round(axis.values[chosen] + (jitter[chosen] if axis.ticks else 0.0), 6),
                     y=np.round(found.values[chosen], 5),
-                    text=[f"trial {found.numbers[k]:04d}<br>{_shown(axis, k)}" for k in np.flatnonzero(chosen)],
+                    text=[
+                        f"trial {found.numbers[k]:04d}<br>{_shown(axis, k)}" for k in np.flatnonzero(chosen).tolist()
+                    ],
                     mode="markers",
                     marker={"color": colour, "symbol": symbol, "size": 7},
                     name=name,
