@@ -66,7 +66,7 @@ def _write(exported: ExportedSweep, folder: Path) -> str:
             for r in trial.faults
         ]
         identities = {artefact.name: artefact.identity for artefact in trial.artefacts}
-        if known.get(name) != identities:
+        if known.get(name) != identities or not (folder / "artefacts" / name).is_dir():
             known.pop(name, None)
             with atomic_folder(folder / "artefacts" / name, replace=True) as inside:
                 for artefact in trial.artefacts:
@@ -95,7 +95,8 @@ def _known_artefacts(exported: ExportedSweep, folder: Path) -> dict[str, dict[st
     if told.get("sweep_sha256") != exported.identity:
         raise UserError(f"{folder}: holds an export of another sweep, {told.get('sweep')}; choose another folder")
     known = told.get("artefacts")
-    return {str(name): dict(one) for name, one in known.items()} if isinstance(known, dict) else {}
+    given = known.items() if isinstance(known, dict) else ()
+    return {str(name): one for name, one in given if isinstance(one, dict)}
 
 
 def _row(exported: ExportedSweep, trial: ExportedTrial) -> dict[str, Any]:

@@ -178,7 +178,8 @@ def _metrics(report: Record, prefix: str) -> list[Metric]:
 
 def _artefacts(client: MlflowClient, run: Run, artefacts: Sequence[Artefact]) -> str:
     """Log the artefacts that are new or have changed; the identities of all, for the tag."""
-    known = dict(line.split(" ", 1) for line in run.data.tags.get(_ARTEFACTS, "").splitlines())
+    lines = [line.partition(" ") for line in run.data.tags.get(_ARTEFACTS, "").splitlines()]
+    known = {name: identity for name, _, identity in lines}
     told = {artefact.name: digest_of(artefact.identity) for artefact in artefacts}
     with temporary_folder("semprior-export-") as scratch:
         for artefact in artefacts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -9,13 +10,20 @@ from urllib.parse import quote
 
 from semprior.errors import UserError
 
-SCHEME = "sqlite:///"
-"""How the address of an SQLite file begins, as SQLAlchemy has it; an absolute path follows with its own slash."""
+_ADDRESS = re.compile(r"sqlite(?:\+\w+)?:///(?P<file>[^?]+)(?:\?.*)?")
+"""The address of an SQLite file, as SQLAlchemy has it; an absolute path has a slash of its own."""
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """The file of an address like ``sqlite:///FILE``; None for another address."""
-    return Path(uri.removeprefix(SCHEME)) if uri.startswith(SCHEME) and len(uri) > len(SCHEME) else None
+    """The file of an address like ``sqlite:///FILE``; None for another address, such as that of a server.
+
+    Raises:
+        UserError: it is an address of SQLite without a file.
+    """
+    found = _ADDRESS.fullmatch(uri)
+    if uri.startswith("sqlite") and (found is None or found["file"] == ":memory:"):
+        raise UserError(f"--to {uri}: names no file; write sqlite:///FILE")
+    return Path(found["file"]) if found is not None else None
 
 
 def require_tables(file: Path, tables: set[str], whose: str) -> bool:

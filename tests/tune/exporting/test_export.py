@@ -267,6 +267,7 @@ def of_another_sweep(path):
             "is not an SQLite file of MLflow",
         ),
         ("mlflow:sqlite:///{}", foreign_database, "is not an SQLite file of MLflow"),
+        ("mlflow:sqlite+pysqlite:///{}?timeout=5", foreign_database, "is not an SQLite file of MLflow"),
         ("mlflow:sqlite:///{}", foreign_study, "is not an SQLite file of MLflow"),
         ("mlflow:sqlite:///{}", foreign_experiment, "has an experiment small that is not of this sweep"),
     ],
@@ -289,6 +290,8 @@ def test_what_is_of_another_origin_is_refused_and_stays(to, make, reason, export
         ("optuna:study.db", "must be optuna:sqlite:///FILE"),
         ("optuna:sqlite:///no/such/folder/study.db", "no/such/folder: no such folder"),
         ("mlflow:nonsense://x", "nonsense"),
+        ("mlflow:sqlite://", "names no file; write sqlite:///FILE"),
+        ("optuna:sqlite:///:memory:", "names no file; write sqlite:///FILE"),
     ],
 )
 def test_an_impossible_place_is_one_line(to, reason, export, tmp_path, monkeypatch):
