@@ -36,6 +36,14 @@ from tune.store.sweeps import Sweep, create_sweep
 SECONDS, MEMORY_MB, PAGE_MB = 10.0, 1024.0, 6.0  # bars, of 200 trials of 75 epochs
 BARRED = (200, 75)
 _AT_A_TIME = 50  # trials in a file of records
+_PROGRAM = """
+import sys
+from benchmarks.machine import peak_memory
+from tune.cli.app import main
+code = main(sys.argv[1:])
+print(peak_memory())
+sys.exit(code)
+"""
 _TEXT = """\
 name: made-up
 data: {data}
@@ -62,10 +70,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = ["report", sweep.id, "--storage", str(Path(scratch) / "runs"), "--out", str(page)]
         core = min(os.sched_getaffinity(0))
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(
-            [sys.executable, "-m", "tune", *command],
+        done = subprocess.run(
+            [sys.executable, "-c", _PROGRAM, *command],
             check=True,
-            stdout=sys.stderr,
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             preexec_fn=lambda: os.sched_setaffinity(0, {core}),
         )
@@ -74,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "trials": options.trials,
             "epochs": options.epochs,
             "cpu_s": used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime,
-            "memory_mb": used.ru_maxrss / 1024,
+            "memory_mb": int(done.stdout.splitlines()[-1]) / 2**20,
             "page_mb": page.stat().st_size / 2**20,
             "load": busy,
         }
@@ -93,6 +102,7 @@ def write_sweep(folder: Path, trials: int, epochs: int) -> Sweep:
     file.write_text(text, encoding="utf-8")
     spec = load_sweep(file, {})
     sweep = create_sweep(open_storage(spec.storage), spec.name, spec)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     space, study = Space(spec), optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
     store, batch = ResultsStore(sweep.storage), []
     for number in range(trials):
