@@ -184,7 +184,7 @@ def _certainty(data: SweepData) -> list[str]:
             "" if data.sweep.spec.run_count > 1 else ", and the errors do not tell how much a run depends on its seed"
         )
         found.append(
-            f"The same images have chosen the winner, so that its value flatters it{seed}. `semprior-tune promote`"
+            f"The same images have chosen the winner, so that its value flatters it{seed}. semprior-tune promote"
             " compares the first configurations with several seeds that the search has not used."
         )
     return found
