@@ -181,7 +181,8 @@ def _ended_configurations(data: SweepData, order: np.ndarray, sign: int) -> Iter
     np.maximum.at(last, curves.trial, spent_at)
     runs: dict[int, list[tuple[TrialSummary, int]]] = defaultdict(list)
     for index, name in enumerate(curves.trials):
-        runs[data.trials[name].configuration].append((data.trials[name], int(last[index])))
+        if trial := data.trials.get(name):  # the curves are read later, and may hold trials that began meanwhile
+            runs[trial.configuration].append((trial, int(last[index])))
     for number, members in runs.items():
         whole = spec.races or len(members) == spec.run_count
         values = [trial.values[0] for trial, _ in members if trial.values and trial.state != "failed"]
