@@ -13,7 +13,6 @@ the place of the study of that name.
 from __future__ import annotations
 
 import copy
-import json
 import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -89,7 +88,7 @@ def _write(exported: ExportedSweep, uri: str, folder: Path) -> str:
     study = optuna.create_study(storage=storage, study_name=name, directions=search.history.directions)
     study.set_user_attr(_SWEEP, exported.identity)
     study.set_metric_names(list(exported.sweep.spec.objective))
-    study.set_user_attr("sweep.json", json.loads(exported.settings()))
+    study.set_user_attr("sweep.json", exported.sweep.spec.model_dump(mode="json", by_alias=True))
     folder.mkdir(exist_ok=True)
     artefacts = FileSystemArtifactStore(str(folder))
     for number, trials in sorted(by_configuration.items()):
