@@ -129,10 +129,10 @@ def best_so_far_chart(data: SweepData) -> Chart | None:
     line = go.Scatter(
         x=x,
         y=y,
-        text=names,
+        hovertext=names,
         mode="lines+markers",
         line={"shape": "hv", "color": BLUE},
-        hovertemplate="%{text}<br>after %{x} epochs: %{y}<extra></extra>",
+        hovertemplate="%{hovertext}<br>after %{x} epochs: %{y}<extra></extra>",
         showlegend=False,
     )
     figure = go.Figure(line)
@@ -208,8 +208,8 @@ def pareto_chart(data: SweepData) -> Chart | None:
             for entry in members
         ]
         x, y = ([round(entry.values[i], _DIGITS) for entry in members] for i in (0, 1))
-        hover = "%{text}<br>%{x}, %{y}<extra></extra>"
-        figure.add_trace(go.Scatter(x=x, y=y, text=hovers, name=name, hovertemplate=hover, **style))
+        hover = "%{hovertext}<br>%{x}, %{y}<extra></extra>"
+        figure.add_trace(go.Scatter(x=x, y=y, hovertext=hovers, name=name, hovertemplate=hover, **style))
     titles = [chart_name(f"{metric} ({data.sweep.spec.objective[metric]})") for metric in objectives[:2]]
     figure.update_layout(xaxis={"title": {"text": titles[0]}}, yaxis={"title": {"text": titles[1]}})
     rows: list[tuple[str | Cell, ...]] = [

@@ -263,7 +263,7 @@ def slice_chart(data: SweepData, found: Evaluated) -> Chart | None:
                 go.Scatter(
                     x=np.round(axis.values[chosen] + (jitter[chosen] if axis.ticks else 0.0), 6),
                     y=np.round(found.values[chosen], 5),
-                    text=[
+                    hovertext=[
                         f"trial {found.numbers[k]:04d}<br>{_shown(axis, k)}" for k in np.flatnonzero(chosen).tolist()
                     ],
                     mode="markers",
@@ -271,7 +271,7 @@ def slice_chart(data: SweepData, found: Evaluated) -> Chart | None:
                     name=name,
                     legendgroup=name,
                     showlegend=index == 0,
-                    hovertemplate="%{text}: %{y}<extra></extra>",
+                    hovertemplate="%{hovertext}: %{y}<extra></extra>",
                 ),
                 row + 1,
                 column + 1,
@@ -333,7 +333,7 @@ def _contour(data: SweepData, found: Evaluated, first: Axis, second: Axis) -> Ch
     points = go.Scatter(
         x=np.round(first.values, 6),
         y=np.round(second.values, 6),
-        text=[
+        hovertext=[
             f"trial {number:04d}: {format_metric(value)}"
             for number, value in zip(found.numbers, found.values, strict=True)
         ],
@@ -346,7 +346,7 @@ def _contour(data: SweepData, found: Evaluated, first: Axis, second: Axis) -> Ch
             "size": 8,
             "line": {"color": "#ffffff", "width": 1},
         },
-        hovertemplate="%{text}<extra></extra>",
+        hovertemplate="%{hovertext}<extra></extra>",
         showlegend=False,
     )
     figure = go.Figure([area, points])
