@@ -237,7 +237,7 @@ def test_a_page_that_follows_reloads_itself_until_the_sweep_ends(tmp_path):
             time.sleep(0.05)
         assert '<body data-reload="1"' in out.read_text(encoding="utf-8")
         heartbeat.finish("done", "its budget is spent")
-        following.join(120)
+    following.join(120)
     assert not following.is_alive()
     final = out.read_text(encoding="utf-8")
     assert "<body data-reload" not in final and "small is done: its budget is spent" in final
