@@ -33,7 +33,8 @@ FLOORS = (
     ("tune.store",),
     ("tune.comparison",),
     ("tune.search", "tune.monitor"),
-    ("tune.launch",),
+    ("tune.launch", "tune.exporting"),
+    ("tune.pages",),
     ("tune.session",),
     ("tune.cli",),
 )

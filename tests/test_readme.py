@@ -105,7 +105,10 @@ def test_commands_of_sweeps_work_in_their_order(tmp_path, monkeypatch, capsys):
     }
     assert commands <= set(ran)
     assert places["final.onnx"].is_file()
-    # what the README gives to tensorboard and optuna-dashboard, neither of which is installed here
+    # what the README gives to a browser, to tensorboard and to optuna-dashboard
+    assert "first" in (tmp_path / "first.html").read_text(encoding="utf-8")
+    (exported,) = optuna.get_all_study_summaries(f"sqlite:///{tmp_path}/first.db")
+    assert exported.n_trials == 3
     assert any((tmp_path / "runs/first/tensorboard").rglob("events.out.tfevents.*"))
     backend = optuna.storages.journal.JournalFileBackend(str(tmp_path / "runs/first/study.journal"))
     (study,) = optuna.get_all_study_summaries(optuna.storages.JournalStorage(backend))

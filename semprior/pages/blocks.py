@@ -112,6 +112,19 @@ class Chart:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """Charts of which the reader chooses one; it is drawn when it is chosen.
+
+    Attributes:
+        label: what is chosen.
+        charts: by the name of the choice; the first one is shown at first.
+    """
+
+    label: str
+    charts: tuple[tuple[str, Chart], ...]
+
+
+@dataclass(frozen=True)
 class Mark:
     """A mark on a picture; each kind has a colour and a shape of its own.
 
@@ -174,7 +187,7 @@ class Pictures:
     caption: str = ""
 
 
-Block = Text | Facts | Table | Chart | Pictures
+Block = Text | Facts | Table | Chart | Choice | Pictures
 
 
 @dataclass(frozen=True)

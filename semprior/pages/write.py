@@ -29,7 +29,7 @@ from PIL import Image
 from semprior.errors import StorageError
 from semprior.io.atomic_files import write_atomically
 from semprior.io.foreign_text import page_text
-from semprior.pages.blocks import Block, Cell, Chart, MarkKind, Page, Picture, Pictures, Section, Table
+from semprior.pages.blocks import Block, Cell, Chart, Choice, MarkKind, Page, Picture, Pictures, Section, Table
 
 LARGEST_SIDE = 640
 """Height and width to which a whole image is reduced; parts of it are shown pixel by pixel."""
@@ -65,7 +65,7 @@ def render_page(page: Page) -> str:
         }
         for section, anchor in zip(page.sections, _anchors(page.sections), strict=True)
     ]
-    charts = any(isinstance(block, Chart) for section in page.sections for block in section.blocks)
+    charts = any(isinstance(block, Chart | Choice) for section in page.sections for block in section.blocks)
     script = _asset("page.js")
     scripts = [_hash(script)]
     if charts:
@@ -129,6 +129,9 @@ def _rendered(block: Block, images: _Images, numbers: Iterator[int]) -> tuple[st
         return kind, _table(block)
     if isinstance(block, Chart):
         return kind, _chart(block, f"chart-{next(numbers)}")
+    if isinstance(block, Choice):
+        charts = [(name, _chart(chart, f"chart-{next(numbers)}")) for name, chart in block.charts]
+        return kind, {"label": block.label, "charts": charts}
     if isinstance(block, Pictures):
         strips = []
         for strip in block.strips:

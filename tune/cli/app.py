@@ -282,6 +282,54 @@ def pull(
 
 
 @app.command()
+def report(
+    name: Name,
+    out: Annotated[
+        Path | None, typer.Option(help="The file; else SWEEP.html.", metavar="FILE.html", show_default=False)
+    ] = None,
+    open_: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+    top_: Annotated[int, typer.Option("--top", help="Number of configurations that stand out.", min=1)] = 5,
+    data: Annotated[
+        str | None,
+        typer.Option(help="The data set of the pictures; else that of the sweep.", metavar="DIR", show_default=False),
+    ] = None,
+    split: Annotated[str, typer.Option(help="Its images: holdout, train, val or test.", metavar="NAME")] = "holdout",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Write it again until the sweep ends.")] = False,
+    storage: Storage = None,
+    cluster: ClusterFile = None,
+) -> None:
+    """Write a page about a sweep, one file for a browser.
+
+    Which configuration won, by how much and how sure, all curves, which dimensions mattered, pictures of detections,
+    and what it cost.
+    """
+    from tune.pages import report as command
+    from tune.pages.detections import Wanted
+
+    request = command.Request(name, out, top_, Wanted(data, split), follow=follow, show=open_)
+    command.report(request, _target(storage, cluster), console())
+
+
+@app.command()
+def export(
+    name: Name,
+    to: Annotated[
+        str,
+        typer.Option("--to", help="The format and the place.", metavar="mlflow:URI|csv:DIR|optuna:sqlite:///FILE"),
+    ],
+    storage: Storage = None,
+    cluster: ClusterFile = None,
+) -> None:
+    """Write a sweep for other programs: MLflow, CSV files, or an Optuna study.
+
+    Every trial with its settings, curves and artefacts. The same command again updates what it has written.
+    """
+    from tune.exporting import export as command
+
+    command.export(_target(storage, cluster).sweep(name), to, console())
+
+
+@app.command()
 def promote(
     name: Name,
     storage: Storage = None,

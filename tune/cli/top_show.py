@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import math
-import shlex
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
 from rich.console import Console
 
-from semprior.config.schema import flatten, resolve
 from semprior.deployment.trial_cost import COST_METRICS
 from semprior.errors import UserError
 from semprior.reporting.terminal import clock, print_error, say
 from tune.cli.trial_metrics import print_deployed_cost, print_parts, print_recorded
 from tune.comparison.ranked import Compared, ComparedRanking, Standing, compare_first
 from tune.launch.target import Target
-from tune.monitor.heartbeat import last_heartbeat
+from tune.monitor.repeat_command import repeat_command
 from tune.monitor.tables import check_format, format_metric, format_value, print_rows, print_table, short_names
+from tune.monitor.wording import gain_over, why_ended, with_error
 from tune.spec.constraints import Limit
-from tune.spec.sweep_file import OBJECTIVE_METRICS, SECOND_METRICS, Resources
+from tune.spec.sweep_file import OBJECTIVE_METRICS, SECOND_METRICS
 from tune.store.faults import log_of
 from tune.store.ranking import Direction, Ranked, RankedBy
 from tune.store.records import Record
@@ -81,16 +79,6 @@ def top(name: str, target: Target, count: int, by: str | None, form: str, consol
         say(console, f"no configuration meets the constraints: {', '.join(map(str, limits))}")
         return
     say(console, f"fetch the first: {target.command('pull', sweep, '--out', 'DIR')}")
-
-
-def why_ended(sweep: Sweep) -> str:
-    """Why a sweep has ended, in a line, as its last driver has recorded it; empty if it has not."""
-    heartbeat = last_heartbeat(sweep.storage)
-    if heartbeat is None or heartbeat.state == "running":
-        return ""
-    state = "is done" if heartbeat.state == "done" else "was stopped"
-    note = heartbeat.note or ("on request" if heartbeat.state == "stopped" else "")
-    return f"{sweep.id} {state}{' ' if note == 'on request' else ': ' if note else ''}{note}"
 
 
 def ranked_by(sweep: Sweep, by: str | None) -> tuple[dict[str, Direction], RankedBy]:
@@ -199,14 +187,6 @@ def _marks(ranked: Sequence[Ranked]) -> dict[str, str]:
     return {precision: mark for precision, mark in _MARKS.items() if precision in found and len(found) > 1}
 
 
-def with_error(value: float, error: float | None, *, signed: bool = False) -> str:
-    """A value, and its standard error if there is one; a plus before positive values if they are to be signed."""
-    shown = format_metric(value)
-    return (f"+{shown}" if signed and value > 0 else shown) + (
-        f" ± {format_metric(error)}" if error is not None else ""
-    )
-
-
 def _print_gain(found: ComparedRanking, objectives: Mapping[str, Direction], console: Console) -> None:
     """Print what the search gained over the preset itself."""
     for index, (metric, (best, base, difference)) in enumerate(found.gains.items()):
@@ -217,24 +197,6 @@ def _print_gain(found: ComparedRanking, objectives: Mapping[str, Direction], con
         gain = difference.value if difference else best.values[index] - base.values[index]
         error = difference.error if difference else None
         say(console, f"{metric}: {gain_over(best.trial, base.trial, sign * gain, error)}")
-
-
-def gain_over(best: str, base: str, gain: float, error: float | None) -> str:
-    """By how much the first configuration is better than the preset itself, in words.
-
-    The gain can be negative: within the standard error, the ranking prefers the cheaper configuration.
-
-    Args:
-        best: trial of the first of the ranking.
-        base: trial of the preset itself.
-        gain: the difference, positive if the first is better.
-        error: its standard error on the same images; None if it is not known.
-    """
-    spread = "" if error is None else f" ± {error:.4f}"
-    if gain > (error or 0.0):
-        return f"trial {best} is better than trial {base}, the preset itself, by {gain:.4f}{spread}"
-    within = ", within the standard error" if error is not None and abs(gain) <= error else ""
-    return f"trial {best} is no better than trial {base}, the preset itself{within} ({gain:+.4f}{spread})"
 
 
 def _print_importance(sweep: Sweep, store: ResultsStore, console: Console) -> None:
@@ -327,36 +289,3 @@ def _print_curve(reports: Sequence[Record], objectives: Mapping[str, str], conso
         rows.append([str(report.epoch + 1), loss, *values, "best so far" if report.best else ""])
     if rows:
         print_table(console, columns, rows)
-
-
-def repeat_command(config: Mapping[str, Any], data: str, out: str, resources: Resources) -> str:
-    """The `semprior train` command that repeats a trial.
-
-    It gives only the settings that differ from the preset. On a CPU with the same instruction set, and with as many
-    threads, a trial of one worker is repeated to the last bit. Several workers are repeated by one, which rounds sums
-    differently.
-
-    Args:
-        config: flat configuration of the trial.
-        data: data of the sweep.
-        out: folder to write.
-        resources: resources of the trial.
-    """
-    preset = str(config["preset"])
-    preset_config = flatten(resolve(preset, environment={}).config)
-    changed = {
-        key: value
-        for key, value in config.items()
-        if key in preset_config and preset_config[key] != value and key != "preset"
-    }
-    words = ["semprior", "train", "--data", data, "--out", out, "--preset", preset]
-    for key, value in changed.items():
-        words += ["--set", f"{key}={_as_yaml(value)}"]
-    if resources.gpus:
-        return shlex.join(words)
-    threads = max(1, int(resources.cpus / resources.workers))
-    return f"OMP_NUM_THREADS={threads} " + shlex.join([*words, "--device", "cpu"])
-
-
-def _as_yaml(value: object) -> str:
-    return yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("...\n").strip()

@@ -24,7 +24,14 @@ from tune.store.ranking import Direction, Ranked, RankedBy, rank
 from tune.store.record_files import file_name, write_file
 from tune.store.records import Record, from_table, new_writer_id, to_table, visible, with_kept_checkpoints
 from tune.store.snapshot import NEW, LeftOut, StoreSnapshot, read_snapshot, scan
-from tune.store.trial_summary import TrialSummary, summarise_trials
+from tune.store.trial_summary import (
+    Curves,
+    MachineCost,
+    TrialSummary,
+    read_costs,
+    read_curves,
+    summarise_trials,
+)
 
 T = TypeVar("T")
 PATIENCE = 300.0  # seconds for which drivers and trials wait for a storage that is not available
@@ -105,6 +112,22 @@ class ResultsStore:
         """
         found = self.histories(trials)
         return {trial: [r for r in records if r.kind == "report"] for trial, records in found.items()}
+
+    def metric_curves(self, metrics: Sequence[str]) -> Curves:
+        """Some metrics of all visible reports of all trials, as columns.
+
+        Raises:
+            UserError: the storage cannot be read.
+        """
+        return self._read(lambda snapshot: read_curves(snapshot, metrics))
+
+    def costs(self) -> list[MachineCost]:
+        """What the trials have cost, by machine and device, the most expensive first.
+
+        Raises:
+            UserError: the storage cannot be read.
+        """
+        return self._read(read_costs)
 
     def history(self, trial: str) -> list[Record]:
         """The visible records of a trial: starts, reports, and the end if it has ended.

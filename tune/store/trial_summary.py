@@ -1,4 +1,4 @@
-"""Summaries of trials: the current state, the best evaluation and the cost."""
+"""Summaries of trials: the current state, the best evaluation and the cost; and of all trials, curves and machines."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from tune.store.records import Record, State, from_table
+from tune.store.records import METRIC_PREFIX, Record, State, from_table
 from tune.store.snapshot import RecordFiles, StoreSnapshot, scan
 from tune.store.visible_records import KEY_COLUMNS, VisibleRecords, find_visible_records, last_positions
 
@@ -66,6 +67,48 @@ class TrialSummary:
     def config(self) -> Mapping[str, Any]:
         """All leaves of the configuration."""
         return self.last.config
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The visible reports of T trials as columns, V of them, by trial and epoch.
+
+    Attributes:
+        trials: ids of the trials, sorted.
+        trial: (V,) index of the trial of each report.
+        epochs: (V,) its epoch, from 0.
+        times: (V,) when it was made, in seconds since 1970.
+        metrics: by name, (V,) float64; NaN where a report does not have the metric.
+    """
+
+    trials: list[str]
+    trial: np.ndarray
+    epochs: np.ndarray
+    times: np.ndarray
+    metrics: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class MachineCost:
+    """What the trials of a sweep have cost on one kind of device of one machine.
+
+    Attributes:
+        host: name of the machine.
+        device: name of the device.
+        precision: in which networks ran there.
+        trials: number of trials that have trained there.
+        epochs: number of epochs that were trained there, also those that were trained anew later.
+        wall_s: seconds of all attempts.
+        device_s: device seconds of all attempts.
+    """
+
+    host: str
+    device: str
+    precision: str
+    trials: int
+    epochs: int
+    wall_s: float
+    device_s: float
 
 
 def read_visible_records(snapshot: StoreSnapshot, preload: Sequence[str] = ()) -> tuple[RecordFiles, VisibleRecords]:
@@ -138,3 +181,46 @@ def best_positions(column: pa.ChunkedArray, visible: VisibleRecords) -> np.ndarr
     """
     is_best = np.equal(column.to_numpy()[visible.reports], True)
     return last_positions(visible.report_trials[is_best], visible.reports[is_best], len(visible.trials))
+
+
+def read_curves(snapshot: StoreSnapshot, metrics: Sequence[str]) -> Curves:
+    """Read some metrics of all visible reports of a snapshot."""
+    names = [f"{METRIC_PREFIX}{name}" for name in metrics]
+    files, visible = read_visible_records(snapshot, ["time", *names])
+    table = files.columns(["time", *names])
+    columns = {
+        name: table[column].to_numpy()[visible.reports].astype(np.float64)
+        for name, column in zip(metrics, names, strict=True)
+    }
+    times = table["time"].to_numpy()[visible.reports]
+    return Curves(visible.trials, visible.report_trials, visible.epochs, times, columns)
+
+
+def read_costs(snapshot: StoreSnapshot) -> list[MachineCost]:
+    """What the trials of a snapshot have cost, by machine and device, the most expensive first."""
+    keys, numbers = ["host", "device", "precision"], ["wall_s", "device_s"]
+    files, visible = read_visible_records(snapshot, [*keys, *numbers, "kind"])
+    table = files.columns([*keys, *numbers, "kind"]).take(visible.distinct)
+    table = table.append_column("trial", pa.array(visible.distinct_trials))
+    for name in (*keys, "kind"):
+        table = table.set_column(table.column_names.index(name), name, table[name].cast(pa.string()))
+    trained = pc.equal(table["kind"], "report")
+    table = table.append_column("epoch", pc.cast(trained, pa.int64()))
+    spent = table.group_by(keys).aggregate([("wall_s", "sum"), ("device_s", "sum"), ("epoch", "sum")])
+    trials = table.filter(trained).group_by(keys).aggregate([("trial", "count_distinct")])
+    count = {tuple(row[key] for key in keys): row["trial_count_distinct"] for row in trials.to_pylist()}
+    found = [
+        MachineCost(
+            row["host"],
+            row["device"],
+            row["precision"],
+            count.get(tuple(row[key] for key in keys), 0),
+            row["epoch_sum"],
+            row["wall_s_sum"],
+            row["device_s_sum"],
+        )
+        for row in spent.to_pylist()
+    ]
+    return sorted(
+        (one for one in found if one.device_s or one.epochs), key=lambda one: (-one.device_s, one.host, one.device)
+    )

@@ -191,23 +191,38 @@ async function drawCharts() {
   document.head.append(script);
   packed.remove();
   const config = { displaylogo: false, responsive: true };
-  for (const place of places) {
+  const drawn = [];
+  const draw = async (place) => {
+    if (drawn.includes(place)) return;
+    drawn.push(place);
     const { data, layout } = JSON.parse(document.getElementById(place.dataset.chart).textContent);
     await Plotly.newPlot(place, data, { ...layout, template: themeOfCharts() }, config);
+  };
+  for (const place of places) if (!place.closest("[hidden]")) await draw(place);
+  for (const choice of document.querySelectorAll(".choice")) {
+    const select = choice.querySelector("select");
+    const show = () => {
+      for (const [index, part] of [...choice.querySelectorAll(".chosen")].entries()) {
+        part.hidden = index !== Number(select.value);
+        if (!part.hidden) draw(part.querySelector("[data-chart]"));
+      }
+    };
+    select.addEventListener("change", show);
+    show(); // the browser may have kept the choice when the page was loaded again
   }
   const restyle = () => {
-    for (const place of places) Plotly.relayout(place, { template: themeOfCharts() });
+    for (const place of drawn) Plotly.relayout(place, { template: themeOfCharts() });
   };
   dark.addEventListener("change", restyle);
   addEventListener("beforeprint", () => {
     printing = true;
     restyle();
-    for (const place of places) Plotly.Plots.resize(place);
+    for (const place of drawn) if (!place.closest("[hidden]")) Plotly.Plots.resize(place);
   });
   addEventListener("afterprint", () => {
     printing = false;
     restyle();
-    for (const place of places) Plotly.Plots.resize(place);
+    for (const place of drawn) if (!place.closest("[hidden]")) Plotly.Plots.resize(place);
   });
 }
 

@@ -14,8 +14,8 @@ from tests.repository import ROOT
 from tests.tune.made_up import made_up_sweep
 from tests.tune.small_sweep import SWEEP
 from tune.cli.app import main
-from tune.cli.top_show import gain_over
 from tune.monitor.heartbeat import HeartbeatWriter, last_generation
+from tune.monitor.wording import gain_over
 
 SCORE = "holdout/point_score"
 

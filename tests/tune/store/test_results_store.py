@@ -1,5 +1,7 @@
 """The results store as its users see it: what is appended can be read, summarised and ranked."""
 
+import numpy as np
+
 from tune.store.records import Record
 from tune.store.results_store import ResultsStore
 
@@ -86,3 +88,21 @@ def test_a_superseded_worker_does_not_affect_the_trial(place, make_report):
     assert (entry.values, entry.epoch, entry.state) == ((0.2,), 4, "running")
     (trial,) = back.trials()
     assert (trial.attempt, trial.epochs, trial.state, trial.best_epoch) == (2, 5, "running", None)
+
+
+def test_curves_hold_what_is_visible_and_costs_all_that_was_spent(place, make_report):
+    store = ResultsStore(place)
+    assert (store.metric_curves(["holdout/iou"]).trials, store.costs()) == ([], [])
+    first = [
+        make_report("0000", epoch, score=0.1 * epoch, host="a", wall_s=2.0, time=float(epoch)) for epoch in range(3)
+    ]
+    again = make_report("0000", 2, 2, score=0.9, host="b", wall_s=2.0, time=9.0)
+    other = make_report("0001", 0, host="a", wall_s=2.0, time=5.0)
+    store.append([*first, again, other])
+    curves = store.metric_curves(["holdout/point_score", "holdout/iou"])
+    assert (curves.trials, curves.trial.tolist()) == (["0000", "0001"], [0, 0, 0, 1])
+    assert (curves.epochs.tolist(), curves.times.tolist()) == ([0, 1, 2, 0], [0.0, 1.0, 9.0, 5.0])
+    np.testing.assert_allclose(curves.metrics["holdout/point_score"], [0.0, 0.1, 0.9, np.nan])
+    assert np.isnan(curves.metrics["holdout/iou"]).all()
+    told = [(cost.host, cost.trials, cost.epochs, cost.wall_s, cost.device_s) for cost in store.costs()]
+    assert told == [("a", 2, 4, 8.0, 4.0), ("b", 1, 1, 2.0, 1.0)]
