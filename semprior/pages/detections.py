@@ -52,10 +52,12 @@ class Findings:
     Attributes:
         targets: the true ones, in an order that is the same for every detector.
         false_alarms: predicted components that belong to no target.
+        threshold: of the probability, above which the detector predicts a target.
     """
 
     targets: tuple[Place, ...]
     false_alarms: tuple[Place, ...]
+    threshold: float = THRESHOLD
 
     @property
     def misses(self) -> int:
@@ -78,7 +80,9 @@ class ExaminedImage:
     findings: tuple[Findings, ...]
 
 
-def examine(probability: np.ndarray, points: np.ndarray, mask: np.ndarray | None = None) -> Findings:
+def examine(
+    probability: np.ndarray, points: np.ndarray, mask: np.ndarray | None = None, threshold: float = THRESHOLD
+) -> Findings:
     """Find the hits, misses and false alarms of one image.
 
     Args:
@@ -86,12 +90,16 @@ def examine(probability: np.ndarray, points: np.ndarray, mask: np.ndarray | None
         points: (P,2) int, rows of (row, column); not used if there is a mask.
         mask: (H,W) bool, the true targets, whose components the predicted ones are matched with; None to match them
             with the points.
+        threshold: of the probability, which the detector's run chose.
     """
-    predicted = probability > THRESHOLD
-    return _by_points(probability, predicted, points) if mask is None else _by_mask(probability, predicted, mask)
+    predicted = probability > threshold
+    by = _by_points(probability, predicted, points) if mask is None else _by_mask(probability, predicted, mask)
+    return Findings(*by, threshold)
 
 
-def _by_mask(probability: np.ndarray, predicted: np.ndarray, mask: np.ndarray) -> Findings:
+def _by_mask(
+    probability: np.ndarray, predicted: np.ndarray, mask: np.ndarray
+) -> tuple[tuple[Place, ...], tuple[Place, ...]]:
     found, truth = find_regions(predicted), find_regions(mask)
     matches = match_regions(found, truth)
     scores = _highest(probability, label_regions(predicted), len(found))
@@ -101,10 +109,12 @@ def _by_mask(probability: np.ndarray, predicted: np.ndarray, mask: np.ndarray) -
         for centre, area, own, match in zip(truth.centroids, truth.areas, at_targets, matches, strict=True)
     )
     free = np.setdiff1d(np.arange(len(found)), matches)
-    return Findings(targets, tuple(_place(found.centroids[k], found.areas[k], scores[k]) for k in free))
+    return targets, tuple(_place(found.centroids[k], found.areas[k], scores[k]) for k in free)
 
 
-def _by_points(probability: np.ndarray, predicted: np.ndarray, points: np.ndarray) -> Findings:
+def _by_points(
+    probability: np.ndarray, predicted: np.ndarray, points: np.ndarray
+) -> tuple[tuple[Place, ...], tuple[Place, ...]]:
     found = match_points(predicted, points)
     scores = _highest(probability, found.labels, len(found.areas))
     reach = int(MATCH_DISTANCE)
@@ -117,7 +127,7 @@ def _by_points(probability: np.ndarray, predicted: np.ndarray, points: np.ndarra
             around = probability[top : point[0] + reach + 1, left : point[1] + reach + 1]
             targets.append(_place(point, 1.0, float(around.max())))
     free = np.setdiff1d(np.arange(len(found.areas)), found.owners - 1)
-    return Findings(tuple(targets), tuple(_place(found.centroids[k], found.areas[k], scores[k]) for k in free))
+    return tuple(targets), tuple(_place(found.centroids[k], found.areas[k], scores[k]) for k in free)
 
 
 def _highest(probability: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
@@ -151,7 +161,8 @@ def detection_pictures(images: Sequence[ExaminedImage], detectors: Sequence[str]
     chosen = sorted(images, key=rank, reverse=True)[:most]
     return Pictures(
         tuple(_strip(image, detectors) for image in chosen),
-        f"{_totals(images, detectors)} {_choice(len(chosen), len(images), len(detectors))}{_beside(images)}",
+        f"{_totals(images, detectors)} {_choice(len(chosen), len(images), detectors)}{_thresholds(images, detectors)}"
+        f" Enlarged parts are magnified {ZOOM:g} times.{_beside(images)}",
     )
 
 
@@ -188,19 +199,28 @@ def _totals(images: Sequence[ExaminedImage], detectors: Sequence[str]) -> str:
     return " ".join(sentences)
 
 
-def _choice(shown: int, total: int, detectors: int) -> str:
-    first = "those in which the two differ most" if detectors == 2 else "those with most misses and false alarms"
+def _choice(shown: int, total: int, detectors: Sequence[str]) -> str:
+    first = "those in which the two differ most" if len(detectors) == 2 else "those with most misses and false alarms"
     which = f"{shown} of {total} images are shown" if shown < total else "All images are shown"
-    return (
-        f"{which}, {first} first. The number beside a mark is the highest probability there; a target counts as found"
-        f" above {THRESHOLD:g}. Enlarged parts are magnified {ZOOM:g} times."
+    return f"{which}, {first} first. The number beside a mark is the highest probability there; "
+
+
+def _thresholds(images: Sequence[ExaminedImage], detectors: Sequence[str]) -> str:
+    """From which probability on a target counts as found: of each detector, and of each fold's."""
+    of_each = [sorted({image.findings[number].threshold for image in images}) for number in range(len(detectors))]
+    if all(one == of_each[0] for one in of_each):
+        return f"a target counts as found above {' or '.join(f'{value:g}' for value in of_each[0])}."
+    each = ", ".join(
+        f"by {name} above {' or '.join(f'{value:g}' for value in values)}"
+        for name, values in zip(detectors, of_each, strict=True)
     )
+    return f"a target counts as found {each}."
 
 
 def _beside(images: Sequence[ExaminedImage]) -> str:
     """Why a target can be missed where something was predicted, if there is such a one."""
-    missed = (target for image in images for found in image.findings for target in found.targets if not target.hit)
-    if all(target.score <= THRESHOLD for target in missed):
+    every = [found for image in images for found in image.findings]
+    if all(target.hit or target.score <= found.threshold for found in every for target in found.targets):
         return ""
     return (
         f" A prediction whose centre is {MATCH_DISTANCE:g} pixels or more from that of a target does not count for it:"

@@ -81,9 +81,9 @@ def find_in_split(student: Student, root: Path, split: str) -> SplitFindings:
 
     def look(index: int, probability: np.ndarray) -> None:
         scene = scenes[index]
-        examined[index] = ExaminedImage(
-            scene.name, scene.image, (examine(probability, scene.points, scene.mask if with_masks else None),)
-        )
+        mask = scene.mask if with_masks else None
+        found = examine(probability, scene.points, mask, student.info.threshold)
+        examined[index] = ExaminedImage(scene.name, scene.image, (found,))
 
     evaluation = None
     with_masks = all(scene.mask is not None for scene in scenes)

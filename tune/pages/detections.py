@@ -126,7 +126,8 @@ def _found(
     for student in students:
         for index, probability in sorted(student.each([scene.image for scene in scenes]), key=lambda pair: pair[0]):
             scene = scenes[index]
-            findings[index].append(examine(probability, scene.points, scene.mask if masked else None))
+            mask = scene.mask if masked else None
+            findings[index].append(examine(probability, scene.points, mask, student.info.threshold))
     return tuple(
         ExaminedImage(scene.name, scene.image, tuple(found)) for scene, found in zip(scenes, findings, strict=True)
     )
