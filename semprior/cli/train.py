@@ -29,12 +29,12 @@ from semprior.data.remote_data import local_data
 from semprior.errors import UserError
 from semprior.io.cache_folder import cache_folder
 from semprior.io.checkpoint import CheckpointFolder, Snapshot, load_checkpoint
+from semprior.labels.label_history import label_windows
 from semprior.reporting.tensorboard import EventFile, open_event_file
 from semprior.reporting.terminal import clock, say
 from semprior.reporting.training_progress import TrainingProgress
 from semprior.runtime.device import change_remark, choose_device, explain_out_of_memory, used_precision
 from semprior.training.crossfit import CrossFit, crossfit_before
-from semprior.training.label_history import label_windows
 from semprior.training.prepare import prepare_trainer
 from semprior.training.run_folder import RunFolder, refuse_existing
 from semprior.training.trainer import EpochReport, Trainer

@@ -15,9 +15,9 @@ from semprior.deployment.evaluate import HOLDOUT, Evaluation, evaluate_scenes, r
 from semprior.deployment.load_model import CheckpointInfo, Student
 from semprior.evaluation.conventions import convention_name
 from semprior.io.checkpoint import Snapshot
+from semprior.labels.label_history import LabelWindow, label_windows
 from semprior.labels.seeds import SEEDS
 from semprior.pages.detections import ExaminedImage, examine
-from semprior.training.label_history import LabelWindow, label_windows
 from semprior.training.trainer import data_digest
 
 

@@ -13,6 +13,7 @@ from semprior.config.differences import differences, setting_text
 from semprior.config.true_masks import true_masks_remark
 from semprior.data.training_set import TrainingSet
 from semprior.io.foreign_text import page_name
+from semprior.labels.label_history import LabelWindow
 from semprior.models.detector import detector_spec
 from semprior.models.stages import placed_stages
 from semprior.pages.blocks import Block, Column, Facts, Page, Picture, Pictures, Section, Strip, Table, Text
@@ -34,7 +35,6 @@ from semprior.pages.run_charts import (
 from semprior.pages.run_images import SplitFindings
 from semprior.pages.run_state import RunState
 from semprior.reporting.evaluation_tables import with_error
-from semprior.training.label_history import LabelWindow
 from semprior.training.losses import cluster_weights
 
 _RATES = (("iou", "IoU"), ("pd", "Pd"))

@@ -10,7 +10,7 @@ from semprior.config.schema import Config
 from semprior.deployment.load_model import CheckpointInfo, checkpoint_info
 from semprior.errors import UserError
 from semprior.io.checkpoint import INDEX, Snapshot, find_checkpoint, load_checkpoint
-from semprior.training.label_history import LabelWindow
+from semprior.labels.label_history import LabelWindow
 from semprior.training.run_folder import CONFIG_FILE, RunFolder
 
 

@@ -16,8 +16,8 @@ from semprior.data.images import encode_png
 from semprior.evaluation.inference import student_probabilities, teacher_probabilities
 from semprior.io.atomic_files import write_atomically
 from semprior.io.foreign_text import visible
+from semprior.labels.label_history import SIDE, window_around
 from semprior.runtime.device import uses_bf16
-from semprior.training.label_history import SIDE, window_around
 
 if TYPE_CHECKING:
     from semprior.training.trainer import Trainer

@@ -41,11 +41,11 @@ from semprior.io.atomic_files import atomic_folder, locked, naming, write_atomic
 from semprior.io.checkpoint import CheckpointFolder
 from semprior.io.foreign_text import visible
 from semprior.io.push_fetch import is_address
+from semprior.labels.label_history import LabelWindow, restored_windows, stored_windows
 from semprior.reading.files import only_regular, read_bytes, read_utf8
 from semprior.reading.json_text import parse_json, read_json
 from semprior.reading.schema import checked
 from semprior.reading.tensors import parse_arrays
-from semprior.training.label_history import LabelWindow, restored_windows, stored_windows
 
 CONFIG_FILE, RECORD_FILE, METRICS_FILE, LOG_FILE = "config.yaml", "run.json", "metrics.jsonl", "log.txt"
 LABELS_FOLDER = "pseudo-masks"

@@ -31,6 +31,7 @@ from semprior.evaluation.inference import (
 from semprior.evaluation.metrics import THRESHOLD
 from semprior.foundation.feature_source import Features
 from semprior.io.checkpoint import Snapshot
+from semprior.labels.label_overlap import label_overlap
 from semprior.labels.pseudo_masks import TARGET, PseudoMasks
 from semprior.models.build import build_teacher
 from semprior.models.detector import detector_spec
@@ -51,7 +52,6 @@ from semprior.runtime.torch_internals import EagerAdamW
 from semprior.training.bilevel import NonFiniteLossError, inner_step, outer_step
 from semprior.training.ema import frozen_copy, update_average
 from semprior.training.epoch_selection import Scores, Selector
-from semprior.training.label_overlap import label_overlap
 from semprior.training.learning_rate import learning_rate
 from semprior.training.optimizer_state import restore_optimizer, stored_optimizer
 

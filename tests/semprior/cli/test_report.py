@@ -20,9 +20,9 @@ from semprior.data.sparse_masks import SparseMasks
 from semprior.data.training_set import TrainingSet
 from semprior.deployment.evaluate import run_scenes
 from semprior.io.checkpoint import Snapshot
+from semprior.labels.label_history import label_windows
 from semprior.models.detector import create_detector, detector_spec
 from semprior.models.scam import SCAM
-from semprior.training.label_history import label_windows
 from semprior.training.run_folder import RunFolder
 from semprior.training.trainer import data_digest
 from tests.browser import browser

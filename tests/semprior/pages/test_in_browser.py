@@ -90,21 +90,20 @@ def test_charts_answer_the_pointer(reader):
 
 
 def test_themes_and_paper(reader, tmp_path):
-    def colours():
-        return reader.page.evaluate(
-            "[getComputedStyle(document.body).backgroundColor, document.querySelector('.chart .xtick text').style.fill]"
-        )
-
-    light = colours()
+    ground, ink = (
+        "getComputedStyle(document.body).backgroundColor",
+        "document.querySelector('.chart .xtick text').style.fill",
+    )
+    of_text = reader.page.evaluate(ink)
+    assert reader.page.evaluate(ground) == "rgb(255, 255, 255)"
     reader.page.emulate_media(color_scheme="dark")
-    dark = colours()
-    assert light[0] == "rgb(255, 255, 255)"
-    assert dark[0] == "rgb(20, 23, 26)"
-    assert light[1] != dark[1]
+    assert reader.page.evaluate(ground) == "rgb(20, 23, 26)"
+    reader.page.wait_for_function(f"{ink} != '{of_text}'", timeout=60_000)  # charts are drawn again
     reader.page.pdf(path=tmp_path / "page.pdf", format="A4")
     assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
     reader.page.emulate_media(color_scheme="light")
-    assert colours() == light
+    reader.page.wait_for_function(f"{ink} == '{of_text}'", timeout=60_000)
+    assert reader.page.evaluate(ground) == "rgb(255, 255, 255)"
 
 
 def test_a_live_page_loads_itself_again_and_stays_sorted(opened, tmp_path):

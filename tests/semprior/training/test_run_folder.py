@@ -10,8 +10,8 @@ import yaml
 
 from semprior.config.schema import flatten, resolve, unflatten
 from semprior.errors import UserError
+from semprior.labels.label_history import LabelWindow
 from semprior.reporting.tensorboard import EventFile, open_event_file
-from semprior.training.label_history import LabelWindow
 from semprior.training.run_folder import RunFolder
 from tests.tiny import optional
 

@@ -7,7 +7,7 @@ import pytest
 
 from semprior.data.sparse_masks import SparseMasks
 from semprior.evaluation.metrics import count_image, summarise
-from semprior.training.label_overlap import label_overlap
+from semprior.labels.label_overlap import label_overlap
 from tests.semprior.training.test_trainer import training_set
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from semprior.data.layout import Scene
-from semprior.training.label_history import (
+from semprior.labels.label_history import (
     MOST_IMAGES,
     SIDE,
     label_windows,
