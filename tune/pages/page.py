@@ -57,7 +57,7 @@ def _result(data: SweepData) -> list[Block]:
             (f"gain in {_short(metric)} over the preset", _gain(first.values[index] - base.values[index], difference))
         )
     best = data.best
-    facts = [("best configuration", number_of(best.entry) if best else "none yet")]
+    facts = [("first in the ranking", number_of(best.entry) if best else "none yet")]
     if best:
         facts += [
             (_short(metric), with_error(value, error))

@@ -131,6 +131,13 @@ def verdict(data: SweepData) -> list[str]:
         several = f", {over}" if len(best.trials) > 1 else ""
         value = with_error(best.values[0], best.errors[0])
         found.append(f"{noun.capitalize()} {number_of(best)} ranks first, with {data.metric} {value}{several}.")
+        highest = max((one.entry for one in shown), key=lambda one: one.values[0] * (1 if data.maximize else -1))
+        if highest.values[0] != best.values[0]:
+            value = with_error(highest.values[0], highest.errors[0])
+            found.append(
+                f"{noun.capitalize()} {number_of(highest)} has the best value, {value}, but {number_of(best)} is within"
+                " one standard error of it and costs at least a tenth less, so that it comes first."
+            )
     for index, (metric, (first, base, difference)) in enumerate(data.ranking.gains.items()):
         sign = 1 if spec.objective[metric] == "max" else -1
         names = f"{noun} {number_of(first)}", f"{noun} {number_of(base)}"
@@ -176,8 +183,8 @@ def _certainty(data: SweepData) -> list[str]:
     equal = [number_of(one.entry) for one in shown[1:] if one.band == 1]
     if equal:
         found.append(
-            f"Within one standard error of the best value: {', '.join(equal)}."
-            " Of such configurations, one that is cheaper by a tenth ranks first."
+            f"As far as can be told, as good are {', '.join(equal)}."
+            " Of configurations within one standard error of the best value, one cheaper by a tenth ranks first."
         )
     if data.ranking.gains and len(shown) > 1:
         seed = (

@@ -5,6 +5,7 @@ import json
 import re
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -60,7 +61,16 @@ def test_the_result_says_what_won_by_how_much_and_how_sure(data, page):
     assert "with a probability of 100%" in told
     assert "semprior train" in text_of(page)
     facts = dict(page.sections[0].blocks[0].items)
-    assert facts["best configuration"] == "0001"
+    assert facts["first in the ranking"] == "0001"
+
+
+def test_a_cheaper_one_that_comes_before_the_best_value_is_explained(data):
+    shown = list(data.ranking.shown)
+    assert "has the best value" not in " ".join(verdict(data))
+    turned = replace(data, ranking=replace(data.ranking, shown=[shown[1], shown[0], *shown[2:]]))
+    told = " ".join(verdict(turned))
+    assert "Trial 0001 has the best value, 0.8000" in told
+    assert "costs at least a tenth less" in told
 
 
 def test_the_ranking_holds_differences_and_settings(data):
