@@ -54,7 +54,7 @@ def _result(data: SweepData) -> list[Block]:
     gains = []
     for index, (metric, (first, base, difference)) in enumerate(data.ranking.gains.items()):
         gains.append(
-            (f"gain in {_short(metric)} over the preset", _gain(first.values[index] - base.values[index], difference))
+            (f"gain in {_short(metric)} over trial 0", _gain(first.values[index] - base.values[index], difference))
         )
     best = data.best
     facts = [("first in the ranking", number_of(best.entry) if best else "none yet")]

@@ -168,7 +168,7 @@ def _gain(metric: str, best: str, base: str, plain: float, difference: Differenc
         sure = "This cannot be told from chance."
     word = "gain" if gain > 0 else "difference"
     return (
-        f"{metric}: the {word} of {best} over the preset, {base}, on the same images is"
+        f"{metric}: the {word} of {best} over the base of the sweep, {base}, on the same images is"
         f" {gain:+.4f} ± {error:.4f} (standard error{interval}). {sure}"
     )
 

@@ -64,7 +64,8 @@ def importance(spec: SweepSpec, trials: Sequence[TrialSummary], curves: Mapping[
     needed = max(8, 2 * len(spec.search))
     if len(evaluated) < needed:
         return Importance(
-            f"importance of the dimensions: unknown until {needed} trials are evaluated; there are {len(evaluated)}"
+            f"importance of the dimensions: unknown until {needed} configurations are evaluated;"
+            f" there are {len(evaluated)}"
         )
     epochs = sorted((max(one.curve) for one in evaluated.values()), reverse=True)
     epoch = epochs[max(needed, (len(evaluated) + 1) // 2) - 1]

@@ -79,7 +79,7 @@ def test_top_ranks_with_errors_and_tells_the_gain(output_of):
     assert "is better than trial 0000, the preset itself, by 0.3000 ± 0.0030" in shown
     assert "some differences are not known: the store lacks the values image by image" in shown
     assert "of trial 0002\n" in shown
-    assert "importance of the dimensions: unknown until 8 trials are evaluated; there are 3" in shown
+    assert "importance of the dimensions: unknown until 8 configurations are evaluated; there are 3" in shown
     entries = json.loads(output_of("top", "small", "-n", 2, "--format", "json"))
     assert [entry["trial"] for entry in entries] == ["0001", "0002"]
     assert entries[0]["scam.stages"] == [2]

@@ -127,7 +127,7 @@ def test_main_effects_are_those_of_the_predictions_at_all_points_of_a_grid():
 def test_too_few_trials_and_equal_ones_are_said_in_a_line(tmp_path):
     spec = spec_of(tmp_path, ("name: tpe", "name: random"), ("trials: 12", "trials: 40"))
     few = told(spec, store_of(tmp_path / "few", spec, 7, lambda p: p["clusters.count"]))
-    assert few.summary == "importance of the dimensions: unknown until 8 trials are evaluated; there are 7"
+    assert few.summary == "importance of the dimensions: unknown until 8 configurations are evaluated; there are 7"
     assert few.shares == {}
     alike = told(spec, store_of(tmp_path / "alike", spec, 10, lambda p: 0.5))
     assert "all trials are equal" in alike.summary
