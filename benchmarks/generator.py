@@ -4,7 +4,7 @@
 
 `semprior/labels/generator.safetensors` is what this writes by default settings: no real image and no real mask is in
 it. With `--data`, the seeds that it draws are held against the true masks of training and validation images now and
-then; that decides nothing. A run that is stopped goes on where it was from `FILE.state`; equal seeds on equal
+then; that decides nothing. A run that is stopped goes on from `FILE.state` as if it had not been; equal seeds on equal
 machines give equal weights.
 """
 
@@ -40,7 +40,7 @@ REPORT = 300  # steps
 
 
 def windows(seed: int, step: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Channels (65,65) and masks (65,65) without end, from a step on."""
+    """Channels (5,65,65) and masks (65,65) without end, those of the steps from one report to the next."""
     rng = np.random.default_rng([seed, step])
     backgrounds = [draw_background(rng, BACKGROUND_SIDE) for _ in range(OPEN_BACKGROUNDS)]
     count = 0
@@ -74,8 +74,10 @@ def train(out: Path, total: int, seed: int, data: Sequence[Path]) -> None:
         network.load_state_dict(state["network"])
         optimiser.load_state_dict(state["optimiser"])
         schedule.load_state_dict(state["schedule"])
-    stream, losses = windows(seed, begin), []
+    losses: list[float] = []
     for step in range(begin, total):
+        if step % REPORT == 0:  # where a state is saved, so that a run that was stopped draws the same
+            stream = windows(seed, step)
         batch = [next(stream) for _ in range(BATCH)]
         channels = seen(np.stack([given for given, _ in batch]))
         masks = seen(np.stack([mask for _, mask in batch])[:, None].astype(np.float32))

@@ -13,7 +13,6 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
 import torch
@@ -21,9 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import describe_machine
+from benchmarks.seeds import measure
 from semprior.data.layout import find_layout, intensity_range, read_scenes
 from semprior.errors import UserError
-from semprior.evaluation.metrics import count_image, summarise
 from semprior.labels.seeds import SEEDS
 
 DATA = tuple(Path("../shared/data") / name for name in ("sirst-v1", "nudt-sirst", "irstd-1k"))
@@ -37,14 +36,13 @@ def first_masks(folder: Path) -> dict[str, dict[str, float]]:
     """
     layout = find_layout(folder)
     intensity = intensity_range(layout)
-    counts: dict[str, list[Any]] = {name: [] for name in SEEDS}
-    for scene in (s for split in ("train", "val") for s in read_scenes(layout, split, intensity, masks="optional")):
+    scenes = [s for split in ("train", "val") for s in read_scenes(layout, split, intensity, masks="optional")]
+    for scene in scenes:
         if scene.mask is None:
             raise UserError(f"{folder}: image {scene.name} has no mask to hold seeds against")
-        for name, make in SEEDS.items():
-            counts[name].append(count_image(make(scene.image, scene.points, scene.boxes).mask, scene.mask))
-    summaries = {name: summarise(of_name) for name, of_name in counts.items()}
-    return {name: {"iou": found.iou, "niou": found.niou} for name, found in summaries.items()}
+    points, boxes = [[scene.points for scene in scenes]], [scene.boxes for scene in scenes]
+    measured = {name: measure(make, scenes, points, boxes) for name, make in SEEDS.items()}
+    return {name: {"iou": found["iou"], "niou": found["niou"]} for name, found in measured.items()}
 
 
 def masks_over_epochs(run: Path) -> list[dict[str, float]]:

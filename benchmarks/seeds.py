@@ -84,7 +84,7 @@ def measure(
     make: Make,
     scenes: Sequence[Scene],
     points: Sequence[Sequence[np.ndarray]],
-    boxes: Sequence[np.ndarray] | None = None,
+    boxes: Sequence[np.ndarray | None] | None = None,
 ) -> dict[str, Any]:
     """Figures of one kind of seed.
 
@@ -92,7 +92,7 @@ def measure(
         make: the seed of an image and its points.
         scenes: with masks.
         points: rounds of points, (P,2) for each scene.
-        boxes: (P,4) for each scene, limits of the seeds; None for no limit.
+        boxes: (P,4) for each scene, limits of the seeds; None for no limit, of one scene or of all.
 
     Returns:
         ``iou``, ``niou``, ``succeeded`` (share of the points), ``pixels`` (of an average round), ``ms_per_point``,

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
+from semprior.labels.contrast_seed import inside_box, voronoi_cell
 from semprior.labels.evolve import REACH, touching
 
 LEVELS = (0.3, 0.5, 0.7, 0.85)  # shares of the peak of the probability near a point
@@ -50,9 +51,9 @@ def crossfit_mask(
     for index, (row, column) in enumerate(points.tolist()):
         top, left = max(row - REACH, 0), max(column - REACH, 0)
         window = (slice(top, row + REACH + 1), slice(left, column + REACH + 1))
-        own = _nearest_to(points, index, image.shape, window)
+        own = voronoi_cell(image[window].shape, points - (top, left), index)
         if boxes is not None:
-            own &= _inside(boxes[index], window, own.shape)
+            own &= inside_box(own.shape, (boxes[index] - (top, left, top, left)).tolist())
         place = (row - top, column - left)
         candidates = list(_candidates(first[window] & own, np.where(own, probability[window], 0), place))
         mask[window] |= _best(image[window].astype(np.float64), candidates)
@@ -88,19 +89,3 @@ def _best(window: np.ndarray, candidates: list[np.ndarray]) -> np.ndarray:
 
 def _spread(values: np.ndarray) -> float:
     return float(values.var() * values.size) if values.size else 0.0
-
-
-def _nearest_to(points: np.ndarray, index: int, shape: tuple[int, ...], window: tuple[slice, slice]) -> np.ndarray:
-    """The pixels of a window that are nearer to one point than to any other, (h,w) bool; of equal ones the earlier."""
-    rows, columns = (np.arange(*part.indices(extent)) for part, extent in zip(window, shape, strict=True))
-    distance = (rows[:, None, None] - points[:, 0]) ** 2 + (columns[None, :, None] - points[:, 1]) ** 2
-    nearest: np.ndarray = distance.argmin(axis=2) == index
-    return nearest
-
-
-def _inside(box: np.ndarray, window: tuple[slice, slice], shape: tuple[int, ...]) -> np.ndarray:
-    inside = np.zeros(shape, bool)
-    top, left, bottom, right = (int(edge) for edge in box)
-    rows, columns = max(window[0].start, 0), max(window[1].start, 0)
-    inside[max(top - rows, 0) : max(bottom - rows, 0), max(left - columns, 0) : max(right - columns, 0)] = True
-    return inside

@@ -161,6 +161,7 @@ function themeOfCharts() {
       yaxis: axis,
       hoverlabel: { bgcolor: isDark ? "#1d2125" : "#ffffff", font: { color: text }, align: "left", namelength: -1 },
       legend: { bgcolor: "rgba(0,0,0,0)" },
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: line, activecolor: text },
       colorscale: { sequential: "Cividis", diverging: "RdBu" },
       margin: { l: 60, r: 20, t: 32, b: 50 },
     },
@@ -190,7 +191,9 @@ async function drawCharts() {
   script.textContent = await unpacked(packed);
   document.head.append(script);
   packed.remove();
-  const config = { displaylogo: false, responsive: true };
+  // The tools of a chart cover the titles at its right: they are there for a pointer that hovers, and only then.
+  const tools = matchMedia("(hover: hover)").matches ? "hover" : false;
+  const config = { displaylogo: false, responsive: true, displayModeBar: tools };
   const drawn = [];
   const draw = async (place) => {
     if (drawn.includes(place)) return;
