@@ -53,9 +53,10 @@ def report(request: Request, console: Console) -> Path:
         UserError: there is no run, it is damaged, the data that were named cannot be used, or the page cannot be
             written.
     """
-    out = request.run / PAGE_FILE if request.out is None else request.out
-    _check_out(out)
+    if request.out is not None:
+        _check_out(request.out)
     device, state = choose_device(request.device), read_run(request.run)
+    out = request.run / PAGE_FILE if request.out is None else request.out
     found, images = _look(request, state, device)
     if isinstance(images, TrainingSet) and not state.labels and state.last is not None:
         state = replace(state, labels=labels_of_checkpoint(images, state.last, state.config.labels.seed))

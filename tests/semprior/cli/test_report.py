@@ -226,6 +226,7 @@ def test_faults_are_one_line(run, data, tmp_path, refused):
     assert "must end in .html" in refused("report", run, "--out", tmp_path / "page.txt")
     assert "no folder" in refused("report", run, "--out", tmp_path / "none" / "page.html")
     assert "neither a run's folder nor a checkpoint" in refused("report", data)
+    assert "neither a run's folder nor a checkpoint" in refused("report", tmp_path / "none")
     assert "no split" in refused("report", run, "--split", "nosuch", "--out", tmp_path / "page.html")
     other = shutil.copytree(data, tmp_path / "other")
     image = next(iter((other / "images").glob("train1*.png")))
