@@ -10,6 +10,7 @@ import pytest
 from benchmarks import record
 from benchmarks import search as benchmark
 from benchmarks.record import RecordedRun, read_recording, runs_of
+from benchmarks.simulated_sweep import evaluated_epochs
 from benchmarks.surrogate import (
     HELD_OUT,
     Evaluations,
@@ -87,7 +88,7 @@ def test_runs_that_found_nothing_and_single_configurations_say_nothing():
 def test_the_surrogate_scatters_as_the_real_runs_do(spec, facts):
     surrogate = Surrogate(facts, benchmark.ranges_of(spec), 0)
     base = Search(spec).space.base_parameters()
-    due = benchmark.evaluated_epochs(spec.base_config())
+    due = evaluated_epochs(spec.base_config())
     leaves = {"epochs": 45, "seed": 0, "data.folds": 0, "data.fold": 0}
     drawn = np.array([list(surrogate.run(base, leaves, due, noise).scores.values()) for noise in range(300)])
     chosen = surrogate.held_out(0, 0)
