@@ -31,7 +31,8 @@ import torch
 from semprior.io.atomic_files import locked
 from semprior.io.cache_folder import cache_folder
 
-_SOURCES = tuple(Path(__file__).with_name(name) for name in ("layers.cpp", "winograd.cpp"))
+_SOURCES = tuple(Path(__file__).with_name(name) for name in ("layers.cpp", "attention.cpp", "maps.cpp", "winograd.cpp"))
+_HEADERS = (Path(__file__).with_name("numbers.h"),)
 _FLAGS = ("-std=c++20", "-O3", "-fPIC", "-fno-math-errno", "-fno-trapping-math")
 _TUNED = {
     **dict.fromkeys(("x86_64", "amd64"), ("-march=native",)),
@@ -161,7 +162,7 @@ def _compiled_library(compiler: list[str], options: _Options) -> Path:
         OSError: the compiler does not run, or the cache cannot be written; the message is one line.
         _RefusedOptionsError: the compiler fails on the source with these options.
     """
-    source = b"".join(path.read_bytes() for path in _SOURCES)
+    source = b"".join(path.read_bytes() for path in (*_HEADERS, *_SOURCES))
     flags = (*_FLAGS, *options.tuned, *options.openmp)
     key = "\n".join((_version(tuple(compiler)), _processor(), *flags)).encode() + source
     folder = cache_folder() / "kernels"

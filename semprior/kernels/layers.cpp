@@ -14,38 +14,13 @@
 #include <cstring>
 #include <vector>
 
+#include "numbers.h"
+
 #if defined(__F16C__) || defined(__AVX512F__)  // what is written for these processors has a plain form beside it
 #include <immintrin.h>
 #endif
 
 namespace {
-
-struct bf16 {
-  uint16_t bits;
-};
-
-template <class T> struct Precision { using Wide = T; };
-template <> struct Precision<bf16> { using Wide = float; };
-template <class T> using Wide = typename Precision<T>::Wide;
-
-inline double widen(double value) { return value; }
-inline float widen(float value) { return value; }
-inline float widen(bf16 value) { return __builtin_bit_cast(float, uint32_t(value.bits) << 16); }
-inline void put(double value, double &target) { target = value; }
-inline void put(float value, float &target) { target = value; }
-inline void put(float value, bf16 &target) {
-  const uint32_t bits = __builtin_bit_cast(uint32_t, value);  // round to nearest, ties to even
-  target.bits = uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
-
-// A product and a sum, rounded alike wherever the compiler meets them: backward passes find the forward's signs again.
-#if defined(__FMA__) || defined(__ARM_FEATURE_FMA) || defined(__FP_FAST_FMAF)
-inline float fma_(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
-inline double fma_(double a, double b, double c) { return __builtin_fma(a, b, c); }
-#else
-inline float fma_(float a, float b, float c) { return a * b + c; }
-inline double fma_(double a, double b, double c) { return a * b + c; }
-#endif
 
 inline double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 inline float sigmoid(float x) {  // 2e-7 relative; the library's exponential does not vectorise
@@ -114,11 +89,6 @@ void reduce(int64_t pixels, int64_t channels, int threads, double *totals, F eac
         totals[s * channels + (task % view.blocks * LANES + j) % channels] += partial[(task * S + s) * LANES + j];
 }
 
-#if defined(__clang__)
-#define NO_ALIASES _Pragma("clang loop vectorize(assume_safety)")
-#else
-#define NO_ALIASES _Pragma("GCC ivdep")
-#endif
 #define ROW NO_ALIASES for (int j = 0; j < LANES; ++j)
 
 // Sums of (y - shift) and its square a channel; shift, a value of the channel itself, keeps squares from cancelling.
@@ -206,6 +176,68 @@ void relu_backward(const T *g, const T *y, bool cut_already, int64_t pixels, int
         put(fma_(A[j], cut, fma_(B[j], value, D[j])), gy[i + j]);
       }
     });
+}
+
+// ---- relu(sum over k of a_k y_k, + c): up to MOST normalised maps added up; their addresses come as numbers
+
+constexpr int MOST = 4;
+
+template <class T> struct Maps {
+  const T *at[MOST];
+  Maps(const int64_t *addresses, int64_t count) : at{} {
+    for (int64_t k = 0; k < count; ++k) at[k] = reinterpret_cast<const T *>(addresses[k]);
+  }
+};
+
+template <class W> std::vector<Lanes<W>> lanes(const double *rows, int64_t count, int64_t channels) {
+  std::vector<Lanes<W>> all;
+  for (int64_t k = 0; k < count; ++k) all.emplace_back(rows + k * channels, channels);
+  return all;
+}
+
+// factors: a row of channels for each map
+template <class T>
+void sum_forward(const int64_t *addresses, int64_t count, int64_t pixels, int64_t channels, int threads,
+                 const double *factors, const double *offset, T *out) {
+  using W = Wide<T>;
+  const Maps<T> maps(addresses, count);
+  const std::vector<Lanes<W>> fa = lanes<W>(factors, count, channels);
+  const Lanes<W> fc(offset, channels);
+  apply(pixels, channels, threads, [&](int64_t i, int64_t block) {
+    const W *c = fc.at(block);
+    W total[LANES];
+    ROW total[j] = c[j];
+    for (int64_t k = 0; k < count; ++k) {
+      const W *a = fa[k].at(block);
+      const T *y = maps.at[k] + i;
+      ROW total[j] = fma_(a[j], widen(y[j]), total[j]);
+    }
+    ROW put(std::max(total[j], W(0)), out[i + j]);
+  });
+}
+
+// The gradient before the ReLU, and its sums a channel: first of itself, then of it times (y_k - mean_k).
+template <class T>
+void sum_sums(const T *g, const T *out, const int64_t *addresses, int64_t count, int64_t pixels, int64_t channels,
+              int threads, const double *means, T *cut, double *totals) {
+  using W = Wide<T>;
+  const Maps<T> maps(addresses, count);
+  const std::vector<Lanes<W>> fm = lanes<W>(means, count, channels);
+  reduce<1 + MOST, W>(pixels, channels, threads, totals, [&](int64_t i, int64_t block, W *sums) {
+    W kept[LANES];
+    ROW {
+      const W gradient = widen(g[i + j]);
+      kept[j] = widen(out[i + j]) > 0 ? gradient : W(0);
+      put(kept[j], cut[i + j]);
+      sums[j] += kept[j];
+    }
+    for (int64_t k = 0; k < count; ++k) {
+      const W *m = fm[k].at(block);
+      const T *y = maps.at[k] + i;
+      W *products = sums + (1 + k) * LANES;
+      ROW products[j] = fma_(kept[j], widen(y[j]) - m[j], products[j]);
+    }
+  });
 }
 
 // ---- relu((a y + c) + relu(b z + d)): two normalised maps joined
@@ -576,6 +608,14 @@ extern "C" void mixture_backward(const uint16_t *maps, int64_t step, int64_t tok
   extern "C" void relu_backward_##S(const T *g, const T *y, int cut, int64_t p, int64_t c, int t, const double *f,    \
                                     const double *o, const double *A, const double *B, const double *D, T *gy) {      \
     relu_backward(g, y, cut != 0, p, c, t, f, o, A, B, D, gy);                                                        \
+  }                                                                                                                    \
+  extern "C" void sum_forward_##S(const int64_t *maps, int64_t k, int64_t p, int64_t c, int t, const double *f,       \
+                                  const double *o, T *out) {                                                          \
+    sum_forward(maps, k, p, c, t, f, o, out);                                                                         \
+  }                                                                                                                    \
+  extern "C" void sum_sums_##S(const T *g, const T *out, const int64_t *maps, int64_t k, int64_t p, int64_t c, int t, \
+                               const double *m, T *cut, double *totals) {                                             \
+    sum_sums(g, out, maps, k, p, c, t, m, cut, totals);                                                               \
   }                                                                                                                    \
   extern "C" void join_forward_##S(const T *y, const T *z, int64_t p, int64_t c, int t, const double *fy,             \
                                    const double *cy, const double *fz, const double *cz, T *out) {                    \

@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 from semprior.kernels.autograd import Context, apply
 from semprior.kernels.build import kernel, library
 
-_LANES, _POOLED = 64, 32  # as in layers.cpp
+_LANES, _POOLED, _MOST = 64, 32, 4  # as in layers.cpp
 _SUFFIX = {torch.bfloat16: "bf16", torch.float32: "float", torch.float64: "double"}
 LAYOUT = torch.channels_last
 
@@ -37,6 +37,18 @@ def norm_pool_relu(norm: nn.BatchNorm2d, y: Tensor) -> Tensor:
     if _compiled(norm, y) and y.shape[1] % _POOLED == 0 and y.shape[2] % 2 == 0 and y.shape[3] % 2 == 0:
         return apply(_NormPoolReLU, y, norm.weight, norm.bias, norm)
     return F.relu_(F.max_pool2d(norm(y), 2))
+
+
+def sum_relu(norms: Sequence[nn.BatchNorm2d], maps: Sequence[Tensor]) -> Tensor:
+    """``relu(sum_k norms[k](maps[k]))``, maps (B, C, H, W)."""
+    first, *others = maps
+    if len(maps) <= _MOST and all(norm.training for norm in norms) and _compiled(norms[0], first, *others):
+        parameters = [term for norm in norms for term in (norm.weight, norm.bias)]
+        return apply(_Sum, tuple(norms), *maps, *parameters)
+    total = norms[0](first)
+    for norm, y in zip(norms[1:], others, strict=True):
+        total = total + norm(y)
+    return F.relu_(total)
 
 
 def join_relu(norm: nn.BatchNorm2d, y: Tensor, other_norm: nn.BatchNorm2d, other: Tensor) -> Tensor:
@@ -223,6 +235,47 @@ def _lines(y: Tensor) -> tuple[int, int, int, int]:
     """Number of rows of all pooled images, their width, and numbers of channels and threads."""
     images, channels, height, width = y.shape
     return images * height // 2, width // 2, channels, torch.get_num_threads()
+
+
+class _SumContext(Context):
+    normals: tuple[_Normal, ...]
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: _SumContext, norms: tuple[nn.BatchNorm2d, ...], *inputs: Tensor) -> Tensor:
+        maps, parameters = inputs[: len(norms)], inputs[len(norms) :]
+        ctx.normals = tuple(
+            _Normal.of(norm, y, weight, bias)
+            for norm, y, weight, bias in zip(norms, maps, parameters[::2], parameters[1::2], strict=True)
+        )
+        out = torch.empty_like(maps[0])
+        factors = torch.stack([normal.factor for normal in ctx.normals])
+        offset = torch.stack([normal.offset for normal in ctx.normals]).sum(0)
+        call("sum_forward", out, _addresses(maps), len(maps), *_size(out), factors, offset, out)
+        ctx.save_for_backward(out, *maps, *parameters[::2])
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: _SumContext, g: Tensor) -> tuple[Tensor | None, ...]:
+        normals, (out, *saved) = ctx.normals, ctx.saved_tensors
+        maps, weights = saved[: len(normals)], saved[len(normals) :]
+        size, g, cut, totals = _size(out), _gradient(g, out), torch.empty_like(out), _numbers(1 + _MOST, out.shape[1])
+        means = torch.stack([normal.mean for normal in normals])
+        call("sum_sums", out, g, out, _addresses(maps), len(maps), *size, means, cut, totals)
+        of_maps: list[Tensor] = []
+        of_parameters: list[Tensor] = []
+        for k, (normal, y, weight) in enumerate(zip(normals, maps, weights, strict=True)):
+            sums, gy = totals[[0, 1 + k]], torch.empty_like(y)
+            call("relu_backward", y, cut, y, 1, *size, normal.factor, normal.offset, *normal.backward(sums), gy)
+            of_maps.append(gy)
+            of_parameters += normal.parameter_gradients(sums, weight)
+        return None, *of_maps, *of_parameters
+
+
+def _addresses(maps: Sequence[Tensor]) -> Tensor:
+    return torch.tensor([y.data_ptr() for y in maps], dtype=torch.int64)
 
 
 class _Join(torch.autograd.Function):

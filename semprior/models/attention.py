@@ -6,8 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semprior.kernels.convolution import conv_norm, conv_norm_relu
+from semprior.kernels.attention import mean_pixels, weighed_sum_relu
+from semprior.kernels.convolution import can_fold, conv_norm, conv_norm_relu, folded_conv
 from semprior.kernels.layers import scale_and_shift
+from semprior.kernels.winograd import convolve
 
 
 def scale_channels(x: Tensor, weights: Tensor) -> Tensor:
@@ -30,12 +32,12 @@ class SqueezeExcitation(nn.Module):
         self.excite = nn.Conv2d(channels // reduction, channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = F.relu_(self.squeeze(x.mean((2, 3), keepdim=True)))
-        return scale_channels(x, torch.sigmoid(self.excite(hidden)))
+        x, mean = mean_pixels(x)
+        return scale_channels(x, torch.sigmoid(self.excite(F.relu_(self.squeeze(mean)))))
 
 
 class ChannelAttention(nn.Module):
-    """A weight per channel, in 0..1, from its largest and its mean value: (B, C, H, W) to (B, C, 1, 1).
+    """A weight per channel, in 0..1, from its largest and its mean value, (B, C, 1, 1) all.
 
     Args:
         channels: C.
@@ -47,14 +49,13 @@ class ChannelAttention(nn.Module):
         self.squeeze = nn.Conv2d(channels, channels // reduction, 1, bias=False)
         self.excite = nn.Conv2d(channels // reduction, channels, 1, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        pools = x.amax((2, 3), keepdim=True), x.mean((2, 3), keepdim=True)
-        largest, mean = (self.excite(F.relu_(self.squeeze(pool))) for pool in pools)
-        return torch.sigmoid(largest + mean)
+    def forward(self, largest: Tensor, mean: Tensor) -> Tensor:
+        high, middle = (self.excite(F.relu_(self.squeeze(pool))) for pool in (largest, mean))
+        return torch.sigmoid(high + middle)
 
 
 class SpatialAttention(nn.Module):
-    """A weight per pixel, in 0..1, from its largest and its mean channel: (B, C, H, W) to (B, 1, H, W).
+    """A weight per pixel, in 0..1, from its largest and its mean channel, (B, 1, H, W) all.
 
     Args:
         bias: whether its convolution has one.
@@ -64,9 +65,8 @@ class SpatialAttention(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(2, 1, 7, padding=3, bias=bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        pools = x.amax(1, keepdim=True), x.mean(1, keepdim=True)
-        return torch.sigmoid(self.conv(torch.cat(pools, dim=1)))
+    def forward(self, largest: Tensor, mean: Tensor) -> Tensor:
+        return torch.sigmoid(self.conv(torch.cat((largest, mean), dim=1)))
 
 
 class AttentiveBlock(nn.Module):
@@ -93,11 +93,13 @@ class AttentiveBlock(nn.Module):
             self.shortcut_norm = nn.BatchNorm2d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = conv_norm(self.second, self.second_norm, conv_norm_relu(self.first, self.first_norm, x))
-        y = scale_channels(y, self.channel(y))
-        y = y * self.spatial(y)
+        y = conv_norm_relu(self.first, self.first_norm, x)
         short = x if self.shortcut is None else conv_norm(self.shortcut, self.shortcut_norm, x)
-        return F.relu_(y + short)
+        if can_fold(self.second_norm, y):
+            y = folded_conv(self.second, self.second_norm, y, "none")
+            return weighed_sum_relu(None, y, self.channel, self.spatial, short)
+        y = convolve(self.second, y)
+        return weighed_sum_relu(self.second_norm, y, self.channel, self.spatial, short)
 
 
 def attentive_blocks(inputs: int, outputs: int, count: int) -> nn.Sequential:

@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semprior.errors import UserError
@@ -186,11 +185,6 @@ def create_detector(name: str, *, output_bias: float | None = None) -> Detector:
             if layer.bias is not None:
                 nn.init.constant_(layer.bias, output_bias)
     return detector
-
-
-def upsample(x: Tensor, like: Tensor) -> Tensor:
-    """Bilinear interpolation, with aligned corners, to the height and width of `like`: (B, C, h, w) to (B, C, H, W)."""
-    return F.interpolate(x, like.shape[-2:], mode="bilinear", align_corners=True)
 
 
 def kaiming_fan_out(weight: Tensor) -> Tensor:

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from semprior.kernels.convolution import can_fold, conv_relu, folded_conv
 from semprior.kernels.layers import gated_sum
+from semprior.kernels.maps import upsample
 from semprior.kernels.winograd import convolve
-from semprior.models.detector import Detector, published_init, register, upsample
+from semprior.models.detector import Detector, published_init, register
 from semprior.models.encoder import Encoder
 from semprior.models.published import PUBLISHED
 

@@ -6,12 +6,12 @@ import itertools
 from collections.abc import Sequence
 from typing import cast
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from semprior.kernels.maps import concatenate, upsample
 from semprior.models.attention import AttentiveBlock, attentive_blocks
-from semprior.models.detector import Detector, register, upsample
+from semprior.models.detector import Detector, register
 from semprior.models.published import PUBLISHED
 
 _WIDTH = 16  # channels of the maps that the main logits are made of
@@ -68,11 +68,11 @@ class DNANet(Detector):
             parts = [*(x[row, earlier] for earlier in range(column)), upsample(x[row + 1, column - 1], like)]
             if row:
                 parts.append(upsample(x[row - 1, column], like))
-            x[row, column] = self.nodes[f"{row}{column}"](torch.cat(parts, dim=1))
+            x[row, column] = self.nodes[f"{row}{column}"](concatenate(parts))
         last = len(self.stages) - 1
         whole = features[0]
         narrowed = [upsample(self.narrow[row - 1](x[row, last - row]), whole) for row in range(last, 0, -1)]
-        final = self.fuse(torch.cat([*narrowed, x[0, last]], dim=1))
+        final = self.fuse(concatenate([*narrowed, x[0, last]]))
         *sides, main = self.outputs
         return (main(final), *(side(x[0, column]) for column, side in enumerate(sides, 1)))
 

@@ -8,11 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from semprior.kernels.attention import pool_channels, pool_pixels
 from semprior.kernels.convolution import can_fold, conv_norm_relu, conv_relu, folded_conv
 from semprior.kernels.layers import norm_relu
+from semprior.kernels.maps import concatenate, upsample
 from semprior.kernels.winograd import convolve
 from semprior.models.attention import ChannelAttention, SpatialAttention, SqueezeExcitation, scale_channels
-from semprior.models.detector import Detector, published_init, register, upsample
+from semprior.models.detector import Detector, published_init, register
 from semprior.models.detectors.alclnet import LocalBlock
 from semprior.models.encoder import ConvNorm, Encoder
 from semprior.models.published import PUBLISHED
@@ -50,7 +52,7 @@ class GradientFusion(nn.Module):
     def forward(self, x: Tensor, gradient: Tensor) -> Tensor:
         guide = self.first_excitation(conv_norm_relu(*self.first.parts, gradient))
         guide = conv_norm_relu(*self.second.parts, guide)
-        y = self.second_excitation(conv_norm_relu(*self.third.parts, torch.cat([guide, x], dim=1)))
+        y = self.second_excitation(conv_norm_relu(*self.third.parts, concatenate([guide, x])))
         return conv_norm_relu(*self.fourth.parts, y, residual=x)
 
 
@@ -99,7 +101,9 @@ class CrossFusion(nn.Module):
             up = F.relu_(upsample(folded_conv(self.up, self.up_norm, high, "none"), low))
         else:
             up = norm_relu(self.up_norm, upsample(convolve(self.up, high), low))
-        return torch.addcmul(scale_channels(low, self.channel(up)), up, self.spatial(low))
+        up, *of_channels = pool_pixels(up)
+        low, *of_pixels = pool_channels(low)
+        return torch.addcmul(scale_channels(low, self.channel(*of_channels)), up, self.spatial(*of_pixels))
 
 
 @register("gglnet", **vars(PUBLISHED["gglnet"]))

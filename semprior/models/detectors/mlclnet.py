@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from semprior.kernels.convolution import conv_relu
+from semprior.kernels.maps import upsample
 from semprior.kernels.winograd import convolve
-from semprior.models.detector import Detector, published_init, register, upsample
+from semprior.models.detector import Detector, published_init, register
 from semprior.models.encoder import Encoder
 from semprior.models.published import PUBLISHED
 

@@ -6,12 +6,12 @@ import itertools
 from collections.abc import Sequence
 from typing import cast
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from semprior.kernels.maps import concatenate, upsample
 from semprior.models.attention import attentive_blocks
-from semprior.models.detector import Detector, register, upsample
+from semprior.models.detector import Detector, register
 from semprior.models.published import PUBLISHED
 
 
@@ -61,10 +61,10 @@ class MSHNet(Detector):
         *skips, x = features
         sides: list[Tensor] = []
         for level, side, skip in zip(reversed(self.decoder), reversed(self.sides), reversed(skips), strict=True):
-            x = level(torch.cat([skip, upsample(x, skip)], dim=1))
+            x = level(concatenate([skip, upsample(x, skip)]))
             sides.insert(0, side(x))
         whole = sides[0]
-        return (self.main(torch.cat([whole, *(upsample(side, whole) for side in sides[1:])], dim=1)), *sides)
+        return (self.main(concatenate([whole, *(upsample(side, whole) for side in sides[1:])])), *sides)
 
     def output_layers(self) -> tuple[nn.Conv2d, ...]:
         """The 3x3 convolution of the main logits and the 1x1 ones of the sides."""

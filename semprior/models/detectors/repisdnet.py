@@ -11,8 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semprior.kernels.convolution import can_fold, conv_norm_relu, conv_relu, conv_with, normal_form
+from semprior.kernels.layers import sum_relu
+from semprior.kernels.maps import concatenate, upsample
 from semprior.kernels.winograd import convolve
-from semprior.models.detector import Detector, published_init, register, upsample
+from semprior.models.detector import Detector, published_init, register
 from semprior.models.dropout import ChannelDropout
 from semprior.models.published import PUBLISHED
 
@@ -40,12 +42,13 @@ class EdgeBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if can_fold(self.conv_norm, x):
             return conv_with(self.conv, *self.fused(), x)
-        total = self.conv_norm(convolve(self.conv, x))
-        total = total + self.difference_norm(convolve(self.difference, x, self._difference_weight()))
-        total = total + self.point_norm(convolve(self.point, x))
+        norms = [self.conv_norm, self.difference_norm, self.point_norm]
+        maps = [convolve(self.conv, x), convolve(self.difference, x, self._difference_weight())]
+        maps.append(convolve(self.point, x))
         if self.identity_norm is not None:
-            total = total + self.identity_norm(x)
-        return F.relu_(total)
+            norms.append(self.identity_norm)
+            maps.append(x)
+        return sum_relu(norms, maps)
 
     def _difference_weight(self) -> Tensor:
         """The weight that sees differences from the central pixel: its taps sum to 0."""
@@ -126,17 +129,24 @@ class PyramidPooling(nn.Module):
             for extent in x.shape[-2:]
         )
         heights, widths = sizes[:, :1].to(rows.dtype), sizes[:, 1:].to(rows.dtype)
-        parts = [x]
-        for bins, point in zip(_BINS, self.points, strict=True):
-            down, across = _means(rows, heights, bins), _means(columns, widths, bins)
-            pooled = point(torch.matmul(torch.matmul(down.to(x.dtype), x), across.to(x.dtype).mT))
-            down, across = _steps(rows, heights, bins), _steps(columns, widths, bins)
-            parts.append(torch.matmul(torch.matmul(down.to(pooled.dtype), pooled), across.to(pooled.dtype).mT))
-        return torch.cat(parts, dim=1)
+        pixels = x.permute(0, 2, 3, 1)
+        across = torch.cat([_means(columns, widths, bins) for bins in _BINS], dim=1)
+        narrow = torch.matmul(across.to(x.dtype)[:, None], pixels)  # (B, H, all bins, C)
+        lines = []
+        for place, (bins, point) in enumerate(zip(_BINS, self.points, strict=True)):
+            start = sum(_BINS[:place])
+            means = torch.matmul(_means(rows, heights, bins).to(x.dtype), narrow[:, :, start : start + bins].flatten(2))
+            pooled = point(torch.unflatten(means, 2, (bins, -1)).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+            high = torch.matmul(_steps(rows, heights, bins).to(pooled.dtype), pooled.flatten(2))
+            beside = _POOLED * place, _POOLED * (len(_BINS) - 1 - place)  # zeros, for the channels of the other grids
+            lines.append(F.pad(torch.unflatten(high, 2, (bins, -1)), beside))
+        across = torch.cat([_steps(columns, widths, bins) for bins in _BINS], dim=2)
+        wide = torch.matmul(across.to(lines[0].dtype)[:, None], torch.cat(lines, dim=2))
+        return concatenate([x, wide.permute(0, 3, 1, 2)])
 
 
 def _means(places: Tensor, extents: Tensor, bins: int) -> Tensor:
-    """Weights of the pixels `places` (N,) in each bin of images of `extents` (B, 1) pixels: (B, 1, bins, N).
+    """Weights of the pixels `places` (N,) in each bin of images of `extents` (B, 1) pixels: (B, bins, N).
 
     Bin i covers the pixels from ``floor(i * extent / bins)`` to ``ceil((i + 1) * extent / bins)``, as
     `F.adaptive_avg_pool2d` has it.
@@ -145,17 +155,17 @@ def _means(places: Tensor, extents: Tensor, bins: int) -> Tensor:
     low = torch.floor(numbers * extents / bins)[..., None]
     high = torch.ceil((numbers + 1) * extents / bins)[..., None]
     inside = (places >= low) & (places < high)
-    return (inside / (high - low))[:, None]
+    return inside / (high - low)
 
 
 def _steps(places: Tensor, extents: Tensor, bins: int) -> Tensor:
-    """Weights of the bins in bilinear interpolation, with aligned corners, to `extents` pixels: (B, 1, N, bins).
+    """Weights of the bins in bilinear interpolation, with aligned corners, to `extents` pixels: (B, N, bins).
 
     Beyond the image, at `places` in its padding, the last bin counts alone.
     """
     numbers = torch.arange(bins, device=places.device, dtype=places.dtype)
     positions = torch.clamp(places * (bins - 1) / torch.clamp(extents - 1, min=1), max=bins - 1)
-    return torch.clamp(1 - (positions[..., None] - numbers).abs(), min=0)[:, None]
+    return torch.clamp(1 - (positions[..., None] - numbers).abs(), min=0)
 
 
 @register("repisdnet", **vars(PUBLISHED["repisdnet"]))
@@ -183,8 +193,8 @@ class RepISDNet(Detector):
     def decode_padded(self, features: Sequence[Tensor], sizes: Tensor) -> tuple[Tensor, ...]:
         """`decode` with pools over the images alone."""
         first, second, third = features
-        x = self.second(torch.cat([second, upsample(third, second)], dim=1))
-        x = self.first(torch.cat([first, upsample(x, first)], dim=1))
+        x = self.second(concatenate([second, upsample(third, second)]))
+        x = self.first(concatenate([first, upsample(x, first)]))
         x = conv_norm_relu(self.head, self.head_norm, self.pyramid(x, sizes))
         return (self.output(self.dropout(x)),)
 

@@ -11,11 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from semprior.kernels.attention import mean_pixels
 from semprior.kernels.convolution import can_fold, conv_norm, conv_norm_relu, folded_conv
 from semprior.kernels.layers import norm_relu
+from semprior.kernels.maps import concatenate, upsample
 from semprior.kernels.winograd import convolve
 from semprior.models.attention import scale_channels
-from semprior.models.detector import Detector, published_init, register, upsample
+from semprior.models.detector import Detector, published_init, register
 from semprior.models.published import PUBLISHED
 
 _STRIDE = 16  # of the transformer's tokens, in pixels of the image
@@ -94,7 +96,7 @@ class CrossAttention(nn.Module):
         self.project = nn.ModuleList(nn.Conv2d(width, width, 1, bias=False) for width in widths)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        whole = self.whole_norm(torch.cat(list(maps), dim=1))
+        whole = self.whole_norm(concatenate(maps))
         keys = _directions(self.key_local(self.key(whole))).mT
         values = self.value_local(self.value(whole))
         attended = []
@@ -132,8 +134,9 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         near, far = self.widen(self.norm(x)).chunk(2, dim=1)
-        y = self.narrow(torch.cat([F.relu(self.near(near)), F.relu(self.far(far))], dim=1))
-        weights = torch.sigmoid(self.neighbours(y.mean((2, 3))[:, None]))[:, 0]
+        y = self.narrow(concatenate([F.relu(self.near(near)), F.relu(self.far(far))]))
+        y, mean = mean_pixels(y)
+        weights = torch.sigmoid(self.neighbours(mean.flatten(1)[:, None]))[:, 0]
         return x + scale_channels(y, weights)
 
 
@@ -190,10 +193,12 @@ class GatedDecoder(nn.Module):
 
     def forward(self, high: Tensor, low: Tensor) -> Tensor:
         # the mean of a map is that of its nearest-neighbour enlargement
-        gate = torch.sigmoid((self.of_low(low.mean((2, 3))) + self.of_high(high.mean((2, 3)))) / 2)
+        low, mean_low = mean_pixels(low)
+        high, mean_high = mean_pixels(high)
+        gate = torch.sigmoid((self.of_low(mean_low.flatten(1)) + self.of_high(mean_high.flatten(1))) / 2)
         low = F.relu_(scale_channels(low, gate))
         high = F.interpolate(high, low.shape[-2:], mode="nearest")
-        x = conv_norm_relu(self.first, self.first_norm, torch.cat([low, high], dim=1))
+        x = conv_norm_relu(self.first, self.first_norm, concatenate([low, high]))
         return conv_norm_relu(self.second, self.second_norm, x)
 
 
@@ -231,7 +236,7 @@ class SCTransNet(Detector):
             decoded.insert(0, level(decoded[0], skip))
         sides = [side(x) for side, x in zip(self.sides, decoded, strict=True)]
         sides = [sides[0], *(upsample(side, sides[0]) for side in sides[1:])]
-        return (self.main(torch.cat(sides, dim=1)), *sides)
+        return (self.main(concatenate(sides)), *sides)
 
     def output_layers(self) -> tuple[nn.Conv2d, ...]:
         """The 1x1 convolution of the main logits and those of the sides."""

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from semprior.kernels import build
-from semprior.kernels.layers import gated_sum, join_relu, norm_pool_relu, norm_relu, scale_and_shift
+from semprior.kernels.layers import gated_sum, join_relu, norm_pool_relu, norm_relu, scale_and_shift, sum_relu
 
 pytestmark = pytest.mark.avx2
 SHAPES = ((2, 16, 8, 12), (3, 32, 6, 4), (2, 64, 4, 10), (1, 128, 6, 6), (2, 256, 2, 4))
@@ -57,6 +57,8 @@ LAYERS = {
     "relu": (1, 1, lambda n, t: norm_relu(n[0], t[0])),
     "residual": (1, 2, lambda n, t: norm_relu(n[0], t[0], residual=t[1])),
     "pool": (1, 1, lambda n, t: norm_pool_relu(n[0], t[0])),
+    "sum of three": (3, 3, lambda n, t: sum_relu(n, t)),
+    "sum of four": (4, 4, lambda n, t: sum_relu(n, t)),
     "join": (2, 2, lambda n, t: join_relu(n[0], t[0], n[1], t[1])),
     "gate": (2, 3, lambda n, t: gated_sum(t[0], n[0], t[1], n[1], t[2])),
 }
@@ -211,8 +213,8 @@ def test_compiled_for_any_processor_of_this_kind_it_is_torchs(monkeypatch, anew,
         tensors = maps((2, 32, 6, 8), count, dtype)
         mine = run(function, norms, tensors, wide)
         with build.torch_layers():
-            reference = run(function, norms, tensors, wide)
-        for a, b in zip(mine, reference, strict=True):
+            exact = run(function, norms, [t.double() for t in tensors], torch.float64)
+        for a, b in zip(mine, exact, strict=True):
             assert (a - b).norm() <= 4 * TOLERANCE[dtype] * b.norm()
 
 
