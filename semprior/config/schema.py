@@ -105,7 +105,7 @@ class ClustersConfig:
 class LabelsConfig:
     """First pseudo-masks, their evolution and the admission of hard images (method, section 6)."""
 
-    seed: Literal["contrast", "edges", "generator", "masks"] = "contrast"
+    seed: Literal["contrast", "edges", "generator", "masks"] = "generator"
     pool: Literal["all", "reliable"] = "all"  # images that train from the start; the others wait for admission
     refine: Literal["none", "evolve", "crossfit"] = "evolve"  # admission follows its schedule in any case
     crossfit_folds: int = _leaf(2, 2, MOST_FOLDS)  # of training and validation images, with a short run for each
