@@ -21,7 +21,7 @@ def data(tmp_path):
 
 
 def prepared(root, cache, *settings):
-    flags = parse_settings(["scam.stages=none", "clusters.count=3", "data.batch=4", *settings])
+    flags = parse_settings(["labels.seed=contrast", "scam.stages=none", "clusters.count=3", "data.batch=4", *settings])
     return read_training_set(find_layout(root), resolve("quick", flags=flags, environment={}), lambda _: None, cache)
 
 
