@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from semprior.kernels.autograd import Context
-from semprior.kernels.layers import LAYOUT, call, has_kernel
+from semprior.kernels.layers import LAYOUT, call, has_kernel, move_running_statistics
 
 Weights = Callable[[Tensor, Tensor], Tensor]
 """From the largest and the mean values, of one shape, to weights."""
@@ -52,7 +52,7 @@ def pool_channels(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return x, x.max(1, keepdim=True).values, x.mean(1, keepdim=True)
 
 
-def weighed_sum_relu(
+def weighted_residual_relu(
     norm: nn.BatchNorm2d | None, y: Tensor, channel: Weights, pixel: Weights, residual: Tensor
 ) -> Tensor:
     """``relu(t * s * norm(y) + residual)``, maps (B, C, H, W).
@@ -65,7 +65,7 @@ def weighed_sum_relu(
         residual: of the shape of `y`.
     """
     if _compiled(norm, y, residual):
-        return _weighed_by_kernels(norm, y, channel, pixel, residual)
+        return _weighted_by_kernels(norm, y, channel, pixel, residual)
     y = y if norm is None else norm(y)
     y = y * channel(F.adaptive_max_pool2d(y, 1), y.mean((2, 3), keepdim=True))
     y = y * pixel(y.max(1, keepdim=True).values, y.mean(1, keepdim=True))
@@ -87,15 +87,15 @@ def _small(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
-def _weighed_by_kernels(
+def _weighted_by_kernels(
     norm: nn.BatchNorm2d | None, y: Tensor, channel: Weights, pixel: Weights, residual: Tensor
 ) -> Tensor:
     # Each pass gives y on to the next, so that backwards each adds to the gradient of the one after it.
-    passed, mean, square, most, least = _Pools.apply(y)
+    passed, mean, variance, most, least = _Pools.apply(y)
     if norm is None:
         factor, offset = torch.ones_like(mean), torch.zeros_like(mean)
     else:
-        factor, offset = (term.expand_as(mean) for term in _normalisation(norm, y, mean, square))
+        factor, offset = (term.expand_as(mean) for term in _normalisation(norm, y, mean, variance))
     largest = torch.where(factor >= 0, factor * most, factor * least) + offset
     weights = channel(*(values.to(_small(y))[:, :, None, None] for values in (largest, factor * mean + offset)))
     weights = weights.flatten(1).double()
@@ -106,29 +106,13 @@ def _weighed_by_kernels(
     return out
 
 
-def _normalisation(norm: nn.BatchNorm2d, y: Tensor, mean: Tensor, square: Tensor) -> tuple[Tensor, Tensor]:
-    """Factor and offset (C,) of a batch from means (B, C) of values and squared differences from some number a channel.
-
-    Running statistics are updated.
-    """
-    count = y.numel() // y.shape[1]
-    of_batch = mean.mean(0)
-    variance = (square + (mean - of_batch).square()).mean(0)
-    with torch.no_grad():
-        unbiased = variance * (count / max(count - 1, 1))
-        tracked, running_mean, running_var, momentum = (
-            norm.num_batches_tracked,
-            norm.running_mean,
-            norm.running_var,
-            norm.momentum,
-        )
-        if tracked is None or running_mean is None or running_var is None or momentum is None:
-            raise ValueError("the compiled layers need a norm with running statistics and a momentum")
-        tracked.add_(1)
-        for running, now in ((running_mean, of_batch), (running_var, unbiased)):
-            running.lerp_(now.to(running.dtype), momentum)
+def _normalisation(norm: nn.BatchNorm2d, y: Tensor, means: Tensor, variances: Tensor) -> tuple[Tensor, Tensor]:
+    """Factor and offset (C,) of a batch, from means and variances (B, C) of its images; running statistics move."""
+    mean = means.mean(0)
+    variance = (variances + (means - mean).square()).mean(0)
+    move_running_statistics(norm, mean.detach(), variance.detach(), y.numel() // y.shape[1])
     factor = norm.weight.double() * (variance + norm.eps).rsqrt()
-    return factor, norm.bias.double() - of_batch * factor
+    return factor, norm.bias.double() - mean * factor
 
 
 def _sizes(y: Tensor) -> tuple[int, int, int, int]:

@@ -139,13 +139,7 @@ class _Normal:
         call("statistics", y, y, pixels, channels, threads, shift, totals)
         first, second = (totals / pixels).unbind()
         mean, variance = shift + first, (second - first * first).clamp_(min=0)
-        unbiased = variance * (pixels / max(pixels - 1, 1))
-        tracked, running_mean, running_var = norm.num_batches_tracked, norm.running_mean, norm.running_var
-        if tracked is None or running_mean is None or running_var is None or norm.momentum is None:
-            raise ValueError("the compiled layers need a norm with running statistics and a momentum")
-        tracked.add_(1)
-        for running, now in ((running_mean, mean), (running_var, unbiased)):
-            running.lerp_(now.to(running.dtype), norm.momentum)
+        move_running_statistics(norm, mean, variance, pixels)
         inverse = (variance + norm.eps).rsqrt_()
         factor = weight.double() * inverse
         return cls(factor, bias.double() - mean * factor, mean, inverse, pixels)
@@ -159,6 +153,20 @@ class _Normal:
     def parameter_gradients(self, totals: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """Gradients of weight and bias, from the same sums."""
         return (totals[1] * self.inverse).to(like.dtype), totals[0].to(like.dtype)
+
+
+def move_running_statistics(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: int) -> None:
+    """Move a norm's running statistics, as it does itself in train mode, to those of a batch of `count` values, (C,).
+
+    Raises:
+        ValueError: the norm has no running statistics, or no momentum.
+    """
+    tracked, running_mean, running_var = norm.num_batches_tracked, norm.running_mean, norm.running_var
+    if tracked is None or running_mean is None or running_var is None or norm.momentum is None:
+        raise ValueError("the compiled layers need a norm with running statistics and a momentum")
+    tracked.add_(1)
+    for running, now in ((running_mean, mean), (running_var, variance * (count / max(count - 1, 1)))):
+        running.lerp_(now.to(running.dtype), norm.momentum)
 
 
 def _gradient(g: Tensor, like: Tensor) -> Tensor:

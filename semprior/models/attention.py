@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semprior.kernels.attention import mean_pixels, weighed_sum_relu
+from semprior.kernels.attention import mean_pixels, weighted_residual_relu
 from semprior.kernels.convolution import can_fold, conv_norm, conv_norm_relu, folded_conv
 from semprior.kernels.layers import scale_and_shift
 from semprior.kernels.winograd import convolve
@@ -97,9 +97,9 @@ class AttentiveBlock(nn.Module):
         short = x if self.shortcut is None else conv_norm(self.shortcut, self.shortcut_norm, x)
         if can_fold(self.second_norm, y):
             y = folded_conv(self.second, self.second_norm, y, "none")
-            return weighed_sum_relu(None, y, self.channel, self.spatial, short)
+            return weighted_residual_relu(None, y, self.channel, self.spatial, short)
         y = convolve(self.second, y)
-        return weighed_sum_relu(self.second_norm, y, self.channel, self.spatial, short)
+        return weighted_residual_relu(self.second_norm, y, self.channel, self.spatial, short)
 
 
 def attentive_blocks(inputs: int, outputs: int, count: int) -> nn.Sequential:

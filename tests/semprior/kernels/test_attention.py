@@ -1,4 +1,4 @@
-"""Pools and the weighed end of a residual block compute what torch's own operations do: values and gradients."""
+"""Pools and the weighted end of a residual block compute what torch's own operations do: values and gradients."""
 
 import copy
 
@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from semprior.kernels import build
-from semprior.kernels.attention import mean_pixels, pool_channels, pool_pixels, weighed_sum_relu
+from semprior.kernels.attention import mean_pixels, pool_channels, pool_pixels, weighted_residual_relu
 
 pytestmark = [
     pytest.mark.avx2,
@@ -36,7 +36,7 @@ class Block(nn.Module):
         def pixel(largest, mean):
             return torch.sigmoid(self.of_pixels(torch.cat([largest, mean], dim=1)))
 
-        return weighed_sum_relu(self.norm, y, channel, pixel, residual)
+        return weighted_residual_relu(self.norm, y, channel, pixel, residual)
 
 
 def pooled(pool):
