@@ -147,6 +147,9 @@ def _find_layout(root: Path, on_fault: FaultHandler) -> Layout | None:
             way_out = "; `semprior data import` reads other layouts" if needed == folder else ""
             on_fault(f"{needed}: {'not a folder' if needed.exists() else 'no such folder'}{way_out}")
             return None
+    for path in sorted(root.iterdir()):  # lists, masks or groups would be missing without notice
+        if path.is_symlink() and not path.exists() and not path.name.startswith("."):
+            on_fault(f"{path}: a link to nothing; mend it, or delete it")
     images = image_files(folder)
     refuse_unread_pictures(folder, on_fault)
     if not images:

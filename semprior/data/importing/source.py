@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from semprior.data.finding.remarks import plural
-from semprior.data.finding.split_lists import SPLIT_FOLDERS
+from semprior.data.finding.split_lists import SPLIT_FOLDERS, first_file
 from semprior.data.finding.unread import PICTURES, counted
 from semprior.data.images import SUFFIXES, stem
 from semprior.errors import UserError
@@ -102,7 +102,12 @@ class Source:
     def resolve(self, line: str) -> str:
         """The name of the image that a line of a list means, or the line without a suffix."""
         first = re.fullmatch(r"(\S+)\s+-?\d+", line)
-        return self.find_image(line) or (first and self.find_image(first[1])) or stem(line)
+        return (
+            self.find_image(first_file(line))
+            or self.find_image(line)
+            or (first and self.find_image(first[1]))
+            or stem(line)
+        )
 
 
 def _folded(part: str) -> str:

@@ -112,7 +112,7 @@ FAULTS = {
     "overlap": (lambda r: edit(r, "mode/test.txt", "Tiny_9", "Tiny_4"), "mode/test.txt: Tiny_4 also in"),
     "overlap with val": (lambda r: edit(r, "mode/val.txt", "Tiny_7", "Tiny_4"), "mode/val.txt: Tiny_4 also in"),
     "split is no text": (
-        lambda r: (r / "mode/train.txt").write_bytes(b"\xff\xfe\x00"),
+        lambda r: (r / "mode/train.txt").write_bytes(b"\xff\x00"),
         r"mode/train.txt:1: cannot be read as text",
     ),
     "no image": (lambda r: (r / "images/Tiny_2.png").unlink(), r"images: no image Tiny_2, which .*train.txt lists"),
@@ -183,6 +183,26 @@ FAULTS = {
     "a list that tells no split": (
         lambda r: ((r / "mode").rename(r / "lists"), rename_lists(r / "lists", r)),
         "all_0.txt: lists images, but its name tells no split; name it train.txt",
+    ),
+    "a list of other images": (
+        lambda r: (shutil.rmtree(r / "mode"), (r / "test.txt").write_text("Tony_1\nTony_2\n")),
+        "test.txt: names no images, such as 'Tony_1'; correct the names, or move it away",
+    ),
+    "a list that is no text": (
+        lambda r: (shutil.rmtree(r / "mode"), (r / "test.txt").write_bytes(b"\xff\x00")),
+        "test.txt:1: cannot be read as text",
+    ),
+    "a list of another suffix": (
+        lambda r: (shutil.rmtree(r / "mode"), (r / "test.csv").write_text("name\nTiny_1.png\nTiny_2.png\n")),
+        "test.csv: lists images, but lists are read from .txt files; save it as test.txt, one name a line",
+    ),
+    "lists behind a link to nothing": (
+        lambda r: (shutil.rmtree(r / "mode"), (r / "mode").symlink_to("nowhere")),
+        "mode: a link to nothing; mend it, or delete it",
+    ),
+    "groups behind a link to nothing": (
+        lambda r: (r / "groups.csv").symlink_to("nowhere"),
+        "groups.csv: a link to nothing; mend it, or delete it",
     ),
     "a parted group": (
         lambda r: (r / "groups.csv").write_text("name,group\nTiny_1,a\nTiny_2,a\nTiny_9,a\n"),
