@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from semprior.data.importing.source import Source, find_source
 from semprior.data.importing.targets import Decisions, dot_points, order_of_numbers, pixel_targets
 from semprior.data.importing.writing import SKIPPED_TABLE, NewDataset, NewImage, write_dataset
 from semprior.data.layout import find_layout
-from semprior.data.splits import listed_splits
+from semprior.data.splits import Splits, listed_splits, report_overlaps, report_parted_groups
 from semprior.errors import UserError
 from semprior.reading.schema import shown_key
 
@@ -54,8 +54,10 @@ def import_dataset(
     Raises:
         UserError: an image, mask or annotation has a fault, or it is not clear what is meant; nothing is written.
     """
-    if folder.exists():
+    if folder.exists() or folder.is_symlink():
         raise UserError(f"{folder}: exists already; move it away or choose another place")
+    if folder.resolve().is_relative_to(source_folder.resolve()):
+        raise UserError(f"{folder}: lies in {source_folder}, where nothing is changed; choose another place")
     source = find_source(source_folder)
     found = find_annotations(source)
     form = choose_format(source, found, form)
@@ -77,9 +79,12 @@ def import_dataset(
     has_points = any(image.points is not None for image in images.values())
     if has_points and not any(image.points is not None and len(image.points) for image in images.values()):
         raise UserError(f"{source_folder}: no image has a target")
-    splits, split_line = _splits(source, annotations, images, skipped, skip_faulty)
-    own_groups = _groups(source, groups, images)
-    subsets = _kept(read_subsets(source_folder), images) if (source_folder / SUBSET_TABLE).exists() else {}
+    splits, listed_in, split_line = _splits(source, annotations, images, skipped, skip_faulty)
+    report_overlaps(splits, listed_in, raise_fault)
+    own_groups, place = _groups(source, groups, images, skipped, skip_faulty)
+    way_out = ", or tell other groups with --groups"
+    report_parted_groups(splits, listed_in, own_groups, place, raise_fault, way_out)
+    subsets, _ = _of_table(source, SUBSET_TABLE, read_subsets, images, skipped, skip_faulty)
     write_dataset(folder, NewDataset(images, splits, own_groups, subsets, skipped), link=link)
     return _report(source, form, annotations, images, skipped, [*lines, split_line], own_groups, folder)
 
@@ -222,32 +227,41 @@ def _splits(
     images: Mapping[str, NewImage],
     skipped: dict[str, str],
     skip_faulty: bool,
-) -> tuple[dict[str, tuple[str, ...]], str]:
-    """The splits: of lists, else of folders, else of annotation files, else none; and how they were found."""
+) -> tuple[Splits, dict[str, str], str]:
+    """The splits: of lists, else of folders, else of annotation files, else none; what lists each; how all were found.
+
+    Names in lists that are no images are added to `skipped`, or refused.
+    """
     for place in dict.fromkeys((source.top, source.root)):
         listed = listed_splits(place, source.images, source.resolve, raise_fault)
         if listed is not None:
             splits, files = listed
             for split, names in splits.items():
                 for name in (name for name in names if name not in source.images):
-                    if not skip_faulty:
-                        raise UserError(
-                            f"{files[split]}: lists {name}, but there is no such image; --skip-faulty leaves it out"
-                        )
-                    skipped[name] = f"{files[split]}: lists it, but there is no such image"
+                    _leave_out(f"{files[split]}: lists", name, skipped, skip_faulty)
             lists = ", ".join(str(path.relative_to(source.root)) for path in files.values())
-            return _sized({split: _present(names, images) for split, names in splits.items()}, f"splits of {lists}")
+            present = {split: _present(names, images) for split, names in splits.items()}
+            return present, {split: str(path) for split, path in files.items()}, _sized(present, f"splits of {lists}")
     by_folder = {
         split: tuple(name for name in images if source.images[name].split == split)
         for split in SPLITS
         if any(image.split == split for image in source.images.values())
     }
-    if by_folder:
-        return _sized(by_folder, "splits by the names of folders")
-    if annotations is not None and annotations.splits:
-        named = {split: _present(names, images) for split, names in annotations.splits.items()}
-        return _sized(named, "splits by the names of annotation files")
-    return {}, "no lists of splits: `semprior train` splits all images by seed"
+    how, splits = "the names of folders", by_folder
+    if not by_folder and annotations is not None:
+        how = "the names of annotation files"
+        splits = {split: _present(names, images) for split, names in annotations.splits.items()}
+    if splits:
+        listed_in = {split: f"{source.root} ({split} by {how})" for split in splits}
+        return splits, listed_in, _sized(splits, f"splits by {how}")
+    return {}, {}, "no lists of splits: `semprior train` splits all images by seed"
+
+
+def _leave_out(what: str, name: str, skipped: dict[str, str], skip_faulty: bool) -> None:
+    """Note that `name`, which something lists, is no image."""
+    if not skip_faulty:
+        raise UserError(f"{what} {shown_key(name)}, but there is no such image; --skip-faulty leaves it out")
+    skipped[name] = f"{what} it, but there is no such image"
 
 
 def _present(names: object, images: Mapping[str, NewImage]) -> tuple[str, ...]:
@@ -255,23 +269,48 @@ def _present(names: object, images: Mapping[str, NewImage]) -> tuple[str, ...]:
     return tuple(name for name in dict.fromkeys(names) if name in images)
 
 
-def _sized(splits: dict[str, tuple[str, ...]], how: str) -> tuple[dict[str, tuple[str, ...]], str]:
-    return splits, f"{how}: {', '.join(f'{len(names)} {split}' for split, names in splits.items())}"
+def _sized(splits: Splits, how: str) -> str:
+    return f"{how}: {', '.join(f'{len(names)} {split}' for split, names in splits.items())}"
 
 
-def _groups(source: Source, pattern: str | None, images: Mapping[str, NewImage]) -> dict[str, str]:
-    """The groups of images: by a pattern, else of ``groups.csv``, else of the folders that images lie in."""
+def _groups(
+    source: Source,
+    pattern: str | None,
+    images: Mapping[str, NewImage],
+    skipped: dict[str, str],
+    skip_faulty: bool,
+) -> tuple[dict[str, str], str]:
+    """The groups of images: by a pattern, else of ``groups.csv``, else of their folders; and what gives them."""
     if pattern is not None:
-        return groups_by_pattern(images, pattern)
-    for place in dict.fromkeys((source.root, source.top)):
-        if (place / GROUP_TABLE).exists():
-            return _kept(read_groups(place), images)
-    folders = {name: "/".join(source.images[name].folders) for name in images}
-    return folders if len(set(folders.values())) > 1 else {}
+        return groups_by_pattern(images, pattern), f"--groups {pattern}"
+    groups, table = _of_table(source, GROUP_TABLE, read_groups, images, skipped, skip_faulty)
+    if table:
+        return groups, table
+    folders = {name: "/".join(source.images[name].folders) for name in images if source.images[name].folders}
+    several = len({source.images[name].folders for name in images}) > 1
+    return folders if several else {}, f"{source.root}: the folders of its images"
 
 
-def _kept(values: Mapping[str, str], images: Mapping[str, NewImage]) -> dict[str, str]:
-    return {name: value for name, value in values.items() if name in images}
+def _of_table(
+    source: Source,
+    table: str,
+    read: Callable[[Path], dict[str, str]],
+    images: Mapping[str, NewImage],
+    skipped: dict[str, str],
+    skip_faulty: bool,
+) -> tuple[dict[str, str], str]:
+    """What a table of the source tells of its images, by their new names, and its path; empty if there is none."""
+    path = next((place / table for place in (source.root, source.top) if (place / table).exists()), None)
+    if path is None:
+        return {}, ""
+    found: dict[str, str] = {}
+    for given, value in read(path.parent).items():
+        name = given if given in source.images else source.find_image(given)
+        if name is None:
+            _leave_out(f"{path}: names", given, skipped, skip_faulty)
+        elif found.setdefault(name, value) != value:
+            raise UserError(f"{path}: the image {name} is named twice, for {found[name]} and {value}; delete one")
+    return {name: value for name, value in found.items() if name in images}, str(path)
 
 
 def _report(
@@ -310,7 +349,8 @@ def _report(
         report.append(f"without a mask: {plural(len(unmasked), 'image')}, such as {unmasked[0]}")
     if groups:
         report.append(
-            f"{len(set(groups.values()))} groups of {len(groups)} images, which stay together ({GROUP_TABLE})"
+            f"{plural(len(set(groups.values())), 'group')} of {plural(len(groups), 'image')}, which stay together"
+            f" ({GROUP_TABLE})"
         )
     if skipped:
         report.append(

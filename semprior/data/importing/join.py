@@ -32,13 +32,15 @@ def join_datasets(folder: Path, sources: Mapping[str, Path], *, prefix: bool = F
     Raises:
         UserError: a data set has a fault, two have an image of the same name, or their depths differ.
     """
-    if folder.exists():
+    if folder.exists() or folder.is_symlink():
         raise UserError(f"{folder}: exists already; move it away or choose another place")
     if len(sources) < 2:
         raise UserError("NAME=SOURCE: name at least two data sets")
     for name in sources:
         if not re.fullmatch(r"\w[\w.-]*", name):
             raise UserError(f"{name!r}: the name of a subset has letters, digits, dots, hyphens and underscores only")
+    if inside := next((place for place in sources.values() if folder.resolve().is_relative_to(place.resolve())), None):
+        raise UserError(f"{folder}: lies in {inside}, where nothing is changed; choose another place")
     layouts = {subset: find_layout(place) for subset, place in sources.items()}
     pointed = {
         subset: find_points(layout.root, layout.images, lambda _: None) is not None

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import unicodedata
 
 import cv2
@@ -467,6 +468,12 @@ def rewrite(root, name, old, new):
     path.write_text(path.read_text().replace(old, new))
 
 
+def folder(name, root, number):
+    found = root / name / "ab"[number]
+    found.mkdir(exist_ok=True)
+    return found
+
+
 def with_labels(spoil, make):
     def run(root):
         make(root)
@@ -584,6 +591,25 @@ FAULTS = {
         lambda r: [put(r / "train.txt", "\n".join([*NAMES[:3], "Tony"])), put(r / "test.txt", "\n".join(NAMES[3:]))],
         "train.txt: lists Tony, but there is no such image; --skip-faulty leaves it out",
     ),
+    "a test image that trains": (
+        lambda r: [put(r / "train.txt", "\n".join(NAMES[:4])), put(r / "test.txt", "\n".join(NAMES[3:]))],
+        "source/test.txt: Tiny_3 also in ",
+    ),
+    "sequences that lists part": (
+        lambda r: [
+            *((r / f"images/{n}.png").rename(folder("images", r, i % 2) / f"{n}.png") for i, n in enumerate(NAMES)),
+            *(put(r / f"{s}.txt", "\n".join(n)) for s, n in (("train", NAMES[:3]), ("test", NAMES[3:]))),
+        ],
+        "in one split, or tell other groups with --groups",
+    ),
+    "a group of no image": (
+        lambda r: put(r / "groups.csv", "name,group\nTiny_1,a\nTony,a\n"),
+        "groups.csv: names Tony, but there is no such image; --skip-faulty leaves it out",
+    ),
+    "two groups of an image": (
+        lambda r: put(r / "groups.csv", "name,group\nTiny_1.png,a\nimages/Tiny_1.png,b\n"),
+        "groups.csv: the image Tiny_1 is named twice, for a and b",
+    ),
     "mixed depths": (
         lambda r: write_picture(r / "images/Tiny_3.png", np.zeros((24, 32), np.uint16)),
         "images/Tiny_3.png: holds uint16, where most images hold uint8",
@@ -608,6 +634,31 @@ def test_what_cannot_be_meant_is_one_line(source, refuse, spoil, expected):
     root = source()
     spoil(root)
     assert expected in refuse(root)
+
+
+def test_a_place_in_the_source_is_refused(source, capsys):
+    root = source(masks="masks")
+    (root.parent / "nothing").symlink_to("nowhere")
+    for place, fault in ((root / "ours", "where nothing is changed"), (root.parent / "nothing", "exists already")):
+        assert main(["data", "import", str(root), str(place)]) == 2
+        assert fault in capsys.readouterr().err
+    assert sorted(path.name for path in root.iterdir()) == ["images", "masks"]
+
+
+def test_groups_and_subsets_may_name_paths_and_skip_images(source, convert, tmp_path):
+    root = source(masks="masks")
+    write_picture(root / "images/a/extra.png", tiny_picture(1)[0])
+    write_picture(root / "masks/a/extra.png", tiny_picture(1)[1].astype(np.uint8) * 255)
+    convert(root)
+    assert find_layout(tmp_path / "ours").groups == {"extra": "a"}
+    shutil.rmtree(tmp_path / "ours")
+    names = [*(f"images/{name}.png" for name in NAMES), "images\\a\\extra.png", "Tony"]
+    put(root / "groups.csv", "name,group\n" + "".join(f"{name},{i // 3}\n" for i, name in enumerate(names)))
+    put(root / "subset.csv", "name,subset\n" + "".join(f"{name},{i % 2}\n" for i, name in enumerate(names)))
+    convert(root, "--skip-faulty")
+    layout = find_layout(tmp_path / "ours")
+    assert layout.groups == {name: str(i // 3) for i, name in enumerate([*NAMES, "extra"])}
+    assert layout.subsets == {name: str(i % 2) for i, name in enumerate([*NAMES, "extra"])}
 
 
 def test_formats_can_be_chosen(source, convert, refuse):

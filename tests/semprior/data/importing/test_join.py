@@ -37,6 +37,12 @@ def two(tiny_dataset, tmp_path):
     return one, other
 
 
+def test_a_place_in_a_source_is_refused(two, capsys):
+    one, other = two
+    assert join(other / "joined", f"one={one}", f"other={other}") == 2
+    assert "where nothing is changed; choose another place" in capsys.readouterr().err
+
+
 def test_splits_are_kept_and_subsets_named(two, tmp_path, capsys):
     one, other = two
     joined = tmp_path / "joined"
