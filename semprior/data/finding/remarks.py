@@ -32,6 +32,8 @@ def remarks_by_name(
 ) -> list[str]:
     """How the split was made, what is not used and what should be known, one line each; no image is opened."""
     lines = [_split_line(root, splits, listed_in)]
+    if splits and "test" not in splits:
+        lines.append("no test split: `semprior evaluate` can score val and train only")
     listed = {name for names in splits.values() for name in names}
     if unlisted := sorted(set(images) - listed):
         lines.append(f"not used, in no split: {len(unlisted)} of {plural(len(images), 'image')}, such as {unlisted[0]}")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from semprior.data.formats.marks import Annotations, FindImage, Mark
+from semprior.data.formats.marks import SPLIT_WORDS, Annotations, FindImage, Mark, find_beside
 from semprior.data.formats.parsing import number
 from semprior.errors import UserError
 from semprior.reading.schema import shown, shown_key
@@ -36,6 +36,7 @@ NAMES = {
     "width": ("width", "w", "boxwidth", "bboxw", "bboxwidth"),
     "height": ("height", "h", "boxheight", "bboxh", "bboxheight"),
     "label": ("label", "class", "classname", "category", "type"),
+    "split": ("split", "subset", "set", "partition", "phase"),
 }
 """Spellings of columns, in lower case without blanks, hyphens and underscores."""
 
@@ -68,6 +69,8 @@ def read(files: Sequence[tuple[Path, Rows]], find_image: FindImage) -> Annotatio
     otherwise beside ``x`` and ``y`` they could be anything and are refused. If every number is within 0..1 and some
     are fractions, they are shares of the image's size.
 
+    A column of splits, or names of files such as ``train.csv``, tell the splits.
+
     Args:
         files: with their rows, the header first.
         find_image: names images.
@@ -83,12 +86,12 @@ def read(files: Sequence[tuple[Path, Rows]], find_image: FindImage) -> Annotatio
         except UserError as error:
             raise UserError(f"{path}: line 1: {error}") from error
         assert place is not None  # it was recognised by them
-        marks = []
+        marks, names = [], []
         for line, cells in body:
             where = f"{path}: line {line}"
             if len(cells) != len(header):
                 raise UserError(f"{where}: {len(cells)} values instead of {len(header)}")
-            name = find_image(cells[place["name"]])
+            name = find_beside(find_image, cells[place["name"]], path)
             if name is None:
                 found.strangers.append(cells[place["name"]])
                 continue
@@ -96,12 +99,17 @@ def read(files: Sequence[tuple[Path, Rows]], find_image: FindImage) -> Annotatio
             values = {
                 key: number(cells[position], where)
                 for key, position in place.items()
-                if key not in ("name", "label") and cells[position]
+                if key not in ("name", "label", "split") and cells[position]
             }
             found.add(name, [])
+            if split := SPLIT_WORDS.get(cells[place["split"]].lower() if "split" in place else ""):
+                found.splits.setdefault(split, []).append(name)
+            else:
+                names.append(name)
             if values:
                 marks.append((name, where, values))
                 found.labels[cells[place["label"]] if "label" in place else ""] += 1
+        found.note_splits(path, names)
         _add(path, header, place, marks, found)
     return found
 

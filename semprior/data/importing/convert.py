@@ -78,7 +78,8 @@ def import_dataset(
         raise UserError(f"{first}{others}{way_out}")
     has_points = any(image.points is not None for image in images.values())
     if has_points and not any(image.points is not None and len(image.points) for image in images.values()):
-        raise UserError(f"{source_folder}: no image has a target")
+        notes = "" if annotations is None else "".join(f"; {note}" for note in annotations.notes)
+        raise UserError(f"{source_folder}: no image has a target{notes}")
     splits, listed_in, split_line = _splits(source, annotations, images, skipped, skip_faulty)
     report_overlaps(splits, listed_in, raise_fault)
     own_groups, place = _groups(source, groups, images, skipped, skip_faulty)
@@ -119,6 +120,13 @@ def _read(
             continue
         new = NewImage(own.path, mask_file)
         if annotations is not None:
+            width, height = annotations.sizes.get(name, image.shape[::-1])
+            if (height, width) != image.shape:
+                skipped[name] = (
+                    f"{own.path}: is {size(image.shape)}, but was annotated as {width:g}x{height:g} (width x height);"
+                    " annotate it at its size, or correct the size"
+                )
+                continue
             targets = pixel_targets(annotations.marks.get(name, []), image, mask, decisions)
             new, faults = replace(new, points=targets.points, boxes=targets.boxes), targets.faults
         elif read_marks:
@@ -249,8 +257,11 @@ def _splits(
     }
     how, splits = "the names of folders", by_folder
     if not by_folder and annotations is not None:
-        how = "the names of annotation files"
-        splits = {split: _present(names, images) for split, names in annotations.splits.items()}
+        how = "the annotation files"
+        named = annotations.splits
+        splits = {split: _present(named[split], images) for split in SPLITS if split in named}
+        if len(splits) == 1 and all(len(names) == len(images) for names in splits.values()):
+            splits = {}  # as CVAT calls all images "Train"
     if splits:
         listed_in = {split: f"{source.root} ({split} by {how})" for split in splits}
         return splits, listed_in, _sized(splits, f"splits by {how}")

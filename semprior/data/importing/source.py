@@ -13,6 +13,7 @@ from pathlib import Path
 from semprior.data.finding.remarks import plural
 from semprior.data.finding.split_lists import SPLIT_FOLDERS, first_file
 from semprior.data.finding.unread import PICTURES, counted
+from semprior.data.formats.marks import SPLIT_WORDS
 from semprior.data.images import SUFFIXES, stem
 from semprior.errors import UserError
 
@@ -28,11 +29,6 @@ POINTS = ("maskscentroid", "centroid", "centroids", "pointlabel", "pointlabels",
 """Names of folders without capitals and signs; of several folders of points, the first in this order is read."""
 MASK_ENDINGS = ("_pixels0", "_mask", "_gt", "_label", "_seg")
 ANNOTATION_SUFFIXES = (".txt", ".xml", ".json")
-SPLIT_WORDS = {
-    **dict.fromkeys(("train", "training", "trainval"), "train"),
-    **dict.fromkeys(("val", "valid", "validation"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
 MOST_FILES = 5_000_000
 _HIDDEN = ("__MACOSX",)
 

@@ -272,3 +272,9 @@ def test_what_a_user_should_know_is_said(tiny_dataset):
         "test: 4 images, 5 targets; 1 image without any",
     ):
         assert line in said
+
+
+def test_a_data_set_without_a_test_split_is_sound_and_says_so(tiny_dataset):
+    faults, remarks = survey_dataset(tiny_dataset((("train", 6), ("val", 3))))
+    assert not faults
+    assert "no test split: `semprior evaluate` can score val and train only" in remarks

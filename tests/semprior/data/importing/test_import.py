@@ -213,6 +213,117 @@ def test_boxes_become_points_and_are_kept(source, convert, form):
     assert_boxes(scenes)
 
 
+def cvat_turned(root):
+    """Masks, and boxes of one column and nine rows that are turned into nine columns and one row."""
+    cvat(root)
+    text = (root / "annotations.xml").read_text()
+    for index in range(len(NAMES)):
+        for left, top, right, bottom in boxes(index):
+            box = f'<box label="ship" xtl="{left}" ytl="{top}" xbr="{right}" ybr="{bottom}"/>'
+            assert box in text
+            mask = (
+                f'<mask label="ship" rle="9" left="{left}" top="{top}" width="{right - left}" height="{bottom - top}"/>'
+            )
+            x, y = (left + right) / 2, (top + bottom) / 2
+            turned = (
+                f'<box label="ship" xtl="{x - 0.5}" ytl="{y - 4.5}" xbr="{x + 0.5}" ybr="{y + 4.5}" rotation="90.0"/>'
+            )
+            text = text.replace(box, mask if index % 3 == 2 else turned)
+    (root / "annotations.xml").write_text(text)
+
+
+def test_masks_and_turned_boxes_of_cvat(source, convert):
+    root = source()
+    cvat_turned(root)
+    scenes, _ = convert(root)
+    assert_points(scenes, within=1)
+    assert scenes["Tiny_2"].boxes.tolist() == [[t, left, b, r] for left, t, r, b in boxes(2)]
+    ((row, column),) = scenes["Tiny_1"].points.tolist()
+    assert scenes["Tiny_1"].boxes.tolist() == [[row, column - 4, row + 1, column + 5]]
+
+
+def test_several_points_of_a_labelme_shape(source, convert):
+    root = source()
+    for index, name in enumerate(NAMES):
+        points = [[x + 0.5, y + 0.5] for y, x in tiny_picture(index)[2].tolist()]
+        shapes = [{"label": "ship", "shape_type": "points", "points": points}] if points else []
+        put(root / f"images/{name}.json", json.dumps({"shapes": shapes, "imageWidth": None, "imageHeight": None}))
+    scenes, _ = convert(root)
+    assert_points(scenes)
+
+
+def parted_table(root, column=False):
+    rows = {n: [f"{n},{x},{y}" for y, x in tiny_picture(i)[2].tolist()] or [f"{n},,"] for i, n in enumerate(NAMES)}
+    if column:
+        lines = [f"{row},{split_of(name).title()}" for name, own in rows.items() for row in own]
+        put(root / "targets.csv", "\n".join(["name,x,y,Set", *lines]))
+        return
+    for split in ("train", "valid", "test"):
+        lines = [row for name, own in rows.items() for row in own if split_of(name) == split]
+        put(root / f"{split}.csv", "\n".join(["name,x,y", *lines]))
+
+
+def split_of(name):
+    return {"4": "valid", "5": "test"}.get(name[-1], "train")
+
+
+def parted_coco(root):
+    coco(root)
+    whole = json.loads((root / "annotations.json").read_text())
+    (root / "annotations.json").unlink()
+    for split in ("train", "valid", "test"):
+        images = [image for image in whole["images"] if split_of(image["file_name"][:-4]) == split]
+        ids = {image["id"] for image in images}
+        marks = [mark for mark in whole["annotations"] if mark["image_id"] in ids]
+        put(root / f"instances_{split}2017.json", json.dumps({"images": images, "annotations": marks}))
+
+
+def parted_cvat(root):
+    cvat(root)
+    text = (root / "annotations.xml").read_text()
+    for name in NAMES:
+        text = text.replace(f'name="{name}.png"', f'name="{name}.png" subset="{split_of(name)}"')
+    (root / "annotations.xml").write_text(text)
+
+
+PARTED = {
+    "COCO files": parted_coco,
+    "subsets of CVAT": parted_cvat,
+    "tables": parted_table,
+    "a column of a table": lambda r: parted_table(r, column=True),
+}
+
+
+@pytest.mark.parametrize("form", PARTED)
+def test_annotations_tell_splits(source, convert, tmp_path, form):
+    root = source()
+    PARTED[form](root)
+    scenes, said = convert(root)
+    assert_points(scenes, within=1)
+    assert "splits by the annotation files: 4 train, 1 val, 1 test" in said
+    assert find_layout(tmp_path / "ours").splits["test"] == ("Tiny_5",)
+
+
+def test_a_subset_of_all_images_is_no_split(source, convert):
+    root = source()
+    cvat(root)
+    rewrite(root, "annotations.xml", "<image ", '<image subset="Train" ')
+    _, said = convert(root)
+    assert "no lists of splits" in said
+
+
+def test_annotations_of_images_of_the_same_name_lie_beside_them(convert, tmp_path):
+    root = tmp_path / "source"
+    for index, split in ((1, "train"), (4, "valid"), (2, "test")):
+        write_picture(root / split / "1.png", tiny_picture(index)[0])
+        images = [{"id": 0, "file_name": "1.png"}]
+        marks = [{"image_id": 0, "bbox": [x, y, r - x, b - y]} for x, y, r, b in boxes(index)]
+        put(root / split / "_annotations.coco.json", json.dumps({"images": images, "annotations": marks}))
+    scenes, _ = convert(root)
+    for index, name in ((1, "train_1"), (4, "val_1"), (2, "test_1")):
+        assert len(scenes[name].points) == len(boxes(index))
+
+
 def thing(left, top, right, bottom):
     corners = f"<xmin>{left}</xmin><ymin>{top}</ymin><xmax>{right}</xmax><ymax>{bottom}</ymax>"
     return f"<object><name>ship</name><bndbox>{corners}</bndbox></object>"
@@ -482,6 +593,8 @@ def with_labels(spoil, make):
     return run
 
 
+VOC_SIZE = "<size><width>64</width><height>48</height><depth>1</depth></size>"
+
 FAULTS = {
     "no folder": (lambda r: (r / "images").rename(r.parent / "away") and r.rmdir(), "source: no such folder"),
     "no image": (lambda r: [p.unlink() for p in (r / "images").iterdir()], "source: holds no PNG, BMP, TIFF or JPEG"),
@@ -523,6 +636,45 @@ FAULTS = {
     "a word for a number": (
         with_labels(lambda r: rewrite(r, "Annotations/Tiny_1.xml", "<xmin>", "<xmin>a"), voc),
         "Tiny_1.xml: object 1: 'a7' is no number",
+    ),
+    "COCO of two images with one id": (
+        with_labels(lambda r: rewrite(r, "annotations.json", '"id": 3,', '"id": 2,'), coco),
+        "annotations.json: two images have the id 2; give each its own",
+    ),
+    "annotations of a larger COCO image": (
+        with_labels(
+            lambda r: rewrite(r, "annotations.json", '"file_name"', '"height": 24, "width": 64, "file_name"'), coco
+        ),
+        "images/Tiny_0.png: is 32x24, but was annotated as 64x24 (width x height); annotate it at its size",
+    ),
+    "annotations of a larger VOC image": (
+        with_labels(lambda r: rewrite(r, "Annotations/Tiny_1.xml", "<object>", f"{VOC_SIZE}<object>"), voc),
+        "images/Tiny_1.png: is 32x24, but was annotated as 64x48",
+    ),
+    "annotations of a larger LabelMe image": (
+        with_labels(
+            lambda r: rewrite(
+                r, "images/Tiny_1.json", '"imagePath"', '"imageWidth": 64, "imageHeight": 48, "imagePath"'
+            ),
+            labelme,
+        ),
+        "images/Tiny_1.png: is 32x24, but was annotated as 64x48",
+    ),
+    "annotations of a larger CVAT image": (
+        with_labels(lambda r: rewrite(r, "annotations.xml", "<image name", '<image width="64" height="48" name'), cvat),
+        "images/Tiny_0.png: is 32x24, but was annotated as 64x48",
+    ),
+    "only types of annotations that are not read": (
+        with_labels(lambda r: rewrite(r, "annotations.xml", "<box", "<cuboid"), cvat),
+        "no image has a target; annotations of the type cuboid are not read: 6",
+    ),
+    "one YOLO file of another kind": (
+        with_labels(lambda r: put(r / "labels/Tiny_1.txt", "\n0 0.2 0.3 0.1 0.1\n0 7 6 3 3\n"), yolo),
+        "labels/Tiny_1.txt: line 3: '0 7 6 3 3' is no line of YOLO: a class, then shares of the image within 0..1",
+    ),
+    "points of three numbers": (
+        lambda r: put(r / "Point_label/Tiny_1.txt", "7 6 255\n"),
+        "Point_label/Tiny_1.txt: line 1: '7 6 255' is no line of two numbers",
     ),
     "a box outside": (
         with_labels(lambda r: rewrite(r, "annotations.json", '"bbox": [6', '"bbox": [60'), coco),
