@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from semprior.data.images import FaultHandler, decode, image_files, raise_fault, stem
+from semprior.data.images import FaultHandler, image_files, raise_fault, read_marks, stem
 from semprior.errors import UserError
 from semprior.reading.csv_text import rows as csv_rows
 from semprior.reading.csv_text import whole_number
@@ -70,7 +70,7 @@ class PointImages:
         if len(self.files[name]) > 1:
             on_fault(f"{self.files[name][1]}: {path.name} has the same name; keep one")
             return None
-        marks = decode(path, on_fault)
+        marks = read_marks(path, on_fault, "points lie")
         if marks is None:
             return None
         if not np.all(marks[marks > 0] == marks.max(initial=0)):

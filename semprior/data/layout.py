@@ -50,7 +50,7 @@ from semprior.data.images import (
 from semprior.data.splits import find_splits
 from semprior.errors import UserError
 
-SCENES_VERSION = 3  # increase it when files are read to other grey values, points or masks: it keys cached scenes
+SCENES_VERSION = 4  # increase it when files are read to other grey values, points or masks: it keys cached scenes
 Masks = Literal["never", "optional", "required"]
 MASK_FOLDERS = ("labels", "masks")
 

@@ -15,10 +15,10 @@ from semprior.data.finding.sequences import groups_by_pattern
 from semprior.data.finding.split_lists import SPLITS
 from semprior.data.formats.marks import Annotations, Mark
 from semprior.data.image_tables import GROUP_TABLE, SUBSET_TABLE, read_groups, read_subsets
-from semprior.data.images import decode, raise_fault, read_mask_as_it_is
+from semprior.data.images import decode, raise_fault, read_marks, read_mask_as_it_is
 from semprior.data.importing.annotation_files import READERS, choose_format, find_annotations
 from semprior.data.importing.source import Source, find_source
-from semprior.data.importing.targets import Decisions, dot_points, order_of_numbers, pixel_targets
+from semprior.data.importing.targets import Decisions, dot_points, order_of_numbers, pixel_targets, regions_without
 from semprior.data.importing.writing import SKIPPED_TABLE, NewDataset, NewImage, write_dataset
 from semprior.data.layout import find_layout
 from semprior.data.splits import Splits, listed_splits, report_overlaps, report_parted_groups
@@ -103,6 +103,7 @@ def _read(
     skipped: dict[str, str] = {}
     kinds: dict[str, str] = {}
     graded = pixels = 0
+    two_valued: dict[Path, bool] = {}
     for name, own in source.images.items():
         faults: list[str] = []
         image = decode(own.path, faults.append)
@@ -113,6 +114,7 @@ def _read(
         if image is None or faults:
             skipped[name] = faults[0]
             continue
+        two_valued[own.path.parent] = two_valued.get(own.path.parent, True) and _is_two_valued(image)
         if mask is not None and mask.shape != image.shape:
             skipped[name] = (
                 f"{mask_file}: the mask is {size(mask.shape)}, its image {size(image.shape)} (width x height)"
@@ -139,6 +141,11 @@ def _read(
         images[name] = new
         depths[image.dtype.name] += 1
         kinds[name] = image.dtype.name
+    for folder in (folder for folder, always in two_valued.items() if always):
+        raise UserError(
+            f"{folder}: every image in it holds two values only; if these are masks, name their folder masks/,"
+            " else move it away"
+        )
     usual = max(sorted(depths), key=depths.__getitem__, default="")
     for name in [name for name, kind in kinds.items() if kind != usual]:
         skipped[name] = f"{images.pop(name).path}: holds {kinds[name]}, where most images hold {usual}"
@@ -146,6 +153,11 @@ def _read(
     if graded:
         lines.append(graded_line(graded, sum(image.mask is not None for image in images.values()), pixels))
     return images, skipped, lines
+
+
+def _is_two_valued(image: np.ndarray) -> bool:
+    low, high = image.min(), image.max()
+    return low < high and bool(((image == low) | (image == high)).all())
 
 
 def _marked(
@@ -156,13 +168,20 @@ def _marked(
     if path is None:
         faults.append(f"{source.images[name].path}: no point image in the folder {source.points}")
         return None
-    marks = decode(path, faults.append)
+    marks = read_marks(path, faults.append, "points lie")
     if marks is None:
         return None
     if marks.shape != shape:
         faults.append(f"{path}: {size(marks.shape)}, but its image is {size(shape)} (width x height)")
         return None
-    points = dot_points(marks > marks.max(initial=0) / 2, decisions)
+    above = marks > marks.max(initial=0) / 2
+    if low := regions_without(marks > 0, above):
+        faults.append(
+            f"{path}: {low} of its points {'lies' if low == 1 else 'lie'} below half of its largest value"
+            f" {marks.max():g}; if values number the points, save it as 0 and 255"
+        )
+        return None
+    points = dot_points(above, decisions)
     if points is None:
         faults.append(
             f"{path}: holds regions, not points; if these are masks, name their folder masks/, import them and make"

@@ -14,7 +14,7 @@ from semprior.data.finding.remarks import plural
 from semprior.data.finding.split_lists import SPLIT_FOLDERS, first_file
 from semprior.data.finding.unread import PICTURES, counted
 from semprior.data.formats.marks import SPLIT_WORDS
-from semprior.data.images import SUFFIXES, stem
+from semprior.data.images import READABLE, SUFFIXES, stem
 from semprior.errors import UserError
 
 IMAGES = (
@@ -31,6 +31,8 @@ MASK_ENDINGS = ("_pixels0", "_mask", "_gt", "_label", "_seg")
 ANNOTATION_SUFFIXES = (".txt", ".xml", ".json")
 MOST_FILES = 5_000_000
 _HIDDEN = ("__MACOSX",)
+_Picture = tuple[Path, tuple[str, ...], str]
+"""A file, the folders of its path that name no role, and the one that does."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def find_source(root: Path) -> Source:
     """
     if not root.is_dir():
         raise UserError(f"{root}: {'not a folder' if root.exists() else 'no such folder'}")
-    pictures: dict[str, list[tuple[Path, tuple[str, ...], str]]] = defaultdict(list)
+    pictures: dict[str, list[_Picture]] = defaultdict(list)
     others, unread = [], []
     for path in _walk(root):
         parts = path.relative_to(root).parts[:-1]
@@ -142,15 +144,21 @@ def find_source(root: Path) -> Source:
             others.append(path)
     taken, spare = ("images", pictures[""]) if pictures["images"] else ("", [])
     if not pictures[taken]:
-        raise UserError(f"{root}: holds no PNG, BMP, TIFF or JPEG image")
+        others_than = f"; {counted(unread)} cannot be read, such as {unread[0].relative_to(root)}" if unread else ""
+        raise UserError(f"{root}: holds no {READABLE} image{others_than}")
+    beside = _masks_beside(pictures[taken])
+    pictures[taken] = [picture for picture in pictures[taken] if picture not in beside]
+    pictures["masks"] += beside
     read = {path.parent for role in {taken, "images", "masks", "points"} for path, _, _ in pictures[role]}
     if missed := [path for path in unread if path.parent in read]:
         raise UserError(
-            f"{root}: {counted(missed)} cannot be read, such as {missed[0].relative_to(root)}; save them as PNG, BMP,"
-            " TIFF or JPEG, or move them away"
+            f"{root}: {counted(missed)} cannot be read, such as {missed[0].relative_to(root)}; save them as {READABLE},"
+            " or move them away"
         )
     shared = _shared([rest for _, rest, _ in pictures[taken]])
     source = Source(root, root.joinpath(*shared), {}, others=others)
+    if beside:
+        source.notes.append(f"masks beside their images, by their names: {len(beside)}, such as {beside[0][0].name}")
     if spare:
         folders = sorted({str(path.parent.relative_to(root)) for path, _, _ in spare})
         source.notes.append(f"not read: {plural(len(spare), 'image')} in {', '.join(folders[:5])}")
@@ -194,6 +202,19 @@ def _role(parts: Sequence[str]) -> tuple[str, tuple[str, ...], str]:
         if role:
             return role, (*parts[:place], *parts[place + 1 :]), plain
     return "", tuple(parts), ""
+
+
+def _masks_beside(pictures: Sequence[_Picture]) -> list[_Picture]:
+    """Those that are named like masks (``NAME_mask.png``) of others in the same folder (``NAME.png``)."""
+    places = {(path.parent, stem(path.name)) for path, _, _ in pictures}
+    return [
+        picture
+        for picture in pictures
+        if any(
+            (own := stem(picture[0].name)).endswith(ending) and (picture[0].parent, own.removesuffix(ending)) in places
+            for ending in MASK_ENDINGS
+        )
+    ]
 
 
 def _shared(rests: Sequence[tuple[str, ...]]) -> tuple[str, ...]:

@@ -223,6 +223,12 @@ def dot_points(marks: np.ndarray, decisions: Decisions) -> np.ndarray | None:
     return ordered
 
 
+def regions_without(marks: np.ndarray, above: np.ndarray) -> int:
+    """How many 8-connected regions of `marks` (H,W) bool have no pixel of `above` (H,W) bool."""
+    count, labels = cv2.connectedComponents(marks.view(np.uint8), connectivity=8)
+    return count - 1 - len(np.unique(labels[above & marks]))
+
+
 def order_of_numbers(pairs: Sequence[tuple[float, float]], image: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
     """How well pairs of numbers fit an image, read as (x, y) and as (row, column).
 

@@ -141,6 +141,31 @@ FAULTS = {
         lambda r: as_palette(r / "labels/Tiny_2.png", (9, 9, 9), (9, 9, 9)),
         "labels/Tiny_2.png: its palette shows every index in one colour",
     ),
+    "image with a palette of one colour": (
+        lambda r: (
+            shutil.copy(r / "labels/Tiny_2.png", r / "images/Tiny_2.png"),
+            as_palette(r / "images/Tiny_2.png", (9, 9, 9), (9, 9, 9)),
+        ),
+        "images/Tiny_2.png: its palette shows every index in one colour",
+    ),
+    "points with a palette of one colour": (
+        lambda r: [
+            shutil.rmtree(r / "labels"),
+            *(as_palette(p, (0, 0, 0), (0, 0, 0)) for p in (r / "masks_centroid").iterdir()),
+        ],
+        "masks_centroid/Tiny_1.png: its palette shows every index in one colour",
+    ),
+    "points in the alpha channel": (
+        lambda r: write_picture(r / "masks_centroid/Tiny_2.png", in_alpha(read(r / "masks_centroid/Tiny_2.png"))),
+        "masks_centroid/Tiny_2.png: the points lie in the alpha channel",
+    ),
+    "a TIFF of doubles": (
+        lambda r: (
+            write_picture(r / "images/Tiny_2.tif", np.zeros((24, 32))),
+            (r / "images/Tiny_2.tif").replace(r / "images/Tiny_2.png"),
+        ),
+        r"images/Tiny_2.png: .* TIFF \(its values may be of 64 bits; save it as 8 bit, 16 bit or 32-bit float\)",
+    ),
     "masks as points": (
         lambda r: shutil.copy(r / "labels/Tiny_2.png", r / "masks_centroid/Tiny_2.png"),
         "masks_centroid/Tiny_2.png: 18 of 18 points touch; a point is one pixel",
@@ -299,6 +324,13 @@ def test_fault_of_a_table(tiny_dataset, spoil, expected):
     root = tiny_dataset(points="points.csv")
     spoil(root)
     assert_found(root, expected)
+
+
+def test_points_in_a_dark_colour_count(tiny_dataset):
+    root = tiny_dataset()
+    for path in (root / "masks_centroid").iterdir():
+        as_palette(path, (0, 0, 0), (0, 0, 1))  # OpenCV's grey value of this blue is 0
+    assert [len(scene.points) for scene in read_training(root)] == [0, 1, 2, 0, 1, 2]
 
 
 def test_missing_folder(tmp_path):

@@ -533,6 +533,25 @@ def test_masks_with_grey_pixels_are_read_and_counted(source, convert):
     assert "1 of 6 masks holds other values than two; 2 pixels decided by > half of the largest value" in said
 
 
+def test_masks_beside_their_images(source, convert):
+    root = source("data", masks="data", ending="_mask")
+    scenes, said = convert(root)
+    assert "masks beside their images, by their names: 6, such as Tiny_0_mask.png" in said
+    assert sorted(scenes) == NAMES
+    np.testing.assert_array_equal(scenes["Tiny_2"].mask, tiny_picture(2)[1])
+
+
+def test_masks_of_jpeg_are_read(source, convert):
+    root = source(masks="masks")
+    for index, name in enumerate(NAMES):
+        (root / f"masks/{name}.png").unlink()
+        mask = cv2.dilate(tiny_picture(index)[1].astype(np.uint8) * 255, np.ones((3, 3)))
+        write_picture(root / f"masks/{name}.jpg", mask)
+    scenes, said = convert(root)
+    assert "4 of 6 masks hold other values than two" in said
+    assert all(scenes[name].mask[tiny_picture(i)[1]].all() for i, name in enumerate(NAMES))
+
+
 def test_what_lies_beside_the_images_is_named(source, convert):
     root = source(masks="masks")
     (root / "masks/Tiny_4.png").rename(root / "masks/Tony.png")
@@ -577,6 +596,14 @@ def rewrite(root, name, old, new):
     path = root / name
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
+
+
+def numbers(index):
+    """An image of points in which values number them."""
+    found = np.zeros(SHAPE, np.uint8)
+    for number, (row, column) in enumerate(tiny_picture(index)[2].tolist(), 1):
+        found[row, column] = number
+    return found
 
 
 def folder(name, root, number):
@@ -716,6 +743,23 @@ FAULTS = {
     "masks as points": (
         lambda r: [write_picture(r / f"Centroid/{n}.png", 255 * np.eye(24, 32, dtype=np.uint8)) for n in NAMES],
         "Tiny_0.png: holds regions, not points",
+    ),
+    "points with numbers": (
+        lambda r: [write_picture(r / f"points/{n}.png", numbers(i)) for i, n in enumerate(NAMES)],
+        "points/Tiny_2.png: 1 of its points lies below half of its largest value 2; if values number the points",
+    ),
+    "masks in a folder that is not known": (
+        lambda r: [
+            (r / "images").rename(r / "thermal"),
+            *(write_picture(r / f"annotation/{n}.png", tiny_picture(i)[1] * np.uint8(1)) for i, n in enumerate(NAMES)),
+            (r / "annotation/Tiny_0.png").unlink(),
+            (r / "annotation/Tiny_3.png").unlink(),
+        ],
+        "annotation: every image in it holds two values only; if these are masks, name their folder masks/",
+    ),
+    "only pictures that are not read": (
+        lambda r: [p.rename(p.with_suffix(".webp")) for p in (r / "images").iterdir()],
+        "holds no PNG, BMP, TIFF or JPEG image; 6 files (6 .webp) cannot be read, such as images/Tiny_",
     ),
     "points that fit no mask": (
         lambda r: [
