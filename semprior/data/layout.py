@@ -335,7 +335,7 @@ def _points(layout: Layout, on_fault: FaultHandler) -> PointSource | None:
     if points is None:
         on_fault(
             f"{layout.root}: no points; give {POINT_FOLDER}/ or {POINT_TABLE}, or make them from masks with "
-            f"`semprior data points {layout.root}`"
+            f"`semprior data points {layout.root}`, or from other annotations with `semprior data import`"
         )
     return points
 

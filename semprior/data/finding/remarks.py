@@ -9,10 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from semprior.data.finding.sequences import sequences
-from semprior.data.finding.split_lists import BY_SEED
+from semprior.data.finding.split_lists import BY_SEED, SPLIT_FOLDERS
 from semprior.data.finding.unread import counted, unread_files
-from semprior.data.image_tables import GROUP_TABLE
+from semprior.data.image_tables import GROUP_TABLE, SUBSET_TABLE
 
+_READ = (
+    *("images", "labels", "masks", "masks_centroid", "points.csv", "skipped.csv"),
+    *(GROUP_TABLE, SUBSET_TABLE),
+)
+"""What a data set holds, but for lists."""
 _JPEG = (".jpg", ".jpeg")
 
 
@@ -40,6 +45,9 @@ def remarks_by_name(
     folder = next((paths[0].parent for paths in images.values()), root)
     if unread := unread_files(folder):
         lines.append(f"{folder.name}/: {counted(unread)} not read")
+    if others := _not_read(root, listed_in):
+        more = f" and {len(others) - 8} more" if len(others) > 8 else ""
+        lines.append(f"{root.name}/: not read: {', '.join(others[:8])}{more}")
     if jpegs := sum(paths[0].suffix.lower() in _JPEG for paths in images.values()):
         lines.append(f"JPEG: {plural(jpegs, 'image')}; the artefacts of this format look like small targets")
     if spare := sorted(set(masks) - set(images)):
@@ -57,6 +65,14 @@ def remarks_by_name(
             f" neighbouring frames measures nothing; list them in {GROUP_TABLE} (name,group)"
         )
     return lines
+
+
+def _not_read(root: Path, listed_in: Mapping[str, str]) -> list[str]:
+    """What lies in a data set under names that nothing reads, such as ``Masks/`` or ``group.csv``, sorted."""
+    lists = {Path(place).relative_to(root).parts[0] for place in listed_in.values() if Path(place).is_relative_to(root)}
+    known = {*lists, *_READ, *SPLIT_FOLDERS}
+    names = sorted(path.name + "/" * path.is_dir() for path in root.iterdir() if not path.name.startswith("."))
+    return [name for name in names if name.rstrip("/") not in known and not name.startswith(("README", "LICENSE"))]
 
 
 def _split_line(root: Path, splits: Mapping[str, Collection[str]], listed_in: Mapping[str, str]) -> str:

@@ -255,6 +255,10 @@ def _name_images(source: Source, files: Sequence[tuple[Path, tuple[str, ...]]]) 
             whole = f"{split}_{name}"
         if any(not sign.isprintable() for sign in whole):
             raise UserError(f"{str(path)!r}: its name holds control characters; rename it")
+        if whole != whole.strip():
+            raise UserError(
+                f"{path}: its name {whole!r} begins or ends with a blank, which lists do not tell; rename it"
+            )
         if whole in source.images:
             raise UserError(f"{path}: {source.images[whole].path} would have the same name; keep one")
         image = SourceImage(whole, path, own, split if by_folders else None)

@@ -364,6 +364,14 @@ def test_the_check_lists_every_fault_of_every_split(tiny_dataset):
     assert any("val.txt: empty" in fault for fault in check_dataset(root))
 
 
+@pytest.mark.parametrize("content", ["name;x;y\nTiny_1;7;6\n", "\u00e9"], ids=["separators", "encoding"])
+def test_a_table_that_cannot_be_read_is_one_fault(tiny_dataset, content):
+    root = tiny_dataset(points="points.csv")
+    (root / "points.csv").write_text(content, encoding="latin-1")
+    (fault,) = check_dataset(root)
+    assert fault.startswith(f"{root / 'points.csv'}:")
+
+
 def test_a_point_and_its_mask_may_both_be_wrong(tiny_dataset):
     root = tiny_dataset()
     paint(root, "masks_centroid/Tiny_4.png", _0_0=255, _0_9=255)

@@ -278,3 +278,12 @@ def test_a_data_set_without_a_test_split_is_sound_and_says_so(tiny_dataset):
     faults, remarks = survey_dataset(tiny_dataset((("train", 6), ("val", 3))))
     assert not faults
     assert "no test split: `semprior evaluate` can score val and train only" in remarks
+
+
+def test_what_nothing_reads_is_named(tiny_dataset):
+    root = tiny_dataset()
+    assert not any("not read" in line for line in find_layout(root).remarks())
+    (root / "labels").rename(root / "Masks")
+    for name in ("group.csv", "README.md", ".hidden"):
+        (root / name).write_text("name,group\n")
+    assert "set/: not read: Masks/, group.csv" in find_layout(root).remarks()

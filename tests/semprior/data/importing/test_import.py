@@ -818,6 +818,10 @@ FAULTS = {
         lambda r: ((r / "images/Tiny_3.png").unlink(), (r / "images/Tiny_3.png").symlink_to("nowhere")),
         "images/Tiny_3.png: cannot be read",
     ),
+    "a name that ends with a blank": (
+        lambda r: (r / "images/Tiny_3.png").rename(r / "images/Tiny_3 .png"),
+        "its name 'Tiny_3 ' begins or ends with a blank, which lists do not tell; rename it",
+    ),
     "a name with a line break": (
         lambda r: (r / "images/Tiny_3.png").rename(r / "images/Tiny\n3.png"),
         "its name holds control characters; rename it",
