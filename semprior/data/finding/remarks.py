@@ -56,8 +56,8 @@ def remarks_by_name(
         count = len(set(subsets.values()))
         lines.append(f"{count} subsets: {', '.join(sorted(set(subsets.values()))[:8])}")
     if groups:
-        count = plural(len(set(groups.values())), "group")
-        lines.append(f"{GROUP_TABLE}: {count} of {plural(len(groups), 'image')}, which stay together")
+        several = plural(len(set(groups.values())), "group")
+        lines.append(f"{GROUP_TABLE}: {several} of {plural(len(groups), 'image')}, which stay together")
     elif found := sequences(images, subsets):
         beginning, frames = max(found.items(), key=lambda item: item[1])
         lines.append(

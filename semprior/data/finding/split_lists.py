@@ -19,7 +19,10 @@ _NESTED = ("Main",)  # ImageSets/Main of Pascal VOC
 _DEEPEST = 4  # folders below that of the data set
 _OTHER_LISTS = (".lst", ".list", ".csv", ".tsv", ".names")
 _LISTED = 0.5  # share of a file's lines that must name images for it to be a list
-_FIRST_FILE = re.compile(rf"(.+?(?:{'|'.join(map(re.escape, SUFFIXES))}))[\s,;]", re.IGNORECASE)
+_LONGEST = 1 << 12  # characters of two paths
+_SUFFIX = "|".join(map(re.escape, SUFFIXES))
+_TWO_FILES = re.compile(rf"(.+?(?:{_SUFFIX}))[\s,;]+\S.*(?:{_SUFFIX})", re.IGNORECASE)
+
 
 Resolve = Callable[[str], str]
 """From a line of a list to the name of an image, or to the line itself if no image is meant."""
@@ -44,7 +47,7 @@ def resolver(names: Collection[str]) -> Resolve:
 
 def first_file(line: str) -> str:
     """The image of a line that names it and its mask, such as ``images/a.png masks/a.png``; else the line."""
-    match = _FIRST_FILE.match(line)
+    match = _TWO_FILES.fullmatch(line) if len(line) <= _LONGEST else None
     return match[1] if match else line
 
 

@@ -21,7 +21,8 @@ SPLIT_WORDS = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 """What splits are called in names of files and folders, and in columns of tables."""
-_SPLIT = re.compile(rf"(?:^|[^a-z])({'|'.join(SPLIT_WORDS)})(?=$|[^a-z])", re.IGNORECASE)
+SPLIT = re.compile(rf"(?:^|[^a-z])({'|'.join(SPLIT_WORDS)})(?=$|[^a-z])", re.IGNORECASE)
+"""Finds such a word in a name like ``instances_train2017``."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Annotations:
 
     def note_splits(self, path: Path, names: Iterable[str | None]) -> None:
         """Note the images of a file whose name tells a split, such as ``instances_train.json``."""
-        if match := _SPLIT.search(path.stem):
+        if match := SPLIT.search(path.stem):
             self.splits.setdefault(SPLIT_WORDS[match[1].lower()], []).extend(name for name in names if name is not None)
 
 

@@ -33,6 +33,8 @@ READERS: dict[str, Read] = {
 }
 """Readers by the names of formats, which ``--format`` takes; ``points`` also stands for images of points."""
 
+_OTHER_TABLES = (".xlsx", ".xls", ".ods", ".parquet", ".pkl", ".h5")
+
 FORMATS = ("auto", "masks", *READERS)
 
 Found = dict[str, list[tuple[Path, object]]]
@@ -71,6 +73,12 @@ def find_annotations(source: Source) -> Found:
                 empty.append(path)
             else:
                 found[kind].append((path, lines))
+        elif suffix == ".txt":
+            rows = _table_in(path)
+            if rows:
+                found["csv"].append((path, rows))
+        elif suffix in _OTHER_TABLES:
+            found[""].append((path, None))
     around = {path.parent: kind for kind in ("points", "yolo") for path, _ in found[kind]}
     for path in empty:  # no target; of the format of the files around it
         found[around.get(path.parent, "yolo")].append((path, []))
@@ -84,6 +92,15 @@ def find_annotations(source: Source) -> Found:
         paths = [path for path, _ in unread]
         source.notes.append(f"not read: {first if len(paths) == 1 else f'{counted(paths)}, such as {first}'}")
     return {kind: files for kind, files in found.items() if files}
+
+
+def _table_in(path: Path) -> tables.Rows:
+    """The rows of a text file that is a table of targets; none of any other."""
+    try:
+        rows = foreign_rows(read_foreign_text(path, LARGEST), str(path))
+        return rows if rows and tables.columns(rows[0][1]) is not None else []
+    except UserError:
+        return []
 
 
 def _names_targets(path: Path, rows: tables.Rows) -> bool:

@@ -65,9 +65,7 @@ def import_dataset(
     if form != "masks" and form in found:
         annotations = READERS[form](found[form], source.find_image)
         if not annotations.marks:
-            raise UserError(
-                f"{source_folder}: none of its {form} annotations fits an image, such as {_first(annotations)}"
-            )
+            raise UserError(f"{source_folder}: none of its {form} annotations fits an image, {_first(annotations)}")
         if form == "points":
             _put_in_order(source, annotations)
     images, skipped, lines = _read(source, annotations, read_marks=form == "points" and annotations is None)
@@ -87,11 +85,15 @@ def import_dataset(
     report_parted_groups(splits, listed_in, own_groups, place, raise_fault, way_out)
     subsets, _ = _of_table(source, SUBSET_TABLE, read_subsets, images, skipped, skip_faulty)
     write_dataset(folder, NewDataset(images, splits, own_groups, subsets, skipped), link=link)
-    return _report(source, form, annotations, images, skipped, [*lines, split_line], own_groups, folder)
+    lines.append(split_line)
+    listed = {name for names in splits.values() for name in names}
+    if splits and (unlisted := [name for name in images if name not in listed]):
+        lines.append(f"in no split: {plural(len(unlisted), 'image')}, such as {unlisted[0]}")
+    return _report(source, form, annotations, images, skipped, lines, own_groups, folder)
 
 
 def _first(annotations: Annotations) -> str:
-    return shown_key(annotations.strangers[0]) if annotations.strangers else "(they are empty)"
+    return f"such as {shown_key(annotations.strangers[0])}" if annotations.strangers else "as they are empty"
 
 
 def _read(

@@ -13,7 +13,7 @@ from pathlib import Path
 from semprior.data.finding.remarks import plural
 from semprior.data.finding.split_lists import SPLIT_FOLDERS, first_file
 from semprior.data.finding.unread import PICTURES, counted
-from semprior.data.formats.marks import SPLIT_WORDS
+from semprior.data.formats.marks import SPLIT, SPLIT_WORDS
 from semprior.data.images import READABLE, SUFFIXES, stem
 from semprior.errors import UserError
 
@@ -86,7 +86,7 @@ class Source:
         candidates = self.by_stem.get(bare(parts[-1]), [])
         around = {_folded(part) for part in parts[:-1]}
         if len(candidates) > 1 or around & self.folders:  # another sequence may have a frame of the same name
-            split = next((SPLIT_WORDS[_folded(part)] for part in parts[:-1] if _folded(part) in SPLIT_WORDS), None)
+            split = next((split for part in parts[:-1] if (split := split_named(part, roles=True))), None)
             candidates = [
                 image
                 for image in candidates
@@ -110,6 +110,29 @@ class Source:
 
 def _folded(part: str) -> str:
     return unicodedata.normalize("NFC", part).casefold()
+
+
+def split_named(folder: str, *, roles: bool = False) -> str | None:
+    """The split that the name of a folder means, such as ``Train``, ``val2017`` or ``test_set``; else None.
+
+    With `roles`, a name may also say what the folder holds, as in ``train_masks``.
+    """
+    split, rest = _parted(folder)
+    meant = rest in ("", "set", "data", "split") or rest.isdecimal() or (roles and rest in (*IMAGES, *MASKS, *POINTS))
+    return split if meant else None
+
+
+def _parted(folder: str) -> tuple[str | None, str]:
+    """The split in the name of a folder, and the rest of the name, without capitals and signs."""
+    match = SPLIT.search(folder)
+    return (
+        (SPLIT_WORDS[match[1].lower()], _plain(folder[: match.start(1)] + folder[match.end(1) :]))
+        if match
+        else (
+            None,
+            _plain(folder),
+        )
+    )
 
 
 def bare(name: str) -> str:
@@ -197,10 +220,11 @@ def _plain(name: str) -> str:
 def _role(parts: Sequence[str]) -> tuple[str, tuple[str, ...], str]:
     """The role of a folder by the deepest part of its path that names one; the other parts; and that name."""
     for place in reversed(range(len(parts))):
-        plain = _plain(parts[place])
+        split, plain = _parted(parts[place])
         role = "images" if plain in IMAGES else "masks" if plain in MASKS else "points" if plain in POINTS else ""
         if role:
-            return role, (*parts[:place], *parts[place + 1 :]), plain
+            own = () if split is None else (split,)  # of train_images, for example
+            return role, (*parts[:place], *own, *parts[place + 1 :]), plain
     return "", tuple(parts), ""
 
 
@@ -222,7 +246,7 @@ def _shared(rests: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     lowest, highest = min(rests), max(rests)  # what these two share, all share
     length = 0
     for one, other in zip(lowest, highest, strict=False):
-        if one != other or one.casefold() in SPLIT_WORDS:
+        if one != other or split_named(one):
             break
         length += 1
     return lowest[:length]
@@ -240,12 +264,12 @@ def _refuse_several(top: Path, rests: Sequence[tuple[str, ...]]) -> None:
 
 
 def _name_images(source: Source, files: Sequence[tuple[Path, tuple[str, ...]]]) -> None:
-    words = [[SPLIT_WORDS[part.casefold()] for part in rest if part.casefold() in SPLIT_WORDS] for _, rest in files]
+    words = [[split for part in rest if (split := split_named(part))] for _, rest in files]
     split_of = [found[0] if found else None for found in words]
     by_folders = all(split_of)
     if any(split_of) and not by_folders:
         source.notes.append("some folders name splits and others do not: they are not taken for splits")
-    folders = [tuple(part for part in rest if not (by_folders and part.casefold() in SPLIT_WORDS)) for _, rest in files]
+    folders = [tuple(part for part in rest if not (by_folders and split_named(part))) for _, rest in files]
     stems = [stem(path.name) for path, _ in files]
     counts = Counter(stems)
     unique = len(counts) == len(stems)

@@ -30,6 +30,7 @@ class Decisions:
         centre: points at the centre of a box without a local extremum.
         cut: boxes cut at the border of their image.
         twice: boxes left out because another marks the same target.
+        same: points left out because another lies on the same pixel.
         dots: points that are the centres of dots of several pixels.
     """
 
@@ -38,6 +39,7 @@ class Decisions:
     centre: int = 0
     cut: int = 0
     twice: int = 0
+    same: int = 0
     dots: int = 0
 
     def lines(self) -> list[str]:
@@ -52,6 +54,8 @@ class Decisions:
             found.append(f"{plural(self.cut, 'box', 'boxes')} cut at the border of the image")
         if self.twice:
             found.append(f"{plural(self.twice, 'box', 'boxes')} left out, which mark a target for the second time")
+        if self.same:
+            found.append(f"{plural(self.same, 'point')} left out, on the same pixel as another")
         if self.dots:
             found.append(f"{plural(self.dots, 'dot')} of several pixels became points at their centres")
         return found
@@ -112,7 +116,10 @@ def pixel_targets(
         else:
             assert box is not None  # a mark has a point or a box
             row, column = box_point(image, box, mask, decisions)
-        found.append((row, column, box))
+        if any((row, column) == other[:2] for other in found):
+            decisions.same += 1
+        else:
+            found.append((row, column, box))
     found.sort(key=lambda target: target[:2])
     points = np.array([target[:2] for target in found], np.int64).reshape(-1, 2)
     return PixelTargets(points, [target[2] for target in found], faults)

@@ -332,6 +332,7 @@ def thing(left, top, right, bottom):
 POINTS = {
     "csv": table("name,x,y", "{name}.png,{x},{y}", points=True),
     "csv of rows": table("Image\tRow\tCol", "{name}\t{y}\t{x}.0", points=True),
+    "csv of paths": table("image_path|target_x|Pos Y", "C:\\data\\{name}.png|{x}|{y}", points=True),
     "csv of centres": table("file_name, x_center , y_center", "a/b/{name}.tif,{x},{y}", points=True),
 }
 
@@ -343,6 +344,17 @@ def test_tables_of_points(source, convert, form):
     scenes, said = convert(root)
     assert_points(scenes)
     assert "columns are read as" in said
+
+
+def test_a_table_with_another_suffix_and_one_beside_it(source, convert):
+    root = source()
+    POINTS["csv"](root)
+    shutil.copy(root / "targets.csv", root / "copy.txt")
+    put(root / "labels.xlsx", "PK")
+    scenes, said = convert(root)
+    assert_points(scenes)
+    assert "6 points left out, on the same pixel as another" in said
+    assert "not read: labels.xlsx" in said
 
 
 @pytest.mark.parametrize("folder", ["masks_centroid", "Centroid", "masks_coarse", "Point_label"])
@@ -420,6 +432,30 @@ def test_folders_of_splits_and_of_sequences(source, convert, tmp_path):
     _, said = convert(root)
     assert "splits by the names of folders: 3 train, 1 val, 1 test" in said
     assert "without an annotation, counted as without targets: 4 images, such as" in said
+
+
+@pytest.mark.parametrize(
+    "images", ["Train_Set/images", "images/train2017", "train_images", "images_train", "img/Training"]
+)
+def test_names_of_folders_that_mean_splits(tmp_path, convert, images):
+    root = tmp_path / "source"
+    for index in range(6):  # two images have the same name
+        image, mask, _ = tiny_picture(index)
+        place = images if index < 4 else images.replace("Train", "Test").replace("train", "test")
+        write_picture(root / place / f"{index % 4}.png", image)
+        place = place.replace("images", "masks").replace("img", "masks")
+        write_picture(root / place / f"{index % 4}_mask.png", mask.astype(np.uint8) * 255)
+    scenes, said = convert(root)
+    assert "splits by the names of folders: 4 train, 2 test" in said
+    for index, name in enumerate(["train_0", "train_1", "2", "3", "test_0", "test_1"]):
+        np.testing.assert_array_equal(scenes[name].mask, tiny_picture(index)[1])
+
+
+def test_what_is_in_no_split_is_said(source, convert):
+    root = source(masks="masks")
+    put(root / "train.txt", "\n".join(NAMES[:3]))
+    put(root / "test.txt", NAMES[4])
+    assert "in no split: 2 images, such as Tiny_3" in convert(root)[1]
 
 
 def test_frames_of_a_sequence_stay_together(source, convert, tmp_path):
