@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -79,7 +80,8 @@ def split_places(root: Path, names: Collection[str], resolve: Resolve, on_fault:
 
 
 def _folders_in(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    with os.scandir(folder) as entries:  # which tell folders from many images without opening any
+        return sorted(Path(entry.path) for entry in entries if entry.is_dir() and not entry.name.startswith("."))
 
 
 def _deeper(folders: list[Path]) -> Iterator[Path]:

@@ -16,6 +16,8 @@ def number(value: object, where: str) -> float:
     Raises:
         UserError: it is none; the message begins with `where`.
     """
+    if value is None:
+        raise UserError(f"{where}: a number is missing")
     try:
         found = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else math.nan
     except (ValueError, OverflowError):

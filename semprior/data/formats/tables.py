@@ -95,9 +95,10 @@ def columns(header: Sequence[str]) -> dict[str, int] | None:
         plain = re.sub(r"[\s_-]|\(.*\)|\[.*\]", "", cell).lower()
         for meaning, spellings in NAMES.items():
             if plain in spellings:
-                if meaning in found:
-                    raise UserError(f"{shown(header[found[meaning]])} and {shown(cell)} both seem to be the {meaning}")
-                found[meaning] = position
+                if meaning in found and meaning not in ("label", "split"):  # which are not needed
+                    one, other = shown(header[found[meaning]]), shown(cell)
+                    raise UserError(f"{one} and {other} both seem to be the {meaning}; rename one")
+                found.setdefault(meaning, position)
     corner = {"left", "top"} <= found.keys()
     sized = {"width", "height"} <= found.keys()
     box = corner and ({"right", "bottom"} <= found.keys() or sized)

@@ -190,7 +190,7 @@ BOXES = {
     "labelme": labelme,
     "cvat": cvat,
     "datumaro": datumaro,
-    "csv of corners": table("filename,class,xmin,ymin,xmax,ymax", "{name}.jpg,ship,{l},{t},{r},{b}"),
+    "csv of corners": table("filename,class,type,xmin,ymin,xmax,ymax", "{name}.jpg,ship,3,{l},{t},{r},{b}"),
     "csv of sizes": table("Image Name;Left;Top;Width;Height", "{name};{l};{t};{w};{h}"),
 }
 
@@ -757,7 +757,11 @@ FAULTS = {
     ),
     "columns that mean the same": (
         lambda r: put(r / "targets.csv", "name,image,x,y\n"),
-        "line 1: 'name' and 'image' both seem to be the name",
+        "line 1: 'name' and 'image' both seem to be the name; rename one",
+    ),
+    "an object without a box": (
+        with_labels(lambda r: rewrite(r, "Annotations/Tiny_1.xml", "bndbox>", "polygon>"), voc),
+        "Annotations/Tiny_1.xml: object 1: a number is missing",
     ),
     "a centre or a corner": (
         lambda r: put(r / "targets.csv", "name,x,y,w,h\nTiny_1,1,2,3,4"),
