@@ -47,7 +47,7 @@ def remarks_by_name(
         lines.append(f"{folder.name}/: {counted(unread)} not read")
     if others := _not_read(root, listed_in):
         more = f" and {len(others) - 8} more" if len(others) > 8 else ""
-        lines.append(f"{root.name}/: not read: {', '.join(others[:8])}{more}")
+        lines.append(f"not read, under names that mean nothing: {', '.join(others[:8])}{more}")
     if jpegs := sum(paths[0].suffix.lower() in _JPEG for paths in images.values()):
         lines.append(f"JPEG: {plural(jpegs, 'image')}; the artefacts of this format look like small targets")
     if spare := sorted(set(masks) - set(images)):

@@ -124,15 +124,11 @@ def split_named(folder: str, *, roles: bool = False) -> str | None:
 
 def _parted(folder: str) -> tuple[str | None, str]:
     """The split in the name of a folder, and the rest of the name, without capitals and signs."""
-    match = SPLIT.search(folder)
-    return (
-        (SPLIT_WORDS[match[1].lower()], _plain(folder[: match.start(1)] + folder[match.end(1) :]))
-        if match
-        else (
-            None,
-            _plain(folder),
-        )
-    )
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", folder)  # TrainImages
+    match = SPLIT.search(apart)
+    if match is None:
+        return None, _plain(folder)
+    return SPLIT_WORDS[match[1].lower()], _plain(apart[: match.start(1)] + apart[match.end(1) :])
 
 
 def bare(name: str) -> str:

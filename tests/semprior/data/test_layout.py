@@ -286,4 +286,4 @@ def test_what_nothing_reads_is_named(tiny_dataset):
     (root / "labels").rename(root / "Masks")
     for name in ("group.csv", "README.md", ".hidden"):
         (root / name).write_text("name,group\n")
-    assert "set/: not read: Masks/, group.csv" in find_layout(root).remarks()
+    assert "not read, under names that mean nothing: Masks/, group.csv" in find_layout(root).remarks()

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import unicodedata
 
@@ -435,7 +436,7 @@ def test_folders_of_splits_and_of_sequences(source, convert, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "images", ["Train_Set/images", "images/train2017", "train_images", "images_train", "img/Training"]
+    "images", ["Train_Set/images", "images/train2017", "train_images", "images_train", "img/Training", "TrainImages"]
 )
 def test_names_of_folders_that_mean_splits(tmp_path, convert, images):
     root = tmp_path / "source"
@@ -443,7 +444,7 @@ def test_names_of_folders_that_mean_splits(tmp_path, convert, images):
         image, mask, _ = tiny_picture(index)
         place = images if index < 4 else images.replace("Train", "Test").replace("train", "test")
         write_picture(root / place / f"{index % 4}.png", image)
-        place = place.replace("images", "masks").replace("img", "masks")
+        place = re.sub("images|img", "masks", place).replace("Images", "Masks")
         write_picture(root / place / f"{index % 4}_mask.png", mask.astype(np.uint8) * 255)
     scenes, said = convert(root)
     assert "splits by the names of folders: 4 train, 2 test" in said
