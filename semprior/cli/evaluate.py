@@ -10,6 +10,8 @@ from typing import Any
 from rich.console import Console
 
 from semprior.config.true_masks import true_masks_remark
+from semprior.data.annotations import POINT_TABLE
+from semprior.data.image_tables import GROUP_TABLE, SUBSET_TABLE
 from semprior.data.remote_data import local_data
 from semprior.deployment.evaluate import HOLDOUT, check_breakdown, evaluate, flat_part
 from semprior.deployment.load_model import LoadedTeacher, load_teacher
@@ -61,14 +63,19 @@ def evaluate_run(request: Request, console: Console) -> None:
     """
     if request.convention is not None:
         find_convention(request.convention)
-    for option, path in (("--curve", request.curve), ("--per-image", request.per_image)):
+    outputs = {"--curve": request.curve, "--per-image": request.per_image}
+    for option, path in outputs.items():
         if path is not None:
             check_file(path, option)
-    if request.curve is not None and request.curve == request.per_image:
+    files = {option: path.resolve() for option, path in outputs.items() if path is not None}
+    if len(set(files.values())) < len(files):
         raise UserError(f"--curve and --per-image: both name {request.curve}; give each its own file")
     if request.teacher and is_onnx(request.run):
         raise UserError(f"--teacher: {request.run} holds the student alone; name the run that it was exported from")
     where, folder = choose_device(request.device), local_data(request.data)
+    for option, file in files.items():
+        if file.parent == folder.resolve() and file.name in (POINT_TABLE, GROUP_TABLE, SUBSET_TABLE):
+            raise UserError(f"{option} {outputs[option]}: is a table of the data set; choose another name")
     if request.by is not None:
         check_breakdown(request.by, folder)
     model = (

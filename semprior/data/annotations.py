@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from semprior.data.images import FaultHandler, decode, image_files, raise_fault, stem
+from semprior.data.images import FaultHandler, image_files, raise_fault, read_marks, stem
 from semprior.errors import UserError
 from semprior.reading.csv_text import rows as csv_rows
 from semprior.reading.csv_text import whole_number
@@ -70,7 +70,7 @@ class PointImages:
         if len(self.files[name]) > 1:
             on_fault(f"{self.files[name][1]}: {path.name} has the same name; keep one")
             return None
-        marks = decode(path, on_fault)
+        marks = read_marks(path, on_fault, "points lie")
         if marks is None:
             return None
         if not np.all(marks[marks > 0] == marks.max(initial=0)):
@@ -114,10 +114,15 @@ class TableRow:
 
 @dataclass(frozen=True)
 class PointTable:
-    """The rows of a CSV by image. An image without rows has no target."""
+    """The rows of a CSV by image. An image without rows has no target.
+
+    Attributes:
+        path: of the file.
+        rows: None if the table could not be read, which is a fault of its own.
+    """
 
     path: Path
-    rows: dict[str, list[TableRow]]
+    rows: dict[str, list[TableRow]] | None
 
     def file_of(self, name: str) -> Path:
         """The table."""
@@ -125,6 +130,8 @@ class PointTable:
 
     def read(self, name: str, shape: tuple[int, int], on_fault: FaultHandler) -> Targets | None:
         """See `PointSource.read`."""
+        if self.rows is None:
+            return None
         rows, sound = sorted(self.rows.get(name, []), key=lambda row: (row.row, row.column)), True
         for row in rows:
             where = f"{self.path}: line {row.line}: x={row.column}, y={row.row}"
@@ -180,16 +187,22 @@ def find_points(root: Path, images: Collection[str], on_fault: FaultHandler = ra
     return PointTable(table, _read_table(table, images, on_fault)) if table.exists() else None
 
 
-def _read_table(path: Path, images: Collection[str], on_fault: FaultHandler) -> dict[str, list[TableRow]]:
+def _read_table(path: Path, images: Collection[str], on_fault: FaultHandler) -> dict[str, list[TableRow]] | None:
     rows: dict[str, list[TableRow]] = {}
     try:
         text = read_utf8(path)
     except UserError as error:
         on_fault(str(error))
-        return rows
+        return None
+    unread: list[str] = []
+
+    def on_unread(fault: str) -> None:
+        unread.append(fault)
+        on_fault(fault)
+
     seen: dict[tuple[str, int, int], int] = {}
     for number, values in csv_rows(
-        text, ("name", "x", "y"), str(path), on_fault, BOX_COLUMNS, " (x = column, y = row)"
+        text, ("name", "x", "y"), str(path), on_unread, BOX_COLUMNS, " (x = column, y = row)"
     ):
         where = f"{path}: line {number}"
         name = stem(values["name"])
@@ -210,7 +223,7 @@ def _read_table(path: Path, images: Collection[str], on_fault: FaultHandler) -> 
         else:
             seen[name, row, column] = number
             rows.setdefault(name, []).append(TableRow(row, column, box, number))
-    return rows
+    return None if unread and not rows else rows
 
 
 def _box(given: list[str]) -> tuple[int, int, int, int] | None:

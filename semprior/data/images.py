@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from semprior.errors import UserError
-from semprior.reading.pixels import bits_per_channel, palette_hides, read_pixels
+from semprior.reading.pixels import bits_per_channel, is_jpeg, palette_hides, read_pixels
 
 FaultHandler = Callable[[str], None]
 """Called with one line that names a file and its fault."""
@@ -26,6 +26,7 @@ FaultHandler = Callable[[str], None]
 SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
 READABLE = "PNG, BMP, TIFF or JPEG"
 MOST_COVERED = 0.5  # share of an image that its targets may cover
+_HIDDEN = "its palette shows every index in one colour; save it as grey, 0 and 255"
 _DTYPES = {"uint8": 8, "uint16": 16, "float32": 32}
 
 
@@ -116,7 +117,12 @@ def decode(path: Path, on_fault: FaultHandler = raise_fault) -> np.ndarray | Non
         (H,W) uint8, uint16 or float32. Colour becomes grey by OpenCV's weights (equal channels keep their value).
     """
     pixels = _pixels(path, on_fault)
-    if pixels is None or pixels.ndim == 2:
+    if pixels is None:
+        return None
+    if not _varies(pixels) and palette_hides(path):
+        on_fault(f"{path}: {_HIDDEN}")
+        return None
+    if pixels.ndim == 2:
         return pixels
     if pixels.shape[2] == 4 and _varies(pixels[..., 3]) and not _varies(pixels[..., :3]):
         on_fault(f"{path}: the picture lies in the alpha channel; save it as grey")
@@ -214,17 +220,8 @@ def read_mask_as_it_is(path: Path, on_fault: FaultHandler = raise_fault) -> Mask
             of the image, whole regions of it lie below half of its largest value (as where values number the targets),
             or its colours say nothing.
     """
-    pixels = _pixels(path, on_fault)
-    if pixels is None:
-        return None
-    if pixels.ndim == 3 and pixels.shape[2] == 4 and _varies(pixels[..., 3]):
-        visible = pixels[..., :3].max(axis=2) * (pixels[..., 3] > 0)
-        if np.any(visible != pixels[..., :3].max(axis=2)) or not _varies(visible):
-            on_fault(f"{path}: the mask lies in the alpha channel; save it as grey, 0 and 255")
-            return None
-    values = pixels if pixels.ndim == 2 else pixels[..., :3].max(axis=2)
-    if not _varies(values) and palette_hides(path):
-        on_fault(f"{path}: its palette shows every index in one colour; save it as grey, 0 and 255")
+    values = read_marks(path, on_fault)
+    if values is None:
         return None
     largest = values.max(initial=0)
     mask = values > largest / 2
@@ -232,13 +229,36 @@ def read_mask_as_it_is(path: Path, on_fault: FaultHandler = raise_fault) -> Mask
     if mask.mean() > MOST_COVERED:
         on_fault(f"{path}: the mask covers {mask.mean():.0%} of the image; is it inverted? Background must be 0")
         return None
-    if graded and (low := _regions_below(values, mask)):
+    if graded and not is_jpeg(path) and (low := _regions_below(values, mask)):
         on_fault(
             f"{path}: {low} of its regions {'lies' if low == 1 else 'lie'} wholly below half of its largest value"
             f" {largest:g}; if values number the targets, save it as 0 and 255"
         )
         return None
     return MaskReading(mask, graded)
+
+
+def read_marks(path: Path, on_fault: FaultHandler = raise_fault, what: str = "mask lies") -> np.ndarray | None:
+    """The values (H,W) of a mask or of an image of points: in colours the largest channel, so that only black is 0.
+
+    Args:
+        path: a PNG, BMP, TIFF or JPEG file.
+        on_fault: receives the fault of a file that cannot be read, or whose colours say nothing.
+        what: the values mark, for messages.
+    """
+    pixels = _pixels(path, on_fault)
+    if pixels is None:
+        return None
+    if pixels.ndim == 3 and pixels.shape[2] == 4 and _varies(pixels[..., 3]):
+        visible = pixels[..., :3].max(axis=2) * (pixels[..., 3] > 0)
+        if np.any(visible != pixels[..., :3].max(axis=2)) or not _varies(visible):
+            on_fault(f"{path}: the {what} in the alpha channel; save it as grey, 0 and 255")
+            return None
+    values = pixels if pixels.ndim == 2 else pixels[..., :3].max(axis=2)
+    if not _varies(values) and palette_hides(path):
+        on_fault(f"{path}: {_HIDDEN}")
+        return None
+    return values
 
 
 def _regions_below(values: np.ndarray, mask: np.ndarray) -> int:

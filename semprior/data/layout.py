@@ -35,7 +35,6 @@ from semprior.data.annotations import (
     size,
 )
 from semprior.data.finding.remarks import Tally, no_target, remarks_by_content, remarks_by_name
-from semprior.data.finding.split_lists import SPLITS
 from semprior.data.finding.unread import refuse_unread_pictures
 from semprior.data.image_tables import GROUP_TABLE, SUBSET_TABLE, read_groups, read_subsets
 from semprior.data.images import (
@@ -51,7 +50,7 @@ from semprior.data.images import (
 from semprior.data.splits import find_splits
 from semprior.errors import UserError
 
-SCENES_VERSION = 3  # increase it when files are read to other grey values, points or masks: it keys cached scenes
+SCENES_VERSION = 4  # increase it when files are read to other grey values, points or masks: it keys cached scenes
 Masks = Literal["never", "optional", "required"]
 MASK_FOLDERS = ("labels", "masks")
 
@@ -147,6 +146,9 @@ def _find_layout(root: Path, on_fault: FaultHandler) -> Layout | None:
             way_out = "; `semprior data import` reads other layouts" if needed == folder else ""
             on_fault(f"{needed}: {'not a folder' if needed.exists() else 'no such folder'}{way_out}")
             return None
+    for path in sorted(root.iterdir()):  # lists, masks or groups would be missing without notice
+        if path.is_symlink() and not path.exists() and not path.name.startswith("."):
+            on_fault(f"{path}: a link to nothing; mend it, or delete it")
     images = image_files(folder)
     refuse_unread_pictures(folder, on_fault)
     if not images:
@@ -262,7 +264,7 @@ def survey_dataset(root: Path | str) -> tuple[list[str], list[str]]:
     layout = _find_layout(Path(root), faults.append)
     if layout is None:
         return faults, []
-    for split in SPLITS:
+    for split in ("train", "val"):  # training needs no test split
         if split not in layout.splits and layout.splits:
             faults.append(_no_split(layout, split))
     points = _points(layout, faults.append)
@@ -333,7 +335,7 @@ def _points(layout: Layout, on_fault: FaultHandler) -> PointSource | None:
     if points is None:
         on_fault(
             f"{layout.root}: no points; give {POINT_FOLDER}/ or {POINT_TABLE}, or make them from masks with "
-            f"`semprior data points {layout.root}`"
+            f"`semprior data points {layout.root}`, or from other annotations with `semprior data import`"
         )
     return points
 

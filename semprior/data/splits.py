@@ -65,8 +65,8 @@ def find_splits(
         return seeded_splits(images, root, on_fault, groups), listed_in
     splits, files = listed
     listed_in = {split: str(path) for split, path in files.items()}
-    _report_overlaps(splits, listed_in, on_fault)
-    _report_parted_groups(splits, listed_in, groups, root, on_fault)
+    report_overlaps(splits, listed_in, on_fault)
+    report_parted_groups(splits, listed_in, groups, str(root / GROUP_TABLE), on_fault)
     if "val" not in splits and len(splits.get("train", ())) > 1:
         splits["train"], splits["val"] = _take_validation(splits["train"], groups)
         listed_in["val"] = listed_in["train"]
@@ -173,7 +173,8 @@ def _take_validation(train: tuple[str, ...], groups: Mapping[str, str]) -> tuple
     return rest, tuple(name for name in train if name in chosen)
 
 
-def _report_overlaps(splits: Splits, listed_in: dict[str, str], on_fault: FaultHandler) -> None:
+def report_overlaps(splits: Splits, listed_in: Mapping[str, str], on_fault: FaultHandler) -> None:
+    """Report images that two splits share; `listed_in` tells for messages what lists each split."""
     pairs = [("train", "test"), ("train", "val"), ("val", "test")]
     for first, second in pairs:
         shared = sorted(set(splits.get(first, ())) & set(splits.get(second, ())))
@@ -182,16 +183,22 @@ def _report_overlaps(splits: Splits, listed_in: dict[str, str], on_fault: FaultH
             on_fault(f"{listed_in[second]}: {shared[0]}{more} also in {listed_in[first]}; splits may not share images")
 
 
-def _report_parted_groups(
-    splits: Splits, listed_in: dict[str, str], groups: Mapping[str, str], root: Path, on_fault: FaultHandler
+def report_parted_groups(
+    splits: Splits,
+    listed_in: Mapping[str, str],
+    groups: Mapping[str, str],
+    place: str,
+    on_fault: FaultHandler,
+    way_out: str = "",
 ) -> None:
+    """Report groups whose images lie in several splits; `place` tells for messages what gives the groups."""
     seen: dict[str, str] = {}
     for split, names in splits.items():
         for group in dict.fromkeys(groups[name] for name in names if name in groups):
             if seen.setdefault(group, split) != split:
                 on_fault(
-                    f"{root / GROUP_TABLE}: the group {group} is parted: {listed_in[seen[group]]} and"
-                    f" {listed_in[split]} list images of it; its images look alike, so keep them in one split"
+                    f"{place}: the group {group} is parted: {listed_in[seen[group]]} and {listed_in[split]} list images"
+                    f" of it; its images look alike, so keep them in one split{way_out}"
                 )
 
 

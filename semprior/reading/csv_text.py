@@ -53,7 +53,7 @@ def rows(
 
 
 def foreign_rows(text: str, place: str) -> list[tuple[int, list[str]]]:
-    """The rows of a table of another tool, separated by commas, semicolons or tabs, and their line numbers.
+    """The rows of a table of another tool, separated by commas, semicolons, tabs or bars, and their line numbers.
 
     Blank rows are left out, and blanks around cells.
 
@@ -61,7 +61,7 @@ def foreign_rows(text: str, place: str) -> list[tuple[int, list[str]]]:
         UserError: a cell is too long.
     """
     first = next((line for line in text.splitlines() if line.strip()), "")
-    delimiter = max(",;\t", key=first.count)
+    delimiter = max(",;\t|", key=first.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
         rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]

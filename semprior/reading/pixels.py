@@ -9,7 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from semprior.errors import UserError
 from semprior.reading.files import only_regular, read_bytes
@@ -60,6 +60,15 @@ def bits_per_channel(path: Path) -> int:
         return 8
 
 
+def is_jpeg(path: Path) -> bool:
+    """Whether a file that `read_pixels` reads is a JPEG image, by its content."""
+    try:
+        with open(path, "rb", opener=only_regular) as file:
+            return file.read(len(JPEG)) == JPEG
+    except OSError:
+        return False
+
+
 def palette_hides(path: Path) -> bool:
     """Whether an image that `read_pixels` reads has a palette, and indices of it that differ."""
     try:
@@ -103,6 +112,8 @@ def _by_pillow(content: bytes, kind: str) -> np.ndarray:
     except Exception as error:  # whatever a decoder may raise on bytes that anybody wrote
         truncated = "truncated" in str(error) or "end of file" in str(error)
         reason = " ".join(str(error).split())[:100] or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):  # its text names an object in memory
+            reason = "its values may be of 64 bits; save it as 8 bit, 16 bit or 32-bit float"
         raise ImageFaultError(
             f"{'truncated' if truncated else 'damaged or unknown kind of'} {kind} ({reason})"
         ) from error

@@ -9,10 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from semprior.data.finding.sequences import sequences
-from semprior.data.finding.split_lists import BY_SEED
+from semprior.data.finding.split_lists import BY_SEED, SPLIT_FOLDERS
 from semprior.data.finding.unread import counted, unread_files
-from semprior.data.image_tables import GROUP_TABLE
+from semprior.data.image_tables import GROUP_TABLE, SUBSET_TABLE
 
+_READ = (
+    *("images", "labels", "masks", "masks_centroid", "points.csv", "skipped.csv"),
+    *(GROUP_TABLE, SUBSET_TABLE),
+)
+"""What a data set holds, but for lists."""
 _JPEG = (".jpg", ".jpeg")
 
 
@@ -32,12 +37,17 @@ def remarks_by_name(
 ) -> list[str]:
     """How the split was made, what is not used and what should be known, one line each; no image is opened."""
     lines = [_split_line(root, splits, listed_in)]
+    if splits and "test" not in splits:
+        lines.append("no test split: `semprior evaluate` can score val and train only")
     listed = {name for names in splits.values() for name in names}
     if unlisted := sorted(set(images) - listed):
         lines.append(f"not used, in no split: {len(unlisted)} of {plural(len(images), 'image')}, such as {unlisted[0]}")
     folder = next((paths[0].parent for paths in images.values()), root)
     if unread := unread_files(folder):
         lines.append(f"{folder.name}/: {counted(unread)} not read")
+    if others := _not_read(root, listed_in):
+        more = f" and {len(others) - 8} more" if len(others) > 8 else ""
+        lines.append(f"not read, under names that mean nothing: {', '.join(others[:8])}{more}")
     if jpegs := sum(paths[0].suffix.lower() in _JPEG for paths in images.values()):
         lines.append(f"JPEG: {plural(jpegs, 'image')}; the artefacts of this format look like small targets")
     if spare := sorted(set(masks) - set(images)):
@@ -46,7 +56,8 @@ def remarks_by_name(
         count = len(set(subsets.values()))
         lines.append(f"{count} subsets: {', '.join(sorted(set(subsets.values()))[:8])}")
     if groups:
-        lines.append(f"{GROUP_TABLE}: {len(set(groups.values()))} groups of {len(groups)} images, which stay together")
+        several = plural(len(set(groups.values())), "group")
+        lines.append(f"{GROUP_TABLE}: {several} of {plural(len(groups), 'image')}, which stay together")
     elif found := sequences(images, subsets):
         beginning, frames = max(found.items(), key=lambda item: item[1])
         lines.append(
@@ -54,6 +65,14 @@ def remarks_by_name(
             f" neighbouring frames measures nothing; list them in {GROUP_TABLE} (name,group)"
         )
     return lines
+
+
+def _not_read(root: Path, listed_in: Mapping[str, str]) -> list[str]:
+    """What lies in a data set under names that nothing reads, such as ``Masks/`` or ``group.csv``, sorted."""
+    lists = {Path(place).relative_to(root).parts[0] for place in listed_in.values() if Path(place).is_relative_to(root)}
+    known = {*lists, *_READ, *SPLIT_FOLDERS}
+    names = sorted(path.name + "/" * path.is_dir() for path in root.iterdir() if not path.name.startswith("."))
+    return [name for name in names if name.rstrip("/") not in known and not name.startswith(("README", "LICENSE"))]
 
 
 def _split_line(root: Path, splits: Mapping[str, Collection[str]], listed_in: Mapping[str, str]) -> str:

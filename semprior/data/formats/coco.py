@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from semprior.data.formats.marks import Annotations, FindImage, Mark
-from semprior.data.formats.parsing import number, text
+from semprior.data.formats.marks import Annotations, FindImage, Mark, find_beside
+from semprior.data.formats.parsing import number, size, text
 from semprior.errors import UserError
 from semprior.reading.schema import shown
-
-_SPLIT = re.compile(r"(?:^|[_-])(train|val|test)(?:$|[_\d-])", re.IGNORECASE)
 
 
 def recognises(content: object) -> bool:
@@ -28,7 +25,7 @@ def read(files: Sequence[tuple[Path, Any]], find_image: FindImage) -> Annotation
         find_image: names images.
 
     Raises:
-        UserError: an entry lacks a key or holds a value of another type.
+        UserError: an entry lacks a key or holds a value of another type, or two images have the same id.
     """
     found = Annotations()
     for path, content in files:
@@ -43,12 +40,16 @@ def _read_file(path: Path, content: Mapping[str, Any], find_image: FindImage, fo
     names: dict[object, str | None] = {}
     for image in content["images"]:
         given = text(image["file_name"], f"{path}: file_name")
-        names[image["id"]] = name = find_image(given)
+        if image["id"] in names:
+            raise UserError(f"{path}: two images have the id {shown(image['id'])}; give each its own")
+        names[image["id"]] = name = find_beside(find_image, given, path)
         if name is None:
             found.strangers.append(given)
         else:
             found.claim(name, given, str(path))
             found.add(name, [])
+            if declared := size(image.get("width"), image.get("height")):
+                found.sizes[name] = declared
     categories = {
         category["id"]: text(category.get("name", ""), f"{path}: categories")
         for category in content.get("categories") or ()
@@ -64,5 +65,4 @@ def _read_file(path: Path, content: Mapping[str, Any], find_image: FindImage, fo
         if name is not None:
             found.add(name, [Mark(where, box=(left, top, left + width, top + height))])
             found.labels[categories.get(annotation.get("category_id"), "")] += 1
-    if match := _SPLIT.search(path.stem):
-        found.splits.setdefault(match[1].lower(), []).extend(name for name in names.values() if name is not None)
+    found.note_splits(path, names.values())

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from semprior.data.formats.marks import Annotations, FindImage, Mark, extent
-from semprior.data.formats.parsing import number, text
+from semprior.data.formats.parsing import number, size, text
 from semprior.errors import UserError
 from semprior.reading.schema import shown_key
 
@@ -18,7 +18,7 @@ def recognises(content: object) -> bool:
 
 
 def read(files: Sequence[tuple[Path, Any]], find_image: FindImage) -> Annotations:
-    """Boxes, points, and the extents of polygons.
+    """Boxes, points, and the extents of polygons; files named for splits, such as ``train.json``, tell the splits.
 
     Args:
         files: with their parsed contents.
@@ -29,6 +29,7 @@ def read(files: Sequence[tuple[Path, Any]], find_image: FindImage) -> Annotation
     """
     found = Annotations()
     for path, content in files:
+        names = []
         try:
             for item in content["items"]:
                 given = text(item["id"], f"{path}: id")
@@ -37,10 +38,15 @@ def read(files: Sequence[tuple[Path, Any]], find_image: FindImage) -> Annotation
                     found.strangers.append(given)
                     continue
                 found.claim(name, given, str(path))
+                names.append(name)
+                height, width = (item.get("image") or {}).get("size") or (0, 0)
+                if declared := size(width, height):
+                    found.sizes[name] = declared
                 marks = [_mark(f"{path}: item {shown_key(given)}", entry, found) for entry in item["annotations"]]
                 found.add(name, [mark for mark in marks if mark is not None])
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise UserError(f"{path}: not as Datumaro writes it ({type(error).__name__}: {error})") from error
+        found.note_splits(path, names)
     return found
 
 

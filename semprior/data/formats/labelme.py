@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from semprior.data.formats.marks import Annotations, FindImage, Mark, extent
-from semprior.data.formats.parsing import number, text
+from semprior.data.formats.parsing import number, size, text
 from semprior.errors import UserError
 
 
@@ -34,27 +34,30 @@ def read(files: Sequence[tuple[Path, Any]], find_image: FindImage) -> Annotation
             found.strangers.append(path.name)
             continue
         found.claim(name, str(path), str(path))
+        if declared := size(content.get("imageWidth"), content.get("imageHeight")):
+            found.sizes[name] = declared
         marks = []
         for index, shape in enumerate(content["shapes"], 1):
             where = f"{path}: shape {index}"
             try:
-                marks.append(_mark(where, shape))
-                found.labels[text(shape.get("label") or "", where)] += 1
+                own = _marks(where, shape)
+                marks += own
+                found.labels[text(shape.get("label") or "", where)] += len(own)
             except (KeyError, TypeError, AttributeError, ValueError) as error:
                 raise UserError(f"{where}: not as LabelMe writes it ({type(error).__name__}: {error})") from error
         found.add(name, marks)
     return found
 
 
-def _mark(where: str, shape: Mapping[str, Any]) -> Mark:
+def _marks(where: str, shape: Mapping[str, Any]) -> list[Mark]:
     corners = [(number(x, where), number(y, where)) for x, y in shape["points"]]
     kind = shape.get("shape_type") or "polygon"
     if not corners:
         raise UserError(f"{where}: has no points")
-    if kind == "point" or len(corners) == 1:
-        return Mark(where, point=(corners[0][0] - 0.5, corners[0][1] - 0.5))
+    if kind in ("point", "points") or len(corners) == 1:
+        return [Mark(where, point=(x - 0.5, y - 0.5)) for x, y in corners]
     if kind == "circle":
         (x, y), (x_on, y_on) = corners[:2]
         radius = math.hypot(x_on - x, y_on - y)
-        return Mark(where, box=(x - radius, y - radius, x + radius, y + radius))
-    return Mark(where, box=extent(corners))
+        return [Mark(where, box=(x - radius, y - radius, x + radius, y + radius))]
+    return [Mark(where, box=extent(corners))]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from semprior.errors import UserError
 
@@ -12,6 +14,15 @@ Box = tuple[float, float, float, float]
 
 FindImage = Callable[[str], str | None]
 """From a name that an annotation gives, such as ``seq/0001.jpg``, to that of an image; None if there is none."""
+
+SPLIT_WORDS = {
+    **dict.fromkeys(("train", "training", "trainval"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""What splits are called in names of files and folders, and in columns of tables."""
+SPLIT = re.compile(rf"(?:^|[^a-z])({'|'.join(SPLIT_WORDS)})(?=$|[^a-z])", re.IGNORECASE)
+"""Finds such a word in a name like ``instances_train2017``."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,7 @@ class Annotations:
         strangers: names that fit no image.
         labels: number of marks of each class; all of them are targets.
         splits: names of images by split, where the files tell it.
+        sizes: width and height of the image that was annotated, where the files tell it.
     """
 
     marks: dict[str, list[Mark]] = field(default_factory=dict)
@@ -49,6 +61,7 @@ class Annotations:
     strangers: list[str] = field(default_factory=list)
     labels: Counter[str] = field(default_factory=Counter)
     splits: dict[str, list[str]] = field(default_factory=dict)
+    sizes: dict[str, tuple[float, float]] = field(default_factory=dict)
     _given: dict[str, str] = field(default_factory=dict, repr=False)
 
     def claim(self, name: str, given: str, where: str) -> None:
@@ -65,6 +78,16 @@ class Annotations:
     def add(self, name: str, marks: list[Mark]) -> None:
         """Add the marks of an image."""
         self.marks.setdefault(name, []).extend(marks)
+
+    def note_splits(self, path: Path, names: Iterable[str | None]) -> None:
+        """Note the images of a file whose name tells a split, such as ``instances_train.json``."""
+        if match := SPLIT.search(path.stem):
+            self.splits.setdefault(SPLIT_WORDS[match[1].lower()], []).extend(name for name in names if name is not None)
+
+
+def find_beside(find_image: FindImage, given: str, path: Path) -> str | None:
+    """The image that an annotation file names; one beside it, if images of several folders have this name."""
+    return find_image(given) or find_image(str(path.parent / given))
 
 
 def extent(points: list[tuple[float, float]]) -> Box:

@@ -16,6 +16,8 @@ def number(value: object, where: str) -> float:
     Raises:
         UserError: it is none; the message begins with `where`.
     """
+    if value is None:
+        raise UserError(f"{where}: a number is missing")
     try:
         found = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else math.nan
     except (ValueError, OverflowError):
@@ -34,3 +36,12 @@ def text(value: object, where: str) -> str:
     if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
         return str(value)
     raise UserError(f"{where}: {shown(value)} is no text")
+
+
+def size(width: object, height: object) -> tuple[float, float] | None:
+    """Width and height of an image as an annotation gives them; None if it gives none, as many tools do with zeros."""
+    try:
+        found = number(width, ""), number(height, "")
+    except UserError:
+        return None
+    return found if min(found) > 0 else None

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from semprior.data.formats.marks import Annotations, FindImage, Mark
+from semprior.data.formats.marks import SPLIT_WORDS, Annotations, FindImage, Mark, find_beside
 from semprior.data.formats.parsing import number
 from semprior.errors import UserError
 from semprior.reading.schema import shown, shown_key
@@ -15,27 +15,25 @@ Rows = list[tuple[int, list[str]]]
 
 NAMES = {
     "name": (
-        "name",
-        "image",
-        "imagename",
-        "filename",
-        "file",
-        "imageid",
-        "imagefile",
-        "img",
-        "imgname",
-        "path",
-        "frame",
+        *("name", "image", "imagename", "filename", "file", "imageid", "imagefile", "img", "imgname", "path", "frame"),
+        *("imagepath", "imgpath", "filepath", "imgid", "imgfile", "imagefilename", "frameid", "framename"),
     ),
-    "x": ("x", "col", "column", "cx", "xcenter", "centerx", "xcentre", "centrex", "px", "u", "xc", "pointx", "xpx"),
-    "y": ("y", "row", "line", "cy", "ycenter", "centery", "ycentre", "centrey", "py", "v", "yc", "pointy", "ypx"),
-    "left": ("left", "xmin", "x1", "xtl", "minx", "x0", "bboxx1", "bboxleft", "bboxx"),
-    "top": ("top", "ymin", "y1", "ytl", "miny", "y0", "bboxy1", "bboxtop", "bboxy"),
-    "right": ("right", "xmax", "x2", "xbr", "maxx", "bboxx2", "bboxright"),
-    "bottom": ("bottom", "ymax", "y2", "ybr", "maxy", "bboxy2", "bboxbottom"),
+    "x": (
+        *("x", "col", "column", "cx", "xcenter", "centerx", "xcentre", "centrex", "px", "u", "xc", "pointx", "xpx"),
+        *("xpos", "posx", "xcoord", "coordx", "xpixel", "pixelx", "targetx"),
+    ),
+    "y": (
+        *("y", "row", "line", "cy", "ycenter", "centery", "ycentre", "centrey", "py", "v", "yc", "pointy", "ypx"),
+        *("ypos", "posy", "ycoord", "coordy", "ypixel", "pixely", "targety"),
+    ),
+    "left": ("left", "xmin", "x1", "xtl", "minx", "x0", "bboxx1", "bboxleft", "bboxx", "bboxxmin", "xleft"),
+    "top": ("top", "ymin", "y1", "ytl", "miny", "y0", "bboxy1", "bboxtop", "bboxy", "bboxymin", "ytop"),
+    "right": ("right", "xmax", "x2", "xbr", "maxx", "bboxx2", "bboxright", "bboxxmax", "xright"),
+    "bottom": ("bottom", "ymax", "y2", "ybr", "maxy", "bboxy2", "bboxbottom", "bboxymax", "ybottom"),
     "width": ("width", "w", "boxwidth", "bboxw", "bboxwidth"),
     "height": ("height", "h", "boxheight", "bboxh", "bboxheight"),
     "label": ("label", "class", "classname", "category", "type"),
+    "split": ("split", "subset", "set", "partition", "phase"),
 }
 """Spellings of columns, in lower case without blanks, hyphens and underscores."""
 
@@ -51,9 +49,10 @@ def columns(header: Sequence[str]) -> dict[str, int] | None:
         plain = re.sub(r"[\s_-]|\(.*\)|\[.*\]", "", cell).lower()
         for meaning, spellings in NAMES.items():
             if plain in spellings:
-                if meaning in found:
-                    raise UserError(f"{shown(header[found[meaning]])} and {shown(cell)} both seem to be the {meaning}")
-                found[meaning] = position
+                if meaning in found and meaning not in ("label", "split"):  # which are not needed
+                    one, other = shown(header[found[meaning]]), shown(cell)
+                    raise UserError(f"{one} and {other} both seem to be the {meaning}; rename one")
+                found.setdefault(meaning, position)
     corner = {"left", "top"} <= found.keys()
     sized = {"width", "height"} <= found.keys()
     box = corner and ({"right", "bottom"} <= found.keys() or sized)
@@ -67,6 +66,8 @@ def read(files: Sequence[tuple[Path, Rows]], find_image: FindImage) -> Annotatio
     ``left`` and ``top`` are given without them, or, beside ``x`` and ``y``, where the names say so (``cx,cy,w,h``);
     otherwise beside ``x`` and ``y`` they could be anything and are refused. If every number is within 0..1 and some
     are fractions, they are shares of the image's size.
+
+    A column of splits, or names of files such as ``train.csv``, tell the splits.
 
     Args:
         files: with their rows, the header first.
@@ -83,12 +84,12 @@ def read(files: Sequence[tuple[Path, Rows]], find_image: FindImage) -> Annotatio
         except UserError as error:
             raise UserError(f"{path}: line 1: {error}") from error
         assert place is not None  # it was recognised by them
-        marks = []
+        marks, names = [], []
         for line, cells in body:
             where = f"{path}: line {line}"
             if len(cells) != len(header):
                 raise UserError(f"{where}: {len(cells)} values instead of {len(header)}")
-            name = find_image(cells[place["name"]])
+            name = find_beside(find_image, cells[place["name"]], path)
             if name is None:
                 found.strangers.append(cells[place["name"]])
                 continue
@@ -96,12 +97,17 @@ def read(files: Sequence[tuple[Path, Rows]], find_image: FindImage) -> Annotatio
             values = {
                 key: number(cells[position], where)
                 for key, position in place.items()
-                if key not in ("name", "label") and cells[position]
+                if key not in ("name", "label", "split") and cells[position]
             }
             found.add(name, [])
+            if split := SPLIT_WORDS.get(cells[place["split"]].lower() if "split" in place else ""):
+                found.splits.setdefault(split, []).append(name)
+            else:
+                names.append(name)
             if values:
                 marks.append((name, where, values))
                 found.labels[cells[place["label"]] if "label" in place else ""] += 1
+        found.note_splits(path, names)
         _add(path, header, place, marks, found)
     return found
 

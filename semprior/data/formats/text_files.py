@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from semprior.data.formats.marks import Annotations, FindImage, Mark, extent
 from semprior.data.formats.parsing import LARGEST, number
 from semprior.errors import UserError
 from semprior.reading.files import read_foreign_text
+from semprior.reading.schema import shown
 
 Lines = list[tuple[int, list[str]]]
 """The numbers of a text file's lines that are not empty, and their words."""
+_BEYOND = 0.01  # how far shares of an image may lie beyond 0..1, where boxes at its border were rounded
 
 
 def words(path: Path) -> Lines:
@@ -32,9 +35,21 @@ def kind_of(lines: Lines) -> str | None:
     if all(len(row) == 2 for row in values):
         return "points"
     boxes = all(
-        len(row) >= 5 and row[0] == int(row[0]) >= 0 and all(0 <= value <= 1 for value in row[1:5]) for row in values
+        len(row) >= 5 and row[0] == int(row[0]) >= 0 and all(-_BEYOND <= value <= 1 + _BEYOND for value in row[1:5])
+        for row in values
     )
     return "yolo" if boxes else None
+
+
+def refuse(path: Path, lines: Lines, kind: str) -> NoReturn:
+    """Refuse a file that is not of the kind of the files beside it, or of its folder.
+
+    Raises:
+        UserError: in any case; the message names the first line of another kind.
+    """
+    line, row = next((one for one in lines if kind_of([one]) != kind), lines[0])
+    meant = {"yolo": "of YOLO: a class, then shares of the image within 0..1", "points": "of two numbers"}[kind]
+    raise UserError(f"{path}: line {line}: {shown(' '.join(row))} is no line {meant}")
 
 
 def read_yolo(files: Sequence[tuple[Path, Lines]], find_image: FindImage) -> Annotations:

@@ -7,7 +7,7 @@ from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from semprior.data.formats.marks import Annotations, Box, FindImage, Mark
-from semprior.data.formats.parsing import number
+from semprior.data.formats.parsing import number, size
 
 ROOT = "annotation"
 
@@ -32,6 +32,8 @@ def read(files: Sequence[tuple[Path, Element]], find_image: FindImage) -> Annota
             continue
         found.claim(name, str(path), str(path))
         found.add(name, [])
+        if declared := size(root.findtext("size/width"), root.findtext("size/height")):
+            found.sizes[name] = declared
         for index, thing in enumerate(root.iter("object"), 1):
             where = f"{path}: object {index}"
             box = thing.find("bndbox")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from semprior.data.finding.unread import counted
 from semprior.data.formats import coco, cvat, datumaro, labelme, tables, text_files, voc
 from semprior.data.formats.marks import Annotations, FindImage
 from semprior.data.formats.parsing import LARGEST
@@ -31,6 +32,8 @@ READERS: dict[str, Read] = {
     "points": text_files.read_points,
 }
 """Readers by the names of formats, which ``--format`` takes; ``points`` also stands for images of points."""
+
+_OTHER_TABLES = (".xlsx", ".xls", ".ods", ".parquet", ".pkl", ".h5")
 
 FORMATS = ("auto", "masks", *READERS)
 
@@ -70,14 +73,34 @@ def find_annotations(source: Source) -> Found:
                 empty.append(path)
             else:
                 found[kind].append((path, lines))
+        elif suffix == ".txt":
+            rows = _table_in(path)
+            if rows:
+                found["csv"].append((path, rows))
+        elif suffix in _OTHER_TABLES:
+            found[""].append((path, None))
+    around = {path.parent: kind for kind in ("points", "yolo") for path, _ in found[kind]}
     for path in empty:  # no target; of the format of the files around it
-        kind = next(
-            (kind for kind in ("yolo", "points") if any(p.parent == path.parent for p, _ in found[kind])), "yolo"
-        )
-        found[kind].append((path, []))
-    for path, _ in found.pop("", []):
-        source.notes.append(f"not read: {path.relative_to(source.root)}")
+        found[around.get(path.parent, "yolo")].append((path, []))
+    unread = found.pop("", [])
+    for path, content in unread:  # that its image has no targets would be wrong
+        meant = around.get(path.parent, folder_role(source, path)[0])
+        if path.suffix.lower() == ".txt" and meant in ("points", "yolo"):
+            text_files.refuse(path, cast(text_files.Lines, content), meant)
+    if unread:
+        first = unread[0][0].relative_to(source.root)
+        paths = [path for path, _ in unread]
+        source.notes.append(f"not read: {first if len(paths) == 1 else f'{counted(paths)}, such as {first}'}")
     return {kind: files for kind, files in found.items() if files}
+
+
+def _table_in(path: Path) -> tables.Rows:
+    """The rows of a text file that is a table of targets; none of any other."""
+    try:
+        rows = foreign_rows(read_foreign_text(path, LARGEST), str(path))
+        return rows if rows and tables.columns(rows[0][1]) is not None else []
+    except UserError:
+        return []
 
 
 def _names_targets(path: Path, rows: tables.Rows) -> bool:

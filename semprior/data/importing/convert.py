@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,13 +15,13 @@ from semprior.data.finding.sequences import groups_by_pattern
 from semprior.data.finding.split_lists import SPLITS
 from semprior.data.formats.marks import Annotations, Mark
 from semprior.data.image_tables import GROUP_TABLE, SUBSET_TABLE, read_groups, read_subsets
-from semprior.data.images import decode, raise_fault, read_mask_as_it_is
+from semprior.data.images import decode, raise_fault, read_marks, read_mask_as_it_is
 from semprior.data.importing.annotation_files import READERS, choose_format, find_annotations
 from semprior.data.importing.source import Source, find_source
-from semprior.data.importing.targets import Decisions, dot_points, order_of_numbers, pixel_targets
+from semprior.data.importing.targets import Decisions, dot_points, order_of_numbers, pixel_targets, regions_without
 from semprior.data.importing.writing import SKIPPED_TABLE, NewDataset, NewImage, write_dataset
 from semprior.data.layout import find_layout
-from semprior.data.splits import listed_splits
+from semprior.data.splits import Splits, listed_splits, report_overlaps, report_parted_groups
 from semprior.errors import UserError
 from semprior.reading.schema import shown_key
 
@@ -54,8 +54,10 @@ def import_dataset(
     Raises:
         UserError: an image, mask or annotation has a fault, or it is not clear what is meant; nothing is written.
     """
-    if folder.exists():
+    if folder.exists() or folder.is_symlink():
         raise UserError(f"{folder}: exists already; move it away or choose another place")
+    if folder.resolve().is_relative_to(source_folder.resolve()):
+        raise UserError(f"{folder}: lies in {source_folder}, where nothing is changed; choose another place")
     source = find_source(source_folder)
     found = find_annotations(source)
     form = choose_format(source, found, form)
@@ -63,9 +65,7 @@ def import_dataset(
     if form != "masks" and form in found:
         annotations = READERS[form](found[form], source.find_image)
         if not annotations.marks:
-            raise UserError(
-                f"{source_folder}: none of its {form} annotations fits an image, such as {_first(annotations)}"
-            )
+            raise UserError(f"{source_folder}: none of its {form} annotations fits an image, {_first(annotations)}")
         if form == "points":
             _put_in_order(source, annotations)
     images, skipped, lines = _read(source, annotations, read_marks=form == "points" and annotations is None)
@@ -76,16 +76,24 @@ def import_dataset(
         raise UserError(f"{first}{others}{way_out}")
     has_points = any(image.points is not None for image in images.values())
     if has_points and not any(image.points is not None and len(image.points) for image in images.values()):
-        raise UserError(f"{source_folder}: no image has a target")
-    splits, split_line = _splits(source, annotations, images, skipped, skip_faulty)
-    own_groups = _groups(source, groups, images)
-    subsets = _kept(read_subsets(source_folder), images) if (source_folder / SUBSET_TABLE).exists() else {}
+        notes = "" if annotations is None else "".join(f"; {note}" for note in annotations.notes)
+        raise UserError(f"{source_folder}: no image has a target{notes}")
+    splits, listed_in, split_line = _splits(source, annotations, images, skipped, skip_faulty)
+    report_overlaps(splits, listed_in, raise_fault)
+    own_groups, place = _groups(source, groups, images, skipped, skip_faulty)
+    way_out = ", or tell other groups with --groups"
+    report_parted_groups(splits, listed_in, own_groups, place, raise_fault, way_out)
+    subsets, _ = _of_table(source, SUBSET_TABLE, read_subsets, images, skipped, skip_faulty)
     write_dataset(folder, NewDataset(images, splits, own_groups, subsets, skipped), link=link)
-    return _report(source, form, annotations, images, skipped, [*lines, split_line], own_groups, folder)
+    lines.append(split_line)
+    listed = {name for names in splits.values() for name in names}
+    if splits and (unlisted := [name for name in images if name not in listed]):
+        lines.append(f"in no split: {plural(len(unlisted), 'image')}, such as {unlisted[0]}")
+    return _report(source, form, annotations, images, skipped, lines, own_groups, folder)
 
 
 def _first(annotations: Annotations) -> str:
-    return shown_key(annotations.strangers[0]) if annotations.strangers else "(they are empty)"
+    return f"such as {shown_key(annotations.strangers[0])}" if annotations.strangers else "as they are empty"
 
 
 def _read(
@@ -97,6 +105,7 @@ def _read(
     skipped: dict[str, str] = {}
     kinds: dict[str, str] = {}
     graded = pixels = 0
+    two_valued: dict[Path, bool] = {}
     for name, own in source.images.items():
         faults: list[str] = []
         image = decode(own.path, faults.append)
@@ -107,6 +116,7 @@ def _read(
         if image is None or faults:
             skipped[name] = faults[0]
             continue
+        two_valued[own.path.parent] = two_valued.get(own.path.parent, True) and _is_two_valued(image)
         if mask is not None and mask.shape != image.shape:
             skipped[name] = (
                 f"{mask_file}: the mask is {size(mask.shape)}, its image {size(image.shape)} (width x height)"
@@ -114,6 +124,13 @@ def _read(
             continue
         new = NewImage(own.path, mask_file)
         if annotations is not None:
+            width, height = annotations.sizes.get(name, image.shape[::-1])
+            if (height, width) != image.shape:
+                skipped[name] = (
+                    f"{own.path}: is {size(image.shape)}, but was annotated as {width:g}x{height:g} (width x height);"
+                    " annotate it at its size, or correct the size"
+                )
+                continue
             targets = pixel_targets(annotations.marks.get(name, []), image, mask, decisions)
             new, faults = replace(new, points=targets.points, boxes=targets.boxes), targets.faults
         elif read_marks:
@@ -126,6 +143,11 @@ def _read(
         images[name] = new
         depths[image.dtype.name] += 1
         kinds[name] = image.dtype.name
+    for folder in (folder for folder, always in two_valued.items() if always):
+        raise UserError(
+            f"{folder}: every image in it holds two values only; if these are masks, name their folder masks/,"
+            " else move it away"
+        )
     usual = max(sorted(depths), key=depths.__getitem__, default="")
     for name in [name for name, kind in kinds.items() if kind != usual]:
         skipped[name] = f"{images.pop(name).path}: holds {kinds[name]}, where most images hold {usual}"
@@ -133,6 +155,11 @@ def _read(
     if graded:
         lines.append(graded_line(graded, sum(image.mask is not None for image in images.values()), pixels))
     return images, skipped, lines
+
+
+def _is_two_valued(image: np.ndarray) -> bool:
+    low, high = image.min(), image.max()
+    return low < high and bool(((image == low) | (image == high)).all())
 
 
 def _marked(
@@ -143,13 +170,20 @@ def _marked(
     if path is None:
         faults.append(f"{source.images[name].path}: no point image in the folder {source.points}")
         return None
-    marks = decode(path, faults.append)
+    marks = read_marks(path, faults.append, "points lie")
     if marks is None:
         return None
     if marks.shape != shape:
         faults.append(f"{path}: {size(marks.shape)}, but its image is {size(shape)} (width x height)")
         return None
-    points = dot_points(marks > marks.max(initial=0) / 2, decisions)
+    above = marks > marks.max(initial=0) / 2
+    if low := regions_without(marks > 0, above):
+        faults.append(
+            f"{path}: {low} of its points {'lies' if low == 1 else 'lie'} below half of its largest value"
+            f" {marks.max():g}; if values number the points, save it as 0 and 255"
+        )
+        return None
+    points = dot_points(above, decisions)
     if points is None:
         faults.append(
             f"{path}: holds regions, not points; if these are masks, name their folder masks/, import them and make"
@@ -222,32 +256,44 @@ def _splits(
     images: Mapping[str, NewImage],
     skipped: dict[str, str],
     skip_faulty: bool,
-) -> tuple[dict[str, tuple[str, ...]], str]:
-    """The splits: of lists, else of folders, else of annotation files, else none; and how they were found."""
+) -> tuple[Splits, dict[str, str], str]:
+    """The splits: of lists, else of folders, else of annotation files, else none; what lists each; how all were found.
+
+    Names in lists that are no images are added to `skipped`, or refused.
+    """
     for place in dict.fromkeys((source.top, source.root)):
         listed = listed_splits(place, source.images, source.resolve, raise_fault)
         if listed is not None:
             splits, files = listed
             for split, names in splits.items():
                 for name in (name for name in names if name not in source.images):
-                    if not skip_faulty:
-                        raise UserError(
-                            f"{files[split]}: lists {name}, but there is no such image; --skip-faulty leaves it out"
-                        )
-                    skipped[name] = f"{files[split]}: lists it, but there is no such image"
+                    _leave_out(f"{files[split]}: lists", name, skipped, skip_faulty)
             lists = ", ".join(str(path.relative_to(source.root)) for path in files.values())
-            return _sized({split: _present(names, images) for split, names in splits.items()}, f"splits of {lists}")
+            present = {split: _present(names, images) for split, names in splits.items()}
+            return present, {split: str(path) for split, path in files.items()}, _sized(present, f"splits of {lists}")
     by_folder = {
         split: tuple(name for name in images if source.images[name].split == split)
         for split in SPLITS
         if any(image.split == split for image in source.images.values())
     }
-    if by_folder:
-        return _sized(by_folder, "splits by the names of folders")
-    if annotations is not None and annotations.splits:
-        named = {split: _present(names, images) for split, names in annotations.splits.items()}
-        return _sized(named, "splits by the names of annotation files")
-    return {}, "no lists of splits: `semprior train` splits all images by seed"
+    how, splits = "the names of folders", by_folder
+    if not by_folder and annotations is not None:
+        how = "the annotation files"
+        named = annotations.splits
+        splits = {split: _present(named[split], images) for split in SPLITS if split in named}
+        if len(splits) == 1 and all(len(names) == len(images) for names in splits.values()):
+            splits = {}  # as CVAT calls all images "Train"
+    if splits:
+        listed_in = {split: f"{source.root} ({split} by {how})" for split in splits}
+        return splits, listed_in, _sized(splits, f"splits by {how}")
+    return {}, {}, "no lists of splits: `semprior train` splits all images by seed"
+
+
+def _leave_out(what: str, name: str, skipped: dict[str, str], skip_faulty: bool) -> None:
+    """Note that `name`, which something lists, is no image."""
+    if not skip_faulty:
+        raise UserError(f"{what} {shown_key(name)}, but there is no such image; --skip-faulty leaves it out")
+    skipped[name] = f"{what} it, but there is no such image"
 
 
 def _present(names: object, images: Mapping[str, NewImage]) -> tuple[str, ...]:
@@ -255,23 +301,48 @@ def _present(names: object, images: Mapping[str, NewImage]) -> tuple[str, ...]:
     return tuple(name for name in dict.fromkeys(names) if name in images)
 
 
-def _sized(splits: dict[str, tuple[str, ...]], how: str) -> tuple[dict[str, tuple[str, ...]], str]:
-    return splits, f"{how}: {', '.join(f'{len(names)} {split}' for split, names in splits.items())}"
+def _sized(splits: Splits, how: str) -> str:
+    return f"{how}: {', '.join(f'{len(names)} {split}' for split, names in splits.items())}"
 
 
-def _groups(source: Source, pattern: str | None, images: Mapping[str, NewImage]) -> dict[str, str]:
-    """The groups of images: by a pattern, else of ``groups.csv``, else of the folders that images lie in."""
+def _groups(
+    source: Source,
+    pattern: str | None,
+    images: Mapping[str, NewImage],
+    skipped: dict[str, str],
+    skip_faulty: bool,
+) -> tuple[dict[str, str], str]:
+    """The groups of images: by a pattern, else of ``groups.csv``, else of their folders; and what gives them."""
     if pattern is not None:
-        return groups_by_pattern(images, pattern)
-    for place in dict.fromkeys((source.root, source.top)):
-        if (place / GROUP_TABLE).exists():
-            return _kept(read_groups(place), images)
-    folders = {name: "/".join(source.images[name].folders) for name in images}
-    return folders if len(set(folders.values())) > 1 else {}
+        return groups_by_pattern(images, pattern), f"--groups {pattern}"
+    groups, table = _of_table(source, GROUP_TABLE, read_groups, images, skipped, skip_faulty)
+    if table:
+        return groups, table
+    folders = {name: "/".join(source.images[name].folders) for name in images if source.images[name].folders}
+    several = len({source.images[name].folders for name in images}) > 1
+    return folders if several else {}, f"{source.root}: the folders of its images"
 
 
-def _kept(values: Mapping[str, str], images: Mapping[str, NewImage]) -> dict[str, str]:
-    return {name: value for name, value in values.items() if name in images}
+def _of_table(
+    source: Source,
+    table: str,
+    read: Callable[[Path], dict[str, str]],
+    images: Mapping[str, NewImage],
+    skipped: dict[str, str],
+    skip_faulty: bool,
+) -> tuple[dict[str, str], str]:
+    """What a table of the source tells of its images, by their new names, and its path; empty if there is none."""
+    path = next((place / table for place in (source.root, source.top) if (place / table).exists()), None)
+    if path is None:
+        return {}, ""
+    found: dict[str, str] = {}
+    for given, value in read(path.parent).items():
+        name = given if given in source.images else source.find_image(given)
+        if name is None:
+            _leave_out(f"{path}: names", given, skipped, skip_faulty)
+        elif found.setdefault(name, value) != value:
+            raise UserError(f"{path}: the image {name} is named twice, for {found[name]} and {value}; delete one")
+    return {name: value for name, value in found.items() if name in images}, str(path)
 
 
 def _report(
@@ -310,7 +381,8 @@ def _report(
         report.append(f"without a mask: {plural(len(unmasked), 'image')}, such as {unmasked[0]}")
     if groups:
         report.append(
-            f"{len(set(groups.values()))} groups of {len(groups)} images, which stay together ({GROUP_TABLE})"
+            f"{plural(len(set(groups.values())), 'group')} of {plural(len(groups), 'image')}, which stay together"
+            f" ({GROUP_TABLE})"
         )
     if skipped:
         report.append(

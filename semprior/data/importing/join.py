@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from semprior.data.annotations import find_points
+from semprior.data.finding.remarks import plural
+from semprior.data.finding.split_lists import BY_SEED
 from semprior.data.images import intensity_range_of
 from semprior.data.importing.writing import NewDataset, NewImage, PixelBox, write_dataset
 from semprior.data.layout import Layout, Masks, Scene, find_layout, iter_scenes
@@ -32,13 +34,15 @@ def join_datasets(folder: Path, sources: Mapping[str, Path], *, prefix: bool = F
     Raises:
         UserError: a data set has a fault, two have an image of the same name, or their depths differ.
     """
-    if folder.exists():
+    if folder.exists() or folder.is_symlink():
         raise UserError(f"{folder}: exists already; move it away or choose another place")
     if len(sources) < 2:
         raise UserError("NAME=SOURCE: name at least two data sets")
     for name in sources:
         if not re.fullmatch(r"\w[\w.-]*", name):
             raise UserError(f"{name!r}: the name of a subset has letters, digits, dots, hyphens and underscores only")
+    if inside := next((place for place in sources.values() if folder.resolve().is_relative_to(place.resolve())), None):
+        raise UserError(f"{folder}: lies in {inside}, where nothing is changed; choose another place")
     layouts = {subset: find_layout(place) for subset, place in sources.items()}
     pointed = {
         subset: find_points(layout.root, layout.images, lambda _: None) is not None
@@ -53,6 +57,7 @@ def join_datasets(folder: Path, sources: Mapping[str, Path], *, prefix: bool = F
     splits: dict[str, tuple[str, ...]] = {}
     groups: dict[str, str] = {}
     subsets: dict[str, str] = {}
+    bare: dict[str, int] = {}
     for subset, layout in layouts.items():
         first = f"{subset}_" if prefix else ""
         listed = {name for names in layout.splits.values() for name in names}
@@ -73,9 +78,21 @@ def join_datasets(folder: Path, sources: Mapping[str, Path], *, prefix: bool = F
         points = sum(len(image.points) for image in images.values() if image.points is not None)
         sizes = ", ".join(f"{len(names)} {split}" for split, names in layout.splits.items())
         how = " made from the centroids of its masks" if derived else ""
-        lines.append(f"{subset}: {sizes}" + (f"; {points} points{how}" if any(pointed.values()) else ""))
+        seeded = f" ({BY_SEED})" if any(BY_SEED in place for place in layout.listed_in.values()) else ""
+        lines.append(f"{subset}: {sizes}{seeded}" + (f"; {points} points{how}" if any(pointed.values()) else ""))
         if spare := len(layout.images) - len(listed):
-            lines.append(f"{subset}: {spare} images are in no split and left out")
+            lines.append(f"{subset}: in no split and left out: {plural(spare, 'image')}")
+        if layout.subsets:
+            lines.append(
+                f"{subset}: its own subsets {', '.join(sorted(set(layout.subsets.values()))[:8])} become {subset}"
+            )
+        bare[subset] = sum(image.mask is None for image in images.values())
+    if any(image.mask is not None for image in joined.images.values()):
+        lines += [
+            f"{subset}: without a mask, which evaluation needs: {plural(count, 'image')}"
+            for subset, count in bare.items()
+            if count
+        ]
     joined.splits, joined.groups, joined.subsets = splits, groups, subsets
     write_dataset(folder, joined, link=False)
     lines.append(f"{folder}: {', '.join(f'{len(names)} {split}' for split, names in splits.items())}")

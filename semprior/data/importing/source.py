@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from semprior.data.finding.remarks import plural
-from semprior.data.finding.split_lists import SPLIT_FOLDERS
+from semprior.data.finding.split_lists import SPLIT_FOLDERS, first_file
 from semprior.data.finding.unread import PICTURES, counted
-from semprior.data.images import SUFFIXES, stem
+from semprior.data.formats.marks import SPLIT, SPLIT_WORDS
+from semprior.data.images import READABLE, SUFFIXES, stem
 from semprior.errors import UserError
 
 IMAGES = (
@@ -28,13 +29,10 @@ POINTS = ("maskscentroid", "centroid", "centroids", "pointlabel", "pointlabels",
 """Names of folders without capitals and signs; of several folders of points, the first in this order is read."""
 MASK_ENDINGS = ("_pixels0", "_mask", "_gt", "_label", "_seg")
 ANNOTATION_SUFFIXES = (".txt", ".xml", ".json")
-SPLIT_WORDS = {
-    **dict.fromkeys(("train", "training", "trainval"), "train"),
-    **dict.fromkeys(("val", "valid", "validation"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
 MOST_FILES = 5_000_000
 _HIDDEN = ("__MACOSX",)
+_Picture = tuple[Path, tuple[str, ...], str]
+"""A file, the folders of its path that name no role, and the one that does."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ class Source:
         candidates = self.by_stem.get(bare(parts[-1]), [])
         around = {_folded(part) for part in parts[:-1]}
         if len(candidates) > 1 or around & self.folders:  # another sequence may have a frame of the same name
-            split = next((SPLIT_WORDS[_folded(part)] for part in parts[:-1] if _folded(part) in SPLIT_WORDS), None)
+            split = next((split for part in parts[:-1] if (split := split_named(part, roles=True))), None)
             candidates = [
                 image
                 for image in candidates
@@ -102,11 +100,35 @@ class Source:
     def resolve(self, line: str) -> str:
         """The name of the image that a line of a list means, or the line without a suffix."""
         first = re.fullmatch(r"(\S+)\s+-?\d+", line)
-        return self.find_image(line) or (first and self.find_image(first[1])) or stem(line)
+        return (
+            self.find_image(first_file(line))
+            or self.find_image(line)
+            or (first and self.find_image(first[1]))
+            or stem(line)
+        )
 
 
 def _folded(part: str) -> str:
     return unicodedata.normalize("NFC", part).casefold()
+
+
+def split_named(folder: str, *, roles: bool = False) -> str | None:
+    """The split that the name of a folder means, such as ``Train``, ``val2017`` or ``test_set``; else None.
+
+    With `roles`, a name may also say what the folder holds, as in ``train_masks``.
+    """
+    split, rest = _parted(folder)
+    meant = rest in ("", "set", "data", "split") or rest.isdecimal() or (roles and rest in (*IMAGES, *MASKS, *POINTS))
+    return split if meant else None
+
+
+def _parted(folder: str) -> tuple[str | None, str]:
+    """The split in the name of a folder, and the rest of the name, without capitals and signs."""
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", folder)  # TrainImages
+    match = SPLIT.search(apart)
+    if match is None:
+        return None, _plain(folder)
+    return SPLIT_WORDS[match[1].lower()], _plain(apart[: match.start(1)] + apart[match.end(1) :])
 
 
 def bare(name: str) -> str:
@@ -128,7 +150,7 @@ def find_source(root: Path) -> Source:
     """
     if not root.is_dir():
         raise UserError(f"{root}: {'not a folder' if root.exists() else 'no such folder'}")
-    pictures: dict[str, list[tuple[Path, tuple[str, ...], str]]] = defaultdict(list)
+    pictures: dict[str, list[_Picture]] = defaultdict(list)
     others, unread = [], []
     for path in _walk(root):
         parts = path.relative_to(root).parts[:-1]
@@ -141,15 +163,21 @@ def find_source(root: Path) -> Source:
             others.append(path)
     taken, spare = ("images", pictures[""]) if pictures["images"] else ("", [])
     if not pictures[taken]:
-        raise UserError(f"{root}: holds no PNG, BMP, TIFF or JPEG image")
+        others_than = f"; {counted(unread)} cannot be read, such as {unread[0].relative_to(root)}" if unread else ""
+        raise UserError(f"{root}: holds no {READABLE} image{others_than}")
+    beside = _masks_beside(pictures[taken])
+    pictures[taken] = [picture for picture in pictures[taken] if picture not in beside]
+    pictures["masks"] += beside
     read = {path.parent for role in {taken, "images", "masks", "points"} for path, _, _ in pictures[role]}
     if missed := [path for path in unread if path.parent in read]:
         raise UserError(
-            f"{root}: {counted(missed)} cannot be read, such as {missed[0].relative_to(root)}; save them as PNG, BMP,"
-            " TIFF or JPEG, or move them away"
+            f"{root}: {counted(missed)} cannot be read, such as {missed[0].relative_to(root)}; save them as {READABLE},"
+            " or move them away"
         )
     shared = _shared([rest for _, rest, _ in pictures[taken]])
     source = Source(root, root.joinpath(*shared), {}, others=others)
+    if beside:
+        source.notes.append(f"masks beside their images, by their names: {len(beside)}, such as {beside[0][0].name}")
     if spare:
         folders = sorted({str(path.parent.relative_to(root)) for path, _, _ in spare})
         source.notes.append(f"not read: {plural(len(spare), 'image')} in {', '.join(folders[:5])}")
@@ -188,11 +216,25 @@ def _plain(name: str) -> str:
 def _role(parts: Sequence[str]) -> tuple[str, tuple[str, ...], str]:
     """The role of a folder by the deepest part of its path that names one; the other parts; and that name."""
     for place in reversed(range(len(parts))):
-        plain = _plain(parts[place])
+        split, plain = _parted(parts[place])
         role = "images" if plain in IMAGES else "masks" if plain in MASKS else "points" if plain in POINTS else ""
         if role:
-            return role, (*parts[:place], *parts[place + 1 :]), plain
+            own = () if split is None else (split,)  # of train_images, for example
+            return role, (*parts[:place], *own, *parts[place + 1 :]), plain
     return "", tuple(parts), ""
+
+
+def _masks_beside(pictures: Sequence[_Picture]) -> list[_Picture]:
+    """Those that are named like masks (``NAME_mask.png``) of others in the same folder (``NAME.png``)."""
+    places = {(path.parent, stem(path.name)) for path, _, _ in pictures}
+    return [
+        picture
+        for picture in pictures
+        if any(
+            (own := stem(picture[0].name)).endswith(ending) and (picture[0].parent, own.removesuffix(ending)) in places
+            for ending in MASK_ENDINGS
+        )
+    ]
 
 
 def _shared(rests: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
@@ -200,7 +242,7 @@ def _shared(rests: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     lowest, highest = min(rests), max(rests)  # what these two share, all share
     length = 0
     for one, other in zip(lowest, highest, strict=False):
-        if one != other or one.casefold() in SPLIT_WORDS:
+        if one != other or split_named(one):
             break
         length += 1
     return lowest[:length]
@@ -218,12 +260,12 @@ def _refuse_several(top: Path, rests: Sequence[tuple[str, ...]]) -> None:
 
 
 def _name_images(source: Source, files: Sequence[tuple[Path, tuple[str, ...]]]) -> None:
-    words = [[SPLIT_WORDS[part.casefold()] for part in rest if part.casefold() in SPLIT_WORDS] for _, rest in files]
+    words = [[split for part in rest if (split := split_named(part))] for _, rest in files]
     split_of = [found[0] if found else None for found in words]
     by_folders = all(split_of)
     if any(split_of) and not by_folders:
         source.notes.append("some folders name splits and others do not: they are not taken for splits")
-    folders = [tuple(part for part in rest if not (by_folders and part.casefold() in SPLIT_WORDS)) for _, rest in files]
+    folders = [tuple(part for part in rest if not (by_folders and split_named(part))) for _, rest in files]
     stems = [stem(path.name) for path, _ in files]
     counts = Counter(stems)
     unique = len(counts) == len(stems)
@@ -233,6 +275,10 @@ def _name_images(source: Source, files: Sequence[tuple[Path, tuple[str, ...]]]) 
             whole = f"{split}_{name}"
         if any(not sign.isprintable() for sign in whole):
             raise UserError(f"{str(path)!r}: its name holds control characters; rename it")
+        if whole != whole.strip():
+            raise UserError(
+                f"{path}: its name {whole!r} begins or ends with a blank, which lists do not tell; rename it"
+            )
         if whole in source.images:
             raise UserError(f"{path}: {source.images[whole].path} would have the same name; keep one")
         image = SourceImage(whole, path, own, split if by_folders else None)

@@ -30,6 +30,7 @@ class Decisions:
         centre: points at the centre of a box without a local extremum.
         cut: boxes cut at the border of their image.
         twice: boxes left out because another marks the same target.
+        same: points left out because another lies on the same pixel.
         dots: points that are the centres of dots of several pixels.
     """
 
@@ -38,6 +39,7 @@ class Decisions:
     centre: int = 0
     cut: int = 0
     twice: int = 0
+    same: int = 0
     dots: int = 0
 
     def lines(self) -> list[str]:
@@ -52,6 +54,8 @@ class Decisions:
             found.append(f"{plural(self.cut, 'box', 'boxes')} cut at the border of the image")
         if self.twice:
             found.append(f"{plural(self.twice, 'box', 'boxes')} left out, which mark a target for the second time")
+        if self.same:
+            found.append(f"{plural(self.same, 'point')} left out, on the same pixel as another")
         if self.dots:
             found.append(f"{plural(self.dots, 'dot')} of several pixels became points at their centres")
         return found
@@ -112,7 +116,10 @@ def pixel_targets(
         else:
             assert box is not None  # a mark has a point or a box
             row, column = box_point(image, box, mask, decisions)
-        found.append((row, column, box))
+        if any((row, column) == other[:2] for other in found):
+            decisions.same += 1
+        else:
+            found.append((row, column, box))
     found.sort(key=lambda target: target[:2])
     points = np.array([target[:2] for target in found], np.int64).reshape(-1, 2)
     return PixelTargets(points, [target[2] for target in found], faults)
@@ -221,6 +228,12 @@ def dot_points(marks: np.ndarray, decisions: Decisions) -> np.ndarray | None:
     points = np.floor(centroids[1:, ::-1] + 0.5).astype(np.int64)
     ordered: np.ndarray = points[np.lexsort((points[:, 1], points[:, 0]))]
     return ordered
+
+
+def regions_without(marks: np.ndarray, above: np.ndarray) -> int:
+    """How many 8-connected regions of `marks` (H,W) bool have no pixel of `above` (H,W) bool."""
+    count, labels = cv2.connectedComponents(marks.view(np.uint8), connectivity=8)
+    return count - 1 - len(np.unique(labels[above & marks]))
 
 
 def order_of_numbers(pairs: Sequence[tuple[float, float]], image: np.ndarray, mask: np.ndarray | None) -> np.ndarray:

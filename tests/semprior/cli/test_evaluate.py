@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import cv2
 import pytest
@@ -106,10 +107,18 @@ def test_curve_and_rows_of_images(output_of, tmp_path):
         (("--curve", "curve.pdf"), "--curve curve.pdf: the name must end in .csv"),
         (("--per-image", "nowhere/images.csv"), "no folder nowhere"),
         (("--per-image", "one.csv", "--curve", "one.csv"), "both name one.csv"),
+        (("--per-image", "one.csv", "--curve", "../{here}/one.csv"), "both name ../"),
     ],
 )
 def test_mistaken_arguments(fault_of, arguments, fault):
-    assert fault in fault_of(*arguments)
+    assert fault in fault_of(*(argument.format(here=Path.cwd().name) for argument in arguments))
+
+
+@pytest.mark.parametrize("name", ["points.csv", "subset.csv"])
+def test_tables_of_the_data_set_are_not_overwritten(fault_of, data, name):
+    before = (data / name).read_text()
+    assert f"{name}: is a table of the data set" in fault_of("--per-image", data / name)
+    assert (data / name).read_text() == before
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ FAULTS = {
     "overlap": (lambda r: edit(r, "mode/test.txt", "Tiny_9", "Tiny_4"), "mode/test.txt: Tiny_4 also in"),
     "overlap with val": (lambda r: edit(r, "mode/val.txt", "Tiny_7", "Tiny_4"), "mode/val.txt: Tiny_4 also in"),
     "split is no text": (
-        lambda r: (r / "mode/train.txt").write_bytes(b"\xff\xfe\x00"),
+        lambda r: (r / "mode/train.txt").write_bytes(b"\xff\x00"),
         r"mode/train.txt:1: cannot be read as text",
     ),
     "no image": (lambda r: (r / "images/Tiny_2.png").unlink(), r"images: no image Tiny_2, which .*train.txt lists"),
@@ -140,6 +140,31 @@ FAULTS = {
     "palette of one colour": (
         lambda r: as_palette(r / "labels/Tiny_2.png", (9, 9, 9), (9, 9, 9)),
         "labels/Tiny_2.png: its palette shows every index in one colour",
+    ),
+    "image with a palette of one colour": (
+        lambda r: (
+            shutil.copy(r / "labels/Tiny_2.png", r / "images/Tiny_2.png"),
+            as_palette(r / "images/Tiny_2.png", (9, 9, 9), (9, 9, 9)),
+        ),
+        "images/Tiny_2.png: its palette shows every index in one colour",
+    ),
+    "points with a palette of one colour": (
+        lambda r: [
+            shutil.rmtree(r / "labels"),
+            *(as_palette(p, (0, 0, 0), (0, 0, 0)) for p in (r / "masks_centroid").iterdir()),
+        ],
+        "masks_centroid/Tiny_1.png: its palette shows every index in one colour",
+    ),
+    "points in the alpha channel": (
+        lambda r: write_picture(r / "masks_centroid/Tiny_2.png", in_alpha(read(r / "masks_centroid/Tiny_2.png"))),
+        "masks_centroid/Tiny_2.png: the points lie in the alpha channel",
+    ),
+    "a TIFF of doubles": (
+        lambda r: (
+            write_picture(r / "images/Tiny_2.tif", np.zeros((24, 32))),
+            (r / "images/Tiny_2.tif").replace(r / "images/Tiny_2.png"),
+        ),
+        r"images/Tiny_2.png: .* TIFF \(its values may be of 64 bits; save it as 8 bit, 16 bit or 32-bit float\)",
     ),
     "masks as points": (
         lambda r: shutil.copy(r / "labels/Tiny_2.png", r / "masks_centroid/Tiny_2.png"),
@@ -183,6 +208,26 @@ FAULTS = {
     "a list that tells no split": (
         lambda r: ((r / "mode").rename(r / "lists"), rename_lists(r / "lists", r)),
         "all_0.txt: lists images, but its name tells no split; name it train.txt",
+    ),
+    "a list of other images": (
+        lambda r: (shutil.rmtree(r / "mode"), (r / "test.txt").write_text("Tony_1\nTony_2\n")),
+        "test.txt: names no images, such as 'Tony_1'; correct the names, or move it away",
+    ),
+    "a list that is no text": (
+        lambda r: (shutil.rmtree(r / "mode"), (r / "test.txt").write_bytes(b"\xff\x00")),
+        "test.txt:1: cannot be read as text",
+    ),
+    "a list of another suffix": (
+        lambda r: (shutil.rmtree(r / "mode"), (r / "test.csv").write_text("name\nTiny_1.png\nTiny_2.png\n")),
+        "test.csv: lists images, but lists are read from .txt files; save it as test.txt, one name a line",
+    ),
+    "lists behind a link to nothing": (
+        lambda r: (shutil.rmtree(r / "mode"), (r / "mode").symlink_to("nowhere")),
+        "mode: a link to nothing; mend it, or delete it",
+    ),
+    "groups behind a link to nothing": (
+        lambda r: (r / "groups.csv").symlink_to("nowhere"),
+        "groups.csv: a link to nothing; mend it, or delete it",
     ),
     "a parted group": (
         lambda r: (r / "groups.csv").write_text("name,group\nTiny_1,a\nTiny_2,a\nTiny_9,a\n"),
@@ -281,6 +326,13 @@ def test_fault_of_a_table(tiny_dataset, spoil, expected):
     assert_found(root, expected)
 
 
+def test_points_in_a_dark_colour_count(tiny_dataset):
+    root = tiny_dataset()
+    for path in (root / "masks_centroid").iterdir():
+        as_palette(path, (0, 0, 0), (0, 0, 1))  # OpenCV's grey value of this blue is 0
+    assert [len(scene.points) for scene in read_training(root)] == [0, 1, 2, 0, 1, 2]
+
+
 def test_missing_folder(tmp_path):
     assert check_dataset(tmp_path / "nowhere") == [f"{tmp_path / 'nowhere'}: no such folder"]
     with pytest.raises(UserError, match="nowhere: no such folder"):
@@ -310,6 +362,14 @@ def test_the_check_lists_every_fault_of_every_split(tiny_dataset):
         assert name in fault
     (root / "mode/val.txt").write_text("")
     assert any("val.txt: empty" in fault for fault in check_dataset(root))
+
+
+@pytest.mark.parametrize("content", ["name;x;y\nTiny_1;7;6\n", "\u00e9"], ids=["separators", "encoding"])
+def test_a_table_that_cannot_be_read_is_one_fault(tiny_dataset, content):
+    root = tiny_dataset(points="points.csv")
+    (root / "points.csv").write_text(content, encoding="latin-1")
+    (fault,) = check_dataset(root)
+    assert fault.startswith(f"{root / 'points.csv'}:")
 
 
 def test_a_point_and_its_mask_may_both_be_wrong(tiny_dataset):

@@ -272,3 +272,18 @@ def test_what_a_user_should_know_is_said(tiny_dataset):
         "test: 4 images, 5 targets; 1 image without any",
     ):
         assert line in said
+
+
+def test_a_data_set_without_a_test_split_is_sound_and_says_so(tiny_dataset):
+    faults, remarks = survey_dataset(tiny_dataset((("train", 6), ("val", 3))))
+    assert not faults
+    assert "no test split: `semprior evaluate` can score val and train only" in remarks
+
+
+def test_what_nothing_reads_is_named(tiny_dataset):
+    root = tiny_dataset()
+    assert not any("not read" in line for line in find_layout(root).remarks())
+    (root / "labels").rename(root / "Masks")
+    for name in ("group.csv", "README.md", ".hidden"):
+        (root / name).write_text("name,group\n")
+    assert "not read, under names that mean nothing: Masks/, group.csv" in find_layout(root).remarks()

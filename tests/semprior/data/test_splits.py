@@ -101,6 +101,8 @@ LISTS = {
     "50_50": ("50_50/{}.txt", "train", "test"),
     "idx_427": ("idx_427/{}.txt", "trainval", "test"),
     "a folder of any name": ("my lists/{}_full.txt", "trainval", "test"),
+    "folders below": ("lists/fold 1/a/{}.txt", "train", "test"),
+    "capitals": ("{}.TXT", "TRAIN", "TEST"),
 }
 
 
@@ -110,9 +112,28 @@ def test_lists_are_found_wherever_they_lie(tiny_dataset, place):
     root = tiny_dataset((("train", 8), ("test", 4)))
     for name, split in zip(names, ("train", "test"), strict=True):
         path = root / pattern.format(name)
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         (root / f"mode/{split}.txt").rename(path)
     (root / "mode").rmdir()
+    splits = find_layout(root).splits
+    assert splits["test"] == tuple(f"Tiny_{i}" for i in range(8, 12))
+    assert {*splits["train"], *splits["val"]} == {f"Tiny_{i}" for i in range(8)}
+
+
+@pytest.mark.parametrize(
+    ("line", "encoding"),
+    [
+        ("{0}\r\n", "utf-16"),
+        ("{0}.png {0}.png\n", "utf-8"),
+        ("images/{0}.png masks/{0}_mask.png\n", "utf-8"),
+        ("images\\{0}.PNG,masks\\{0}.png\n\n\n", "utf-8-sig"),
+    ],
+)
+def test_spellings_of_lists(tiny_dataset, line, encoding):
+    root = tiny_dataset(None, count=12)
+    for split, numbers in (("train", range(8)), ("test", range(8, 12))):
+        content = "".join(line.format(f"Tiny_{i}") for i in numbers)
+        (root / f"{split}.txt").write_bytes(content.encode(encoding))
     splits = find_layout(root).splits
     assert splits["test"] == tuple(f"Tiny_{i}" for i in range(8, 12))
     assert {*splits["train"], *splits["val"]} == {f"Tiny_{i}" for i in range(8)}

@@ -59,7 +59,7 @@ SOUND = {
     "interlaced": png(8, 8, INTERLACED, interlaced=1),
     "unknown profile": png(3, 2, b"\0abc\0def", before=chunk(b"iCCP", b"x\0\0" + zlib.compress(b"no profile"))),
     "transparent grey": png(3, 2, b"\0abc\0def", before=chunk(b"tRNS", b"\0a")),
-    "short palette": png(3, 2, b"\0\0\1\2\0\2\1\0", colour=3, before=chunk(b"PLTE", bytes(3))),
+    "short palette": png(3, 2, b"\0\0\1\2\0\2\1\0", colour=3, before=chunk(b"PLTE", b"\xff" * 3)),
     "long palette": png(8, 1, b"\0\xaa", depth=1, colour=3, before=chunk(b"PLTE", bytes(3) + b"\xff" * 30)),
 }
 

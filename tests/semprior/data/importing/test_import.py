@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+import shutil
 import unicodedata
 
 import cv2
@@ -189,7 +191,7 @@ BOXES = {
     "labelme": labelme,
     "cvat": cvat,
     "datumaro": datumaro,
-    "csv of corners": table("filename,class,xmin,ymin,xmax,ymax", "{name}.jpg,ship,{l},{t},{r},{b}"),
+    "csv of corners": table("filename,class,type,xmin,ymin,xmax,ymax", "{name}.jpg,ship,3,{l},{t},{r},{b}"),
     "csv of sizes": table("Image Name;Left;Top;Width;Height", "{name};{l};{t};{w};{h}"),
 }
 
@@ -212,6 +214,117 @@ def test_boxes_become_points_and_are_kept(source, convert, form):
     assert_boxes(scenes)
 
 
+def cvat_turned(root):
+    """Masks, and boxes of one column and nine rows that are turned into nine columns and one row."""
+    cvat(root)
+    text = (root / "annotations.xml").read_text()
+    for index in range(len(NAMES)):
+        for left, top, right, bottom in boxes(index):
+            box = f'<box label="ship" xtl="{left}" ytl="{top}" xbr="{right}" ybr="{bottom}"/>'
+            assert box in text
+            mask = (
+                f'<mask label="ship" rle="9" left="{left}" top="{top}" width="{right - left}" height="{bottom - top}"/>'
+            )
+            x, y = (left + right) / 2, (top + bottom) / 2
+            turned = (
+                f'<box label="ship" xtl="{x - 0.5}" ytl="{y - 4.5}" xbr="{x + 0.5}" ybr="{y + 4.5}" rotation="90.0"/>'
+            )
+            text = text.replace(box, mask if index % 3 == 2 else turned)
+    (root / "annotations.xml").write_text(text)
+
+
+def test_masks_and_turned_boxes_of_cvat(source, convert):
+    root = source()
+    cvat_turned(root)
+    scenes, _ = convert(root)
+    assert_points(scenes, within=1)
+    assert scenes["Tiny_2"].boxes.tolist() == [[t, left, b, r] for left, t, r, b in boxes(2)]
+    ((row, column),) = scenes["Tiny_1"].points.tolist()
+    assert scenes["Tiny_1"].boxes.tolist() == [[row, column - 4, row + 1, column + 5]]
+
+
+def test_several_points_of_a_labelme_shape(source, convert):
+    root = source()
+    for index, name in enumerate(NAMES):
+        points = [[x + 0.5, y + 0.5] for y, x in tiny_picture(index)[2].tolist()]
+        shapes = [{"label": "ship", "shape_type": "points", "points": points}] if points else []
+        put(root / f"images/{name}.json", json.dumps({"shapes": shapes, "imageWidth": None, "imageHeight": None}))
+    scenes, _ = convert(root)
+    assert_points(scenes)
+
+
+def parted_table(root, column=False):
+    rows = {n: [f"{n},{x},{y}" for y, x in tiny_picture(i)[2].tolist()] or [f"{n},,"] for i, n in enumerate(NAMES)}
+    if column:
+        lines = [f"{row},{split_of(name).title()}" for name, own in rows.items() for row in own]
+        put(root / "targets.csv", "\n".join(["name,x,y,Set", *lines]))
+        return
+    for split in ("train", "valid", "test"):
+        lines = [row for name, own in rows.items() for row in own if split_of(name) == split]
+        put(root / f"{split}.csv", "\n".join(["name,x,y", *lines]))
+
+
+def split_of(name):
+    return {"4": "valid", "5": "test"}.get(name[-1], "train")
+
+
+def parted_coco(root):
+    coco(root)
+    whole = json.loads((root / "annotations.json").read_text())
+    (root / "annotations.json").unlink()
+    for split in ("train", "valid", "test"):
+        images = [image for image in whole["images"] if split_of(image["file_name"][:-4]) == split]
+        ids = {image["id"] for image in images}
+        marks = [mark for mark in whole["annotations"] if mark["image_id"] in ids]
+        put(root / f"instances_{split}2017.json", json.dumps({"images": images, "annotations": marks}))
+
+
+def parted_cvat(root):
+    cvat(root)
+    text = (root / "annotations.xml").read_text()
+    for name in NAMES:
+        text = text.replace(f'name="{name}.png"', f'name="{name}.png" subset="{split_of(name)}"')
+    (root / "annotations.xml").write_text(text)
+
+
+PARTED = {
+    "COCO files": parted_coco,
+    "subsets of CVAT": parted_cvat,
+    "tables": parted_table,
+    "a column of a table": lambda r: parted_table(r, column=True),
+}
+
+
+@pytest.mark.parametrize("form", PARTED)
+def test_annotations_tell_splits(source, convert, tmp_path, form):
+    root = source()
+    PARTED[form](root)
+    scenes, said = convert(root)
+    assert_points(scenes, within=1)
+    assert "splits by the annotation files: 4 train, 1 val, 1 test" in said
+    assert find_layout(tmp_path / "ours").splits["test"] == ("Tiny_5",)
+
+
+def test_a_subset_of_all_images_is_no_split(source, convert):
+    root = source()
+    cvat(root)
+    rewrite(root, "annotations.xml", "<image ", '<image subset="Train" ')
+    _, said = convert(root)
+    assert "no lists of splits" in said
+
+
+def test_annotations_of_images_of_the_same_name_lie_beside_them(convert, tmp_path):
+    root = tmp_path / "source"
+    for index, split in ((1, "train"), (4, "valid"), (2, "test")):
+        write_picture(root / split / "1.png", tiny_picture(index)[0])
+        images = [{"id": 0, "file_name": "1.png"}]
+        marks = [{"image_id": 0, "bbox": [x, y, r - x, b - y]} for x, y, r, b in boxes(index)]
+        put(root / split / "_annotations.coco.json", json.dumps({"images": images, "annotations": marks}))
+    scenes, _ = convert(root)
+    for index, name in ((1, "train_1"), (4, "val_1"), (2, "test_1")):
+        assert len(scenes[name].points) == len(boxes(index))
+
+
 def thing(left, top, right, bottom):
     corners = f"<xmin>{left}</xmin><ymin>{top}</ymin><xmax>{right}</xmax><ymax>{bottom}</ymax>"
     return f"<object><name>ship</name><bndbox>{corners}</bndbox></object>"
@@ -220,6 +333,7 @@ def thing(left, top, right, bottom):
 POINTS = {
     "csv": table("name,x,y", "{name}.png,{x},{y}", points=True),
     "csv of rows": table("Image\tRow\tCol", "{name}\t{y}\t{x}.0", points=True),
+    "csv of paths": table("image_path|target_x|Pos Y", "C:\\data\\{name}.png|{x}|{y}", points=True),
     "csv of centres": table("file_name, x_center , y_center", "a/b/{name}.tif,{x},{y}", points=True),
 }
 
@@ -231,6 +345,17 @@ def test_tables_of_points(source, convert, form):
     scenes, said = convert(root)
     assert_points(scenes)
     assert "columns are read as" in said
+
+
+def test_a_table_with_another_suffix_and_one_beside_it(source, convert):
+    root = source()
+    POINTS["csv"](root)
+    shutil.copy(root / "targets.csv", root / "copy.txt")
+    put(root / "labels.xlsx", "PK")
+    scenes, said = convert(root)
+    assert_points(scenes)
+    assert "6 points left out, on the same pixel as another" in said
+    assert "not read: labels.xlsx" in said
 
 
 @pytest.mark.parametrize("folder", ["masks_centroid", "Centroid", "masks_coarse", "Point_label"])
@@ -308,6 +433,30 @@ def test_folders_of_splits_and_of_sequences(source, convert, tmp_path):
     _, said = convert(root)
     assert "splits by the names of folders: 3 train, 1 val, 1 test" in said
     assert "without an annotation, counted as without targets: 4 images, such as" in said
+
+
+@pytest.mark.parametrize(
+    "images", ["Train_Set/images", "images/train2017", "train_images", "images_train", "img/Training", "TrainImages"]
+)
+def test_names_of_folders_that_mean_splits(tmp_path, convert, images):
+    root = tmp_path / "source"
+    for index in range(6):  # two images have the same name
+        image, mask, _ = tiny_picture(index)
+        place = images if index < 4 else images.replace("Train", "Test").replace("train", "test")
+        write_picture(root / place / f"{index % 4}.png", image)
+        place = re.sub("images|img", "masks", place).replace("Images", "Masks")
+        write_picture(root / place / f"{index % 4}_mask.png", mask.astype(np.uint8) * 255)
+    scenes, said = convert(root)
+    assert "splits by the names of folders: 4 train, 2 test" in said
+    for index, name in enumerate(["train_0", "train_1", "2", "3", "test_0", "test_1"]):
+        np.testing.assert_array_equal(scenes[name].mask, tiny_picture(index)[1])
+
+
+def test_what_is_in_no_split_is_said(source, convert):
+    root = source(masks="masks")
+    put(root / "train.txt", "\n".join(NAMES[:3]))
+    put(root / "test.txt", NAMES[4])
+    assert "in no split: 2 images, such as Tiny_3" in convert(root)[1]
 
 
 def test_frames_of_a_sequence_stay_together(source, convert, tmp_path):
@@ -421,6 +570,25 @@ def test_masks_with_grey_pixels_are_read_and_counted(source, convert):
     assert "1 of 6 masks holds other values than two; 2 pixels decided by > half of the largest value" in said
 
 
+def test_masks_beside_their_images(source, convert):
+    root = source("data", masks="data", ending="_mask")
+    scenes, said = convert(root)
+    assert "masks beside their images, by their names: 6, such as Tiny_0_mask.png" in said
+    assert sorted(scenes) == NAMES
+    np.testing.assert_array_equal(scenes["Tiny_2"].mask, tiny_picture(2)[1])
+
+
+def test_masks_of_jpeg_are_read(source, convert):
+    root = source(masks="masks")
+    for index, name in enumerate(NAMES):
+        (root / f"masks/{name}.png").unlink()
+        mask = cv2.dilate(tiny_picture(index)[1].astype(np.uint8) * 255, np.ones((3, 3)))
+        write_picture(root / f"masks/{name}.jpg", mask)
+    scenes, said = convert(root)
+    assert "4 of 6 masks hold other values than two" in said
+    assert all(scenes[name].mask[tiny_picture(i)[1]].all() for i, name in enumerate(NAMES))
+
+
 def test_what_lies_beside_the_images_is_named(source, convert):
     root = source(masks="masks")
     (root / "masks/Tiny_4.png").rename(root / "masks/Tony.png")
@@ -467,6 +635,20 @@ def rewrite(root, name, old, new):
     path.write_text(path.read_text().replace(old, new))
 
 
+def numbers(index):
+    """An image of points in which values number them."""
+    found = np.zeros(SHAPE, np.uint8)
+    for number, (row, column) in enumerate(tiny_picture(index)[2].tolist(), 1):
+        found[row, column] = number
+    return found
+
+
+def folder(name, root, number):
+    found = root / name / "ab"[number]
+    found.mkdir(exist_ok=True)
+    return found
+
+
 def with_labels(spoil, make):
     def run(root):
         make(root)
@@ -474,6 +656,8 @@ def with_labels(spoil, make):
 
     return run
 
+
+VOC_SIZE = "<size><width>64</width><height>48</height><depth>1</depth></size>"
 
 FAULTS = {
     "no folder": (lambda r: (r / "images").rename(r.parent / "away") and r.rmdir(), "source: no such folder"),
@@ -517,6 +701,45 @@ FAULTS = {
         with_labels(lambda r: rewrite(r, "Annotations/Tiny_1.xml", "<xmin>", "<xmin>a"), voc),
         "Tiny_1.xml: object 1: 'a7' is no number",
     ),
+    "COCO of two images with one id": (
+        with_labels(lambda r: rewrite(r, "annotations.json", '"id": 3,', '"id": 2,'), coco),
+        "annotations.json: two images have the id 2; give each its own",
+    ),
+    "annotations of a larger COCO image": (
+        with_labels(
+            lambda r: rewrite(r, "annotations.json", '"file_name"', '"height": 24, "width": 64, "file_name"'), coco
+        ),
+        "images/Tiny_0.png: is 32x24, but was annotated as 64x24 (width x height); annotate it at its size",
+    ),
+    "annotations of a larger VOC image": (
+        with_labels(lambda r: rewrite(r, "Annotations/Tiny_1.xml", "<object>", f"{VOC_SIZE}<object>"), voc),
+        "images/Tiny_1.png: is 32x24, but was annotated as 64x48",
+    ),
+    "annotations of a larger LabelMe image": (
+        with_labels(
+            lambda r: rewrite(
+                r, "images/Tiny_1.json", '"imagePath"', '"imageWidth": 64, "imageHeight": 48, "imagePath"'
+            ),
+            labelme,
+        ),
+        "images/Tiny_1.png: is 32x24, but was annotated as 64x48",
+    ),
+    "annotations of a larger CVAT image": (
+        with_labels(lambda r: rewrite(r, "annotations.xml", "<image name", '<image width="64" height="48" name'), cvat),
+        "images/Tiny_0.png: is 32x24, but was annotated as 64x48",
+    ),
+    "only types of annotations that are not read": (
+        with_labels(lambda r: rewrite(r, "annotations.xml", "<box", "<cuboid"), cvat),
+        "no image has a target; annotations of the type cuboid are not read: 6",
+    ),
+    "one YOLO file of another kind": (
+        with_labels(lambda r: put(r / "labels/Tiny_1.txt", "\n0 0.2 0.3 0.1 0.1\n0 7 6 3 3\n"), yolo),
+        "labels/Tiny_1.txt: line 3: '0 7 6 3 3' is no line of YOLO: a class, then shares of the image within 0..1",
+    ),
+    "points of three numbers": (
+        lambda r: put(r / "Point_label/Tiny_1.txt", "7 6 255\n"),
+        "Point_label/Tiny_1.txt: line 1: '7 6 255' is no line of two numbers",
+    ),
     "a box outside": (
         with_labels(lambda r: rewrite(r, "annotations.json", '"bbox": [6', '"bbox": [60'), coco),
         "annotation 1: the box lies outside the image, 32x24, or is empty",
@@ -535,7 +758,11 @@ FAULTS = {
     ),
     "columns that mean the same": (
         lambda r: put(r / "targets.csv", "name,image,x,y\n"),
-        "line 1: 'name' and 'image' both seem to be the name",
+        "line 1: 'name' and 'image' both seem to be the name; rename one",
+    ),
+    "an object without a box": (
+        with_labels(lambda r: rewrite(r, "Annotations/Tiny_1.xml", "bndbox>", "polygon>"), voc),
+        "Annotations/Tiny_1.xml: object 1: a number is missing",
     ),
     "a centre or a corner": (
         lambda r: put(r / "targets.csv", "name,x,y,w,h\nTiny_1,1,2,3,4"),
@@ -557,6 +784,23 @@ FAULTS = {
     "masks as points": (
         lambda r: [write_picture(r / f"Centroid/{n}.png", 255 * np.eye(24, 32, dtype=np.uint8)) for n in NAMES],
         "Tiny_0.png: holds regions, not points",
+    ),
+    "points with numbers": (
+        lambda r: [write_picture(r / f"points/{n}.png", numbers(i)) for i, n in enumerate(NAMES)],
+        "points/Tiny_2.png: 1 of its points lies below half of its largest value 2; if values number the points",
+    ),
+    "masks in a folder that is not known": (
+        lambda r: [
+            (r / "images").rename(r / "thermal"),
+            *(write_picture(r / f"annotation/{n}.png", tiny_picture(i)[1] * np.uint8(1)) for i, n in enumerate(NAMES)),
+            (r / "annotation/Tiny_0.png").unlink(),
+            (r / "annotation/Tiny_3.png").unlink(),
+        ],
+        "annotation: every image in it holds two values only; if these are masks, name their folder masks/",
+    ),
+    "only pictures that are not read": (
+        lambda r: [p.rename(p.with_suffix(".webp")) for p in (r / "images").iterdir()],
+        "holds no PNG, BMP, TIFF or JPEG image; 6 files (6 .webp) cannot be read, such as images/Tiny_",
     ),
     "points that fit no mask": (
         lambda r: [
@@ -584,6 +828,25 @@ FAULTS = {
         lambda r: [put(r / "train.txt", "\n".join([*NAMES[:3], "Tony"])), put(r / "test.txt", "\n".join(NAMES[3:]))],
         "train.txt: lists Tony, but there is no such image; --skip-faulty leaves it out",
     ),
+    "a test image that trains": (
+        lambda r: [put(r / "train.txt", "\n".join(NAMES[:4])), put(r / "test.txt", "\n".join(NAMES[3:]))],
+        "source/test.txt: Tiny_3 also in ",
+    ),
+    "sequences that lists part": (
+        lambda r: [
+            *((r / f"images/{n}.png").rename(folder("images", r, i % 2) / f"{n}.png") for i, n in enumerate(NAMES)),
+            *(put(r / f"{s}.txt", "\n".join(n)) for s, n in (("train", NAMES[:3]), ("test", NAMES[3:]))),
+        ],
+        "in one split, or tell other groups with --groups",
+    ),
+    "a group of no image": (
+        lambda r: put(r / "groups.csv", "name,group\nTiny_1,a\nTony,a\n"),
+        "groups.csv: names Tony, but there is no such image; --skip-faulty leaves it out",
+    ),
+    "two groups of an image": (
+        lambda r: put(r / "groups.csv", "name,group\nTiny_1.png,a\nimages/Tiny_1.png,b\n"),
+        "groups.csv: the image Tiny_1 is named twice, for a and b",
+    ),
     "mixed depths": (
         lambda r: write_picture(r / "images/Tiny_3.png", np.zeros((24, 32), np.uint16)),
         "images/Tiny_3.png: holds uint16, where most images hold uint8",
@@ -595,6 +858,10 @@ FAULTS = {
     "a link to nothing": (
         lambda r: ((r / "images/Tiny_3.png").unlink(), (r / "images/Tiny_3.png").symlink_to("nowhere")),
         "images/Tiny_3.png: cannot be read",
+    ),
+    "a name that ends with a blank": (
+        lambda r: (r / "images/Tiny_3.png").rename(r / "images/Tiny_3 .png"),
+        "its name 'Tiny_3 ' begins or ends with a blank, which lists do not tell; rename it",
     ),
     "a name with a line break": (
         lambda r: (r / "images/Tiny_3.png").rename(r / "images/Tiny\n3.png"),
@@ -608,6 +875,31 @@ def test_what_cannot_be_meant_is_one_line(source, refuse, spoil, expected):
     root = source()
     spoil(root)
     assert expected in refuse(root)
+
+
+def test_a_place_in_the_source_is_refused(source, capsys):
+    root = source(masks="masks")
+    (root.parent / "nothing").symlink_to("nowhere")
+    for place, fault in ((root / "ours", "where nothing is changed"), (root.parent / "nothing", "exists already")):
+        assert main(["data", "import", str(root), str(place)]) == 2
+        assert fault in capsys.readouterr().err
+    assert sorted(path.name for path in root.iterdir()) == ["images", "masks"]
+
+
+def test_groups_and_subsets_may_name_paths_and_skip_images(source, convert, tmp_path):
+    root = source(masks="masks")
+    write_picture(root / "images/a/extra.png", tiny_picture(1)[0])
+    write_picture(root / "masks/a/extra.png", tiny_picture(1)[1].astype(np.uint8) * 255)
+    convert(root)
+    assert find_layout(tmp_path / "ours").groups == {"extra": "a"}
+    shutil.rmtree(tmp_path / "ours")
+    names = [*(f"images/{name}.png" for name in NAMES), "images\\a\\extra.png", "Tony"]
+    put(root / "groups.csv", "name,group\n" + "".join(f"{name},{i // 3}\n" for i, name in enumerate(names)))
+    put(root / "subset.csv", "name,subset\n" + "".join(f"{name},{i % 2}\n" for i, name in enumerate(names)))
+    convert(root, "--skip-faulty")
+    layout = find_layout(tmp_path / "ours")
+    assert layout.groups == {name: str(i // 3) for i, name in enumerate([*NAMES, "extra"])}
+    assert layout.subsets == {name: str(i % 2) for i, name in enumerate([*NAMES, "extra"])}
 
 
 def test_formats_can_be_chosen(source, convert, refuse):

@@ -37,6 +37,24 @@ def two(tiny_dataset, tmp_path):
     return one, other
 
 
+def test_what_a_source_lacks_is_said(two, tiny_dataset, tmp_path, capsys):
+    one, _ = two
+    (one / "subset.csv").write_text("name,subset\n" + "".join(f"Tiny_{i},{'ab'[i % 2]}\n" for i in range(12)))
+    other = renamed(tiny_dataset(None, count=6, masks="", root=tmp_path / "bare"), "Big_")
+    assert join(tmp_path / "joined", f"one={one}", f"other={other}") == 0
+    said = capsys.readouterr().out
+    assert "one: its own subsets a, b become one" in said
+    assert "other: 4 train, 1 val, 1 test (split by seed); 6 points" in said
+    assert "other: without a mask, which evaluation needs: 6 images" in said
+    assert "one: without a mask" not in said
+
+
+def test_a_place_in_a_source_is_refused(two, capsys):
+    one, other = two
+    assert join(other / "joined", f"one={one}", f"other={other}") == 2
+    assert "where nothing is changed; choose another place" in capsys.readouterr().err
+
+
 def test_splits_are_kept_and_subsets_named(two, tmp_path, capsys):
     one, other = two
     joined = tmp_path / "joined"
