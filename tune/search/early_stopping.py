@@ -11,7 +11,7 @@ schedulers made here identify trials by id, so that `replay_curves` restores the
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
@@ -25,16 +25,67 @@ from tune.spec.sweep_file import Scheduler, SweepSpec
 _NEVER_PAUSE: Any = math.inf  # Ray annotates min_time_slice as int
 
 
-def make_scheduler(spec: SweepSpec) -> TrialScheduler:
+class SchedulersOfGroups(FIFOScheduler):
+    """A scheduler for each group of trials, which are compared with trials of their own group alone.
+
+    Args:
+        make: makes the scheduler of a group.
+        group_of: the group of a trial, by its id.
+
+    Attributes:
+        schedulers: the schedulers by group, of the groups that have trials.
+    """
+
+    def __init__(self, make: Callable[[], TrialScheduler], group_of: Callable[[str], Hashable]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._make, self._group_of = make, group_of
+        self.schedulers: dict[Hashable, TrialScheduler] = {}
+
+    def of(self, trial: str) -> TrialScheduler:
+        """The scheduler of a trial's group."""
+        group = self._group_of(trial)
+        if group not in self.schedulers:
+            self.schedulers[group] = self._make()
+        return self.schedulers[group]
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:  # noqa: ANN401
+        """Add a trial to its group."""
+        self.of(trial.trial_id).on_trial_add(tune_controller, trial)
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:  # noqa: ANN401
+        """Decide whether a trial continues."""
+        return self.of(trial.trial_id).on_trial_result(tune_controller, trial, result)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:  # noqa: ANN401
+        """Enter the last result of a trial."""
+        self.of(trial.trial_id).on_trial_complete(tune_controller, trial, result)
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:  # noqa: ANN401
+        """Take leave of a trial that failed."""
+        self.of(trial.trial_id).on_trial_error(tune_controller, trial)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:  # noqa: ANN401
+        """Take leave of a trial that never ran."""
+        self.of(trial.trial_id).on_trial_remove(tune_controller, trial)
+
+
+def make_scheduler(spec: SweepSpec, group_of: Callable[[str], Hashable] = lambda trial: None) -> TrialScheduler:
     """Make the scheduler of a sweep.
 
     Args:
         spec: the sweep. Its base configuration determines the number of epochs and the first rung.
+        group_of: by the id of a trial, its value of the leaf that ``scheduler.within`` names.
 
     Returns:
         A scheduler whose metric is set. It never stops a trial if the sweep has no scheduler, or if the first rung is
         not before the last epoch.
     """
+    if spec.scheduler.within is None:
+        return _single_scheduler(spec)
+    return SchedulersOfGroups(lambda: _single_scheduler(spec), group_of)
+
+
+def _single_scheduler(spec: SweepSpec) -> TrialScheduler:
     chosen, config = spec.scheduler, spec.base_config()
     first = first_decision(chosen, config)
     last = config.epochs - 2  # after the last epoch a trial is complete, and needs no rung
@@ -83,6 +134,9 @@ def replay_curves(scheduler: TrialScheduler, curves: Mapping[str, Iterable[tuple
         curves: by trial id, the epochs of each trial that has started, ascending, each with the objectives at its best
             evaluation so far; none before the first evaluation.
     """
+    if isinstance(scheduler, SchedulersOfGroups):
+        for name, curve in curves.items():
+            replay_curves(scheduler.of(name), {name: curve})
     if isinstance(scheduler, MultiObjectiveHalving):
         for name, curve in curves.items():
             scheduler.replay(name, curve)

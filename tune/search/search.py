@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -97,6 +97,11 @@ class Search:
     def remaining(self) -> int:
         """Number of further configurations within the budget."""
         return self.spec.budget.trials - len(self.history.configurations)
+
+    def group_of(self, trial: str) -> Hashable:
+        """A trial's value of the leaf within whose values trials are compared for early stopping."""
+        parameters = self.history.configurations[int(trial.partition(".")[0])].parameters
+        return repr(parameters.get(self.spec.scheduler.within or ""))
 
     def over(self) -> str:
         """Why no further run is proposed; empty as long as one may be."""

@@ -228,7 +228,7 @@ class SweepState:
 
     def scheduler(self) -> TrialScheduler:
         """The scheduler with its state. It lacks the last epoch of running trials, which they will report again."""
-        scheduler = make_scheduler(self.spec)
+        scheduler = make_scheduler(self.spec, self.search.group_of)
         curves = {}
         for name, records in self._curves.items():
             curve = [(record.epoch, record.values) for record in records]

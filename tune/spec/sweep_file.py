@@ -91,6 +91,8 @@ class Scheduler(SweepModel):
             outer pass. With ``auto``, hyperband starts there and the other schedulers in the second half of a run.
         brackets: number of hyperband's brackets; halving starts at `first` in one, at `factor` times `first` in the
             next, and so on.
+        within: a searched leaf; a trial is then compared with those that have the same value of it. Trials of other
+            detectors, say, learn at another speed.
         minimum: number of completed runs that the best configuration of a race has at least.
     """
 
@@ -98,6 +100,7 @@ class Scheduler(SweepModel):
     factor: Annotated[Number, Field(gt=1, le=1000)] = 3
     first: Literal["auto"] | PositiveInt = "auto"
     brackets: Annotated[WholeNumber, Field(ge=1, le=100)] = 3
+    within: Annotated[str, Field(strict=True)] | None = None
     minimum: Annotated[WholeNumber, Field(ge=1, le=1000)] = 2
 
 
@@ -276,6 +279,15 @@ class SweepSpec(SweepModel):
                 number = len(self.objective)
                 raise LocatedError(("scheduler", "name"), f"expected moasha or none with {number} objectives")
             object.__setattr__(self, "scheduler", Scheduler(name="none"))
+        within = self.scheduler.within
+        if within is not None and self.scheduler.name == "none":
+            raise LocatedError(
+                ("scheduler", "within"), "expected only with a scheduler that stops trials, not with none"
+            )
+        if within is not None and (within not in self.search or self.search[within].values is None):
+            listed = [key for key, dimension in self.search.items() if dimension.values is not None]
+            expected = f"one of {', '.join(listed)}" if listed else "a searched leaf with values:"
+            raise LocatedError(("scheduler", "within"), f"expected {expected}, not {shown(within)}")
         if self.sampler.shrink and (others or self.sampler.name not in ("tpe", "gp")):
             raise LocatedError(("sampler", "shrink"), "expected only with tpe or gp, and one objective")
         if self.races and self.run_count < max(2, self.scheduler.minimum):

@@ -162,3 +162,50 @@ def test_brackets_begin_later_and_a_trials_bracket_follows_from_its_id(tmp_path)
         replay_curves(made, {f"{number:04d}": [(299, (0.5,))] for number in range(30)})
     assert scheduler.rungs == again.rungs
     assert all(any(passed for passed in bracket.values()) for bracket in scheduler.rungs)
+
+
+def within_average(folder, name, group_of):
+    given = ("{name: asha, factor: 3}", f"{{name: {name}, within: optim.average}}")
+    return make_scheduler(
+        spec_of(folder, given, ("search:\n", "search:\n  optim.average: {values: [0, 0.97]}\n")), group_of
+    )
+
+
+def parity(trial):
+    return int(trial) % 2
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_within_a_leaf_trials_are_judged_as_in_a_sweep_of_their_own_value_even_after_a_restart(tmp_path, name):
+    mixed, both = Sweep(f"{number:04d}" for number in range(1, 25)), within_average(tmp_path, name, parity)
+    step = 0
+    while mixed.waiting or mixed.running:
+        if step in (8, 31, 60):
+            both = within_average(tmp_path, name, parity)
+            replay_curves(both, vectors(mixed.told))
+            for trial in mixed.running:
+                both.on_trial_add(None, SimpleNamespace(trial_id=trial))
+        mixed.step(both)
+        step += 1
+    alone = {value: scheduled(tmp_path, name) for value in (0, 1)}
+    for trial in mixed.told:
+        alone[parity(trial)].on_trial_add(None, SimpleNamespace(trial_id=trial))
+    decided = {}
+    for epoch in range(45):  # in another order, hence only what does not depend on it is compared
+        for trial, told in mixed.told.items():
+            if epoch < len(told):
+                decided[trial] = tell(alone[parity(trial)], trial, *told[epoch])
+    assert decided.keys() == mixed.ended.keys()
+    if isinstance(alone[0], SuccessiveHalving):
+        assert [both.of(f"{2 + value:04d}").rungs for value in (0, 1)] == [alone[value].rungs for value in (0, 1)]
+    assert {parity(trial) for trial, (_, stopped) in mixed.ended.items() if stopped} == {0, 1}
+
+
+def test_the_best_of_a_group_that_is_worse_throughout_goes_on(tmp_path):
+    going = {}
+    for scheduler in (scheduled(tmp_path, "asha"), within_average(tmp_path, "asha", parity)):
+        for trial, level in (("0001", 0.9), ("0002", 0.3), ("0003", 0.8), ("0004", 0.2)):
+            scheduler.on_trial_add(None, SimpleNamespace(trial_id=trial))
+            if tell(scheduler, trial, 23, level) == "CONTINUE":
+                going.setdefault(type(scheduler), set()).add(trial)
+    assert list(going.values()) == [{"0001", "0003"}, {"0001", "0002"}]
