@@ -93,7 +93,7 @@ def score(data: Path, device: torch.device, kept: Path) -> dict[str, Any]:
     def on_test(model: Student | LoadedTeacher, who: str = "") -> dict[str, float]:
         found = evaluate(model, data)
         if who:
-            images[who] = _image_sums(found)
+            images[who] = sums_of(found)
         return {name: getattr(found.metrics, name) for name in METRICS}
 
     return {
@@ -109,7 +109,7 @@ def score(data: Path, device: torch.device, kept: Path) -> dict[str, Any]:
     }
 
 
-def _image_sums(found: Evaluation) -> ImageSums:
+def sums_of(found: Evaluation) -> ImageSums:
     """The terms of the metrics of an evaluation, image by image."""
     table = metric_table([image.counts for image in found.images], CONVENTIONS[found.convention].empty_union)
     names = [image.name for image in found.images]
