@@ -75,6 +75,10 @@ class Detector(nn.Module):
         """The convolutions whose results are the logits of `decode`, in their order."""
         raise NotImplementedError
 
+    def fusion_layer(self) -> nn.Conv2d | None:
+        """The one of `output_layers` that makes the main logits out of the others; None if features give them."""
+        return None
+
     def deployed(self) -> Detector:
         """The form of this detector that is deployed: in evaluation the same function, up to rounding.
 
@@ -173,7 +177,9 @@ def create_detector(name: str, *, output_bias: float | None = None) -> Detector:
     Args:
         name: a registered name.
         output_bias: None for the published initialisation. With a number (ours), the output layers get weights from
-            N(0, 0.01) and this bias, so that initial probabilities are small everywhere, as targets are rare.
+            N(0, 0.01) and this bias, so that initial probabilities are small everywhere, as targets are rare. A layer
+            that fuses other logits begins as their mean: with small weights, it would pass on neither them nor, to
+            the layers before them, its gradient, and took dozens of epochs to find its first target.
 
     Raises:
         UserError: the name is not registered.
@@ -184,7 +190,19 @@ def create_detector(name: str, *, output_bias: float | None = None) -> Detector:
             nn.init.normal_(layer.weight, std=0.01)
             if layer.bias is not None:
                 nn.init.constant_(layer.bias, output_bias)
+        if (fusion := detector.fusion_layer()) is not None:
+            fill_with_mean(fusion)
     return detector
+
+
+@torch.no_grad()
+def fill_with_mean(conv: nn.Conv2d) -> None:
+    """Make a convolution of odd size the mean of its channels at each pixel."""
+    middle = [side // 2 for side in conv.kernel_size]
+    conv.weight.zero_()
+    conv.weight[:, :, middle[0], middle[1]] = 1 / conv.in_channels
+    if conv.bias is not None:
+        conv.bias.zero_()
 
 
 def kaiming_fan_out(weight: Tensor) -> Tensor:

@@ -69,3 +69,7 @@ class MSHNet(Detector):
     def output_layers(self) -> tuple[nn.Conv2d, ...]:
         """The 3x3 convolution of the main logits and the 1x1 ones of the sides."""
         return (self.main, *(cast(nn.Conv2d, side) for side in self.sides))
+
+    def fusion_layer(self) -> nn.Conv2d:
+        """The convolution of the main logits, over those of the sides."""
+        return self.main

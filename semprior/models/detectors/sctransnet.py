@@ -241,3 +241,7 @@ class SCTransNet(Detector):
     def output_layers(self) -> tuple[nn.Conv2d, ...]:
         """The 1x1 convolution of the main logits and those of the sides."""
         return (self.main, *(cast(nn.Conv2d, side) for side in self.sides))
+
+    def fusion_layer(self) -> nn.Conv2d:
+        """The convolution of the main logits, over those of the sides."""
+        return self.main
