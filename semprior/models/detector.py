@@ -102,8 +102,8 @@ class DetectorSpec:
     Attributes:
         name: its name in configurations.
         stages: channels of each stage.
-        scam_scale: the published strength `s` of its modulation (method, section 3).
-        learning_rate: the published learning rate.
+        scam_scale: strength `s` of its modulation (method, section 3) if the configuration sets none.
+        learning_rate: learning rate if the configuration sets none.
         build: returns a detector with the published initialisation, drawn from the global random state.
     """
 
