@@ -94,7 +94,8 @@ class Simulation:
     tried: float = -math.inf
 
     def __post_init__(self) -> None:
-        self.search, self.scheduler = Search(self.spec), make_scheduler(self.spec, self.search.group_of)
+        self.search = Search(self.spec)
+        self.scheduler = make_scheduler(self.spec, self.search.group_of)
         config = self.spec.base_config()
         self.epochs, self._seed, self._due = config.epochs, config.seed, evaluated_epochs(config)
         self._running: list[Running] = []
