@@ -67,12 +67,12 @@ def top(name: str, target: Target, count: int, by: str | None, form: str, consol
     _print_ranking(found.shown, objectives, limits, console)
     if sweep.spec.races and found.shown[0].entry.front > 1:
         runs = sweep.spec.runs_of_the_best
-        say(console, f"no configuration has {runs} completed runs yet, so that none is called the best")
+        say(console, f"no configuration has {runs} completed runs yet, so none is called the best")
     if unknown := _unknown_differences(found, mode):
         say(console, unknown)
     _print_gain(found, objectives, console)
     if by is None and sweep.spec.search:
-        _print_importance(sweep, store, console)
+        _print_importance(sweep, store, found.error, console)
     if ended := why_ended(sweep):
         say(console, ended)
     if found.shown[0].entry.unmet:
@@ -199,13 +199,13 @@ def _print_gain(found: ComparedRanking, objectives: Mapping[str, Direction], con
         say(console, f"{metric}: {gain_over(best.trial, base.trial, sign * gain, error)}")
 
 
-def _print_importance(sweep: Sweep, store: ResultsStore, console: Console) -> None:
-    """Print which dimensions mattered."""
+def _print_importance(sweep: Sweep, store: ResultsStore, error: float | None, console: Console) -> None:
+    """Print which dimensions mattered, given the paired standard error of a value."""
     from tune.search.importance import importance
 
     trials = store.trials()
     trials = trials[:: math.ceil(len(trials) / _IMPORTANCE_TRIALS)] if trials else []
-    say(console, importance(sweep.spec, trials, store.curves([trial.trial for trial in trials])).summary)
+    say(console, importance(sweep.spec, trials, store.curves([trial.trial for trial in trials]), error).summary)
 
 
 def show(name: str, trial: str, target: Target, by: str | None, console: Console) -> None:

@@ -16,13 +16,14 @@ values of runs on the same images, the seeds, are averaged.
   that the sum is the larger of the two. A single run does not tell how much it depends on its seed.
 
 **The probability of being the best** is the share of joint draws, of images and of runs, in which a configuration has
-the best value of all that are compared. Equal values share a draw.
+the best value of all that are compared. Equal values share a draw. Each is drawn by its difference from the best of
+those with the most runs: a configuration whose only run held out an easy fold has a high value and is no better.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -135,8 +136,7 @@ class Comparison:
         runs = tuple(sorted(self.configurations[index]))
         if not runs:
             return None
-        pseudo = self._pseudo(index, runs)
-        return self._sample(self._values(index, runs), pseudo, runs, self._pooled(index, runs)).difference.error
+        return self._sample(index, runs, self._values(index, runs), self._pseudo(index, runs)).difference.error
 
     def pooled(self, index: int) -> bool:
         """Whether the configuration has several runs that have held out different images."""
@@ -152,23 +152,41 @@ class Comparison:
         sample = self._paired(index, other)
         return sample.difference if sample else None
 
-    def probabilities(self, maximize: bool) -> list[float | None]:
-        """The probability that each configuration is the best; None for those that cannot be compared with the best."""
-        values = [self.value(index) for index in range(len(self.configurations))]
+    def probabilities(self, maximize: bool, among: Collection[int] | None = None) -> list[float | None]:
+        """The probability that each configuration is the best.
+
+        Args:
+            maximize: whether greater values are better.
+            among: the configurations that may be the best; None for all.
+
+        Returns:
+            None for those that are not `among` them, cannot be compared with the best of those with the most runs, or
+            have held out a single image.
+        """
+        found: list[float | None] = [None] * len(self.configurations)
         sign = 1.0 if maximize else -1.0
-        known = [index for index, value in enumerate(values) if value is not None and math.isfinite(value)]
-        if not known:
-            return [None] * len(values)
-        leader = max(known, key=lambda index: sign * (values[index] or 0.0))
-        samples = {index: sample for index in known if (sample := self._paired(index, leader)) is not None}
-        draws = sign * np.array([sample.draws for sample in samples.values()])
+        values = {
+            index: sign * value
+            for index in (range(len(found)) if among is None else among)
+            if (value := self.value(index)) is not None and math.isfinite(value)
+        }
+        if not values:
+            return found
+        leader = max(values, key=lambda index: (len(self.configurations[index]), values[index]))
+        paired = {index: self._paired(index, leader) for index in values}
+        samples = {
+            index: sample
+            for index, sample in paired.items()
+            if sample is not None and sample.difference.error is not None
+        }
+        draws = sign * np.array([sample.draws for sample in samples.values()]).reshape(len(samples), ROUNDS)
         draws = draws[:, np.isfinite(draws).all(0)]
-        if not draws.shape[1]:
-            return [None] * len(values)
+        if leader not in samples or not draws.shape[1]:
+            return found
         best = draws == draws.max(0)
-        shares = (best / best.sum(0)).mean(1).tolist()
-        found = dict(zip(samples, shares, strict=True))
-        return [found.get(index) for index in range(len(values))]
+        for index, share in zip(samples, (best / best.sum(0)).mean(1).tolist(), strict=True):
+            found[index] = share
+        return found
 
     def _paired(self, index: int, other: int) -> _Sample | None:
         first, second = self.configurations[index], self.configurations[other]
@@ -179,12 +197,15 @@ class Comparison:
         if not math.isfinite(values[0]):
             return None
         pseudo = self._pseudo(index, runs) - self._pseudo(other, runs)
-        return self._sample(values, pseudo, runs, self._pooled(index, runs))
+        return self._sample(index, runs, values, pseudo)
 
     def _pooled(self, index: int, runs: Sequence[int]) -> bool:
         """Whether no two of these runs have held out the same image."""
-        held_out = [self.configurations[index][run].names for run in runs]
-        return len(set().union(*held_out)) == sum(map(len, held_out))
+        return len(self._names(index, runs)) == sum(len(self.configurations[index][run].names) for run in runs)
+
+    def _names(self, index: int, runs: Sequence[int]) -> set[str]:
+        """The images that these runs have held out."""
+        return set().union(*(self.configurations[index][run].names for run in runs))
 
     def _values(self, index: int, runs: Sequence[int]) -> np.ndarray:
         """(1 + rounds,) the value of a configuration with these runs, of all images and of each draw."""
@@ -203,15 +224,22 @@ class Comparison:
         pseudo: np.ndarray = count * whole - (count - 1) * without
         return pseudo
 
-    def _sample(self, values: np.ndarray, pseudo: np.ndarray, runs: tuple[int, ...], pooled: bool) -> _Sample:
-        """The difference with its error, and draws of it, of its values by draw of images and its pseudo-values."""
-        count, number = len(runs), len(self._place)
+    def _sample(self, index: int, runs: tuple[int, ...], values: np.ndarray, pseudo: np.ndarray) -> _Sample:
+        """The difference with its error, and draws of it, of its values by draw of images and its pseudo-values.
+
+        Args:
+            index: a configuration that has these runs.
+            runs: the compared runs.
+            values: (1 + rounds,) of all images and of each draw.
+            pseudo: (R,) pseudo-value of each run.
+        """
+        count, number = len(runs), len(self._names(index, runs))
         drawn = values[1:]
         finite = drawn[np.isfinite(drawn)]
         by_images = float(finite.var(ddof=1)) if len(finite) > 1 else 0.0
         by_runs = float(pseudo.var(ddof=1)) / count if count > 1 and np.isfinite(pseudo).all() else 0.0
         share = 1.0
-        if pooled and by_runs > 0:
+        if by_runs > 0 and self._pooled(index, runs):
             share = max(0.0, 1 - by_images / by_runs)  # of the variance over runs that is not that of their images
         by_runs *= share
         if by_runs > 0:

@@ -2,8 +2,9 @@
 
 The store ranks by value alone. The first of the ranking are compared image by image (`tune.comparison.paired`):
 
-- Each value is shown with its difference from the best one and from that of configuration 0, and with the probability
-  of being the best of those compared.
+- Each value is shown with its difference from the best one and from that of configuration 0. Those that may be called
+  the best also have the probability of being it: they meet the constraints and, in a race, have enough runs. If none
+  has both, all that meet the constraints may be the best, and if none does, all.
 - The first `BANDED` of them are divided into **bands**. The best remaining configuration opens a band, which goes on
   for as long as the next one by value is not worse by more than the standard error of its difference from the first.
   In a band, cheaper configurations (by device seconds per trial) come first. Costs that differ by less than 10% are
@@ -22,10 +23,12 @@ the value decides.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import groupby
+from statistics import median
 
 import numpy as np
 
@@ -52,9 +55,9 @@ class Standing:
     """One objective of a configuration beside those of others.
 
     Attributes:
-        from_best: difference from the best value of those compared; None if it is not known.
+        from_best: difference from the best of those that may be called the best; None if it is not known.
         from_base: difference from the value of configuration 0; likewise.
-        probability: of being the best of those compared; None if it is not known.
+        probability: of being the best; None if it is not known, or may not be called the best.
     """
 
     from_best: Difference | None = None
@@ -84,13 +87,26 @@ class ComparedRanking:
     Attributes:
         shown: the first configurations, by place.
         missing: the trials whose terms are missing or damaged, so that their differences are not known.
+        leader: with a single objective, the best by value of those that may be called the best. A cheaper one of its
+            band can precede it. None without configurations.
         gains: by objective, the best configuration, or of a single objective the first, and its difference from
             configuration 0; empty if configuration 0 has no value.
     """
 
     shown: list[Compared]
     missing: tuple[str, ...]
+    leader: Ranked | None = None
     gains: dict[str, tuple[Ranked, Ranked, Difference | None]] = field(default_factory=dict)
+
+    @property
+    def error(self) -> float | None:
+        """The standard error of a value of the first objective beside the others; None if no difference is known.
+
+        Two values of this error differ by as much as the configurations differ from the best one, in the median.
+        """
+        found = [one.standings[0].from_best for one in self.shown]
+        errors = [one.error for one in found if one is not None and one.error]  # of the best one itself it is 0
+        return median(errors) / math.sqrt(2) if errors else None
 
 
 def compare_first(
@@ -135,14 +151,24 @@ def compare_first(
     chosen = [_with_pooled_values(entry, comparisons, index) for index, entry in enumerate(chosen)]
     order, bands = _in_bands(chosen, comparisons[0], signs[0])
     places = sorted(entry.place for entry in chosen)
-    standings = _standings(chosen, comparisons, signs)
+    contenders = _contenders(chosen, several)
+    standings = _standings(chosen, contenders, comparisons, signs)
     compared = [
         Compared(replace(chosen[index], place=place), bands.get(index), standings[index])
         for place, index in zip(places, order, strict=True)
     ]
     gains = _gains(compared, comparisons, list(objectives), signs, order)
     shown = [one for one in compared if one.entry.place <= limit]
-    return ComparedRanking(shown, tuple(sorted(wanted.keys() - images)), gains)
+    ahead = None if several or not chosen else _falling(contenders, chosen, comparisons[0], signs[0])[0]
+    leader = None if ahead is None else compared[order.index(ahead)].entry
+    return ComparedRanking(shown, tuple(sorted(wanted.keys() - images)), leader, gains)
+
+
+def _contenders(entries: Sequence[Ranked], several: bool) -> list[int]:
+    """Those that may be called the best; of a single objective, only those in front 1 have enough runs."""
+    met = [index for index, entry in enumerate(entries) if not entry.unmet]
+    enough = [index for index in met if several or entries[index].front == 1]
+    return enough or met or list(range(len(entries)))
 
 
 def _best(entries: Sequence[Ranked], signs: Sequence[int]) -> list[int]:
@@ -247,13 +273,13 @@ def _cost_classes(cost: np.ndarray) -> np.ndarray:
 
 
 def _standings(
-    entries: Sequence[Ranked], comparisons: Sequence[Comparison], signs: Sequence[int]
+    entries: Sequence[Ranked], contenders: Sequence[int], comparisons: Sequence[Comparison], signs: Sequence[int]
 ) -> list[tuple[Standing, ...]]:
     base = next((index for index, entry in enumerate(entries) if entry.configuration == 0), None)
     columns = []
     for objective, (comparison, sign) in enumerate(zip(comparisons, signs, strict=True)):
-        probabilities = comparison.probabilities(sign > 0)
-        known = [index for index, runs in enumerate(comparison.configurations) if runs]
+        probabilities = comparison.probabilities(sign > 0, contenders)
+        known = [index for index in contenders if comparison.configurations[index]]
         best = _falling(known, entries, comparison, sign, objective)[0] if known else None
         columns.append(
             [

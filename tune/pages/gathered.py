@@ -118,7 +118,7 @@ def gather(sweep: Sweep) -> SweepData:
         faults=faults,
         drawn=frozenset(trial.trial for trial in drawn),
         history=search.history,
-        importance=importance(spec, drawn, reports),
+        importance=importance(spec, drawn, reports, ranking.error),
         left_out=tuple(dict.fromkeys([*progress.left_out, *map(str, store.left_out)])),
     )
 

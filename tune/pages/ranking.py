@@ -44,7 +44,7 @@ def ranking_table(data: SweepData, top: int) -> Table:
             columns += [
                 Column("from the best", numeric=True, hint="Difference on the same images, with its standard error"),
                 Column("from the preset", numeric=True, hint="Difference from trial 0 on the same images"),
-                Column("P(best)", numeric=True, hint="Probability of being the best of those compared"),
+                Column("P(best)", numeric=True, hint="Probability of being the best of those that may be called so"),
             ]
     columns += [Column("constraints")] if spec.limits else []
     columns += [Column("runs", numeric=True)] if spec.run_count > 1 else []
@@ -117,7 +117,7 @@ def verdict(data: SweepData) -> list[str]:
     if data.best is None:
         if shown[0].entry.unmet:
             return [f"No configuration meets the constraints: {', '.join(map(str, spec.limits))}."]
-        return [f"No configuration has {spec.runs_of_the_best} completed runs yet, so that none is called the best."]
+        return [f"No configuration has {spec.runs_of_the_best} completed runs yet, so none is called the best."]
     best, noun = data.best.entry, "trial" if spec.run_count == 1 else "configuration"
     found = []
     if len(spec.objective) > 1:
@@ -131,12 +131,13 @@ def verdict(data: SweepData) -> list[str]:
         several = f", {over}" if len(best.trials) > 1 else ""
         value = with_error(best.values[0], best.errors[0])
         found.append(f"{noun.capitalize()} {number_of(best)} ranks first, with {data.metric} {value}{several}.")
-        highest = max((one.entry for one in shown), key=lambda one: one.values[0] * (1 if data.maximize else -1))
-        if highest.values[0] != best.values[0]:
-            value = with_error(highest.values[0], highest.errors[0])
+        leader = data.ranking.leader
+        if leader is not None and leader.configuration != best.configuration:
+            value = with_error(leader.values[0], leader.errors[0])
             found.append(
-                f"{noun.capitalize()} {number_of(highest)} has the best value, {value}, but {number_of(best)} is within"
-                " one standard error of it and costs at least a tenth less, so that it comes first."
+                f"{noun.capitalize()} {number_of(leader)} is ahead on the same images, with {value}, but"
+                f" {number_of(best)} is within one standard error of it and costs at least a tenth less, so that it"
+                " comes first."
             )
     for index, (metric, (first, base, difference)) in enumerate(data.ranking.gains.items()):
         sign = 1 if spec.objective[metric] == "max" else -1
@@ -179,8 +180,9 @@ def _certainty(data: SweepData) -> list[str]:
     found = []
     probability = shown[0].standings[0].probability
     if probability is not None and math.isfinite(probability):
-        found.append(f"It is the best of all that were compared with a probability of {probability:.0%}.")
-    equal = [number_of(one.entry) for one in shown[1:] if one.band == 1]
+        found.append(f"It is the best of those compared with a probability of {probability:.0%}.")
+    first = shown[0].entry.front
+    equal = [number_of(one.entry) for one in shown[1:] if one.band == 1 and one.entry.front == first]
     if equal:
         found.append(
             f"As far as can be told, as good are {', '.join(equal)}."

@@ -18,6 +18,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from semprior.evaluation.image_sums import ImageSums
+from tune.comparison.paired import Comparison
 from tune.search.space import Space
 from tune.spec.constraints import Limit
 from tune.store.ranking import fit_levels
@@ -185,20 +186,20 @@ class History:
             return TrialState.COMPLETE
         return TrialState.PRUNED if configuration.curve else TrialState.FAIL
 
-    def study(self, sampler: optuna.samplers.BaseSampler, error: str = "") -> optuna.Study:
+    def study(self, sampler: optuna.samplers.BaseSampler, shrink: str = "") -> optuna.Study:
         """An Optuna study of the history, in the order of the numbers.
 
         Args:
             sampler: the sampler of the study.
-            error: name of the metric that has the standard error of an evaluation; the values of completed
-                configurations are then shrunk by their errors. Empty to keep them.
+            shrink: metric of the image terms, like ``point_score``, by which the values of completed configurations
+                are compared and shrunk. Empty to keep the values.
         """
         study = optuna.create_study(directions=self.directions, sampler=sampler)
         if isinstance(sampler, optuna.samplers.RandomSampler):
             return study  # random sampling does not use the history
         counter = _GenerationCounter(sampler)
         complete_only = isinstance(sampler, optuna.samplers.GPSampler)  # it ignores pruned trials
-        levels = self._levels(complete_only, error)
+        levels = self._levels(complete_only, shrink)
         for number in sorted(self.configurations):
             trial = self.frozen(number)
             if number in levels:
@@ -211,15 +212,15 @@ class History:
                 study.add_trial(trial)
         return study
 
-    def _levels(self, stopped_too: bool, error: str) -> dict[int, float]:
+    def _levels(self, stopped_too: bool, shrink: str) -> dict[int, float]:
         """By number, what a sampler is told in place of the value of a configuration, with one objective.
 
         - Without the effects of runs, if configurations have different ones.
         - If `stopped_too`, also of configurations that were stopped early: a stopped run is credited with what the
           completed ones gained on average after its last epoch.
-        - If `error` names the metric of a standard error, shrunk by the errors. They are those of the scatter of runs
-          about the effects, if configurations have several runs: it leaves out how hard the images are, which all have
-          in common. Else they are those of the evaluations.
+        - If `shrink` names a metric, shrunk by the errors of comparisons on the same images (`_paired_errors`), which
+          leave out how hard the images are for all. Where the terms are not known, by the scatter of runs about the
+          effects, and a value is kept if there is none.
         """
         if len(self.directions) > 1:
             return {}
@@ -232,22 +233,46 @@ class History:
                 if run.state != "failed" and run.values is not None:
                     later = gained.get(max(run.curve), 0.0) if run.state == "stopped" and run.curve else 0.0
                     values.setdefault(number, {})[index] = run.values[0] + later
-        if not values or not (stopped_too or error or len({tuple(runs) for runs in values.values()}) > 1):
+        if not values or not (stopped_too or shrink or len({tuple(runs) for runs in values.values()}) > 1):
             return {}
         numbers = list(values)
         known = [(place, run, value) for place, number in enumerate(numbers) for run, value in values[number].items()]
         fitted = fit_levels(*map(np.array, zip(*known, strict=True)))
         levels = dict(zip(numbers, fitted.levels.tolist(), strict=True))
-        if not error:
+        if not shrink:
             return levels
-        errors = {
-            number: math.sqrt(fitted.variance / len(values[number]))
-            if fitted.variance is not None
-            else ended[number].error(error)
-            for number in levels
-        }
-        noisy = {number: (levels[number], e) for number, e in errors.items() if e is not None}
+        errors = {}
+        if fitted.variance is not None:
+            errors = {number: math.sqrt(fitted.variance / len(values[number])) for number in levels}
+        errors |= self._paired_errors({number: ended[number] for number in levels}, levels, shrink)
+        noisy = {number: (levels[number], error) for number, error in errors.items()}
         return {**levels, **dict(zip(noisy, shrunk(list(noisy.values())), strict=True))}
+
+    def _paired_errors(
+        self, configurations: Mapping[int, Configuration], levels: Mapping[int, float], metric: str
+    ) -> dict[int, float]:
+        """By number, the standard error of a value beside the others, as far as the terms are known.
+
+        It is that of the difference from the best of those with the most runs, of which each of the two has its share.
+        """
+        images = {
+            number: {index: run.images for index, run in one.runs.items() if run.images is not None}
+            for number, one in configurations.items()
+        }
+        known = [number for number, runs in images.items() if runs]
+        if not known:
+            return {}
+        sign = 1 if self.directions[0] == "maximize" else -1
+        best = max(known, key=lambda number: (len(images[number]), sign * levels[number]))
+        comparison = Comparison([images[number] for number in known], metric)
+        found = {}
+        for place, number in enumerate(known):
+            difference = comparison.difference(place, known.index(best)) if number != best else None
+            if difference is not None and difference.error is not None:
+                found[number] = difference.error / math.sqrt(2)
+        if found:
+            found[best] = math.sqrt(math.fsum(error**2 for error in found.values()) / len(found))
+        return found
 
     @staticmethod
     def _gained_later(ended: Mapping[int, Configuration]) -> dict[int, float]:

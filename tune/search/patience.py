@@ -6,7 +6,8 @@
     in a row         0     1     0     0     1     2      .61 is above .60, but not by more than .02
 
 Where the terms of both evaluations are known image by image, the standard error is that of their difference
-(`tune.comparison.paired`); else it is the leader's own.
+(`tune.comparison.paired`), over the runs that both have: one that has only had a hard fold yet is compared on that
+fold. Else it is the leader's own.
 
 The order is that of the numbers, so that the count follows from the results alone, whichever driver asks. Small gains
 add up, because the leader changes only by an improvement. Failed configurations do not count: they say nothing about
@@ -48,8 +49,6 @@ def improves(leader: Outcome, candidate: Outcome, metric: str) -> bool:
     """
     if candidate.value is None or leader.value is None:
         return candidate.value is not None
-    if candidate.value <= leader.value:
-        return False
     difference = Comparison([candidate.images, leader.images], metric).difference(0, 1)
     if difference is None or difference.error is None:
         return candidate.value > leader.value + (leader.error or 0.0)

@@ -87,11 +87,11 @@ class Search:
         self._exhausted = False
         self._error = f"{next(iter(spec.objective))}_se"
         self._waited: tuple[Outcome | None, int] | None = None
-        errors = spec.budget.patience is not None or spec.sampler.shrink
-        self.used_metrics = frozenset(spec.constraints) | ({self._error} if errors else set())
+        patient = spec.budget.patience is not None
+        self.used_metrics = frozenset(spec.constraints) | ({self._error} if patient else set())
         self._image_metric = next(iter(spec.objective)).rpartition("/")[2]
         self.race = Race(self._image_metric, spec.run_count) if spec.races else None
-        self.uses_images = spec.races or spec.budget.patience is not None
+        self.uses_images = spec.races or patient or spec.sampler.shrink
 
     @property
     def remaining(self) -> int:
@@ -300,7 +300,7 @@ class Search:
                 sampler = optuna.samplers.RandomSampler(seed)
             with warnings.catch_warnings(), _single_thread(sampler):
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                study = self.history.study(sampler, self._error if self.spec.sampler.shrink else "")
+                study = self.history.study(sampler, self._image_metric if self.spec.sampler.shrink else "")
                 found = self.space.sample(study.ask())
             if self.space.identity(found) not in self._tried:
                 break

@@ -67,7 +67,7 @@ class Sampler(SweepModel):
         seed: random seed of the sampler.
         startup: number of random configurations before ``tpe`` and ``gp`` fit a model; population size of ``nsga2``.
         shrink: whether ``tpe`` and ``gp`` learn from values that are shrunk towards their mean, the more so the larger
-            their standard errors are, so that a lucky value does not attract the search.
+            the errors of their comparisons are, so that a lucky value does not attract the search.
         random: share of the configurations that are drawn at random, whatever the model says.
     """
 

@@ -143,6 +143,28 @@ def test_configurations_are_compared_over_the_runs_that_both_have():
     assert comparison.difference(1, 2) is None  # another run
 
 
+def test_a_configuration_that_had_an_easy_fold_alone_is_no_measure_for_the_others():
+    """Over the folds that both have, the third is the better of the first two, whatever the second is compared on."""
+    whole, better = folds((0.3, 0.0, 0.0), 0.02, 1), folds((0.35, 0.05, 0.05), 0.02, 2)
+    easy = {0: folds((0.2, 0.0, 0.0), 0.02, 3)[0]}
+    comparison = Comparison([whole, easy, better], "point_score")
+    assert comparison.value(1) > comparison.value(2)
+    shares = comparison.probabilities(maximize=True)
+    assert shares == pytest.approx([0, 0, 1], abs=0.01)
+    assert comparison.probabilities(maximize=True, among=[0, 1]) == [pytest.approx(1), pytest.approx(0), None]
+
+
+def test_a_single_image_tells_no_error_and_no_probability():
+    one, other = ({0: scored_images([score], ["a"])} for score in (0.6, 0.5))
+    more = {**other, 1: scored_images([0.5], ["b"])}
+    comparison = Comparison([one, more], "point_score")
+    assert comparison.difference(0, 1).error is None
+    assert comparison.error(0) is None
+    assert comparison.error(1) is not None
+    assert comparison.probabilities(maximize=True)[0] is None
+    assert Comparison([one, other], "point_score").probabilities(maximize=True) == [None, None]
+
+
 def test_what_is_not_known_is_none():
     comparison = Comparison([{}, {0: scored_images([0.5])}, {0: scored_images([0.25])}], "teacher/iou")
     assert (comparison.value(1), comparison.error(1), comparison.difference(1, 2)) == (None, None, None)

@@ -7,6 +7,7 @@ from tests.tune.images import noisy_scores, scored_images, store_images
 from tune.comparison import ranked as module
 from tune.comparison.ranked import BANDED, compare_first
 from tune.comparison.stored_sums import put_sums
+from tune.spec.constraints import Limit
 from tune.store.records import Record
 from tune.store.results_store import ResultsStore
 
@@ -132,6 +133,29 @@ def test_of_several_objectives_each_is_compared_and_a_cost_is_not(store):
     best, base, difference = found.gains["cost/latency_ms"]
     assert (best.trial, base.trial, difference) == ("0002", "0000", None)
     assert compare_first(store, {"cost/latency_ms": "min"}).missing == ()
+
+
+def test_what_may_not_be_called_the_best_has_no_probability_of_it(store):
+    """One beyond the constraints, however good, is no measure for the others."""
+    for number, (value, latency) in enumerate([(0.5, 20.0), (0.8, 90.0), (0.7, 20.0)]):
+        add(store, f"{number:04d}", value, **{"cost/latency_ms": latency})
+    found = compare_first(store, {SCORE: "max"}, limits=[Limit("cost/latency_ms", "<=", 50.0)])
+    assert [one.entry.configuration for one in found.shown] == [2, 0, 1]
+    assert [one.standings[0].probability for one in found.shown] == [pytest.approx(1, abs=0.01), pytest.approx(0, abs=0.01), None]
+    assert [one.standings[0].from_best.value for one in found.shown] == pytest.approx([0, -0.2, 0.1], abs=1e-3)
+    assert found.leader.configuration == 2
+    nobody = compare_first(store, {SCORE: "max"}, limits=[Limit("cost/latency_ms", "<=", 5.0)])
+    assert nobody.leader.configuration == 1
+    assert sum(one.standings[0].probability for one in nobody.shown) == pytest.approx(1)
+
+
+def test_in_a_race_what_has_too_few_runs_is_not_the_best(store):
+    for name, value in (("0000.0", 0.9), ("0001.0", 0.7), ("0001.1", 0.7), ("0002.0", 0.6), ("0002.1", 0.6)):
+        add(store, name, value)
+    found = compare_first(store, {SCORE: "max"}, minimum=2)
+    assert [one.entry.configuration for one in found.shown] == [1, 2, 0]
+    assert [one.standings[0].probability for one in found.shown] == [pytest.approx(1, abs=0.01), pytest.approx(0, abs=0.01), None]
+    assert found.leader.configuration == 1
 
 
 def test_of_nothing_there_is_nothing(store):

@@ -66,10 +66,10 @@ def test_the_result_says_what_won_by_how_much_and_how_sure(data, page):
 
 def test_a_cheaper_one_that_comes_before_the_best_value_is_explained(data):
     shown = list(data.ranking.shown)
-    assert "has the best value" not in " ".join(verdict(data))
+    assert "is ahead" not in " ".join(verdict(data))
     turned = replace(data, ranking=replace(data.ranking, shown=[shown[1], shown[0], *shown[2:]]))
     told = " ".join(verdict(turned))
-    assert "Trial 0001 has the best value, 0.8000" in told
+    assert "Trial 0001 is ahead on the same images, with 0.8000" in told
     assert "costs at least a tenth less" in told
 
 

@@ -52,6 +52,18 @@ def test_where_the_images_are_known_the_error_is_that_of_the_difference():
     assert not improves(leader, by_luck, "point_score")
 
 
+def test_one_that_had_a_hard_fold_alone_is_compared_on_that_fold():
+    """Its value is below the leader's, which is the mean of a hard fold and an easy one."""
+    parts = [[f"{fold}-{index}" for index in range(24)] for fold in range(2)]
+    folds = {fold: scored_images(noisy_scores(value, fold), parts[fold]) for fold, value in enumerate((0.3, 0.6))}
+    leader = Outcome(0, 0.45, 0.02, folds)
+    better, worse = (
+        Outcome(n, value, 0.02, {0: scored_images(noisy_scores(value, n), parts[0])}) for n, value in ((1, 0.4), (2, 0.2))
+    )
+    assert improves(leader, better, "point_score")
+    assert not improves(leader, worse, "point_score")
+
+
 @pytest.fixture
 def spec(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

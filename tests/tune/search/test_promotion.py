@@ -74,7 +74,8 @@ def test_a_promotion_is_ranked_by_means_over_seeds_with_a_confidence_interval(sw
     images = {trial.trial: scored_images(noisy_scores(trial.values[0], 1)) for trial in store.trials() if trial.values}
     del images["0002.0"]
     ranked = rank_promotion(store.trials(), True, "holdout/point_score", images)
-    assert (ranked[0].from_first.value, ranked[3].probability) == (0, 1)  # the one run that the last has is the best
+    assert ranked[0].from_first.value == 0
+    assert ranked[3].probability > 0.5  # in the one run that it has, it is the best
     assert ranked[1].from_first.value == pytest.approx(-0.3, abs=1e-4)  # the mean of two pairs
     assert (ranked[2].from_first, ranked[2].probability) == (None, None)
     bounded = rank_promotion(

@@ -312,25 +312,34 @@ def test_a_value_keeps_of_its_distance_from_the_mean_what_is_not_noise():
 
 
 def test_a_sampler_that_shrinks_does_not_follow_a_lucky_value(tmp_path):
-    """What is told is the same but for the standard errors; the search is rebuilt alike."""
+    """What is told is the same, but how much the images of the lucky one disagree; hard images mislead nobody."""
     spec = spec_for(tmp_path, "tpe", ("startup: 4", "startup: 4, shrink: true"))
     studies = []
-    for error in (0.001, 0.2):
+    for noise in (0.01, 1.0):
         search = Search(spec)
+        assert search.uses_images
         for index in range(8):
             asked = search.ask()
             lucky = index == 3
             search.report(asked.number, 9, value := 0.9 if lucky else 0.5 + index / 100)
-            search.tell(
-                asked.number, "completed", (value,), metrics={"holdout/point_score_se": error if lucky else 0.001}
-            )
-        study = search.history.study(make_sampler(spec.sampler, 0), "holdout/point_score_se")
+            scores = noisy_scores(value, index, common=0.2, noise=noise if lucky else 0.01)
+            search.tell(asked.number, "completed", (value,), images=scored_images(scores))
+        study = search.history.study(make_sampler(spec.sampler, 0), "point_score")
         studies.append([trial.value for trial in study.trials])
     sure, unsure = studies
     assert max(sure) == sure[3] == pytest.approx(0.9, abs=0.01)
+    assert max(sure[:3]) - min(sure[:3]) > 0.015
     assert unsure[3] < 0.75
-    order = [index for index in range(8) if index != 3]
-    assert sorted(order, key=lambda index: unsure[index]) == order
+
+
+def test_without_images_a_value_is_kept(tmp_path):
+    search = Search(spec_for(tmp_path, "tpe", ("startup: 4", "startup: 4, shrink: true")))
+    for value in (0.5, 0.6, 0.9):
+        asked = search.ask()
+        search.report(asked.number, 9, value)
+        search.tell(asked.number, "completed", (value,))
+    study = search.history.study(make_sampler(search.spec.sampler, 0), "point_score")
+    assert [trial.value for trial in study.trials] == pytest.approx([0.5, 0.6, 0.9])
 
 
 def test_a_share_of_the_configurations_is_drawn_at_random(tmp_path, monkeypatch):
