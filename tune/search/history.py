@@ -37,6 +37,7 @@ class Run:
         metrics: by name, the metrics of the best evaluation that the search uses beside the objectives; empty while the
             run lasts.
         images: the terms of the best evaluation, image by image; None while the run lasts, and where nothing uses them.
+        cut_off: whether it was stopped because the sweep's hours were over, which says nothing about the configuration.
     """
 
     curve: dict[int, float] = field(default_factory=dict)
@@ -44,6 +45,7 @@ class Run:
     state: EndState | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     images: ImageSums | None = None
+    cut_off: bool = False
 
 
 @dataclass
@@ -66,11 +68,11 @@ class Configuration:
         return all(run.state is not None for run in self.runs.values())
 
     def so_far(self) -> Configuration:
-        """In a race, the configuration with the runs that have ended, once its first has; else itself.
+        """In a race, the configuration with the runs that have ended and count, once its first has; else itself.
 
         The runs of a race begin one after the other, and further ones do not make it a running configuration again.
         """
-        ended = {index: run for index, run in self.runs.items() if run.state is not None}
+        ended = {index: run for index, run in self.runs.items() if run.state is not None and not run.cut_off}
         return Configuration(self.parameters, ended) if self.races and ended else self
 
     @property

@@ -31,7 +31,7 @@ from tune.search.race import Contender, Race
 from tune.search.space import Parameters, Space
 from tune.spec.start_configurations import StartFrom
 from tune.spec.sweep_file import Sampler, SweepSpec
-from tune.store.records import Record, run_index
+from tune.store.records import OUT_OF_HOURS, Record, run_index
 from tune.store.trial_summary import TrialSummary
 
 MAX_LISTED = 20_000
@@ -198,6 +198,7 @@ class Search:
         run: int = 0,
         metrics: Mapping[str, float] = MappingProxyType({}),
         images: ImageSums | None = None,
+        cut_off: bool = False,
     ) -> None:
         """Report the end of a run.
 
@@ -208,6 +209,7 @@ class Search:
             run: index of the seed.
             metrics: the metrics of the best evaluation, `used_metrics` among them.
             images: if `uses_images`, the terms of the best evaluation, image by image; None if they are not known.
+            cut_off: whether it was stopped because the sweep's hours were over.
         """
         configuration = self.history.configurations[number]
         ended = configuration.runs[run]
@@ -216,7 +218,7 @@ class Search:
         self._waited = None
         finite = values is not None and len(values) > 0 and all(math.isfinite(value) for value in values)
         ended.values = tuple(float(value) for value in values) if values is not None and finite else None
-        ended.images = images
+        ended.images, ended.cut_off = images, cut_off
         if configuration.so_far().ended and self._journal is not None and not (self.race and run):
             self._journal.end(self.history, number)
 
@@ -250,6 +252,7 @@ class Search:
                 ended = self.history.configurations[trial.configuration].runs[run_index(trial.trial)]
                 ended.state, ended.values = trial.state, tuple(trial.values) or None
                 ended.metrics, ended.images = self._used(trial.metrics), images.get(trial.trial)
+                ended.cut_off = trial.reason == OUT_OF_HOURS
         if self._journal is not None:
             self._journal.rewrite(self.history)
 
@@ -308,15 +311,16 @@ class Search:
 
 
 def _contender(number: int, configuration: Configuration, meets_constraints: bool) -> Contender:
-    ended = {index: run for index, run in configuration.runs.items() if run.state is not None}
+    ended = {index: run for index, run in configuration.runs.items() if run.state is not None and not run.cut_off}
     values = configuration.so_far().values if ended else None
     return Contender(
         number,
         values[0] if values else None,
         len(ended),
-        running=len(ended) < len(configuration.runs),
+        running=any(run.state is None for run in configuration.runs.values()),
         out=any(run.state != "completed" for run in ended.values()) or (bool(ended) and not meets_constraints),
         images={index: run.images for index, run in ended.items() if run.images is not None},
+        cut_off=sum(run.cut_off for run in configuration.runs.values()),
     )
 
 

@@ -31,9 +31,9 @@ from tune.session.attempt_registry import AttemptRegistry, attempt_registry
 from tune.session.attempt_spec import AttemptSpec
 from tune.session.trainable import TrialPlan, TrialTrainable
 from tune.session.trial_records import end_trial, retry_trials
-from tune.session.tune_search import OUT_OF_HOURS, SessionEnd, TuneSearch
+from tune.session.tune_search import SessionEnd, TuneSearch
 from tune.spec.sweep_file import SweepSpec
-from tune.store.records import Record, run_index, trial_ids
+from tune.store.records import OUT_OF_HOURS, Record, run_index, trial_ids
 from tune.store.results_store import ResultsStore, patient_store
 from tune.store.snapshot import left_out_in_words
 from tune.store.sweeps import Sweep, open_sweep, with_extensions

@@ -26,10 +26,9 @@ from tune.search.search import Search
 from tune.session.attempt_spec import AttemptSpec, machine_clock
 from tune.session.trainable import INTERRUPTION, PLAN, TrialPlan
 from tune.session.trial_records import end_trial
-from tune.store.records import Record, run_index, trial_ids
+from tune.store.records import OUT_OF_HOURS, Record, run_index, trial_ids
 from tune.store.results_store import ResultsStore
 
-OUT_OF_HOURS = "the sweep's hours are over"
 SpecFactory = Callable[[str, int, dict[str, Any], dict[str, Any]], AttemptSpec]
 """Makes the specification of a new trial from its id, configuration number, whole configuration and parameters."""
 
@@ -162,7 +161,8 @@ class TuneSearch(SearchAlgorithm):
             self.interrupt(str(fault))
             return
         assert end.state != "running"
-        self.search.tell(spec.configuration, end.state, end.values, run_index(trial_id), best.metrics, images)
+        run, cut_off = run_index(trial_id), end.reason == OUT_OF_HOURS
+        self.search.tell(spec.configuration, end.state, end.values, run, best.metrics, images, cut_off)
 
     def _best(self, trial_id: str) -> Record:
         """The best evaluation of a trial that has ended, or its last record if there is none."""

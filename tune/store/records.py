@@ -156,6 +156,8 @@ RECORD_SCHEMA = pa.schema(
 JSON_COLUMNS = ("config", "params", "versions", "fault")
 NULLABLE = ("checkpoint", "sha256", "images")
 """Columns that may be null, like those of the metrics."""
+OUT_OF_HOURS = "the sweep's hours are over"
+"""Reason of the end of a trial that was stopped because the budget of hours was spent."""
 
 
 def trial_ids(number: int, runs: int) -> list[str]:

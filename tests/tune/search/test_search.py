@@ -387,6 +387,39 @@ def test_a_race_begins_runs_one_by_one_and_a_rebuilt_one_goes_on_alike(tmp_path)
     assert "configurations is spent" in search.over()
 
 
+def test_a_run_that_the_end_of_the_hours_cut_off_says_nothing_in_a_race(tmp_path):
+    """The best configuration stays in the lead, and gets the runs that it lacks once the hours are raised."""
+    changes = ("name: asha, factor: 3", "name: race, factor: 3"), ("seeds: 1", "seeds: 3"), ("trials: 12", "trials: 4")
+    spec = spec_for(tmp_path, "random", *changes)
+    search, records, images = Search(spec), [], {}
+
+    def run(cut_off=False):
+        asked = search.ask()
+        (index,) = asked.runs
+        trial = trial_ids(asked.number, 3)[index]
+        scores = noisy_scores(0.2 if cut_off else 0.5 + (asked.number == 1) / 5, 10 * asked.number + index)
+        value, images[trial] = (float(scores.mean()),), scored_images(scores)
+        ended = [replace(one, values=value) for one in records_of(*asked[:3], "completed", 3, trial, index)]
+        if cut_off:
+            ended[-1] = replace(ended[-1], state="stopped", reason="the sweep's hours are over")
+        records.extend(ended)
+        search.report(asked.number, 2, value[0], index)
+        search.tell(asked.number, ended[-1].state, value, index, images=images[trial], cut_off=cut_off)
+        return asked.number, index
+
+    begun = [run() for _ in range(4)]
+    assert begun == [(0, 0), (1, 0), (2, 0), (3, 0)]
+    assert run(cut_off=True) == (1, 1)
+    store = ResultsStore(tmp_path / "store")
+    store.append(records)
+    again = Search(spec)
+    again.rebuild(store.trials(), store.curves(), images)
+    assert again.ask() == (asked := search.ask())
+    assert (asked.number, asked.runs) == (1, (2,))
+    search.tell(1, "completed", (0.7,), 2, images=images["0001.0"])
+    assert search.ask() is None  # its three runs have begun
+
+
 def test_what_does_not_meet_the_constraints_gets_no_further_run(tmp_path):
     changes = ("name: asha, factor: 3", "name: race, factor: 3"), ("seeds: 1", "seeds: 2"), ("trials: 12", "trials: 4")
     objective = "objective: {holdout/point_score: max}"
