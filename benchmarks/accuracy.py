@@ -7,11 +7,13 @@ For each seed it trains twice: as the preset says (`method`), and with SCAM, out
 `--variants` also knows `fp32`, which does without bf16; `exact`, which runs the foundation model on every crop
 instead of cutting its features from the bank; `unrefined` and `crossfit`, which refine the pseudo-masks not at all or
 by short runs before (whose minutes count); and `ceiling`, the method on true masks instead of pseudo-masks, which
-shows what better labels could gain at most. The epoch is chosen by `point_score` on the holdout; the test split is
-read once, after training. Beside it stands the test IoU of the epoch that the holdout's masks would have chosen, and
-the Spearman correlation, over the evaluated epochs, of `point_score` with the holdout's IoU. Variants are compared
-with the first image by image and seed by seed, on the same test images (`tune.comparison.paired`). A run that is done
-is kept in the output folder, its two checkpoints too, and not repeated.
+shows what better labels could gain at most.
+
+Each is a run of `semprior train` in the output folder: one that was cut off goes on, and one that is done is not
+repeated. The epoch is chosen by `point_score` on the holdout; the test split is read after training, at that epoch
+alone. Beside it stands how much higher the holdout's IoU was at the epoch that the holdout's masks would have chosen,
+and the Spearman correlation, over the evaluated epochs, of `point_score` with the holdout's IoU. Variants are compared
+with the first image by image and seed by seed, on the same test images (`tune.comparison.paired`).
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +33,19 @@ from rich.table import Table
 from scipy.stats import spearmanr
 
 from benchmarks.machine import describe_machine
-from semprior.config.schema import Config, Resolved, flatten, parse_settings, resolve
+from semprior.cli.train import Request, train
+from semprior.config.schema import Config, flatten, parse_settings, resolve
 from semprior.config.true_masks import TRUE_MASKS
 from semprior.deployment.evaluate import Evaluation, evaluate
-from semprior.deployment.load_model import LoadedTeacher, Student, load_student, load_teacher
+from semprior.deployment.load_model import LoadedTeacher, Student, find_checkpoint, load_student, load_teacher
 from semprior.errors import UserError
 from semprior.evaluation.conventions import CONVENTIONS
 from semprior.evaluation.image_sums import MASK_TERMS, ImageSums, image_sums
 from semprior.evaluation.metrics import metric_table
-from semprior.io.atomic_files import write_atomically
-from semprior.io.checkpoint import save_checkpoint
+from semprior.io.checkpoint import load_checkpoint
+from semprior.pages.run_images import run_images
 from semprior.runtime.process_setup import keep_freed_memory
-from semprior.training.crossfit import crossfit_before
-from semprior.training.prepare import prepare_trainer
+from semprior.training.run_folder import RunFolder
 from tune.comparison.paired import Comparison
 
 VARIANTS: dict[str, list[str]] = {
@@ -55,56 +58,97 @@ VARIANTS: dict[str, list[str]] = {
     "ceiling": [f"labels.seed={TRUE_MASKS}", "labels.refine=none"],
 }
 METRICS = ("iou", "niou", "pd", "fa")
-CHOSEN_BY = {"by-points": "holdout/point_score", "by-masks": "holdout/iou"}
-REPORTS = "reports.jsonl"
+POINTS, MASKS = "holdout/point_score", "holdout/iou"
+_WAY_OUT = "give another --out, or remove it"
 IMAGES = "images"
 """Key of the terms of student and teacher image by image, which are compared and not printed."""
 
 
-def train(data: Path, resolved: Resolved, device: torch.device, kept: Path, say: Callable[[str], None]) -> None:
-    """Train once; leaves the epochs chosen by points and by masks, and last of all the reports of all epochs."""
-    threads, cache = torch.get_num_threads(), kept.parent / "features"
-    trainer = prepare_trainer(resolved, data, device, threads=threads, cache=cache, say=say)
-    best = dict.fromkeys(CHOSEN_BY, -1.0)
-    lines = []
-    crossfit = crossfit_before(trainer)
-    before = sum(short.seconds for short in crossfit.run()) if crossfit is not None else 0.0
-    for report in trainer.run():
-        kept_of_report = {name: value for name, value in vars(report).items() if name != "images"}
-        kept_of_report["seconds"], before = report.seconds + before, 0.0
-        lines.append(json.dumps(kept_of_report))
-        for by, metric in CHOSEN_BY.items():
-            if report.scores and report.scores[metric] >= best[by]:
-                best[by] = report.scores[metric]
-                save_checkpoint(kept / by, trainer.snapshot())
-        say(f"{kept.name}: epoch {report.epoch + 1} of {resolved.config.epochs}")
-    write_atomically(kept / REPORTS, ("\n".join(lines) + "\n").encode())
+@dataclass(frozen=True)
+class Gain:
+    """How much higher the test IoU of some runs is than that of others.
+
+    Attributes:
+        iou: the mean over pairs of a seed.
+        half: half of its 95% interval; None if it is not known.
+        seeds: number of pairs. With a single one, the interval is over the images alone.
+    """
+
+    iou: float
+    half: float | None
+    seeds: int
+
+    def __str__(self) -> str:
+        if self.half is None:
+            return f"{self.iou:+.4f}"
+        over = f"images and {self.seeds} seeds" if self.seeds > 1 else "the images, with a single seed"
+        return f"{self.iou:+.4f}, 95 % interval {self.iou - self.half:+.4f} to {self.iou + self.half:+.4f} over {over}"
 
 
-def score(data: Path, device: torch.device, kept: Path) -> dict[str, Any]:
-    """Read the test split once for a run that `train` left; the figures of its student and teacher."""
-    reports = [json.loads(line) for line in (kept / REPORTS).read_text(encoding="utf-8").splitlines()]
-    curve = [[report["scores"][metric] for metric in CHOSEN_BY.values()] for report in reports if report["scores"]]
-    students = {by: load_student(kept / by, device) for by in CHOSEN_BY}
-    teacher = load_teacher(kept / "by-points", device)
+def train_to_the_end(request: Request, config: Config, console: Console) -> None:
+    """Train a run, or the rest of one that was cut off; a run that is done is checked and left as it is.
 
+    Args:
+        request: the arguments of `semprior train` for a new run.
+        config: the settings that the run is to have.
+        console: shows the progress.
+
+    Raises:
+        UserError: as `semprior.cli.train.train`; or the run was made with other settings or other data.
+    """
+    if not request.out.exists():
+        train(request, console)
+        return
+    run = RunFolder.open(request.out)
+    check_settings(run, config)
+    if len(run.lines()) < config.epochs:
+        train(replace(request, resume=True), console)
+        return
+    info = load_student(run.root, torch.device("cpu")).info
+    snapshot = load_checkpoint(find_checkpoint(run.root))
+    if request.data is None or run_images(Path(request.data), info, snapshot) is None:
+        raise UserError(f"{run.root}: was trained on other data than {request.data}; {_WAY_OUT}")
+
+
+def check_settings(run: RunFolder, config: Config) -> None:
+    """Check that a run has these settings.
+
+    Raises:
+        UserError: it was made with others; the message names the first of them.
+    """
+    made = flatten(run.config())
+    made["clusters.count"] = max(made["clusters.count"], config.clusters.count)  # a run caps it at the number of images
+    other = [key for key, value in flatten(config).items() if made[key] != value]
+    if other:
+        raise UserError(f"{run.root}: was made with another {other[0]}; {_WAY_OUT}")
+
+
+def score(data: Path, device: torch.device, run: RunFolder) -> dict[str, Any]:
+    """Read the test split for a run that is done; the figures of its student and teacher."""
+    lines = run.lines()
+    curve = [(line["epoch"], line[POINTS], line[MASKS]) for line in lines if line.get(MASKS) is not None]
+    student, teacher = load_student(run.root, device), load_teacher(run.root, device)
     images = {}
 
-    def on_test(model: Student | LoadedTeacher, who: str = "") -> dict[str, float]:
+    def on_test(model: Student | LoadedTeacher, who: str) -> dict[str, float]:
         found = evaluate(model, data)
-        if who:
-            images[who] = sums_of(found)
+        images[who] = sums_of(found)
         return {name: getattr(found.metrics, name) for name in METRICS}
 
+    epoch = student.info.epoch - 1
+    chosen = next((iou for at, _, iou in curve if at == epoch), None)
+    by_masks = max(curve, key=lambda point: (point[2], point[0]), default=None)
     return {
-        "seed": teacher.info.config.seed,
-        "minutes": sum(report["seconds"] for report in reports) / 60,
-        "epoch": students["by-points"].info.epoch - 1,
-        "student": on_test(students["by-points"], "student"),
+        "seed": student.info.config.seed,
+        "minutes": sum(line["seconds"] or 0.0 for line in lines) / 60,
+        "epoch": epoch,
+        "student": on_test(student, "student"),
         "teacher": on_test(teacher, "teacher"),
-        "epoch_by_masks": students["by-masks"].info.epoch - 1,
-        "student_by_masks": on_test(students["by-masks"]),
-        "spearman": float(spearmanr(*zip(*curve, strict=True)).statistic) if len(curve) > 2 else None,
+        "epoch_by_masks": by_masks[0] if by_masks else None,
+        "holdout_iou_missed": by_masks[2] - chosen if by_masks and chosen is not None else None,
+        "spearman": float(spearmanr([c[1] for c in curve], [c[2] for c in curve]).statistic)
+        if len(curve) > 2
+        else None,
         IMAGES: images,
     }
 
@@ -116,36 +160,22 @@ def sums_of(found: Evaluation) -> ImageSums:
     return image_sums(names, dict(zip(MASK_TERMS, table.T, strict=True)))
 
 
-def gain(runs: list[dict[str, Any]], others: list[dict[str, Any]], who: str) -> tuple[float, float | None]:
+def gain(runs: list[dict[str, Any]], others: list[dict[str, Any]], who: str) -> Gain:
     """How much higher the test IoU of `runs` is than that of `others`, over the seeds that both have.
 
-    Returns:
-        The mean over pairs of a seed, and half of its 95 % interval, over images and seeds; None for the latter if it
-        is not known.
+    Raises:
+        ValueError: they have no seed in common.
     """
     sides = [{found["seed"]: found[IMAGES][who] for found in side} for side in (runs, others)]
     difference = Comparison(sides, "iou").difference(0, 1)
     if difference is None:
         raise ValueError("the runs have no seed in common")
-    return difference.value, difference.half_width(0.95)
+    return Gain(difference.value, difference.half_width(0.95), len(sides[0].keys() & sides[1].keys()))
 
 
 def medians(runs: list[dict[str, Any]], who: str) -> dict[str, float]:
     """The median of each metric over runs."""
     return {name: statistics.median(found[who][name] for found in runs) for name in METRICS}
-
-
-def check_kept(kept: Path, config: Config) -> None:
-    """Whether the run that `train` left in a folder is one of `config`.
-
-    Raises:
-        UserError: it was made with other settings.
-    """
-    made = flatten(load_student(kept / "by-points", torch.device("cpu")).info.config)
-    made["clusters.count"] = max(made["clusters.count"], config.clusters.count)  # a run caps it at the number of images
-    other = [key for key, value in flatten(config).items() if made[key] != value]
-    if other:
-        raise UserError(f"{kept}: was made with another {other[0]}; give another --out, or remove it")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -169,13 +199,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for seed in options.seeds:
             for variant in options.variants:
                 settings = [f"seed={seed}", *VARIANTS[variant], *options.settings]
-                resolved = resolve(options.preset, flags=parse_settings(settings))
-                kept = options.out / f"{options.preset}-{variant}-{seed}"
-                if (kept / REPORTS).exists():
-                    check_kept(kept, resolved.config)
-                else:
-                    train(options.data, resolved, device, kept, console.print)
-                results[variant].append(score(options.data, device, kept))
+                config = resolve(options.preset, flags=parse_settings(settings)).config
+                out = options.out / f"{options.preset}-{variant}-{seed}"
+                request = Request(options.data, out, options.preset, None, tuple(settings), options.device)
+                train_to_the_end(request, config, console)
+                results[variant].append(score(options.data, device, RunFolder.open(out)))
                 console.print(_table(results))
     except UserError as error:
         Console(stderr=True, soft_wrap=True).print(str(error), markup=False, highlight=False)
@@ -193,19 +221,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             }
             for variant, runs in results.items()
         }
-        compared = {"compared_with": options.variants[0], "iou_gain": gains}
+        gained = {variant: {who: asdict(one) for who, one in found.items()} for variant, found in gains.items()}
+        compared = {"compared_with": options.variants[0], "iou_gain": gained}
         print(json.dumps({"machine": describe_machine(), "preset": options.preset, **summary, **compared}))
         return 0
     for variant, found in gains.items():
-        for who, (mean, half) in found.items():
-            interval = "" if half is None else f", 95 % interval {mean - half:+.4f} to {mean + half:+.4f}"
-            console.print(f"{who}, IoU, {variant} less {options.variants[0]}: {mean:+.4f}{interval}")
+        for who, one in found.items():
+            console.print(f"{who}, IoU, {variant} less {options.variants[0]}: {one}")
     return 0
 
 
 def _table(results: dict[str, list[dict[str, Any]]]) -> Table:
     table = Table(title="test split: IoU / nIoU / Pd / Fa (1e-6)")
-    for name in ("run", "student", "teacher", "student, epoch by masks", "Spearman", "epochs", "min"):
+    for name in ("run", "student", "teacher", "epochs by points, masks", "holdout IoU missed", "Spearman", "min"):
         table.add_column(name)
 
     def four(found: dict[str, float]) -> str:
@@ -215,9 +243,10 @@ def _table(results: dict[str, list[dict[str, Any]]]) -> Table:
         for found in runs:
             table.add_row(
                 f"{variant}, seed {found['seed']}",
-                *(four(found[who]) for who in ("student", "teacher", "student_by_masks")),
+                *(four(found[who]) for who in ("student", "teacher")),
+                f"{found['epoch']}, {'-' if found['epoch_by_masks'] is None else found['epoch_by_masks']}",
+                "-" if found["holdout_iou_missed"] is None else f"{found['holdout_iou_missed']:.4f}",
                 "-" if found["spearman"] is None else f"{found['spearman']:.2f}",
-                f"{found['epoch']}, {found['epoch_by_masks']}",
                 f"{found['minutes']:.1f}",
             )
         if runs:

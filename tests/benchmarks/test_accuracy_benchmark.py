@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks import accuracy
 from semprior.data.synthetic.scenes import write_scenes
+from semprior.training.run_folder import RunFolder
 from tests.tune.images import scored_images
 
 pytestmark = pytest.mark.trains
@@ -32,32 +33,54 @@ def runs(**ious):
 
 def test_runs_are_compared_by_pairs_of_a_seed():
     """Where no image differs from another, the interval is that of the seeds alone."""
-    mean, half = accuracy.gain(
-        runs(seed0=0.42, seed1=0.31, seed2=0.23), runs(seed2=0.2, seed1=0.3, seed0=0.4), "student"
-    )
-    assert mean == pytest.approx(0.02, abs=1e-6)
-    assert half == pytest.approx(4.302653 * 0.01 / 3**0.5, rel=1e-3)  # Student's t with two degrees of freedom
-    mean, half = accuracy.gain(runs(seed0=0.42), runs(seed0=0.4, seed1=0.1), "student")
-    assert (mean, half) == (pytest.approx(0.02, abs=1e-6), pytest.approx(0, abs=1e-6))
+    found = accuracy.gain(runs(seed0=0.42, seed1=0.31, seed2=0.23), runs(seed2=0.2, seed1=0.3, seed0=0.4), "student")
+    assert found.iou == pytest.approx(0.02, abs=1e-6)
+    assert found.half == pytest.approx(4.302653 * 0.01 / 3**0.5, rel=1e-3)  # Student's t with two degrees of freedom
+    assert str(found).endswith("over images and 3 seeds")
+    found = accuracy.gain(runs(seed0=0.42), runs(seed0=0.4, seed1=0.1), "student")
+    assert (found.iou, found.half) == (pytest.approx(0.02, abs=1e-6), pytest.approx(0, abs=1e-6))
+    assert str(found).endswith("over the images, with a single seed")
 
 
-def test_a_kept_run_is_not_repeated_and_not_taken_for_another(tmp_path, capsys):
+def test_a_run_that_was_cut_off_goes_on_and_one_that_is_done_is_not_repeated(tmp_path, capsys, monkeypatch):
     write_scenes(tmp_path / "scenes", 16, 1)
     arguments = ["--data", str(tmp_path / "scenes"), "--seeds", "0", "--out", str(tmp_path / "out"), *SETTINGS]
-    assert accuracy.main([*arguments, "--variants", "method", "fp32", "--json"]) == 0
+    append = RunFolder.append
+
+    def interrupt(run, line):
+        if line["epoch"] == 1:
+            raise KeyboardInterrupt
+        append(run, line)
+
+    monkeypatch.setattr(RunFolder, "append", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        accuracy.main([*arguments, "--variants", "method"])
+    monkeypatch.undo()
+    capsys.readouterr()
+    assert accuracy.main([*arguments, "--variants", "method", "plain", "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
     assert figures["compared_with"] == "method"
-    (of_bf16,), (of_fp32,) = figures["method"]["runs"], figures["fp32"]["runs"]
-    gained = pytest.approx(of_fp32["student"]["iou"] - of_bf16["student"]["iou"])
-    mean, half = figures["iou_gain"]["fp32"]["student"]
-    assert mean == gained and half >= 0
+    (method,), (plain,) = figures["method"]["runs"], figures["plain"]["runs"]
+    gained = figures["iou_gain"]["plain"]["student"]
+    assert gained["iou"] == pytest.approx(plain["student"]["iou"] - method["student"]["iou"])
+    assert gained["half"] >= 0 and gained["seeds"] == 1
+    log = (tmp_path / "out" / "quick-method-0" / "log.txt").read_text()
+    assert "resumed after 1 of 2 epochs" in log
 
-    reports = tmp_path / "out" / "quick-method-0" / accuracy.REPORTS
-    written = reports.stat().st_mtime_ns
     assert accuracy.main([*arguments, "--variants", "method", "--json"]) == 0
-    assert reports.stat().st_mtime_ns == written
-    assert json.loads(capsys.readouterr().out)["method"]["runs"] == [of_bf16]
-
+    assert json.loads(capsys.readouterr().out)["method"]["runs"] == [method]
+    assert (tmp_path / "out" / "quick-method-0" / "log.txt").read_text() == log
     assert accuracy.main([*arguments, "--variants", "method", "--set", "data.augment=0"]) == 2
     told = capsys.readouterr().err
     assert told.endswith("quick-method-0: was made with another data.augment; give another --out, or remove it\n")
+
+
+def test_a_run_on_other_data_is_not_taken_for_one_on_these(tmp_path, capsys):
+    for number in (1, 2):
+        write_scenes(tmp_path / f"scenes-{number}", 16, number)
+    arguments = ["--seeds", "0", "--out", str(tmp_path / "out"), *SETTINGS, "--variants", "method"]
+    first, second = (["--data", str(tmp_path / f"scenes-{number}")] for number in (1, 2))
+    assert accuracy.main([*first, *arguments]) == 0
+    assert accuracy.main([*second, *arguments]) == 2
+    told = capsys.readouterr().err
+    assert f"quick-method-0: was trained on other data than {tmp_path / 'scenes-2'}" in told

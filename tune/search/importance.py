@@ -92,7 +92,9 @@ def importance(
     values = _levels(list(compared.values()), epoch)
     if error is None:
         metric = f"{next(iter(spec.objective))}_se"
-        records = {number: [curves.get(trial, ()) for trial in trial_ids(number, spec.run_count)] for number in compared}
+        records = {
+            number: [curves.get(trial, ()) for trial in trial_ids(number, spec.run_count)] for number in compared
+        }
         errors = [_error(one, records[number], metric, epoch) for number, one in compared.items()]
     else:
         errors = [error] * len(rows)

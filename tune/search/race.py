@@ -94,11 +94,7 @@ class Race:
         if leader is None:
             return None
         out = self.dropped_out(contenders)
-        behind = [
-            one
-            for one in contenders
-            if 0 < one.runs < leader.runs and self._free(one) and one.number not in out
-        ]
+        behind = [one for one in contenders if 0 < one.runs < leader.runs and self._free(one) and one.number not in out]
         if behind:
             return max(behind, key=lambda one: (self._highest(one, leader), -one.number)).number
         due = len(contenders) >= PER_RUN * leader.runs or not more

@@ -141,7 +141,11 @@ def test_what_may_not_be_called_the_best_has_no_probability_of_it(store):
         add(store, f"{number:04d}", value, **{"cost/latency_ms": latency})
     found = compare_first(store, {SCORE: "max"}, limits=[Limit("cost/latency_ms", "<=", 50.0)])
     assert [one.entry.configuration for one in found.shown] == [2, 0, 1]
-    assert [one.standings[0].probability for one in found.shown] == [pytest.approx(1, abs=0.01), pytest.approx(0, abs=0.01), None]
+    assert [one.standings[0].probability for one in found.shown] == [
+        pytest.approx(1, abs=0.01),
+        pytest.approx(0, abs=0.01),
+        None,
+    ]
     assert [one.standings[0].from_best.value for one in found.shown] == pytest.approx([0, -0.2, 0.1], abs=1e-3)
     assert found.leader.configuration == 2
     nobody = compare_first(store, {SCORE: "max"}, limits=[Limit("cost/latency_ms", "<=", 5.0)])
@@ -154,7 +158,11 @@ def test_in_a_race_what_has_too_few_runs_is_not_the_best(store):
         add(store, name, value)
     found = compare_first(store, {SCORE: "max"}, minimum=2)
     assert [one.entry.configuration for one in found.shown] == [1, 2, 0]
-    assert [one.standings[0].probability for one in found.shown] == [pytest.approx(1, abs=0.01), pytest.approx(0, abs=0.01), None]
+    assert [one.standings[0].probability for one in found.shown] == [
+        pytest.approx(1, abs=0.01),
+        pytest.approx(0, abs=0.01),
+        None,
+    ]
     assert found.leader.configuration == 1
 
 

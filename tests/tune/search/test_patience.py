@@ -58,7 +58,8 @@ def test_one_that_had_a_hard_fold_alone_is_compared_on_that_fold():
     folds = {fold: scored_images(noisy_scores(value, fold), parts[fold]) for fold, value in enumerate((0.3, 0.6))}
     leader = Outcome(0, 0.45, 0.02, folds)
     better, worse = (
-        Outcome(n, value, 0.02, {0: scored_images(noisy_scores(value, n), parts[0])}) for n, value in ((1, 0.4), (2, 0.2))
+        Outcome(n, value, 0.02, {0: scored_images(noisy_scores(value, n), parts[0])})
+        for n, value in ((1, 0.4), (2, 0.2))
     )
     assert improves(leader, better, "point_score")
     assert not improves(leader, worse, "point_score")
