@@ -117,9 +117,12 @@ class LabelsConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """The task loss: ``bce`` is the published one; ``iou_bce`` adds a soft IoU over the batch (`losses.task_loss`)."""
+    """The task loss (`losses.task_loss`): ``bce`` is the published one; ``iou_bce`` adds a soft IoU over the batch.
 
-    task: Literal["bce", "iou_bce"] = "iou_bce"
+    ``iou`` and ``sls`` are the recipes of DNANet and MSHNet.
+    """
+
+    task: Literal["bce", "iou_bce", "iou", "sls"] = "iou_bce"
     bce_weight: float = _leaf(10.0, 0, 10_000)  # factor of the cross-entropy in iou_bce
     background_weight: float = _leaf(3.0, 0, 10_000)  # in iou_bce, of pixels away from every target
     output_bias: float | None = _leaf(-4.0, -100, 100)  # initial bias of the last layer; null: as published

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,10 @@ from semprior.config.schema import DistillConfig, LossConfig
 from semprior.runtime.distributed import global_mean
 
 _LN2 = math.log(2.0)
+_TINY = 1e-6  # keeps quotients and angles of empty images finite
 NEAR = 5  # pixels, along rows and columns, around a pseudo-mask
+PLAIN_EPOCHS = 5
+"""Number of epochs at the beginning of a run in which ``sls`` is ``iou``."""
 
 
 def cluster_weights(alpha: Tensor, clusters: Tensor) -> Tensor:
@@ -83,6 +87,11 @@ def deep_distillation(student: Sequence[Tensor], teacher: Sequence[Tensor], temp
     return torch.stack([distillation(logits.float(), main, temperature) for logits in student]).mean(0)
 
 
+def loss_of_epoch(config: LossConfig, epoch: int) -> LossConfig:
+    """The task loss of an epoch: ``sls`` begins as the soft IoU alone, without scale and location (MSHNet)."""
+    return replace(config, task="iou") if config.task == "sls" and epoch < PLAIN_EPOCHS else config
+
+
 def task_loss(logits: Sequence[Tensor], masks: Tensor, weights: Tensor, config: LossConfig) -> Tensor:
     """The loss against pseudo-masks, summed over all logits of a detector.
 
@@ -92,13 +101,22 @@ def task_loss(logits: Sequence[Tensor], masks: Tensor, weights: Tensor, config: 
     are divided, so that a crop without target contributes its false alarms only. Both terms weigh false alarms away
     from all targets by ``loss.background_weight``.
 
+    ``iou`` and ``sls`` are the recipes of DNANet and of MSHNet (`region_loss`). Masks are max-pooled to their side
+    logits; for the other losses, logits are resized to the masks.
+
     Args:
-        logits: tensors (B,1,h,w), resized to the masks where they are smaller.
+        logits: tensors (B,1,h,w).
         masks: (B,1,H,W) of 0 and 1.
         weights: (B,) from `cluster_weights`.
         config: chooses the loss.
     """
     total = masks.new_zeros(())
+    if config.task in ("iou", "sls"):
+        for level in logits:
+            pooled = masks if level.shape == masks.shape else F.adaptive_max_pool2d(masks, level.shape[-2:])
+            loss = region_loss(torch.sigmoid(level.float()), pooled, scale_and_location=config.task == "sls")
+            total = total + (weights * loss).mean()
+        return total
     importance = None if config.task == "bce" else background_importance(masks, config.background_weight)
     for level in logits:
         level = level.float()
@@ -115,6 +133,42 @@ def task_loss(logits: Sequence[Tensor], masks: Tensor, weights: Tensor, config: 
         common, union = (global_mean((weights * area).mean()) for area in (common, union))
         total = total + config.bce_weight * entropy + 1 - common / (union + 1e-6)
     return total
+
+
+def region_loss(probability: Tensor, masks: Tensor, scale_and_location: bool) -> Tensor:
+    """One minus the soft IoU of each sample, (B,), as MSHNet's scale and location sensitive loss if asked for.
+
+    With areas P and Y, the overlap I and ``d = ((P - Y) / 2)^2``, the IoU ``I / (P + Y - I)`` is then multiplied by
+    ``(min(P, Y) + d) / (max(P, Y) + d)``. Added is ``1 - min|c| / max|c| + 4 / pi^2 (difference of angles)^2``, where c
+    is the mean over pixels of ``(x / W p, y / H p)`` of prediction or mask, and its angle is that from the x axis. A
+    sample without a target has no location.
+
+    Args:
+        probability: (B,1,H,W).
+        masks: (B,1,H,W) of 0 and 1.
+        scale_and_location: whether scale and location count.
+    """
+    predicted, labelled = probability.flatten(1).sum(1), masks.flatten(1).sum(1)
+    common = (probability * masks).flatten(1).sum(1)
+    overlap = common / (predicted + labelled - common + _TINY)
+    if not scale_and_location:
+        return 1 - overlap
+    gap = ((predicted - labelled) / 2).square()
+    small, large = torch.minimum(predicted, labelled), torch.maximum(predicted, labelled)
+    scale = (small + gap) / (large + gap + _TINY)
+    (first, first_angle), (second, second_angle) = _place(probability), _place(masks)
+    distance = 1 - torch.minimum(first, second) / (torch.maximum(first, second) + _TINY)
+    location = distance + 4 / math.pi**2 * (first_angle - second_angle).square()
+    return 1 - scale * overlap + torch.where(labelled > 0, location, 0.0)
+
+
+def _place(values: Tensor) -> tuple[Tensor, Tensor]:
+    """The length (B,) and the angle (B,) of the mean over pixels of ``(x / W v, y / H v)`` of values (B,1,H,W)."""
+    height, width = values.shape[-2:]
+    rows, columns = (torch.arange(extent, device=values.device) / extent for extent in (height, width))
+    x = (values * columns).flatten(1).mean(1)
+    y = (values * rows[:, None]).flatten(1).mean(1)
+    return torch.sqrt(x.square() + y.square() + _TINY**2), torch.atan2(y + _TINY, x + _TINY)
 
 
 def inner_loss(

@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, TypedDict
 
@@ -53,6 +53,7 @@ from semprior.training.bilevel import NonFiniteLossError, inner_step, outer_step
 from semprior.training.ema import frozen_copy, update_average
 from semprior.training.epoch_selection import Scores, Selector
 from semprior.training.learning_rate import learning_rate
+from semprior.training.losses import loss_of_epoch
 from semprior.training.optimizer_state import restore_optimizer, stored_optimizer
 
 
@@ -385,7 +386,7 @@ class Trainer:
             self._set_rate(self.inner, (position + 1) / len(batches))
             batch = self._batch(indices, self.config.scam.drop)
             try:
-                losses.append(inner_step(self.teacher, self.alpha, batch, self.inner, self.config))
+                losses.append(inner_step(self.teacher, self.alpha, batch, self.inner, self._step_config))
             except NonFiniteLossError as error:
                 raise self._diverged(error, "inner", position, indices) from error
             self._average_weights()
@@ -408,11 +409,16 @@ class Trainer:
             for_validation, for_training = validation[position % len(validation)], training[position % len(training)]
             batches = self._batch(for_validation), self._batch(for_training)
             try:
-                losses.append(outer_step(self.teacher, self.alpha, *batches, self.outer, rate, self.config))
+                losses.append(outer_step(self.teacher, self.alpha, *batches, self.outer, rate, self._step_config))
             except NonFiniteLossError as error:
                 raise self._diverged(error, "outer", position, for_validation + for_training) from error
             self._average_weights()
         return losses
+
+    @property
+    def _step_config(self) -> Config:
+        """The settings of the steps of this epoch."""
+        return replace(self.config, loss=loss_of_epoch(self.config.loss, self.epoch))
 
     def _batch(self, indices: list[int], drop: float = 0.0) -> Batch:
         return draw_batch(

@@ -139,7 +139,7 @@ def test_defaults_are_the_preset_standard():
             "optim.clip": st.none() | st.floats(0, 1e6),
             "labels.refine": st.sampled_from(["none", "evolve", "crossfit"]),
             "vfm.weights": st.text("aé: /~#'", max_size=8),
-            "loss.task": st.sampled_from(["bce", "iou_bce"]),
+            "loss.task": st.sampled_from(["bce", "iou_bce", "iou", "sls"]),
         },
     )
 )

@@ -359,8 +359,10 @@ def test_any_stage_can_be_modulated_alone(name):
             assert not torch.allclose(taught[0], student[0])
 
 
-@pytest.mark.parametrize("name", COUNTS)
-@pytest.mark.parametrize("task", ["bce", "iou_bce"])
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [*((name, task) for name in COUNTS for task in ("bce", "iou_bce")), ("dnanet", "iou"), ("mshnet", "sls")],
+)
 def test_losses_reach_every_parameter_through_all_logits(name, task):
     config = settings(name, loss__task=task, scam__drop=0.0)
     teacher, data = build_teacher(config, Pooled()).train(), batch()

@@ -8,7 +8,15 @@ import torch
 
 from benchmarks.plain import losses as plain
 from semprior.config.schema import Config, DistillConfig, LossConfig
-from semprior.training.losses import NEAR, cluster_weights, inner_loss, outer_loss, task_loss
+from semprior.training.losses import (
+    NEAR,
+    PLAIN_EPOCHS,
+    cluster_weights,
+    inner_loss,
+    loss_of_epoch,
+    outer_loss,
+    task_loss,
+)
 
 PAPER = LossConfig(task="bce", output_bias=None)
 
@@ -171,3 +179,68 @@ def test_side_logits_are_compared_with_resized_probabilities_as_in_the_plain_for
     penalty = torch.tensor(0.0)
     inner = inner_loss(sides, sides[::-1], masks, weights, penalty, PAPER, DistillConfig())
     assert inner.item() == pytest.approx(plain.inner_loss(sides, sides[::-1], masks, weights, penalty).item(), rel=1e-6)
+
+
+def _plain_sls(p, y):
+    """MSHNet's loss of one sample, of lists of rows."""
+    rows, columns = len(p), len(p[0])
+    area, label = sum(map(sum, p)), sum(map(sum, y))
+    common = sum(a * b for one, other in zip(p, y, strict=True) for a, b in zip(one, other, strict=True))
+    d = ((area - label) / 2) ** 2
+    scale = (min(area, label) + d) / (max(area, label) + d)
+    found = 1 - scale * common / (area + label - common)
+    if not label:
+        return found
+    centres = []
+    for values in (p, y):
+        x = sum(v * j / columns for row in values for j, v in enumerate(row)) / (rows * columns)
+        z = sum(v * i / rows for i, row in enumerate(values) for v in row) / (rows * columns)
+        centres.append((math.hypot(x, z), math.atan(z / x)))
+    (first, angle), (second, other) = centres
+    return found + 1 - min(first, second) / max(first, second) + 4 / math.pi**2 * (angle - other) ** 2
+
+
+def test_the_recipe_of_mshnet_is_its_formula_and_begins_as_the_soft_iou():
+    """One sample has no target: it has no location, and what it predicts is out of place."""
+    logits, _, masks = _batch(2)
+    masks[3] = 0
+    weights = torch.tensor([0.5, 1.5, 1.2, 0.8], dtype=torch.float64)
+    samples = list(zip(torch.sigmoid(logits)[:, 0].tolist(), masks[:, 0].tolist(), strict=True))
+    sls = LossConfig(task="sls")
+    expected = sum(w * _plain_sls(p, y) for w, (p, y) in zip(weights.tolist(), samples, strict=True)) / 4
+    assert task_loss((logits,), masks, weights, sls).item() == pytest.approx(expected, rel=1e-4)
+    probability = torch.sigmoid(logits)
+    common = (probability * masks).sum((1, 2, 3))
+    iou = common / (probability.sum((1, 2, 3)) + masks.sum((1, 2, 3)) - common)
+    for epoch, task in ((0, "iou"), (PLAIN_EPOCHS - 1, "iou"), (PLAIN_EPOCHS, "sls")):
+        assert loss_of_epoch(sls, epoch).task == task
+    first = task_loss((logits,), masks, weights, loss_of_epoch(sls, 0)).item()
+    assert first == pytest.approx((weights * (1 - iou)).mean().item(), rel=1e-5)
+    assert loss_of_epoch(PAPER, 0) == PAPER
+
+
+def test_masks_are_max_pooled_to_side_logits():
+    _, _, masks = _batch(2)
+    side, weights = torch.randn(4, 1, 3, 5, dtype=torch.float64), torch.ones(4, dtype=torch.float64)
+    pooled = torch.maximum(masks[:, :, ::2], masks[:, :, 1::2])
+    for task in ("iou", "sls"):
+        config = LossConfig(task=task)
+        assert task_loss((side,), masks, weights, config) == task_loss((side,), pooled, weights, config)
+
+
+def test_what_is_out_of_place_costs_more():
+    masks = torch.zeros(1, 1, 32, 32)
+    masks[..., 10:14, 20:24] = 1
+    weights, sls = torch.ones(1), LossConfig(task="sls")
+
+    def loss(rows, columns):
+        logits = torch.full_like(masks, -9.0)
+        logits[..., rows, columns] = 9.0
+        return task_loss((logits,), masks, weights, sls).item()
+
+    there, near, far = (loss(slice(r, r + 4), slice(c, c + 4)) for r, c in ((10, 20), (14, 24), (26, 2)))
+    assert there < 0.2 < near < far
+    assert loss(slice(10, 12), slice(20, 24)) > there
+    empty = torch.full_like(masks, -200.0).requires_grad_()
+    task_loss((empty,), masks, weights, sls).backward()
+    assert empty.grad.isfinite().all()
