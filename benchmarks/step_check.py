@@ -126,8 +126,9 @@ def _pair(name: str, seed: int) -> tuple[_Fast, _Plain]:
     torch.manual_seed(seed)
     network = DETECTORS[name]
     stages, scale = network.stages, network.scam_scale
-    fast = FastTeacher(create_detector(name), SCAM((384,) * 13, stages, range(len(stages)), scale), teacher_first=True)
-    fast.train()
+    config = replace(resolve(preset="paper", environment={}).config, detector=name)
+    scam = SCAM((384,) * 13, stages, range(len(stages)), scale)
+    fast = FastTeacher(create_detector(name), scam, teacher_first=config.follows_paper).train()
     plain = PlainTeacher(network(), Modulator(stages, scale)).train()
     for part in (*fast.modules(), *plain.modules()):
         if isinstance(part, ChannelDropout | nn.Dropout2d):
@@ -135,7 +136,6 @@ def _pair(name: str, seed: int) -> tuple[_Fast, _Plain]:
     copy_weights(fast.detector, plain.detector)
     copy_weights(fast.scam, plain.modulator)
     alpha = torch.randn(_CLUSTERS)
-    config = replace(resolve(preset="paper", environment={}).config, detector=name)
     return _Fast(fast, nn.Parameter(alpha), config), _Plain(plain, nn.Parameter(alpha.clone()))
 
 

@@ -29,12 +29,13 @@ def print_cost(target: str, size: int, threads: int, as_json: bool, console: Con
     if as_json:
         print(json.dumps({**dataclasses.asdict(cost), "instructions": instruction_set()}))
         return
-    _print_table(cost, console)
+    _print_table(target, cost, console)
 
 
-def _print_table(cost: DetectorCost, console: Console) -> None:
+def _print_table(target: str, cost: DetectorCost, console: Console) -> None:
     where = f"{cost.threads} thread{'s' if cost.threads > 1 else ''}, {instruction_set()}"
-    say(console, f"{cost.detector}: {cost.parameters:,} parameters")
+    measured = f"{target}: {cost.detector}" if target != cost.detector else f"{cost.detector}, untrained"
+    say(console, f"{measured}, {cost.parameters:,} parameters")
     say(console, f"an image of {cost.size}x{cost.size} on {where}: {cost.gflop:.2f} GFLOP")
     say(console, f"{'':20}{'median ms':>10}{'95th pct ms':>13}{'memory MB':>11}{'file MB':>9}")
     for form in cost.forms:

@@ -9,7 +9,7 @@ from rich.console import Console
 from semprior.config.true_masks import true_masks_remark
 from semprior.data.remote_data import local_data
 from semprior.deployment.load_model import load_student
-from semprior.deployment.onnx_export import export
+from semprior.deployment.onnx_export import SUFFIX, export
 from semprior.deployment.onnx_int8 import calibration_images, export_int8
 from semprior.errors import UserError
 from semprior.reporting.terminal import say
@@ -33,6 +33,8 @@ def export_run(checkpoint: Path, out: Path, int8: bool, calibration: str | None,
         raise UserError("--int8: needs --calibration DIR, a data set with training images like those of the run")
     if calibration is not None and not int8:
         raise UserError("--calibration: is for --int8 alone")
+    if out.suffix.lower() != SUFFIX:
+        raise UserError(f"--out {out}: its name must end in {SUFFIX}, by which evaluate and predict know it")
     student = load_student(checkpoint, choose_device("cpu"))
     if remark := true_masks_remark(student.info.config.labels.seed):
         say(console, remark)

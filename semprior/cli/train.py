@@ -236,7 +236,8 @@ def _train(trainer: Trainer, run: RunFolder, messages: _Messages, crossfit: Cros
                 if report.evolved or report.admitted or not report.epoch:
                     windows = label_windows(trainer.training_set, trainer.pseudo_masks.soft.__getitem__)
                     run.keep_labels(report.epoch, windows)
-                run.checkpoints.save(trainer.snapshot(), best=report.best, best_teacher=report.best_teacher)
+                none_yet = trainer.selector.best_epoch is None  # then the latest epoch is deployed
+                run.checkpoints.save(trainer.snapshot(), report.best or none_yet, report.best_teacher)
                 run.remove_short_checkpoints()
                 messages.log(progress.report(report))
                 _write_events(events, trainer, report)
@@ -284,11 +285,12 @@ def _print_summary(run: RunFolder, trainer: Trainer, messages: _Messages) -> Non
     best = next((line for line in reversed(lines) if line.get("best")), None)
     if best is not None:
         _print_metrics(best, trainer, messages.console)
-    if trainer.config.select.by == "test/iou":  # the published figures are of each at its own best epoch
-        key = "test/teacher/iou"
-        own = max((line for line in lines if line.get(key) is not None), key=lambda line: line[key], default=None)
+    if trainer.config.follows_paper and lines:  # the published figures are of each at its own best epoch
+        own = next((line for line in reversed(lines) if line.get("best_teacher")), None)
+        if best is None:
+            messages("no epoch of the student had an IoU above 0; the last one is kept as its best")
         if own is not None:
-            messages(f"the teacher's own best: IoU {own[key]:.4f} after {own['epoch'] + 1} epochs")
+            messages(f"the teacher's own best: IoU {own['test/teacher/iou']:.4f} after {own['epoch'] + 1} epochs")
     minutes = clock(sum(line.get("seconds") or 0.0 for line in lines))
     messages(f"{len(lines)} epochs in {minutes}; results in {run.root}")
     messages(f"evaluate with: semprior evaluate {shlex.quote(str(run.root))} --data {shlex.quote(run.data())}")

@@ -32,7 +32,7 @@ from semprior.deployment.onnx_export import INPUT, example_image, exported, requ
 from semprior.deployment.onnx_int8 import quantise
 from semprior.errors import UserError
 from semprior.models.detector import Detector, create_detector, detector_names
-from semprior.runtime.device import uses_bf16
+from semprior.runtime.device import is_memory_full, uses_bf16
 
 _WARM_UP = 2  # runs that do not count
 _RUNS = 10, 100  # at least and at most; in between, as many as _SECONDS allow
@@ -66,7 +66,7 @@ class FormCost:
         numbers: what its convolutions compute in.
         median_ms: median latency, in milliseconds.
         p95_ms: 95th percentile.
-        memory_mb: peak memory, in 10^6 bytes; None where the system does not tell.
+        memory_mb: peak memory, in 10^6 bytes; None where the system does not say.
         file_mb: size of its file, in 10^6 bytes.
     """
 
@@ -148,8 +148,9 @@ def load_target(target: str) -> Student:
         config = unflatten({"detector": target})
         info = CheckpointInfo(Path(target), config, 0, _GREY_LEVELS, IntensityRange(), None)
         return Student(untrained(config), info, cpu)
-    if not Path(target).exists():
-        raise UserError(f"{target}: is neither a detector ({', '.join(detector_names())}) nor a run or checkpoint")
+    if not target or not Path(target).exists() or Path(target).is_file():
+        known = f"{target or repr(target)}: is neither a detector ({', '.join(detector_names())})"
+        raise UserError(f"{known} nor the folder of a run or checkpoint")
     return load_student(Path(target), cpu)
 
 
@@ -235,6 +236,11 @@ def _measured(
             latency, memory = alone.submit(measure, target, size, threads).result()
         except BrokenProcessPool as error:
             fault = f"{runtime} in {numbers} was killed, as happens where the memory is full"
+            raise UserError(f"--size {size}: {fault}; choose a smaller one") from error
+        except Exception as error:
+            if not is_memory_full(error):
+                raise
+            fault = f"the memory is full where {runtime} computes in {numbers}"
             raise UserError(f"--size {size}: {fault}; choose a smaller one") from error
     held = None if memory is None else memory / 1e6
     return FormCost(runtime, numbers, latency.median, latency.p95, held, file.stat().st_size / 1e6)

@@ -32,10 +32,13 @@ from semprior.io.atomic_files import atomic_file, naming
 from semprior.models.detector import Detector
 
 INPUT, OUTPUT = "image", "probability"
+SUFFIX = ".onnx"
 RUN_KEY = "semprior.run"
 """Name of the metadata that are a JSON object of the run: detector, preset, epoch, threshold, grey levels, holdout."""
 RUN_LEAVES = ("detector", "preset", "data.holdout", "data.holdout_seed", "data.folds", "data.fold")
 """The settings that an exported model carries: those that its evaluation depends on."""
+REPORTED_LEAVES = ("labels.seed", "labels.refine", "vfm.name", "vfm.weights")
+"""Settings that reports of it name; the last two only where the weights are random, as they may be a path."""
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
 _CHECKED_SIZES = ((96, 64), (75, 133))  # a multiple of the detector's, and one that needs padding
 _LARGEST_GAP = 5e-3  # of a probability, between PyTorch and onnxruntime
@@ -74,7 +77,7 @@ class Deployed(nn.Module):
 def export(student: Student, path: Path) -> float:
     """Write the student as ONNX, after comparing it with onnxruntime at two image sizes.
 
-    Batch, height and width are dynamic. Unlike `predict`, the network processes a large image as a whole.
+    Batch, height and width are dynamic. The network processes an image of any size as a whole, never in tiles.
 
     Args:
         student: from `load_model.load_student`, on the CPU.
@@ -146,8 +149,10 @@ def describe(model: Any, info: CheckpointInfo, numbers: str) -> None:  # noqa: A
 
     low, high = info.intensity.low, info.intensity.high
     flat = flatten(info.config)
+    reported = REPORTED_LEAVES if info.vfm and info.config.vfm.weights == "random" else REPORTED_LEAVES[:2]
     run = {
-        "settings": {key: flat[key] for key in RUN_LEAVES},
+        "settings": {key: flat[key] for key in (*RUN_LEAVES, *reported)},
+        "vfm": info.vfm,
         "epoch": info.epoch,
         "threshold": info.threshold,
         "normalisation": [info.normalisation.mean, info.normalisation.std],

@@ -2,8 +2,9 @@
 
 The ranges of activations are the smallest and largest values on the calibration images (a percentile would cut off the
 targets, which are the few brightest values), the weights have a scale for each channel. Quantised are convolutions and
-what lies between them without weights; the intensity range, the normalisation, the last convolution and the sigmoid
-stay in float32, so that probabilities are not rounded to 256 steps. Weights have 7 bits: with 8, the products of two
+their ReLUs. All else stays in float32: sums, concatenations, pools and interpolations, which cost accuracy in 8 bits,
+and the intensity range, the normalisation, the last convolution and the sigmoid, so that probabilities are not rounded
+to 256 steps. Weights have 7 bits: with 8, the products of two
 neighbours exceed 16 bits in the instructions of AVX2, and a file would compute something else on such a processor.
 """
 

@@ -20,11 +20,22 @@ from semprior.config.schema import preset_names, unflatten
 from semprior.data.batches import Normalisation
 from semprior.data.images import IntensityRange
 from semprior.deployment.load_model import CheckpointInfo, Student, load_student
-from semprior.deployment.onnx_export import INPUT, OUTPUT, RUN_KEY, RUN_LEAVES, require_onnx, source_values
+from semprior.deployment.onnx_export import (
+    INPUT,
+    OUTPUT,
+    REPORTED_LEAVES,
+    RUN_KEY,
+    RUN_LEAVES,
+    SUFFIX,
+    require_onnx,
+    source_values,
+)
 from semprior.errors import UserError
 from semprior.evaluation.inference import Probabilities, in_order, iter_probabilities
 from semprior.evaluation.metrics import THRESHOLD
+from semprior.evaluation.tiles import padded
 from semprior.io.foreign_text import visible
+from semprior.models.detector import detector_names
 from semprior.reading.files import read_bytes
 from semprior.reading.json_text import parse_json
 from semprior.runtime.device import choose_device
@@ -32,6 +43,7 @@ from semprior.runtime.device import choose_device
 _LARGEST_FILE = 1 << 29  # bytes; the largest detector has a tenth of it
 _LARGEST_NOTE = 1 << 16  # characters of the metadata of the run
 _LONGEST_FAULT = 200  # characters of a message of onnxruntime
+_LARGEST_IMAGE = 1 << 22  # pixels, padded; the largest detectors need 5 GB for it
 _CERTAIN = 1e-7  # nearer to 0 and 1, a float32 probability has no logit
 
 Run = Callable[[np.ndarray], np.ndarray]
@@ -41,6 +53,9 @@ Run = Callable[[np.ndarray], np.ndarray]
 @dataclass(frozen=True)
 class OnnxStudent:
     """An exported student in onnxruntime, on the CPU; it takes and gives what `load_model.Student` does.
+
+    A student in PyTorch processes a large image in tiles, which interpolate as the whole image would. An exported model
+    interpolates within what it is given, so that it is given the whole image.
 
     Attributes:
         run: the model.
@@ -60,8 +75,18 @@ class OnnxStudent:
         return in_order(self.each(images))
 
     def each(self, images: Sequence[np.ndarray]) -> Probabilities:
-        """As `probabilities`, with one batch at a time in memory: pairs of the index of an image and its values."""
-        return iter_probabilities(self._logits, images, self.device, bf16=False)
+        """As `probabilities`, with one batch at a time in memory: pairs of the index of an image and its values.
+
+        Raises:
+            UserError: an image is too large to be processed as a whole.
+        """
+        for height, width in (image.shape for image in images):
+            if padded(height) * padded(width) > _LARGEST_IMAGE:
+                raise UserError(
+                    f"{self.info.checkpoint}: an image of {height}x{width} pixels is too large for an exported model,"
+                    f" which takes up to {_LARGEST_IMAGE:,} pixels at once here; cut it, or use the run itself"
+                )
+        return iter_probabilities(self._logits, images, self.device, bf16=False, whole=_LARGEST_IMAGE)
 
     def _logits(self, _: Sequence[int] | None, grey: Tensor, sizes: Tensor) -> Tensor:
         """Logits of padded images; the model pads by itself, so that it is given the images without their padding."""
@@ -92,15 +117,14 @@ def load_exported_or_trained(path: Path, device: str) -> Student | OnnxStudent:
 
 def is_onnx(path: Path) -> bool:
     """Whether a path names an exported model rather than a run or a checkpoint."""
-    return path.suffix.lower() == ".onnx" and not path.is_dir()
+    return path.suffix.lower() == SUFFIX and not path.is_dir()
 
 
-def load_onnx(path: Path, threads: int | None = None) -> OnnxStudent:
-    """Load a student that `onnx_export.export` or `onnx_int8.export_int8` wrote.
+def load_onnx(path: Path) -> OnnxStudent:
+    """Load a student that `onnx_export.export` or `onnx_int8.export_int8` wrote; it uses as many threads as PyTorch.
 
     Args:
         path: of the file.
-        threads: of onnxruntime; None for as many as PyTorch uses.
 
     Raises:
         UserError: the extra `export` is not installed; the file cannot be read, or is another model.
@@ -108,7 +132,7 @@ def load_onnx(path: Path, threads: int | None = None) -> OnnxStudent:
     require_onnx(str(path))
     content = read_bytes(path, _LARGEST_FILE)
     info = _check_model(content, path)
-    return OnnxStudent(_session(content, path, torch.get_num_threads() if threads is None else threads), info)
+    return OnnxStudent(_session(content, path, torch.get_num_threads()), info)
 
 
 def _check_model(content: bytes, path: Path) -> CheckpointInfo:
@@ -154,19 +178,30 @@ def _info(note: str, path: Path) -> CheckpointInfo:
     try:
         run = parse_json(note, dict[str, Any], place)
         settings = {key: run["settings"][key] for key in RUN_LEAVES}
+        # Earlier versions wrote neither these, nor a VFM, nor a threshold.
+        settings |= {key: run["settings"][key] for key in REPORTED_LEAVES if key in run["settings"]}
         mean, std, *intensity = (float(number) for number in [*run["normalisation"], *run["intensity"]])
-        found = IntensityRange.restored(intensity)
-        epoch, threshold = int(run["epoch"]), float(run.get("threshold", THRESHOLD))  # earlier versions wrote none
+        found, floating = IntensityRange.restored(intensity), intensity[2:]
+        epoch, vfm, threshold = run["epoch"], run.get("vfm"), float(run.get("threshold", THRESHOLD))
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{place}: does not describe a run ({type(error).__name__})") from error
-    if not all(map(math.isfinite, (mean, std, found.low, found.high))) or std <= 0 or found.low >= found.high:
+    if (
+        not all(map(math.isfinite, (mean, std, found.low, found.high)))
+        or std <= 0
+        or found.low >= found.high
+        or floating not in ([], [1])
+    ):
         raise UserError(f"{place}: its grey levels are not a mean, a positive deviation and a range")
     if not 0 <= threshold < 1:
         raise UserError(f"{place}: its threshold is not in 0..1")
+    if type(epoch) is not int or epoch < 0 or not isinstance(vfm, str | None):
+        raise UserError(f"{place}: its epoch is not a number of epochs, or its vision model is not named by a text")
     config = unflatten({**settings, "precision": "fp32"}, place)
     if config.preset not in preset_names():
         raise UserError(f"{place}: preset: must be {', '.join(preset_names())}, not '{visible(config.preset)}'")
-    return CheckpointInfo(path, config, epoch, Normalisation(mean, std), found, None, threshold)
+    if config.detector not in detector_names():
+        raise UserError(f"{place}: detector: must be one of {', '.join(detector_names())}")
+    return CheckpointInfo(path, config, epoch, Normalisation(mean, std), found, vfm, threshold)
 
 
 def _session(content: bytes, path: Path, threads: int) -> Run:

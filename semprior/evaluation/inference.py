@@ -116,7 +116,7 @@ def _normal(grey: Tensor, normalisation: Normalisation) -> Tensor:
 
 @torch.no_grad()
 def iter_probabilities(
-    network: Network, images: Sequence[np.ndarray], device: torch.device, bf16: bool
+    network: Network, images: Sequence[np.ndarray], device: torch.device, bf16: bool, whole: int | None = None
 ) -> Probabilities:
     """The probabilities of any network, with one batch at a time in memory.
 
@@ -125,18 +125,21 @@ def iter_probabilities(
         images: (H,W) uint8 each, of any size.
         device: of the network.
         bf16: whether to run it in bfloat16.
+        whole: number of pixels, with padding, up to which it receives an image as a whole; None for 2^20.
     """
+    whole = _PIXELS_AT_ONCE if whole is None else whole
     for indices, grey in _same_size_batches(images):
         grey = grey.to(device)
         sizes = torch.tensor([images[index].shape for index in indices], device=device)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-            logits = _tiled(network, grey, sizes) if _needs_tiles(grey) else network(indices, grey, sizes)
+            tiled = grey.shape[-2] * grey.shape[-1] > whole
+            logits = _tiled(network, grey, sizes) if tiled else network(indices, grey, sizes)
         probability = torch.sigmoid(logits.float())[:, 0].cpu().numpy()
         if np.isnan(probability).any():
             raise NonFiniteOutputError("the output of the network is not a number: its weights overflow")
-        for index, whole in zip(indices, probability, strict=True):
+        for index, values in zip(indices, probability, strict=True):
             height, width = images[index].shape
-            yield index, whole[:height, :width]
+            yield index, values[:height, :width]
 
 
 def _same_size_batches(images: Sequence[np.ndarray]) -> Iterator[tuple[list[int], Tensor]]:
@@ -153,11 +156,6 @@ def _same_size_batches(images: Sequence[np.ndarray]) -> Iterator[tuple[list[int]
                 image = images[index]
                 stack[slot, 0, : image.shape[0], : image.shape[1]] = image
             yield chunk, torch.from_numpy(stack)
-
-
-def _needs_tiles(grey: Tensor) -> bool:
-    height, width = grey.shape[-2:]
-    return height * width > _PIXELS_AT_ONCE
 
 
 def _tiled(network: Network, grey: Tensor, sizes: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ weight passes linearly from one tile to the other. The weights at a pixel sum to
 field reaches no further than `CONTEXT` pixels gives the logits of the whole image, and one that reaches further changes
 gradually from tile to tile. Tiles begin at multiples of `MULTIPLE`, where pooling and strides begin in the whole image,
 too. Interpolation with aligned corners depends on the extents of the whole map; `AsInWhole` gives it those. A detector
-that pools over or attends to the whole image (RepISDNet, SCTransNet) does so within a tile.
+that pools over or attends to the whole image (all but ALCLNet and MLCLNet) does so within a tile.
 """
 
 from __future__ import annotations

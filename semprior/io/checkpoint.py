@@ -181,6 +181,8 @@ def find_checkpoint(path: Path, *, teacher: bool = False) -> Path:
             return folder.path(BEST_TEACHER if teacher and BEST_TEACHER in folder.index() else "best")
     if path.name in (*RETAINED, BEST_TEACHER) and (path.parent / INDEX).is_file():
         return CheckpointFolder(path.parent).path(path.name)
+    if (path / "checkpoints").is_dir():
+        raise UserError(f"{path}: the run has no checkpoint yet; train it on with: semprior train --out RUN --resume")
     raise UserError(f"{path}: is neither a run's folder nor a checkpoint")
 
 

@@ -127,15 +127,25 @@ def _no_bf16(device: torch.device) -> str:
 
 @contextmanager
 def explain_out_of_memory(way_out: str) -> Iterator[None]:
-    """Within the context, a full GPU memory is an error in one line.
+    """Within the context, a full memory is an error in one line.
 
     Args:
-        way_out: what the user can do about it; ends the line.
+        way_out: what the user can do about a full memory of the GPU; ends the line.
 
     Raises:
-        UserError: the GPU's memory is full.
+        UserError: the memory of the GPU or of the machine is full.
     """
     try:
         yield
     except torch.OutOfMemoryError as error:
         raise UserError(f"the GPU's memory is full: {way_out}") from error
+    except (RuntimeError, MemoryError) as error:
+        if not is_memory_full(error):
+            raise
+        raise UserError("the memory of this machine is full: close other programs, or use a larger machine") from error
+
+
+def is_memory_full(error: BaseException) -> bool:
+    """Whether an exception says that the machine has no memory left; torch has no class of its own for that."""
+    words = ("DefaultCPUAllocator", "Failed to allocate memory", "bad allocation", "bad_alloc")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)

@@ -99,9 +99,13 @@ class Search:
         return self.spec.budget.trials - len(self.history.configurations)
 
     def group_of(self, trial: str) -> Hashable:
-        """A trial's value of the leaf within whose values trials are compared for early stopping."""
+        """A trial's value of the leaf within whose values trials are compared for early stopping.
+
+        It is that of the base where the search did not choose one. Without ``scheduler.within`` all are in one group.
+        """
+        leaf = self.spec.scheduler.within
         parameters = self.history.configurations[int(trial.partition(".")[0])].parameters
-        return repr(parameters.get(self.spec.scheduler.within or ""))
+        return repr(self.space.leaves(parameters)[leaf]) if leaf is not None else ""
 
     def over(self) -> str:
         """Why no further run is proposed; empty as long as one may be."""

@@ -162,8 +162,11 @@ def test_what_an_earlier_version_stored_is_read_under_the_names_of_today(stored,
 
 
 def test_true_masks_are_not_replaced():
-    with pytest.raises(UserError, match=r"labels\.refine=crossfit would replace the true masks"):
-        unflatten({"labels.refine": "crossfit", "labels.seed": "masks"})
+    for refine in ("crossfit", "evolve"):
+        with pytest.raises(
+            UserError, match=rf"labels\.refine={refine} would replace the true masks.*labels.refine=none"
+        ):
+            unflatten({"labels.refine": refine, "labels.seed": "masks"})
 
 
 def test_nested_and_dotted_files_mean_the_same(tmp_path):

@@ -41,6 +41,12 @@ def test_the_int8_model_is_written_evaluated_and_predicts(data, checkpoint, tmp_
     kinds = Counter(tuple(maker.op_type if maker else "" for maker in pair) for pair in inputs)
     assert kinds.pop(("DequantizeLinear", "DequantizeLinear")) == len(inputs) - 1  # all but the last
     assert len(kinds) == 1
+    users = Counter((name, node.op_type) for node in graph.node for name in node.input)
+    eight_bit = {node.input[0]: node.output[0] for node in graph.node if node.op_type == "QuantizeLinear"}
+    restored = {node.input[0]: node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    for name, quantised in eight_bit.items():  # sums, concatenations and pools are only where a convolution reads them
+        computed_in_8_bits = makers[name].op_type in ("Conv", "Relu") if name in makers else False
+        assert computed_in_8_bits or users[restored[quantised], "Conv"], name
     assert makers["probability"].op_type != "DequantizeLinear"  # probabilities have more than 256 values
 
     found = {}

@@ -89,7 +89,8 @@ def test_grey_levels_are_those_of_the_source(tmp_path, intensity):
     np.testing.assert_allclose(found.probabilities([image])[0], expected, atol=1e-5)
 
 
-def test_a_large_image_is_processed_in_tiles(tmp_path):
+def test_a_large_image_is_processed_as_a_whole_up_to_a_size(tmp_path):
+    """It interpolates within what it is given, so that tiles would give something else than the run does."""
     sizes = []
     found = load_onnx(written(tmp_path / "bright.onnx", bright_model()))
     run = found.run
@@ -99,7 +100,26 @@ def test_a_large_image_is_processed_in_tiles(tmp_path):
     first, second = found.probabilities([image, small])
     assert (first.shape, second.shape) == (image.shape, small.shape)
     np.testing.assert_allclose(first, bright_student().probabilities([image])[0], atol=1e-4)
-    assert len(sizes) > 4 and max(max(size) for size in sizes) <= 1024 and (33, 100) in sizes
+    assert sorted(sizes) == [small.shape, image.shape]
+    with pytest.raises(UserError, match=r"bright\.onnx: an image of 2000x2100 pixels is too large.*use the run itself"):
+        found.probabilities([small, np.zeros((2000, 2100), np.uint8)])
+
+
+def test_reports_of_it_say_what_those_of_its_run_say(data, tmp_path, capsys):
+    """A file of an earlier version, which has no such settings, is read as before."""
+    path = written(tmp_path / "masks.onnx", noted(**settings(**{"labels.seed": "masks", "labels.refine": "none"})))
+    assert main(["evaluate", str(path), "--data", str(data), "--json"]) == 0
+    assert "TRUE MASKS" in capsys.readouterr().err
+    assert main(["predict", str(path), str(data / "images/test00.png"), "--out", str(tmp_path / "out")]) == 0
+    assert "TRUE MASKS" in capsys.readouterr().out
+    changed = settings(**{"vfm.name": "test_efficientnet", "vfm.weights": "random"})
+    path = written(tmp_path / "random.onnx", noted(vfm="a key", **changed))
+    assert main(["evaluate", str(path), "--data", str(data), "--json"]) == 0
+    assert "test_efficientnet with RANDOM weights" in capsys.readouterr().err
+    run = settings()
+    del run["settings"]["labels.seed"]
+    earlier = load_onnx(written(tmp_path / "earlier.onnx", noted(**run)))
+    assert earlier.info.config.labels.seed == "generator"
 
 
 def noted(**changes):
@@ -174,7 +194,12 @@ REFUSED = [
     (lambda: last("GlobalAveragePool", "Sigmoid"), "does not give one probability for each pixel"),
     (lambda: last("Fourier"), "onnxruntime cannot load it"),
     (lambda: noted(settings={}), "semprior.run: does not describe a run"),
-    (lambda: noted(epoch="many"), "semprior.run: does not describe a run"),
+    (lambda: noted(epoch="many"), "semprior.run: its epoch is not a number of epochs"),
+    (lambda: noted(epoch=-5), "semprior.run: its epoch is not a number of epochs"),
+    (lambda: noted(epoch=1.5), "semprior.run: its epoch is not a number of epochs"),
+    (lambda: noted(vfm=7), "or its vision model is not named by a text"),
+    (lambda: noted(**settings(detector="nosuch")), "semprior.run: detector: must be one of alclnet"),
+    (lambda: noted(intensity=[0, 255, 7]), "semprior.run: its grey levels"),
     (lambda: noted(threshold=1.5), "semprior.run: its threshold is not in 0..1"),
     (lambda: noted(intensity=[5, 5]), "semprior.run: its grey levels"),
     (

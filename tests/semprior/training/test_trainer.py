@@ -287,3 +287,17 @@ def test_validation_images_that_run_out_are_shuffled_anew_as_published(preset, a
     expected = bilevel.outer_pass_indices(list(validation), pool, 2, 7, np.random.default_rng(4))
     assert (found == expected) == anew
     assert found[:2] == expected[:2]
+
+
+@pytest.mark.parametrize(("preset", "published"), [("paper", True), ("standard", False)])
+def test_paper_normalises_the_teacher_first_and_cuts_grey_levels_off(preset, published, monkeypatch):
+    run, drawn = trainer(preset=preset, scam__stages="none", data__batch=2), []
+    assert run.teacher.teacher_first == published
+    draw = training.draw_batch
+    monkeypatch.setattr(
+        training,
+        "draw_batch",
+        lambda *arguments, truncate: drawn.append(truncate) or draw(*arguments, truncate=truncate),
+    )
+    run._batch([0, 1])
+    assert drawn == [published]

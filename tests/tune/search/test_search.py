@@ -387,6 +387,19 @@ def test_a_race_begins_runs_one_by_one_and_a_rebuilt_one_goes_on_alike(tmp_path)
     assert "configurations is spent" in search.over()
 
 
+def test_the_group_of_a_trial_is_the_value_that_it_trains_with(tmp_path):
+    """Also where the search did not choose one, as the leaf's condition does not hold, and in the base."""
+    within = "name: asha, factor: 3", "name: asha, factor: 3, within: clusters.count"
+    clusters = "{int: [1, 128], log: true}", "{values: [64, 8], when: {scam.stages: nonempty}}"
+    search, found = Search(spec_for(tmp_path, "random", within, clusters)), {}
+    for _ in range(12):
+        asked = search.ask()
+        found.setdefault(search.group_of(f"{asked.number:04d}"), set()).add(asked.leaves["clusters.count"])
+    assert sorted(map(sorted, found.values())) == [[8], [64]]
+    ungrouped = Search(spec_for(tmp_path))
+    assert ungrouped.group_of(f"{ungrouped.ask().number:04d}") == ""
+
+
 def test_a_run_that_the_end_of_the_hours_cut_off_says_nothing_in_a_race(tmp_path):
     """The best configuration stays in the lead, and gets the runs that it lacks once the hours are raised."""
     changes = ("name: asha, factor: 3", "name: race, factor: 3"), ("seeds: 1", "seeds: 3"), ("trials: 12", "trials: 4")
