@@ -10,6 +10,7 @@ import semprior.deployment.cost as cost
 from semprior.cli.app import main
 from semprior.config.schema import Config, unflatten
 from semprior.deployment.trial_cost import COST_METRICS, cost_metrics
+from semprior.errors import UserError
 from semprior.models.detector import create_detector
 from tests.tiny import optional, write_checkpoint
 
@@ -108,10 +109,22 @@ def test_the_command_measures_a_checkpoint_in_every_form(tmp_path, capsys):
     assert int8 < plain / 2 and forms["PyTorch", "fp32"]["file_mb"] == pytest.approx(2.65, abs=0.1)
 
 
-@pytest.mark.parametrize("target", ["alcnet", "nowhere/run"])
+def out_of_memory(*_):
+    raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4294967296 bytes")
+
+
+def test_a_memory_that_is_full_is_one_line(tmp_path):
+    (tmp_path / "model").touch()
+    with pytest.raises(
+        UserError, match="--size 4096: the memory is full where PyTorch computes in fp32; choose a smaller"
+    ):
+        cost._measured("PyTorch", "fp32", tmp_path / "model", out_of_memory, "mlclnet", 4096, 1)
+
+
+@pytest.mark.parametrize("target", ["alcnet", "nowhere/run", "README.md", "''"])
 def test_what_is_neither_a_detector_nor_a_run_is_one_line(target, capsys):
     optional("onnxruntime")
-    assert main(["cost", target]) == 2
+    assert main(["cost", target.strip("'")]) == 2
     error = capsys.readouterr().err
     assert f"{target}: is neither a detector (alclnet," in error and error.count("\n") == 1
 

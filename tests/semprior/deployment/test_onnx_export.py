@@ -135,3 +135,9 @@ def test_without_the_extra_it_says_how_to_get_it(checkpoint, tmp_path, monkeypat
     assert "pip install 'semprior[export]'" in error
     assert error.count("\n") == 1
     assert os.listdir(tmp_path) == []
+
+
+def test_another_suffix_is_refused_as_nothing_would_read_it(checkpoint, tmp_path, capsys):
+    assert main(["export", str(checkpoint), "--out", str(tmp_path / "model.bin")]) == 2
+    assert "model.bin: its name must end in .onnx" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -156,3 +156,9 @@ def test_the_teachers_own_best_is_kept_and_found_where_there_is_one(tmp_path):
     assert load_checkpoint(find_checkpoint(tmp_path / "checkpoints" / "best-teacher")).values["epoch"] == 1
     kept = {load_checkpoint(path).values["epoch"] for path in folder.root.iterdir() if path.is_dir()}
     assert kept == {1, 2, 3}
+
+
+def test_a_run_without_a_checkpoint_is_told_from_what_is_no_run(tmp_path):
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"run: the run has no checkpoint yet; train it on with: semprior train"):
+        find_checkpoint(tmp_path / "run")

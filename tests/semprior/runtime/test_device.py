@@ -107,6 +107,9 @@ def test_full_memory_is_one_line():
         explain_out_of_memory("lower data.batch"),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB\n...")
+    for error in (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate"), MemoryError()):
+        with pytest.raises(UserError, match=r"^the memory of this machine is full"), explain_out_of_memory(""):
+            raise error
     with pytest.raises(RuntimeError, match="other"), explain_out_of_memory("lower data.batch"):
         raise RuntimeError("other")
 
