@@ -19,6 +19,7 @@ that of the metrics (`bootstrap_errors`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,7 +42,7 @@ class PointScore:
         fa: area away from any point, in 1e-6 of all pixels.
         size: the mean over found targets of ``min(a, b) / max(a, b)``.
         agreement: IoU with the masks of the previous evaluation, over all images.
-        score_se: standard error of the score; 0 for fewer than two images.
+        score_se: standard error of the score; NaN for fewer than two images.
     """
 
     score: float
@@ -148,9 +149,9 @@ def _assign(mask: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _standard_error(table: np.ndarray) -> float:
-    """Bootstrap standard error of the score, of the images' rows (N,9)."""
+    """Bootstrap standard error of the score, of the images' rows (N,9); NaN for fewer than two images."""
     number = len(table)
     if number < 2:
-        return 0.0
+        return math.nan
     drawn = np.random.default_rng(SEED).multinomial(number, np.full(number, 1 / number), size=ROUNDS)
     return float(metric_of("point_score", POINT_TERMS, drawn @ table).std(ddof=1))

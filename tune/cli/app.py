@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from semprior.errors import UserError
 from semprior.reporting.terminal import command_line, console, run
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def extend(
 ) -> None:
     """Raise the budget of a sweep, and continue it.
 
-    A driver that runs takes the new budget up; a sweep that is done, stopped or lost goes on as with `resume`.
+    A running driver picks up the new budget; a sweep that is done, stopped or lost goes on as with `resume`.
     """
     from tune.cli import submit as command
 
@@ -149,6 +150,7 @@ def retry(
         list[str] | None,
         typer.Argument(help="Ids of failed trials; else all.", metavar="[TRIAL]...", show_default=False),
     ] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="All failed trials, as without any TRIAL.")] = False,
     storage: Storage = None,
     address: Address = None,
     cluster: ClusterFile = None,
@@ -160,6 +162,8 @@ def retry(
     """
     from tune.cli import submit as command
 
+    if failed and trials:
+        raise UserError("--failed: means all failed trials; give either it or their ids")
     with _target(storage, cluster, address).reached() as target:
         command.retry(name, trials or (), target, detach, console())
 

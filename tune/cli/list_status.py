@@ -32,7 +32,14 @@ def list_sweeps(target: Target, form: str, console: Console) -> None:
     if not views and not unreadable:
         say(console, f"{storage.uri}: no sweeps")
         return
-    columns = {"sweep": "left", "state": "left", "trials": "right", "best": "right", "metric": "left", "begun": "left"}
+    columns = {
+        "sweep": "left",
+        "state": "left",
+        "trials": "right",
+        "best trial": "right",
+        "metric": "left",
+        "begun": "left",
+    }
     rows = []
     for sweep, view in views:
         ranked = view.ranked()

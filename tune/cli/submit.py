@@ -269,14 +269,19 @@ def read_spec(file: Path, target: Target, console: Console) -> SweepSpec:
 
 
 def check_data(spec: SweepSpec) -> None:
-    """Refuse data that cannot be trained on, objectives that need masks the data lack, and missing weights."""
+    """Refuse data that cannot be trained on, or have too few images for the folds; missing masks and weights."""
     from semprior.data.layout import all_masked, find_layout
+    from semprior.data.splits import assign_folds
 
     check_weights(spec)
     if is_address(spec.data):
         spec.require_masks(bool(read_manifest(spec.data, "data").about.get("masks")))
         return
-    spec.require_masks(all_masked(find_layout(spec.data), "train"))
+    layout = find_layout(spec.data)
+    spec.require_masks(all_masked(layout, "train"))
+    if spec.runs.folds:
+        names = [name for split in ("train", "val") for name in layout.splits.get(split, ())]
+        assign_folds(names, [()] * len(names), spec.runs.folds, 0, layout.groups, "runs.folds")
 
 
 def check_reach(spec: SweepSpec, target: Target) -> None:

@@ -98,7 +98,8 @@ class Configuration:
             metric: name of the metric that has the standard error of an evaluation.
         """
         values = [run.values[0] for run in self.counted if run.values is not None]
-        squares = [run.metrics[metric] ** 2 for run in self.counted if metric in run.metrics]
+        errors = [run.metrics.get(metric, math.nan) for run in self.counted]
+        squares = [error**2 for error in errors if math.isfinite(error)]
         if not squares and len(values) < 2:
             return None
         between = variance(values) / len(values) if len(values) > 1 else 0.0

@@ -13,6 +13,7 @@ from semprior.config.schema import check_leaf, flatten
 from semprior.errors import UserError
 from semprior.io.storage import Storage
 from semprior.reading.schema import shown
+from tune.comparison.ranked import compare_first
 from tune.search.space import Space
 from tune.spec.dimensions import sorted_dimensions
 from tune.spec.start_configurations import StartFrom, fits, is_searched, stage_count
@@ -46,8 +47,6 @@ def with_winners(spec: SweepSpec, storage: Storage) -> tuple[SweepSpec, list[str
     for name in spec.start.sweeps:
         sweep = open_sweep(name) if "/" in name else find_sweep(storage, name)
         winners = _winners(sweep, spec.start.top)
-        if not winners:
-            raise UserError(f"start: from: {sweep.id}: has no trial with a value")
         left_out: list[str] = []
         before = len(found)
         for entry, config in winners:
@@ -62,11 +61,21 @@ def with_winners(spec: SweepSpec, storage: Storage) -> tuple[SweepSpec, list[str
 
 
 def _winners(sweep: Sweep, top: int) -> list[tuple[Ranked, Mapping[str, Any]]]:
-    """The best configurations of a sweep, each with all leaves of its configuration."""
-    store = ResultsStore(sweep.storage)
-    spec = sweep.spec
-    ranking = store.rank(dict(spec.objective), limit=top, minimum=spec.runs_of_the_best, limits=spec.limits)
-    ranked = [entry for entry in ranking if not entry.unmet]
+    """The best configurations of a sweep, each with all leaves of its configuration.
+
+    Raises:
+        UserError: it has none that could be called the best.
+    """
+    store, spec = ResultsStore(sweep.storage), sweep.spec
+    found = compare_first(
+        store, dict(spec.objective), limit=top, minimum=spec.runs_of_the_best, limits=spec.limits
+    ).shown
+    met = [one.entry for one in found if not one.entry.unmet]
+    ranked = [entry for entry in met if entry.front == 1 or not spec.races]
+    if not ranked:
+        missing = "a value" if not found else "a value that meets its constraints" if not met else ""
+        lacks = f"trial with {missing}" if missing else f"configuration with {spec.runs_of_the_best} completed runs"
+        raise UserError(f"start: from: {sweep.id}: has no {lacks}")
     histories = store.histories([entry.trial for entry in ranked])
     return [(entry, histories[entry.trial][-1].config) for entry in ranked]
 

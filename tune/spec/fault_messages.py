@@ -111,7 +111,9 @@ def _problem(details: dict[str, Any], model: type[BaseModel]) -> _Problem:
     if kind == "literal_error":
         return _Problem(path, context["expected"].replace("'", ""), given)
     if kind in ("too_short", "too_long"):
-        return _Problem(path, "a list of 2, [low, high]", given)
+        least, most = context.get("min_length"), context.get("max_length")
+        expected = "a list of 2, [low, high]" if 2 in (least, most) else "a list of at least one"
+        return _Problem(path, expected, given)
     for name, words in {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}.items():
         if name in context:
             return _Problem(path, f"a number {words} {context[name]:g}", given)

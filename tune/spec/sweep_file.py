@@ -290,6 +290,8 @@ class SweepSpec(SweepModel):
             raise LocatedError(("scheduler", "within"), f"expected {expected}, not {shown(within)}")
         if self.sampler.shrink and (others or self.sampler.name not in ("tpe", "gp")):
             raise LocatedError(("sampler", "shrink"), "expected only with tpe or gp, and one objective")
+        if not self.races and self.scheduler.minimum != Scheduler.model_fields["minimum"].default:
+            raise LocatedError(("scheduler", "minimum"), f"expected only with race, not with {self.scheduler.name}")
         if self.races and self.run_count < max(2, self.scheduler.minimum):
             most = max(2, self.scheduler.minimum)
             raise LocatedError(("scheduler", "name"), f"expected runs.folds or seeds of at least {most} with race")
@@ -393,9 +395,7 @@ def check_start_count(count: int, trials: int, location: str = "") -> None:
     """
     if count >= trials and count:
         where = f"{location}: " if location else ""
-        raise UserError(
-            f"{where}expected at most {trials - 1} configurations, as budget.trials counts the base too, not {count}"
-        )
+        raise UserError(f"{where}expected no more than {trials - 1}, as budget.trials counts the base too, not {count}")
 
 
 def load_sweep(path: Path, environment: Mapping[str, str]) -> SweepSpec:

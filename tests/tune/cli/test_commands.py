@@ -248,6 +248,17 @@ def test_masks_that_an_objective_needs_and_the_data_lack_are_told_before_the_sta
     assert not (tmp_path / "runs").exists()
 
 
+def test_more_folds_than_images_are_told_before_the_start(refused, tmp_path, monkeypatch):
+    from semprior.data.synthetic.scenes import write_scenes
+
+    monkeypatch.chdir(tmp_path)
+    write_scenes(tmp_path / "scenes", 9, 0)
+    (tmp_path / "sweep.yaml").write_text(SWEEP.replace("seeds: 1", "runs: {folds: 40}"))
+    for options in ((), ("--dry-run",)):
+        assert "runs.folds: 7 images are too few for 40 folds" in refused("submit", "sweep.yaml", *options)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_sweep_that_runs_or_is_done_is_not_resumed(sweep, refused, output_of):
     generation = last_generation(sweep.storage) + 1
     with HeartbeatWriter(sweep.storage, generation) as heart:

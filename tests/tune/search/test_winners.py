@@ -81,6 +81,21 @@ def test_winners_are_within_the_constraints_of_their_sweep(tmp_path):
     assert list(spec.start) == [WINNERS[0], {"scam.stages": (1, 2, 3)}]  # 0002 takes 32 ms
 
 
+def test_a_sweep_none_of_whose_configurations_is_called_the_best_has_no_winners(tmp_path):
+    """None meets its constraints; none has enough runs of a race."""
+    start = ("objective: ", "start: {from: [small]}\nobjective: ")
+    bounds = ("sampler: ", "constraints: {cost/latency_ms: '<= 3'}\nsampler: ")
+    race = (("name: asha, factor: 3", "name: race"), ("seeds: 1", "seeds: 3"))
+    for name, changes, fault in (
+        ("bounded", (bounds,), "small: has no trial with a value that meets its constraints"),
+        ("race", race, "small: has no configuration with 2 completed runs"),
+    ):
+        (tmp_path / name).mkdir()
+        storage = open_storage(made_up_sweep(tmp_path / name, *changes).storage.local.parent)
+        with pytest.raises(UserError, match=f"^start: from: {fault}$"):
+            with_winners(spec_of(tmp_path, start), storage)
+
+
 @pytest.mark.parametrize(
     ("start", "changes", "fault"),
     [
@@ -89,7 +104,7 @@ def test_winners_are_within_the_constraints_of_their_sweep(tmp_path):
         (
             "{from: [small]}",
             (("trials: 12", "trials: 2"),),
-            "start: expected at most 1 configurations, as budget.trials",
+            "start: expected no more than 1, as budget.trials",
         ),
     ],
 )

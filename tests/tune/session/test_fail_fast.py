@@ -190,7 +190,8 @@ def test_faults_of_single_trials_end_only_these_and_can_be_retried(sweep, breaki
     write_breaks("data")
     says("retry", "small")
     assert set(states().values()) == {"completed"}
-    assert says("retry", "small").out == "small: no trial has failed\n"
+    assert says("retry", "small", "--failed").out == "small: no trial has failed\n"
+    assert "--failed: means all failed trials" in says("retry", "small", "0001", "--failed", code=2).err
 
 
 def test_a_sweep_without_a_value_shows_the_most_common_reason(sweep, breaking, says):
