@@ -155,6 +155,7 @@ def predict(
     from semprior.deployment.onnx_model import load_exported_or_trained
     from semprior.deployment.predict import predict as run
     from semprior.evaluation.threshold import threshold_in_words
+    from semprior.io.wording import plural
     from semprior.reporting.terminal import say
     from semprior.runtime.device import explain_out_of_memory, fallback_remark
 
@@ -167,7 +168,7 @@ def predict(
     with explain_out_of_memory("use --device cpu"):
         found = run(student, image, out, overlay=overlay, threshold=threshold, say=lambda text: say(shown, text))
     above = threshold_in_words(student.info.threshold if threshold is None else threshold, chosen=threshold is None)
-    say(shown, f"{found} detections in {len(image)} images, {above}; results in {out}")
+    say(shown, f"{plural(found, 'detection')} in {plural(len(image), 'image')}, {above}; results in {out}")
 
 
 @app.command()

@@ -18,6 +18,7 @@ from semprior.deployment.load_model import LoadedTeacher, load_teacher
 from semprior.deployment.onnx_model import is_onnx, load_exported_or_trained
 from semprior.errors import UserError
 from semprior.evaluation.conventions import find_convention
+from semprior.io.wording import plural
 from semprior.reporting.evaluation_files import check_file, write_curve, write_images
 from semprior.reporting.evaluation_tables import show_evaluation
 from semprior.reporting.terminal import print_error, say
@@ -98,7 +99,8 @@ def evaluate_run(request: Request, console: Console) -> None:
             convention=request.convention,
             curve=request.curve is not None,
         )
-    title = f"{'teacher' if request.teacher else 'student'} of {info.config.detector}, after {info.epoch} epochs"
+    who, epochs = "teacher" if request.teacher else "student", plural(info.epoch, "epoch")
+    title = f"{who} of {info.config.detector}, after {epochs}"
     if request.as_json:
         printed: dict[str, Any] = dict(evaluation.flat())
         if request.by is not None:
@@ -117,7 +119,7 @@ def evaluate_run(request: Request, console: Console) -> None:
             written += [f"choose a threshold on --split {HOLDOUT} or val: one chosen on the test split flatters"]
     if request.per_image is not None:
         write_images(evaluation.images, request.per_image)
-        written += [f"{request.per_image}: {len(evaluation.images)} images"]
+        written += [f"{request.per_image}: {plural(len(evaluation.images), 'image')}"]
     if not request.as_json:
         for line in written:
             say(console, line)

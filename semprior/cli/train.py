@@ -29,6 +29,7 @@ from semprior.data.remote_data import local_data
 from semprior.errors import UserError
 from semprior.io.cache_folder import cache_folder
 from semprior.io.checkpoint import CheckpointFolder, Snapshot, load_checkpoint
+from semprior.io.wording import plural
 from semprior.labels.label_history import label_windows
 from semprior.reporting.tensorboard import EventFile, open_event_file
 from semprior.reporting.terminal import clock, say
@@ -290,9 +291,11 @@ def _print_summary(run: RunFolder, trainer: Trainer, messages: _Messages) -> Non
         if best is None:
             messages("no epoch of the student had an IoU above 0; the last one is kept as its best")
         if own is not None:
-            messages(f"the teacher's own best: IoU {own['test/teacher/iou']:.4f} after {own['epoch'] + 1} epochs")
+            messages(
+                f"the teacher's own best: IoU {own['test/teacher/iou']:.4f} after {plural(own['epoch'] + 1, 'epoch')}"
+            )
     minutes = clock(sum(line.get("seconds") or 0.0 for line in lines))
-    messages(f"{len(lines)} epochs in {minutes}; results in {run.root}")
+    messages(f"{plural(len(lines), 'epoch')} in {minutes}; results in {run.root}")
     messages(f"evaluate with: semprior evaluate {shlex.quote(str(run.root))} --data {shlex.quote(run.data())}")
 
 

@@ -78,7 +78,7 @@ class SCAMConfig:
     """Placement and strength of the semantic-conditioned affine modulation (method, section 3)."""
 
     stages: tuple[int, ...] | Literal["all", "none"] = "all"  # stages counted from 1
-    scale: float | None = _leaf(None, 0, 10)  # null: the detector's published scale
+    scale: float | None = _leaf(None, 0, 10)  # null: the detector's own, published or chosen by a sweep
     gate_penalty: float = _leaf(0.005, 0, 1000)
     own_statistics: bool = True  # whether the teacher's decoder has its own BatchNorm statistics
     drop: float = _leaf(0.5, 0, 1)  # share of an inner batch that trains the student without modulation
@@ -132,7 +132,7 @@ class LossConfig:
 class OptimConfig:
     """Both optimisers (method, section 5)."""
 
-    rate: float | None = _leaf(None, 0, 1000)  # null: the detector's published rate
+    rate: float | None = _leaf(None, 0, 1000)  # null: the detector's own, likewise
     schedule: Literal["constant", "one_cycle"] = "one_cycle"
     weight_decay: float = _leaf(0.01, 0, 100)
     clip: float | None = _leaf(1.0, 0, 1e6)  # largest norm of the gradient; null: no clipping

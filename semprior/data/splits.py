@@ -23,6 +23,7 @@ from semprior.data.finding.split_lists import (
 from semprior.data.image_tables import GROUP_TABLE
 from semprior.data.images import FaultHandler, raise_fault
 from semprior.errors import UserError
+from semprior.io.wording import plural
 
 Splits = dict[str, tuple[str, ...]]
 """Names of images without extension, by split."""
@@ -123,7 +124,7 @@ def seeded_splits(
     names = sorted(images)
     units = _units(names, groups, "split", SEED)
     if len(units) < 3:
-        what = f"{len(names)} images" if not groups else f"{len(units)} groups of images"
+        what = plural(len(names), "image") if not groups else f"{len(units)} groups of images"
         on_fault(f"{root}: {what} are too few to split; list them in {root / 'mode'}/train.txt, test.txt")
         return {}
     part = max(1, round(SHARE * len(names)))
@@ -283,7 +284,9 @@ def assign_folds(
     stratum = dict(zip(names, strata, strict=True))
     units = _units(sorted(names), groups, "folds", seed)
     if len(units) < folds:
-        what = f"{len(units)} groups of images" if any(name in groups for name in names) else f"{len(names)} images"
+        what = (
+            f"{len(units)} groups of images" if any(name in groups for name in names) else plural(len(names), "image")
+        )
         raise UserError(f"{key}: {what} are too few for {folds} folds")
     units = sorted(units, key=lambda unit: (-len(unit), stratum[unit[0]] if len(unit) == 1 else ()))
     sizes = [0] * folds

@@ -57,6 +57,8 @@ class ChannelAttention(nn.Module):
 class SpatialAttention(nn.Module):
     """A weight per pixel, in 0..1, from its largest and its mean channel, (B, 1, H, W) all.
 
+    The original of MSHNet has the mean first, so that the two slices of its weights are in the other order.
+
     Args:
         bias: whether its convolution has one.
     """

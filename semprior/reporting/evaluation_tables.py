@@ -12,6 +12,7 @@ from rich.table import Table
 from semprior.deployment.evaluate import Evaluation
 from semprior.evaluation.breakdown import Part
 from semprior.evaluation.threshold import threshold_in_words
+from semprior.io.wording import plural
 from semprior.reporting.terminal import cell, say
 
 METRIC_COLUMNS = (("iou", "IoU", 1, 4), ("niou", "nIoU", 1, 4), ("pd", "Pd", 1, 4), ("fa", "Fa (1e-6)", 1, 2))
@@ -35,10 +36,10 @@ def show_evaluation(evaluation: Evaluation, title: str, by: str | None, console:
     for name, label, factor, digits in METRIC_COLUMNS:
         table.add_row(label, _fixed(getattr(found, name) * factor, digits), _fixed(errors[name] * factor, digits))
     if (part := evaluation.without_targets) is not None:
-        label = f"Fa (1e-6) of {part.metrics.images} images without targets"
+        label = f"Fa (1e-6) of {plural(part.metrics.images, 'image')} without targets"
         table.add_row(label, _fixed(part.metrics.fa, 2), _fixed(part.errors["fa"], 2))
     console.print(table)
-    remarks = [f"{found.images} images, {found.targets} targets, split {evaluation.split}"]
+    remarks = [f"{plural(found.images, 'image')}, {plural(found.targets, 'target')}, split {evaluation.split}"]
     remarks.append(threshold_in_words(evaluation.threshold, chosen=evaluation.threshold_chosen))
     remarks.append(f"convention {evaluation.convention}")
     say(console, ", ".join(remarks))

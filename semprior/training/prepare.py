@@ -24,6 +24,7 @@ from semprior.errors import UserError
 from semprior.foundation.feature_bank import FeatureBank
 from semprior.foundation.feature_source import Features
 from semprior.foundation.vfm import VFM, load_vfm
+from semprior.io.wording import plural
 from semprior.models.detector import detector_spec
 from semprior.models.stages import placed_stages
 from semprior.runtime.device import common_precision, device_label, precision_remark
@@ -74,7 +75,9 @@ def prepare_trainer(
     )
     if config.labels.refine == "crossfit":
         epochs = short_epochs(config.labels.crossfit_epochs, config.epochs)
-        say(f"labels.refine=crossfit: {config.labels.crossfit_folds} short runs of {epochs} epochs come first")
+        say(
+            f"labels.refine=crossfit: {config.labels.crossfit_folds} short runs of {plural(epochs, 'epoch')} come first"
+        )
     return Trainer(config, training_set, _features(config, vfm, training_set, cache, device, say), device)
 
 

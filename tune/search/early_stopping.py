@@ -61,11 +61,11 @@ class SchedulersOfGroups(FIFOScheduler):
         self.of(trial.trial_id).on_trial_complete(tune_controller, trial, result)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:  # noqa: ANN401
-        """Take leave of a trial that failed."""
+        """Remove a trial that failed."""
         self.of(trial.trial_id).on_trial_error(tune_controller, trial)
 
     def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:  # noqa: ANN401
-        """Take leave of a trial that never ran."""
+        """Remove a trial that never ran."""
         self.of(trial.trial_id).on_trial_remove(tune_controller, trial)
 
 

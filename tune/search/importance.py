@@ -153,7 +153,7 @@ def _levels(configurations: Sequence[Configuration], epoch: int) -> list[float]:
     if not known:
         return []
     levels = fit_levels(*map(np.array, zip(*known, strict=True))).levels
-    return np.round(levels, 12).tolist()  # ties stay ties
+    return [round(float(level), 12) for level in levels]  # ties stay ties
 
 
 def _error(configuration: Configuration, runs: Sequence[Sequence[Record]], metric: str, epoch: int) -> float:

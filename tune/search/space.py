@@ -103,7 +103,7 @@ class Space:
         """Convert parameters to Optuna's.
 
         The parameters of the base may be outside of the search space. Numbers are then clipped to their range, null is
-        replaced by the detector's published value, and choices that are not searched are left out.
+        replaced by the detector's own value, and choices that are not searched are left out.
 
         Args:
             parameters: the parameters of a configuration.

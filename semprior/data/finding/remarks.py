@@ -12,6 +12,7 @@ from semprior.data.finding.sequences import sequences
 from semprior.data.finding.split_lists import BY_SEED, SPLIT_FOLDERS
 from semprior.data.finding.unread import counted, unread_files
 from semprior.data.image_tables import GROUP_TABLE, SUBSET_TABLE
+from semprior.io.wording import plural
 
 _READ = (
     *("images", "labels", "masks", "masks_centroid", "points.csv", "skipped.csv"),
@@ -19,11 +20,6 @@ _READ = (
 )
 """What a data set holds, but for lists."""
 _JPEG = (".jpg", ".jpeg")
-
-
-def plural(count: int, noun: str, several: str = "") -> str:
-    """``1 mask`` or ``2 masks``."""
-    return f"{count} {noun if count == 1 else several or noun + 's'}"
 
 
 def remarks_by_name(

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from semprior.data.annotations import size, touching_points
-from semprior.data.finding.remarks import graded_line, plural
+from semprior.data.finding.remarks import graded_line
 from semprior.data.finding.sequences import groups_by_pattern
 from semprior.data.finding.split_lists import SPLITS
 from semprior.data.formats.marks import Annotations, Mark
@@ -23,6 +23,7 @@ from semprior.data.importing.writing import SKIPPED_TABLE, NewDataset, NewImage,
 from semprior.data.layout import find_layout
 from semprior.data.splits import Splits, listed_splits, report_overlaps, report_parted_groups
 from semprior.errors import UserError
+from semprior.io.wording import plural
 from semprior.reading.schema import shown_key
 
 _FITTING = 0.9  # share of points that must lie on targets for their order to be believed

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from semprior.data.annotations import find_points
-from semprior.data.finding.remarks import plural
 from semprior.data.finding.split_lists import BY_SEED
 from semprior.data.images import intensity_range_of
 from semprior.data.importing.writing import NewDataset, NewImage, PixelBox, write_dataset
 from semprior.data.layout import Layout, Masks, Scene, find_layout, iter_scenes
 from semprior.data.points import centroid_points
 from semprior.errors import UserError
+from semprior.io.wording import plural
 from semprior.reading.pixels import bits_per_channel
 
 

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from semprior.data.finding.remarks import plural
 from semprior.data.finding.split_lists import SPLIT_FOLDERS, first_file
 from semprior.data.finding.unread import PICTURES, counted
 from semprior.data.formats.marks import SPLIT, SPLIT_WORDS
 from semprior.data.images import READABLE, SUFFIXES, stem
 from semprior.errors import UserError
+from semprior.io.wording import plural
 
 IMAGES = (
     *("images", "image", "imgs", "img", "irstd1kimg", "mixed", "pngimages", "jpegimages", "jpgimages"),

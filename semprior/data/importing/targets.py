@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 
 from semprior.data.annotations import boxes_within
-from semprior.data.finding.remarks import plural
 from semprior.data.formats.marks import Box, Mark
+from semprior.io.wording import plural
 
 DARKER = 1.5  # a target is dark if its extremum falls by this many times what the brightest rises
 DOT = 5  # pixels, the largest side of a dot that stands for a point
