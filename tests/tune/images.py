@@ -29,6 +29,6 @@ def noisy_scores(value, own, number=24, common=0.1, noise=0.02):
     return value + hard - hard.mean() + extra - extra.mean()
 
 
-def store_images(storage, trial, epoch, scores, attempt=1) -> str:
+def store_images(storage, trial, epoch, scores, attempt=1, names=None) -> str:
     """Store such images; the SHA-256 for the record."""
-    return put_sums(storage, trial, attempt, epoch, scored_images(scores))
+    return put_sums(storage, trial, attempt, epoch, scored_images(scores, names))

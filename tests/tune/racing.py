@@ -19,6 +19,7 @@ class ScoredClock(BreakingClock):
         if name == "begin":
             number, _, run = self.spec.trial.partition(".")
             scores = noisy_scores(LEVELS[int(number)], 100 * int(number) + int(run))
+            names = [f"{run}-{image}" for image in range(len(scores))]  # each fold holds out other images
             self._epochs.scores = dict.fromkeys(range(self._epochs.epochs), float(np.mean(scores)))
             store, append = self._epochs.store, self._epochs.store.append
 
@@ -27,7 +28,7 @@ class ScoredClock(BreakingClock):
                     dataclasses.replace(
                         record,
                         best=True,
-                        images=store_images(store.storage, record.trial, record.epoch, scores, record.attempt),
+                        images=store_images(store.storage, record.trial, record.epoch, scores, record.attempt, names),
                     )
                     if record.kind == "report"
                     else record

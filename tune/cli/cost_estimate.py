@@ -24,7 +24,7 @@ from tune.store.results_store import ResultsStore
 from tune.store.sweeps import Sweep, read_each
 from tune.store.trial_summary import TrialSummary
 
-_COST_KEYS = (
+COST_KEYS = (
     *("detector", "data.crop", "data.batch", "vfm.name", "vfm.features", "scam.stages", "outer.every", "outer.steps"),
     *("select.every", "precision", "channels_last"),
 )
@@ -70,7 +70,7 @@ def recorded_cost(storage: Storage, spec: SweepSpec, here: bool, say: Callable[[
             trial
             for trial in ResultsStore(sweep.storage).trials()
             if trial.epochs >= _MIN_EPOCHS
-            and all(trial.config.get(key) == wanted[key] for key in _COST_KEYS)
+            and all(trial.config.get(key) == wanted[key] for key in COST_KEYS)
             and (not here or _ran_here(trial.last, str(wanted["precision"]), "cuda" if spec.resources.gpus else "cpu"))
         ]
 

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from semprior.io.storage import open_storage
 from semprior.reporting.terminal import clock, say
-from tune.cli.cost_estimate import Cost, epochs_expected, recorded_cost, short_runs_expected, timed_cost
+from tune.cli.cost_estimate import COST_KEYS, Cost, epochs_expected, recorded_cost, short_runs_expected, timed_cost
 from tune.cli.submit import read_spec
 from tune.launch.local_ray import usable_cpus, usable_gpus
 from tune.launch.resources import concurrency
@@ -70,6 +70,8 @@ def _print_cost(spec: SweepSpec, slots: int, cost: Cost | None, here: bool, cons
             searched = ", in the mean of labels.refine," if "labels.refine" in spec.search else ""
             rows.append(("of which", f"about {clock(cost.seconds * before)} are{searched} short runs of crossfit"))
         rows.append(("estimated from", cost.source))
+        if varied := [key for key in COST_KEYS if key in spec.search]:
+            rows.append(("not counted", f"that trials cost more or less than the base by {', '.join(varied)}"))
         share = (epochs_expected(spec, config) + before) / (config.epochs + before)
         early = f"about {_hours(total * share)} if {spec.scheduler.name} stops its share; " if share < 1 else ""
         rows.append(("hours", f"{early}{_hours(total)} if no trial is stopped"))
