@@ -200,7 +200,7 @@ def test_short_runs_come_before_the_run_and_go_on_where_they_were_stopped(data, 
     whole, out = tmp_path / "whole", tmp_path / "run"
     assert main(["train", "--data", str(data), "--out", str(whole), *flags]) == 0
     printed = capsys.readouterr().out
-    assert "labels.refine=crossfit: 2 short runs of 1 epochs come first" in printed
+    assert "labels.refine=crossfit: 2 short runs of 1 epoch come first" in printed
     for place in ("short run 1/2, epoch 1/1  loss", "short run 2/2, epoch 1/1  loss", "epoch 1/2", "epoch 2/2"):
         assert place in printed
     assert not (whole / "crossfit").exists()
@@ -293,7 +293,8 @@ def test_training_on_true_masks_is_said_in_every_report(data, tmp_path, capsys):
 def test_true_masks_must_be_there(data, tmp_path, refused):
     some = shutil.copytree(data, tmp_path / "data")
     (some / "labels" / "val02.png").unlink()
-    arguments = ["train", "--data", some, "--out", tmp_path / "run", *FLAGS, "--set", "labels.seed=masks"]
+    flags = [*FLAGS, "--set", "labels.seed=masks", "--set", "labels.refine=none"]
+    arguments = ["train", "--data", some, "--out", tmp_path / "run", *flags]
     assert "labels.seed=masks: image val02 has no mask; start from points: contrast" in refused(*arguments)
 
 

@@ -90,7 +90,7 @@ def test_what_predict_says_of_the_threshold(data, tmp_path, capsys):
     assert main(arguments) == 0
     assert "threshold 0.3, chosen on held-out images; results in" in " ".join(capsys.readouterr().out.split())
     assert main([*arguments, "--threshold", "0.6"]) == 0
-    assert "1 images, threshold 0.6; results in" in " ".join(capsys.readouterr().out.split())
+    assert "1 image, threshold 0.6; results in" in " ".join(capsys.readouterr().out.split())
 
 
 def test_sixteen_bit_images_use_the_range_of_the_training_set(data, tmp_path):
