@@ -38,7 +38,9 @@ def measure(uri: str, top: int, metrics: Sequence[str]) -> list[dict[str, Any]]:
         UserError: there is no such sweep, or fewer than two configurations with values image by image.
     """
     sweep = open_sweep(uri)
-    entries = [one.entry for one in compare_first(ResultsStore(sweep.storage), sweep.spec.objective, limit=top).shown]
+    spec, store = sweep.spec, ResultsStore(sweep.storage)
+    ranking = compare_first(store, spec.objective, limit=top, minimum=spec.runs_of_the_best, limits=spec.limits)
+    entries = [one.entry for one in ranking.shown]
     wanted = {trial: address for entry in entries for trial, address in zip(entry.trials, entry.images, strict=True)}
     images = read_images(sweep.storage, wanted)
     runs = [{run_index(trial): images[trial] for trial in entry.trials if trial in images} for entry in entries]
