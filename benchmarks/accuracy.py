@@ -82,7 +82,7 @@ class Gain:
         if self.half is None:
             return f"{self.iou:+.4f}"
         over = f"images and {self.seeds} seeds" if self.seeds > 1 else "the images, with a single seed"
-        return f"{self.iou:+.4f}, 95 % interval {self.iou - self.half:+.4f} to {self.iou + self.half:+.4f} over {over}"
+        return f"{self.iou:+.4f}, 95% interval {self.iou - self.half:+.4f} to {self.iou + self.half:+.4f} over {over}"
 
 
 def train_to_the_end(request: Request, config: Config, console: Console) -> None:
@@ -101,7 +101,8 @@ def train_to_the_end(request: Request, config: Config, console: Console) -> None
         return
     run = RunFolder.open(request.out)
     check_settings(run, config)
-    if len(run.lines()) < config.epochs:
+    index = run.checkpoints.index()  # the last epoch may be recorded and not be saved yet
+    if not index or load_checkpoint(run.checkpoints.path("last")).values["epoch"] < config.epochs:
         train(replace(request, resume=True), console)
         return
     info = load_student(run.root, torch.device("cpu")).info

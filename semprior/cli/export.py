@@ -34,7 +34,7 @@ def export_run(checkpoint: Path, out: Path, int8: bool, calibration: str | None,
     if calibration is not None and not int8:
         raise UserError("--calibration: is for --int8 alone")
     if out.suffix.lower() != SUFFIX:
-        raise UserError(f"--out {out}: its name must end in {SUFFIX}, by which evaluate and predict know it")
+        raise UserError(f"--out {out}: its name must end in {SUFFIX}, by which evaluate and predict recognise it")
     student = load_student(checkpoint, choose_device("cpu"))
     if remark := true_masks_remark(student.info.config.labels.seed):
         say(console, remark)

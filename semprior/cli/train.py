@@ -287,13 +287,15 @@ def _print_summary(run: RunFolder, trainer: Trainer, messages: _Messages) -> Non
     if best is not None:
         _print_metrics(best, trainer, messages.console)
     if trainer.config.follows_paper and lines:  # the published figures are of each at its own best epoch
+        by = trainer.config.select.by if "/" in trainer.config.select.by else "holdout/point_score"
+        split, _, metric = by.partition("/")
+        label = next(label for name, label, _ in _SHOWN if name == metric)
         own = next((line for line in reversed(lines) if line.get("best_teacher")), None)
         if best is None:
-            messages("no epoch of the student had an IoU above 0; the last one is kept as its best")
+            messages(f"the {label} of the student was 0 after every epoch; the last one is kept as its best")
         if own is not None:
-            messages(
-                f"the teacher's own best: IoU {own['test/teacher/iou']:.4f} after {plural(own['epoch'] + 1, 'epoch')}"
-            )
+            value, after = own[f"{split}/teacher/{metric}"], plural(own["epoch"] + 1, "epoch")
+            messages(f"the teacher's own best: {label} {value:.4f} after {after}")
     minutes = clock(sum(line.get("seconds") or 0.0 for line in lines))
     messages(f"{plural(len(lines), 'epoch')} in {minutes}; results in {run.root}")
     messages(f"evaluate with: semprior evaluate {shlex.quote(str(run.root))} --data {shlex.quote(run.data())}")

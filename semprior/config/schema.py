@@ -273,11 +273,6 @@ def _cross_check(config: Config, source: str) -> None:
         most = f"at most {config.data.folds - 1}, as data.folds is {config.data.folds}" if config.data.folds else "0"
         way_out = "" if config.data.folds else "; set data.folds as well"
         raise UserError(f"{source}: data.fold must be {most}, not {config.data.fold}{way_out}")
-    if config.labels.seed == "masks" and config.labels.refine != "none":
-        raise UserError(
-            f"{source}: labels.refine={config.labels.refine} would replace the true masks of labels.seed=masks;"
-            " set labels.refine=none"
-        )
     if config.select.by == "test/iou" and config.preset != "paper":
         raise UserError(f"{source}: select.by=test/iou chooses on the test split; only the preset paper may")
 
@@ -389,4 +384,9 @@ def resolve(
         chosen |= given
     name = preset or str(chosen.get("preset", "standard"))
     config = unflatten({**preset_leaves(name), **chosen, "preset": name})
+    if config.labels.seed == "masks" and config.labels.refine != "none":
+        raise UserError(
+            f"labels.refine={config.labels.refine} would replace the true masks of labels.seed=masks;"
+            " set labels.refine=none"
+        )
     return Resolved(config, frozenset(chosen) - {"preset"})

@@ -34,7 +34,7 @@ from semprior.models.detector import Detector
 INPUT, OUTPUT = "image", "probability"
 SUFFIX = ".onnx"
 RUN_KEY = "semprior.run"
-"""Name of the metadata that are a JSON object of the run: detector, preset, epoch, threshold, grey levels, holdout."""
+"""Name of the metadata that are a JSON object of the run: settings, epoch, threshold, grey levels."""
 RUN_LEAVES = ("detector", "preset", "data.holdout", "data.holdout_seed", "data.folds", "data.fold")
 """The settings that an exported model carries: those that its evaluation depends on."""
 REPORTED_LEAVES = ("labels.seed", "labels.refine", "vfm.name", "vfm.weights")

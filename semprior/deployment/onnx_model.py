@@ -65,6 +65,23 @@ class OnnxStudent:
     run: Run
     info: CheckpointInfo
 
+    def require_size(self, shape: tuple[int, ...], name: str) -> None:
+        """Require an image of a size that can be processed as a whole.
+
+        Args:
+            shape: (H,W).
+            name: of the image, for the message.
+
+        Raises:
+            UserError: it is too large.
+        """
+        height, width = shape
+        if padded(height) * padded(width) > _LARGEST_IMAGE:
+            raise UserError(
+                f"{name}: has {height}x{width} pixels, and exported models take up to {_LARGEST_IMAGE:,} at once here;"
+                " cut it, or use the run itself"
+            )
+
     @property
     def device(self) -> torch.device:
         """The CPU."""
@@ -80,12 +97,8 @@ class OnnxStudent:
         Raises:
             UserError: an image is too large to be processed as a whole.
         """
-        for height, width in (image.shape for image in images):
-            if padded(height) * padded(width) > _LARGEST_IMAGE:
-                raise UserError(
-                    f"{self.info.checkpoint}: an image of {height}x{width} pixels is too large for an exported model,"
-                    f" which takes up to {_LARGEST_IMAGE:,} pixels at once here; cut it, or use the run itself"
-                )
+        for index, image in enumerate(images):
+            self.require_size(image.shape, f"{self.info.checkpoint}: image {index + 1} of {len(images)}")
         return iter_probabilities(self._logits, images, self.device, bf16=False, whole=_LARGEST_IMAGE)
 
     def _logits(self, _: Sequence[int] | None, grey: Tensor, sizes: Tensor) -> Tensor:

@@ -98,7 +98,9 @@ def predict(
         raise UserError(f"{out}: is not a folder")
     names = output_names(images)
     for image in images:
-        read_image(image, student.info.intensity)
+        grey = read_image(image, student.info.intensity)
+        if isinstance(student, OnnxStudent) and grey is not None:
+            student.require_size(grey.shape, str(image))
     kinds = ("mask", "probability", "overlay")[: 3 if overlay else 2]
     _refuse_overwriting(images, {out / f"{name}_{kind}.png" for name in names for kind in kinds} | {out / TABLE})
     for image, name in zip(images, names, strict=True):

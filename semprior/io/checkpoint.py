@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -181,8 +182,9 @@ def find_checkpoint(path: Path, *, teacher: bool = False) -> Path:
             return folder.path(BEST_TEACHER if teacher and BEST_TEACHER in folder.index() else "best")
     if path.name in (*RETAINED, BEST_TEACHER) and (path.parent / INDEX).is_file():
         return CheckpointFolder(path.parent).path(path.name)
-    if (path / "checkpoints").is_dir():
-        raise UserError(f"{path}: the run has no checkpoint yet; train it on with: semprior train --out RUN --resume")
+    if (path / "checkpoints").is_dir() and (path / "config.yaml").is_file():
+        command = f"semprior train --out {shlex.quote(str(path))} --resume"
+        raise UserError(f"{path}: the run has no checkpoint yet; continue it with: {command}")
     raise UserError(f"{path}: is neither a run's folder nor a checkpoint")
 
 

@@ -141,7 +141,7 @@ def region_loss(probability: Tensor, masks: Tensor, scale_and_location: bool) ->
     With areas P and Y, the overlap I and ``d = ((P - Y) / 2)^2``, the IoU ``I / (P + Y - I)`` is then multiplied by
     ``(min(P, Y) + d) / (max(P, Y) + d)``. Added is ``1 - min|c| / max|c| + 4 / pi^2 (difference of angles)^2``, where c
     is the mean over pixels of ``(x / W p, y / H p)`` of prediction or mask, and its angle is that from the x axis. A
-    sample without a target has no location.
+    sample without a target has no location; its loss is 1, whatever is predicted: its false alarms cost nothing.
 
     Args:
         probability: (B,1,H,W).

@@ -150,7 +150,7 @@ def retry(
         list[str] | None,
         typer.Argument(help="Ids of failed trials; else all.", metavar="[TRIAL]...", show_default=False),
     ] = None,
-    failed: Annotated[bool, typer.Option("--failed", help="All failed trials, as without any TRIAL.")] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="All failed trials, which is also the default.")] = False,
     storage: Storage = None,
     address: Address = None,
     cluster: ClusterFile = None,

@@ -71,7 +71,9 @@ def _print_cost(spec: SweepSpec, slots: int, cost: Cost | None, here: bool, cons
             rows.append(("of which", f"about {clock(cost.seconds * before)} are{searched} short runs of crossfit"))
         rows.append(("estimated from", cost.source))
         if varied := [key for key in COST_KEYS if key in spec.search]:
-            rows.append(("not counted", f"that trials cost more or less than the base by {', '.join(varied)}"))
+            rows.append(
+                ("not counted", f"how much more or less than the base other values of {', '.join(varied)} cost")
+            )
         share = (epochs_expected(spec, config) + before) / (config.epochs + before)
         early = f"about {_hours(total * share)} if {spec.scheduler.name} stops its share; " if share < 1 else ""
         rows.append(("hours", f"{early}{_hours(total)} if no trial is stopped"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shlex
 from pathlib import Path
@@ -174,7 +175,9 @@ def model_card(sweep: Sweep, trial: TrialSummary, about: dict[str, Any]) -> str:
     for name in _CARD_METRICS:
         value, error = trial.metrics.get(f"holdout/{name}"), trial.metrics.get(f"holdout/{name}_se")
         if value is not None:
-            rows.append(f"| {name} | {value:.4f} | {'' if error is None else f'{error:.4f}'} |\n")
+            rows.append(
+                f"| {name} | {value:.4f} | {'' if error is None or not math.isfinite(error) else f'{error:.4f}'} |\n"
+            )
     table = (
         f"| metric | value | standard error |\n|---|---|---|\n{''.join(rows)}" if rows else "No images were held out.\n"
     )

@@ -269,7 +269,7 @@ def read_spec(file: Path, target: Target, console: Console) -> SweepSpec:
 
 
 def check_data(spec: SweepSpec) -> None:
-    """Refuse data that cannot be trained on, or have too few images for the folds; missing masks and weights."""
+    """Refuse data that cannot be trained on, lack masks or, in a folder, images for the folds; and missing weights."""
     from semprior.data.layout import all_masked, find_layout
     from semprior.data.splits import assign_folds
 

@@ -11,7 +11,8 @@ from semprior.deployment.trial_cost import COST_METRICS, SIZE
 from semprior.errors import UserError
 from semprior.io.foreign_text import visible
 from semprior.reporting.terminal import say
-from tune.monitor.tables import format_metric, print_table
+from tune.monitor.tables import print_table
+from tune.monitor.wording import with_error
 from tune.store.sweeps import Sweep
 from tune.store.trial_summary import TrialSummary
 
@@ -89,4 +90,4 @@ def _with_error(trial: TrialSummary, metric: str) -> str:
     value, error = trial.metrics.get(metric), trial.metrics.get(f"{metric}_se")
     if value is None:
         return ""
-    return format_metric(value) + (f" ± {format_metric(error)}" if error is not None else "")
+    return with_error(value, error)

@@ -91,22 +91,16 @@ class ComparedRanking:
             band can precede it. None without configurations.
         gains: by objective, the best configuration, or of a single objective the first, and its difference from
             configuration 0; empty if configuration 0 has no value.
+        error: the standard error of a value of the first objective beside the others: the difference of two independent
+            values with this error has the median standard error of the first `BANDED` differences from the best. None
+            if no difference is known.
     """
 
     shown: list[Compared]
     missing: tuple[str, ...]
     leader: Ranked | None = None
     gains: dict[str, tuple[Ranked, Ranked, Difference | None]] = field(default_factory=dict)
-
-    @property
-    def error(self) -> float | None:
-        """The standard error of a value of the first objective beside the others; None if no difference is known.
-
-        Two values of this error differ by as much as the configurations differ from the best one, in the median.
-        """
-        found = [one.standings[0].from_best for one in self.shown]
-        errors = [one.error for one in found if one is not None and one.error]  # of the best one itself it is 0
-        return median(errors) / math.sqrt(2) if errors else None
+    error: float | None = None
 
 
 def compare_first(
@@ -161,7 +155,15 @@ def compare_first(
     shown = [one for one in compared if one.entry.place <= limit]
     ahead = None if several or not chosen else _falling(contenders, chosen, comparisons[0], signs[0])[0]
     leader = None if ahead is None else compared[order.index(ahead)].entry
-    return ComparedRanking(shown, tuple(sorted(wanted.keys() - images)), leader, gains)
+    missing = tuple(sorted(wanted.keys() - images))
+    return ComparedRanking(shown, missing, leader, gains, _typical_error(compared[:BANDED]))
+
+
+def _typical_error(compared: Sequence[Compared]) -> float | None:
+    """The error of one of two values whose difference has the median error of the differences from the best one."""
+    differences = [one.standings[0].from_best for one in compared]
+    errors = [one.error for one in differences if one is not None and one.error]  # of the best one itself it is 0
+    return median(errors) / math.sqrt(2) if errors else None
 
 
 def _contenders(entries: Sequence[Ranked], several: bool) -> list[int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from tune.monitor.heartbeat import last_heartbeat
 from tune.monitor.tables import format_metric
 from tune.store.sweeps import Sweep
@@ -21,7 +23,7 @@ def with_error(value: float, error: float | None, *, signed: bool = False) -> st
     """A value, and its standard error if there is one; a plus before positive values if they are to be signed."""
     shown = format_metric(value)
     return (f"+{shown}" if signed and value > 0 else shown) + (
-        f" ± {format_metric(error)}" if error is not None else ""
+        f" ± {format_metric(error)}" if error is not None and math.isfinite(error) else ""
     )
 
 

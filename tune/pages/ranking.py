@@ -132,7 +132,8 @@ def verdict(data: SweepData) -> list[str]:
         value = with_error(best.values[0], best.errors[0])
         found.append(f"{noun.capitalize()} {number_of(best)} ranks first, with {data.metric} {value}{several}.")
         leader = data.ranking.leader
-        if leader is not None and leader.configuration != best.configuration:
+        band = [one.entry.configuration for one in shown if one.band == 1 and one.entry.front == best.front]
+        if leader is not None and leader.configuration != best.configuration and leader.configuration in band:
             value = with_error(leader.values[0], leader.errors[0])
             found.append(
                 f"{noun.capitalize()} {number_of(leader)} is ahead on the same images, with {value}, but"

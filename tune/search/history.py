@@ -259,7 +259,9 @@ class History:
         It is that of the difference from the best of those with the most runs, of which each of the two has its share.
         """
         images = {
-            number: {index: run.images for index, run in one.runs.items() if run.images is not None}
+            number: {
+                index: run.images for index, run in one.runs.items() if run.images is not None and run.state != "failed"
+            }
             for number, one in configurations.items()
         }
         known = [number for number, runs in images.items() if runs]

@@ -146,7 +146,9 @@ def rank_promotion(
             (-1 if maximize else 1) * found[index].mean,
         ),
     )
-    probabilities = comparison.probabilities(maximize)
+    best = [index for index in order if met[found[index].configuration]] or order
+    best = [index for index in best if not found[index].missing] or best
+    probabilities = comparison.probabilities(maximize, best)
     return [
         replace(found[i], from_first=comparison.difference(i, order[0]), probability=probabilities[i]) for i in order
     ]

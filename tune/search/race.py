@@ -18,7 +18,8 @@ The next run is chosen by the first of these rules that applies:
 3. A new configuration begins.
 
 All of it follows from the results alone, so that a driver that resumes the sweep decides as the lost one would have. At
-its end the leader has all runs, and so has every configuration that has not dropped out.
+its end the leader has all runs, and so has every configuration that has not dropped out, but for runs that were cut
+off. A configuration whose first run was cut off gets no other.
 """
 
 from __future__ import annotations
@@ -76,9 +77,22 @@ class Race:
         self._differences: dict[tuple[int, int, int, int], Difference | None] = {}
 
     def leader(self, contenders: Sequence[Contender]) -> Contender | None:
-        """The best configuration among those with the most runs; None before any has ended."""
+        """The best configuration among those with the most runs; None before any has ended.
+
+        Where one lacks a run that was cut off, it is compared with the best value over the runs that both have.
+        """
         racing = [one for one in contenders if one.races]
-        return max(racing, key=lambda one: (one.runs, one.value or 0.0, -one.number), default=None)
+        most = max((one.runs for one in racing), default=0)
+        first = [one for one in racing if one.runs == most]
+        best = max(first, key=lambda one: (one.value or 0.0, -one.number), default=None)
+        if best is None or not any(one.cut_off for one in first):
+            return best
+
+        def ahead(one: Contender) -> float:
+            difference = self._difference(one, best) if one.images.keys() != best.images.keys() else None
+            return (one.value or 0.0) - (best.value or 0.0) if difference is None else difference.value
+
+        return max(first, key=lambda one: (ahead(one), -one.number))
 
     def next_run(self, contenders: Sequence[Contender], more: bool) -> int | None:
         """The configuration that gets another run.
@@ -98,7 +112,13 @@ class Race:
         if behind:
             return max(behind, key=lambda one: (self._highest(one, leader), -one.number)).number
         due = len(contenders) >= PER_RUN * leader.runs or not more
-        return leader.number if due and self._free(leader) else None
+        if not due or leader.running:
+            return None
+        if self._free(leader) or not leader.cut_off:
+            return leader.number if self._free(leader) else None
+        # All of its runs have begun, and one was cut off: the best of those with as many runs goes on.
+        equals = [one for one in contenders if one.runs == leader.runs and one.number not in out and self._free(one)]
+        return max(equals, key=lambda one: (self._highest(one, leader), -one.number)).number if equals else None
 
     def _free(self, one: Contender) -> bool:
         """Whether another run of a configuration may begin."""
@@ -116,11 +136,15 @@ class Race:
         """The upper limit of the difference of a configuration from the leader; infinite if it is not known."""
         if one.number == leader.number:
             return 0.0
-        key = (one.number, one.runs, leader.number, leader.runs)
-        if key not in self._differences:
-            self._differences[key] = Comparison([one.images, leader.images], self.metric).difference(0, 1)
-        difference = self._differences[key]
+        difference = self._difference(one, leader)
         if difference is None:
             return math.inf
         half = difference.half_width(2 * CONFIDENCE - 1)  # one-sided
         return math.inf if half is None else difference.value + half
+
+    def _difference(self, one: Contender, other: Contender) -> Difference | None:
+        """How much better a configuration is over the runs that both have; computed once."""
+        key = (one.number, one.runs, other.number, other.runs)
+        if key not in self._differences:
+            self._differences[key] = Comparison([one.images, other.images], self.metric).difference(0, 1)
+        return self._differences[key]

@@ -276,7 +276,8 @@ class Search:
             one = configuration.so_far()
             if one.ended and not all(run.state == "failed" for run in one.runs.values()):
                 met = self.history.meets_constraints(one)
-                images = {index: run.images for index, run in one.runs.items() if run.images is not None}
+                runs = {index: run for index, run in one.runs.items() if run.state != "failed"}
+                images = {index: run.images for index, run in runs.items() if run.images is not None}
                 value = one.values[0] if one.values and met else None
                 yield Outcome(number, value, one.error(self._error), images)
 

@@ -290,8 +290,6 @@ class SweepSpec(SweepModel):
             raise LocatedError(("scheduler", "within"), f"expected {expected}, not {shown(within)}")
         if self.sampler.shrink and (others or self.sampler.name not in ("tpe", "gp")):
             raise LocatedError(("sampler", "shrink"), "expected only with tpe or gp, and one objective")
-        if not self.races and self.scheduler.minimum != Scheduler.model_fields["minimum"].default:
-            raise LocatedError(("scheduler", "minimum"), f"expected only with race, not with {self.scheduler.name}")
         if self.races and self.run_count < max(2, self.scheduler.minimum):
             most = max(2, self.scheduler.minimum)
             raise LocatedError(("scheduler", "name"), f"expected runs.folds or seeds of at least {most} with race")

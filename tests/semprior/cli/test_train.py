@@ -308,13 +308,22 @@ def test_paper_says_that_it_reads_the_test_split(data, tmp_path, capsys):
     assert {"test/iou", "test/teacher/iou"} <= set(lines(tmp_path / "run")[0])
 
 
+def test_paper_without_the_test_split_names_the_metric_that_chose(data, tmp_path, capsys):
+    changed = ["epochs=1", "labels.pool=all", "data.holdout=0.3", "select.by=holdout/iou", "loss.output_bias=0"]
+    flags = ["--preset", "paper", *FLAGS, *(word for setting in changed for word in ("--set", setting))]
+    assert main(["train", "--data", str(data), "--out", str(tmp_path / "run"), *flags]) == 0
+    found = lines(tmp_path / "run")[-1]
+    own = f"the teacher's own best: IoU {found['holdout/teacher/iou']:.4f} after 1 epoch"
+    assert (own in capsys.readouterr().out) == (found["holdout/teacher/iou"] > 0)
+
+
 def test_without_any_best_epoch_the_last_one_is_deployed(data, tmp_path, capsys):
     """With `paper` an IoU of 0 is no best, and no epoch of this run finds anything."""
     changed = ["epochs=2", "labels.pool=all", "data.holdout=0", "loss.output_bias=-30", "optim.rate=1e-6"]
     flags = ["--preset", "paper", *FLAGS, *(word for setting in changed for word in ("--set", setting))]
     assert main(["train", "--data", str(data), "--out", str(tmp_path / "run"), *flags]) == 0
     printed = capsys.readouterr().out
-    assert "no epoch of the student had an IoU above 0; the last one is kept" in printed
+    assert "the IoU of the student was 0 after every epoch; the last one is kept" in printed
     assert "the teacher's own best" not in printed
     checkpoints = RunFolder(tmp_path / "run").checkpoints
     assert checkpoints.path("best") == checkpoints.path("last")

@@ -166,7 +166,7 @@ def test_true_masks_are_not_replaced():
         with pytest.raises(
             UserError, match=rf"labels\.refine={refine} would replace the true masks.*labels.refine=none"
         ):
-            unflatten({"labels.refine": refine, "labels.seed": "masks"})
+            resolve(flags={"labels.refine": refine, "labels.seed": "masks"})
 
 
 def test_nested_and_dotted_files_mean_the_same(tmp_path):

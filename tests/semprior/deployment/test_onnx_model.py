@@ -12,6 +12,7 @@ from semprior.data.images import IntensityRange
 from semprior.deployment.evaluate import evaluate
 from semprior.deployment.onnx_export import RUN_KEY, describe
 from semprior.deployment.onnx_model import load_onnx
+from semprior.deployment.predict import predict
 from semprior.errors import UserError
 from tests.tiny import LEVEL, bright_student, optional, write_dataset
 
@@ -101,8 +102,15 @@ def test_a_large_image_is_processed_as_a_whole_up_to_a_size(tmp_path):
     assert (first.shape, second.shape) == (image.shape, small.shape)
     np.testing.assert_allclose(first, bright_student().probabilities([image])[0], atol=1e-4)
     assert sorted(sizes) == [small.shape, image.shape]
-    with pytest.raises(UserError, match=r"bright\.onnx: an image of 2000x2100 pixels is too large.*use the run itself"):
-        found.probabilities([small, np.zeros((2000, 2100), np.uint8)])
+    large = np.zeros((2000, 2100), np.uint8)
+    with pytest.raises(UserError, match=r"bright\.onnx: image 2 of 2: has 2000x2100 pixels.*or use the run itself"):
+        found.probabilities([small, large])
+    pictures = [tmp_path / "small.png", tmp_path / "large.png"]
+    for path, picture in zip(pictures, (small, large), strict=True):
+        cv2.imwrite(str(path), picture)
+    with pytest.raises(UserError, match=r"large\.png: has 2000x2100 pixels"):
+        predict(found, pictures, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_reports_of_it_say_what_those_of_its_run_say(data, tmp_path, capsys):

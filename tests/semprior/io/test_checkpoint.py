@@ -160,5 +160,8 @@ def test_the_teachers_own_best_is_kept_and_found_where_there_is_one(tmp_path):
 
 def test_a_run_without_a_checkpoint_is_told_from_what_is_no_run(tmp_path):
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"run: the run has no checkpoint yet; train it on with: semprior train"):
+    with pytest.raises(UserError, match="neither a run's folder nor a checkpoint"):  # it may be a sweep
+        find_checkpoint(tmp_path / "run")
+    (tmp_path / "run" / "config.yaml").touch()
+    with pytest.raises(UserError, match=r"run: the run has no checkpoint yet; continue it with: semprior train --out"):
         find_checkpoint(tmp_path / "run")

@@ -201,7 +201,7 @@ def _plain_sls(p, y):
 
 
 def test_the_recipe_of_mshnet_is_its_formula_and_begins_as_the_soft_iou():
-    """One sample has no target: it has no location, and what it predicts is out of place."""
+    """One sample has no target, so that it has no location."""
     logits, _, masks = _batch(2)
     masks[3] = 0
     weights = torch.tensor([0.5, 1.5, 1.2, 0.8], dtype=torch.float64)

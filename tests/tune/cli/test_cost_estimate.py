@@ -95,7 +95,7 @@ def test_a_dry_run_trains_an_epoch_tells_what_it_takes_and_begins_nothing(tmp_pa
     assert main(["submit", "sweep.yaml", "--dry-run"]) == 0
     shown = capsys.readouterr().out
     assert "short runs of crossfit" in shown
-    assert "more or less than the base by scam.stages" in shown
+    assert "more or less than the base other values of scam.stages" in shown
     for text in ("12, of 4 epochs at most", "s an epoch", "one epoch of the base, trained now", "a checkpoint", "0001"):
         assert text in shown
     assert not (tmp_path / "runs").exists()

@@ -98,6 +98,8 @@ def test_the_order_does_not_depend_on_how_many_are_shown_and_few_are_read(store,
         assert len(read) == BANDED + 1  # with the preset itself
     monkeypatch.undo()
     assert order(store, limit=3) == every[:3]
+    errors = {compare_first(store, {SCORE: "max"}, limit=limit).error for limit in (1, BANDED, BANDED + 8)}
+    assert len(errors) == 1 and errors.pop() > 0
 
 
 def test_folds_are_ranked_by_the_images_of_all_of_them(store):

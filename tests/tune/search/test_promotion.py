@@ -75,7 +75,7 @@ def test_a_promotion_is_ranked_by_means_over_seeds_with_a_confidence_interval(sw
     del images["0002.0"]
     ranked = rank_promotion(store.trials(), True, "holdout/point_score", images)
     assert ranked[0].from_first.value == 0
-    assert ranked[3].probability > 0.5  # in the one run that it has, it is the best
+    assert ranked[3].probability is None  # it lacks runs, and those that it has may be the lucky ones
     assert ranked[1].from_first.value == pytest.approx(-0.3, abs=1e-4)  # the mean of two pairs
     assert (ranked[2].from_first, ranked[2].probability) == (None, None)
     bounded = rank_promotion(

@@ -102,3 +102,25 @@ def test_before_anything_ended_a_configuration_begins():
     assert race.next_run([], more=True) is None
     assert race.next_run([Contender(0, None, 0, running=True)], more=False) is None
     assert race.dropped_out([Contender(0, None, 0, running=True)]) == set()
+
+
+def fold_images(value, fold, own=0):
+    return scored_images(noisy_scores(value, fold + own), [f"{fold}-{image}" for image in range(24)])
+
+
+def test_beside_a_run_that_was_cut_off_the_leader_is_the_best_over_the_runs_of_both():
+    """The second was cut off in the hard fold, and its mean is that of an easy one; it is worse where both were."""
+    first = {0: fold_images(0.60, 0), 1: fold_images(0.40, 1)}
+    second = {0: fold_images(0.50, 0), 2: fold_images(0.80, 2)}
+    contenders = [Contender(0, 0.5, 2, images=first), Contender(1, 0.65, 2, images=second, cut_off=1)]
+    race = Race("point_score", 3)
+    assert race.leader(contenders).number == 0
+    assert race.next_run(contenders, more=False) == 0
+    better = {0: fold_images(0.70, 0), 2: fold_images(0.80, 2)}
+    contenders[1] = Contender(1, 0.75, 2, images=better, cut_off=1)
+    race = Race("point_score", 3)
+    assert race.leader(contenders).number == 1  # all of its runs have begun
+    assert race.next_run(contenders, more=False) is None  # the other one is worse where both were
+    close = {0: fold_images(0.601, 0, own=7), 2: fold_images(0.80, 2)}
+    contenders[1] = Contender(1, 0.7, 2, images=close, cut_off=1)
+    assert Race("point_score", 3).next_run(contenders, more=False) == 0
