@@ -117,9 +117,13 @@ def check_settings(run: RunFolder, config: Config) -> None:
     Raises:
         UserError: it was made with others; the message names the first of them.
     """
-    made = flatten(run.config())
-    made["clusters.count"] = max(made["clusters.count"], config.clusters.count)  # a run caps it at the number of images
-    other = [key for key, value in flatten(config).items() if made[key] != value]
+    made, asked = flatten(run.config()), flatten(config)
+    if run.checkpoints.index():  # a run caps its clusters at the number of its images
+        images = len(load_checkpoint(run.checkpoints.path("last")).arrays["clusters"])
+        asked["clusters.count"] = min(asked["clusters.count"], images)
+    else:
+        asked["clusters.count"] = made["clusters.count"]
+    other = [key for key, value in asked.items() if made[key] != value]
     if other:
         raise UserError(f"{run.root}: was made with another {other[0]}; {_WAY_OUT}")
 

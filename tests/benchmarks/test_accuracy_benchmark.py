@@ -70,6 +70,8 @@ def test_a_run_that_was_cut_off_goes_on_and_one_that_is_done_is_not_repeated(tmp
     assert accuracy.main([*arguments, "--variants", "method", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["method"]["runs"] == [method]
     assert (tmp_path / "out" / "quick-method-0" / "log.txt").read_text() == log
+    assert accuracy.main([*arguments, "--variants", "method", "--set", "clusters.count=1"]) == 2
+    assert "was made with another clusters.count" in capsys.readouterr().err
     assert accuracy.main([*arguments, "--variants", "method", "--set", "data.augment=0"]) == 2
     told = capsys.readouterr().err
     assert told.endswith("quick-method-0: was made with another data.augment; give another --out, or remove it\n")
