@@ -14,7 +14,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from semprior.errors import UserError
 from semprior.evaluation.metrics import count_image, summarise
 from semprior.labels.seeds import SEEDS
 
-Make = Callable[..., Seed]
+Make = Callable[[Sequence[Scene], Mapping[str, str]], Iterable[Seed]]
 DATA = Path("../shared/data/sirst-v1")
 ROUNDS = 5  # of coarse points
 SIZES = ((1, 9), (10, 19), (20, 39), (40, 79), (80, None))  # pixels of a target
@@ -73,7 +74,7 @@ def recipe_seed(image: np.ndarray, points: np.ndarray, fraction: float = 0.375) 
 
 METHODS: dict[str, Make] = {
     "edges": SEEDS["edges"],
-    "recipe": recipe_seed,
+    "recipe": lambda scenes, _: [recipe_seed(scene.image, scene.points) for scene in scenes],
     "contrast": SEEDS["contrast"],
     "generator": SEEDS["generator"],
 }
@@ -89,8 +90,8 @@ def measure(
     """Figures of one kind of seed.
 
     Args:
-        make: the seed of an image and its points.
-        scenes: with masks.
+        make: yields the seeds of a data set.
+        scenes: of it, with masks.
         points: rounds of points, (P,2) for each scene.
         boxes: (P,4) for each scene, limits of the seeds; None for no limit, of one scene or of all.
 
@@ -99,14 +100,16 @@ def measure(
         and ``sizes``: ``targets`` and the mean ``iou`` by area.
     """
     counts, seeds, spent, single = [], [], 0.0, []
+    limits = boxes or [None] * len(scenes)
     for given in points:
-        for index, (scene, own) in enumerate(zip(scenes, given, strict=True)):
-            began = time.process_time()
-            seed = make(scene.image, own) if boxes is None else make(scene.image, own, boxes[index])
-            spent += time.process_time() - began
+        asked = [replace(scene, points=own, boxes=box) for scene, own, box in zip(scenes, given, limits, strict=True)]
+        began = time.process_time()
+        made = list(make(asked, {}))
+        spent += time.process_time() - began
+        for scene, seed in zip(asked, made, strict=True):
             counts.append(count_image(seed.mask, scene.mask))
-            seeds.append(seed)
-            single += _single(seed.mask, scene.mask, own)
+            single += _single(seed.mask, scene.mask, scene.points)
+        seeds += made
     summary = summarise(counts)
     succeeded = np.concatenate([seed.succeeded for seed in seeds])
     areas, overlaps = np.array(single).reshape(-1, 2).T

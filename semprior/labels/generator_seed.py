@@ -11,6 +11,7 @@ import numpy as np
 
 from semprior.labels.contrast_seed import component, inside_box, voronoi_cell
 from semprior.labels.generator_network import MIDDLE, MaskGenerator, draw_probabilities, load_generator
+from semprior.labels.registration import moved_back
 
 Region = tuple[tuple[slice, slice], np.ndarray]
 """A window as slices of an image, and the region in it, bool."""
@@ -25,6 +26,7 @@ def generator_regions(
     points: np.ndarray,
     boxes: np.ndarray | None = None,
     *,
+    displacement: np.ndarray | None = None,
     network: MaskGenerator | None = None,
 ) -> list[Region | None]:
     """The regions around the points of an image.
@@ -33,6 +35,8 @@ def generator_regions(
         image: (H,W) uint8, grey.
         points: (P,2) int, rows of (row, column).
         boxes: (P,4) int, rows of (top, left, bottom, right), the last row and column exclusive; None for no limits.
+        displacement: (P,2) float, how far the mask of each target is moved back, rows and columns, pixels; see
+            `registration`. None moves none.
         network: the generator; by default the one that comes with the package.
 
     Returns:
@@ -42,6 +46,9 @@ def generator_regions(
         return []
     windows = np.stack([_window(image, point) for point in points.tolist()])
     drawn = draw_probabilities(network or load_generator(), windows)
+    if displacement is not None:
+        moves = zip(drawn, displacement, strict=True)
+        drawn = np.stack([moved_back(likely, by) if by.any() else likely for likely, by in moves])
     found = [_region(likely, image.shape, points, index, boxes) for index, likely in enumerate(drawn)]
     return [one if one is not None and _stands_out(image, one) else None for one in found]
 

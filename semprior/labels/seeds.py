@@ -1,7 +1,7 @@
 """Seeds, the first pseudo-masks, from points.
 
-    seed = SEEDS["contrast"](image, points)
-    seed.mask, seed.succeeded
+    for seed in SEEDS["generator"](scenes, {}):
+        seed.mask, seed.succeeded
 
 `edge_seed` is the published one (method, section 6); `contrast_seed` overlaps the true masks far better, and
 `generator_seed` better still. `python -m benchmarks.seeds` measures all three.
@@ -9,18 +9,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from semprior.data.layout import Scene
 from semprior.data.training_set import Seed
 from semprior.labels.contrast_seed import contrast_region
 from semprior.labels.edge_seed import edge_region
 from semprior.labels.generator_seed import Region, generator_regions
+from semprior.labels.registration import displacements
 
-SEEDS_VERSION = 1  # increase it when a seed of any image changes: it keys cached seeds
+SEEDS_VERSION = 2  # increase it when a seed of any image changes: it keys cached seeds
 
 RegionFinder = Callable[[np.ndarray, np.ndarray, int, np.ndarray | None], Region | None]
+SeedsOfScenes = Callable[[Sequence[Scene], Mapping[str, str]], Iterator[Seed]]
 
 
 def contrast_seed(image: np.ndarray, points: np.ndarray, boxes: np.ndarray | None = None) -> Seed:
@@ -47,16 +50,41 @@ def edge_seed(image: np.ndarray, points: np.ndarray, boxes: np.ndarray | None = 
     return _seed(edge_region, image, points, boxes)
 
 
-def generator_seed(image: np.ndarray, points: np.ndarray, boxes: np.ndarray | None = None) -> Seed:
-    """The seed of masks that the generator draws, one around each point; see `generator_regions`.
+def generator_seeds(scenes: Sequence[Scene], subsets: Mapping[str, str]) -> Iterator[Seed]:
+    """The seeds of masks that the generator draws around the points of a data set, registered with the points.
+
+    The regions of all images are found first, since it takes many targets to tell how far those of a size are displaced
+    (`displacements`); images with displaced targets are drawn again.
 
     Args:
-        image: (H,W) uint8, grey.
-        points: (P,2) int, rows of (row, column).
-        boxes: (P,4) int, rows of (top, left, bottom, right), the last row and column exclusive: limits that the region
-            of each point never leaves. None sets no limit.
+        scenes: the images of the data set.
+        subsets: of a joined data set, by name; each is registered by itself, as each was annotated by itself.
     """
-    return assembled(image, points, generator_regions(image, points, boxes))
+    regions = [generator_regions(scene.image, scene.points, scene.boxes) for scene in scenes]
+    for scene, found, displacement in zip(scenes, regions, _displaced(scenes, regions, subsets), strict=True):
+        if displacement.any():
+            found = generator_regions(scene.image, scene.points, scene.boxes, displacement=displacement)
+        yield assembled(scene.image, scene.points, found)
+
+
+def _displaced(
+    scenes: Sequence[Scene], regions: Sequence[Sequence[Region | None]], subsets: Mapping[str, str]
+) -> list[np.ndarray]:
+    """The displacement of each target, (P,2) for each image; 0 where no region was found."""
+    displaced = [np.zeros((len(scene.points), 2)) for scene in scenes]
+    found: dict[str, list[tuple[np.ndarray, int, np.ndarray]]] = {}
+    for scene, own, moves in zip(scenes, regions, displaced, strict=True):
+        for point, one, move in zip(scene.points, own, moves, strict=True):
+            if one is not None:
+                window, region = one
+                corner = np.array([window[0].start, window[1].start])
+                offset = corner + np.argwhere(region).mean(axis=0) - point
+                found.setdefault(subsets.get(scene.name, ""), []).append((move, int(region.sum()), offset))
+    for targets in found.values():
+        moves, areas, offsets = zip(*targets, strict=True)
+        for move, by in zip(moves, displacements(np.array(areas), np.array(offsets)), strict=True):
+            move[:] = by  # a row of `displaced`
+    return displaced
 
 
 def _seed(find_region: RegionFinder, image: np.ndarray, points: np.ndarray, boxes: np.ndarray | None) -> Seed:
@@ -76,5 +104,14 @@ def assembled(image: np.ndarray, points: np.ndarray, found: Sequence[Region | No
     return Seed(mask, np.array([one is not None for one in found], bool))
 
 
-SEEDS: dict[str, Callable[..., Seed]] = {"contrast": contrast_seed, "edges": edge_seed, "generator": generator_seed}
-"""The seeds by their names in ``labels.seed``; each takes an image, its points and, if there are any, their boxes."""
+def _one_by_one(make: Callable[..., Seed]) -> SeedsOfScenes:
+    return lambda scenes, subsets: (make(scene.image, scene.points, scene.boxes) for scene in scenes)
+
+
+SEEDS: dict[str, SeedsOfScenes] = {
+    "contrast": _one_by_one(contrast_seed),
+    "edges": _one_by_one(edge_seed),
+    "generator": generator_seeds,
+}
+"""The seeds by their names in ``labels.seed``; each takes the images of a data set and, if it was joined, their subsets
+by name, and yields the seeds in the order of the images."""

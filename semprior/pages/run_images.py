@@ -116,7 +116,7 @@ def labels_of_checkpoint(images: TrainingSet, snapshot: Snapshot, how: str) -> d
     def seed_of(index: int) -> np.ndarray:
         scene = images.scenes[index]
         mask = scene.mask if how == TRUE_MASKS and scene.mask is not None else None
-        found = SEEDS[how](scene.image, scene.points, scene.boxes).mask if mask is None else mask
+        found = next(SEEDS[how]([scene], {})).mask if mask is None else mask
         return np.where(found, np.uint8(255), np.uint8(0))
 
     last = max(0, snapshot.values["epoch"] - 1)

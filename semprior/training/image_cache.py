@@ -60,8 +60,7 @@ class CachedImages:
             return [_true_mask(scene) for scene in self.scenes]
 
         def make() -> Iterator[Arrays]:
-            for scene in self.scenes:
-                seed = SEEDS[how](scene.image, scene.points, scene.boxes)
+            for seed in SEEDS[how](self.scenes, self._layout.subsets):
                 yield {"masks": seed.mask.reshape(-1), "succeeded": seed.succeeded}
 
         arrays = cached_arrays(self._cache, key_of([self._key, SEEDS_VERSION, how]), make)

@@ -4,12 +4,16 @@ import cv2
 import numpy as np
 import pytest
 
-from semprior.data.layout import find_layout, intensity_range, read_scenes
+from semprior.data.layout import Scene, find_layout, intensity_range, read_scenes
 from semprior.data.points import coarse_points
 from semprior.data.synthetic.windows import draw_background, draw_window
 from semprior.evaluation.metrics import count_image, summarise
 from semprior.labels.generator_seed import generator_regions
-from semprior.labels.seeds import contrast_seed, generator_seed
+from semprior.labels.seeds import contrast_seed, generator_seeds
+
+
+def generator_seed(image, points):
+    return next(generator_seeds([Scene("", image, points)], {}))
 
 
 def overlap(one, other):

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
+from semprior.data.layout import Scene
 from semprior.evaluation.metrics import count_image, summarise
 from semprior.labels.seeds import SEEDS, contrast_seed, edge_seed
 
@@ -67,6 +68,10 @@ def scene(*spots, shape=(64, 80), background=None, seed=0):
     return np.clip(np.rint(image + rng.normal(0, 1, shape)), 0, 255).astype(np.uint8), masks
 
 
+def seed_of(name, image, points, boxes=None):
+    return next(SEEDS[name]([Scene("", image, points, boxes=boxes)], {}))
+
+
 def iou(one, other):
     return np.count_nonzero(one & other) / np.count_nonzero(one | other)
 
@@ -112,7 +117,7 @@ def test_touching_targets_have_separate_regions():
 @pytest.mark.parametrize("point", [(0, 0), (0, 79), (63, 0), (63, 79), (30, 0)])
 def test_targets_at_the_border(name, point):
     image, _ = scene((*point, 90, 1.5))
-    seed = SEEDS[name](image, np.array([point]))
+    seed = seed_of(name, image, np.array([point]))
     assert seed.mask[point]
     assert seed.mask.sum() < 60
 
@@ -120,7 +125,7 @@ def test_targets_at_the_border(name, point):
 @pytest.mark.parametrize("name", SEEDS)
 @pytest.mark.parametrize("value", [0, 77, 255])
 def test_a_failed_point_gives_its_own_pixel(name, value):
-    seed = SEEDS[name](np.full((40, 50), value, np.uint8), np.array([[7, 9], [39, 49]]))
+    seed = seed_of(name, np.full((40, 50), value, np.uint8), np.array([[7, 9], [39, 49]]))
     assert not seed.succeeded.any()
     np.testing.assert_array_equal(np.argwhere(seed.mask), [[7, 9], [39, 49]])
 
@@ -130,12 +135,12 @@ def test_a_failed_point_gives_its_own_pixel(name, value):
 def test_images_smaller_than_the_windows(name, shape):
     image = np.random.default_rng(0).integers(0, 255, shape, np.uint8)
     point = (shape[0] // 2, shape[1] // 2)
-    assert SEEDS[name](image, np.array([point])).mask[point]
+    assert seed_of(name, image, np.array([point])).mask[point]
 
 
 @pytest.mark.parametrize("name", SEEDS)
 def test_no_points_no_mask(name):
-    seed = SEEDS[name](np.zeros((20, 20), np.uint8), np.zeros((0, 2), np.int64))
+    seed = seed_of(name, np.zeros((20, 20), np.uint8), np.zeros((0, 2), np.int64))
     assert seed.mask.shape == (20, 20)
     assert not seed.mask.any()
     assert seed.succeeded.shape == (0,)
@@ -145,12 +150,12 @@ def test_no_points_no_mask(name):
 def test_the_order_of_points_and_the_rest_of_the_image_do_not_matter(name):
     image, _ = scene((20, 20, 90, 1.5), (25, 30, 60, 2), (50, 60, 70, 1.2))
     points = np.array([[20, 20], [25, 30], [50, 60]])
-    seed = SEEDS[name](image, points)
-    again = SEEDS[name](image, points[::-1])
+    seed = seed_of(name, image, points)
+    again = seed_of(name, image, points[::-1])
     np.testing.assert_array_equal(seed.mask, again.mask)
     np.testing.assert_array_equal(seed.succeeded, again.succeeded[::-1])
     wider = np.pad(image, ((0, 30), (0, 40)), mode="edge")
-    np.testing.assert_array_equal(SEEDS[name](wider, points).mask[:40, :60], seed.mask[:40, :60])
+    np.testing.assert_array_equal(seed_of(name, wider, points).mask[:40, :60], seed.mask[:40, :60])
 
 
 def test_large_regions_are_refused():
@@ -166,10 +171,10 @@ def test_a_seed_never_leaves_its_box(name):
     image = np.full((40, 50), 40, np.uint8)
     image[10:16, 10:22] = 200
     points, box = np.array([[12, 13]]), np.array([[9, 11, 15, 18]])
-    free, bound = SEEDS[name](image, points).mask, SEEDS[name](image, points, box).mask
+    free, bound = seed_of(name, image, points).mask, seed_of(name, image, points, box).mask
     limit = np.zeros(image.shape, bool)
     limit[9:15, 11:18] = True
     assert not (bound & ~limit).any() and bound[12, 13]
-    np.testing.assert_array_equal(SEEDS[name](image, points, np.array([[0, 0, 40, 50]])).mask, free)
+    np.testing.assert_array_equal(seed_of(name, image, points, np.array([[0, 0, 40, 50]])).mask, free)
     if name == "contrast":
         assert (free & ~limit).any() and np.count_nonzero(bound) > 20
