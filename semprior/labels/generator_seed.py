@@ -1,5 +1,8 @@
 """Generator seed: the mask that the generator of masks draws around a point; see `generator_network`.
 
+The contrast region around the point has a say where the generator is in doubt: its pixels count from a probability of
+.4 on, all others from .6 on. Together they are closer to the true masks than either is alone.
+
 The generator sees windows of 65 pixels, which is enough for targets of some 40 pixels across. A region has no pixel
 that is nearer to another point, and none outside the box that its target was marked with.
 """
@@ -9,7 +12,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from semprior.labels.contrast_seed import component, inside_box, voronoi_cell
+from semprior.labels.contrast_seed import component, contrast_region, inside_box, voronoi_cell
 from semprior.labels.generator_network import MIDDLE, MaskGenerator, draw_probabilities, load_generator
 from semprior.labels.registration import moved_back
 
@@ -17,6 +20,7 @@ Region = tuple[tuple[slice, slice], np.ndarray]
 """A window as slices of an image, and the region in it, bool."""
 
 LIKELY = 0.5  # probability above which a pixel is of the target
+EVIDENCE = 0.1  # what the contrast region adds to the probability of its pixels, and takes from that of all others
 RISE = 1.0  # grey levels, at least, from the rim around a region to its inside, or back
 NEAR = 3  # pixels, in rows or columns, from the point to the most likely pixel of its target
 
@@ -46,6 +50,7 @@ def generator_regions(
         return []
     windows = np.stack([_window(image, point) for point in points.tolist()])
     drawn = draw_probabilities(network or load_generator(), windows)
+    drawn = np.stack([_with_contrast(likely, image, points, i, boxes) for i, likely in enumerate(drawn)])
     if displacement is not None:
         moves = zip(drawn, displacement, strict=True)
         drawn = np.stack([moved_back(likely, by) if by.any() else likely for likely, by in moves])
@@ -64,6 +69,21 @@ def _window(image: np.ndarray, point: list[int]) -> np.ndarray:
         max(column + MIDDLE + 1 - image.shape[1], 0),
         cv2.BORDER_REPLICATE,
     )
+
+
+def _with_contrast(
+    likely: np.ndarray, image: np.ndarray, points: np.ndarray, index: int, boxes: np.ndarray | None
+) -> np.ndarray:
+    """Probabilities (65,65), more of them within the contrast region around the point, and less outside of it."""
+    found = contrast_region(image, points, index, None if boxes is None else boxes[index])
+    if found is None:
+        return likely
+    (rows, columns), region = found
+    row, column = points[index].tolist()
+    top, left = rows.start - (row - MIDDLE), columns.start - (column - MIDDLE)
+    weighed = likely - EVIDENCE
+    weighed[top : top + region.shape[0], left : left + region.shape[1]] += 2 * EVIDENCE * region
+    return weighed
 
 
 def _region(

@@ -8,6 +8,7 @@ from semprior.data.layout import Scene, find_layout, intensity_range, read_scene
 from semprior.data.points import coarse_points
 from semprior.data.synthetic.windows import draw_background, draw_window
 from semprior.evaluation.metrics import count_image, summarise
+from semprior.labels import generator_seed as module
 from semprior.labels.generator_seed import generator_regions
 from semprior.labels.seeds import contrast_seed, generator_seeds
 
@@ -67,3 +68,23 @@ def test_real_targets(sirst, coarse, least):
         points = coarse_points(scene.mask, index) if coarse else scene.points
         counts.append(count_image(generator_seed(scene.image, points).mask, scene.mask))
     assert summarise(counts).niou > least  # image by image, so that one large target does not decide
+
+
+def test_the_contrast_decides_where_the_generator_is_in_doubt(monkeypatch):
+    image, point = np.full((100, 120), 60, np.uint8), np.array([[50, 20]])
+    image[48:53, 18:23] = 160
+    drawn = np.zeros((1, 65, 65), np.float32)
+    drawn[0, 28:37, 28:37] = 0.55  # around the target
+    drawn[0, 30:35, 30:35] = 0.45
+    drawn[0, 31:34, 31:34] = 0.9
+    drawn[0, 20:45, 40] = 0.95  # where the generator is sure, it needs nobody's word; but this touches no target
+    monkeypatch.setattr(module, "draw_probabilities", lambda network, windows: drawn.copy())
+    (found,) = generator_regions(image, point)
+    mask = np.zeros(image.shape, bool)
+    mask[found[0]] = found[1]
+    assert np.array_equal(mask, image > 100)
+    monkeypatch.setattr(module, "contrast_region", lambda *arguments: None)
+    (found,) = generator_regions(image, point)
+    alone = np.zeros(image.shape, bool)
+    alone[found[0]] = found[1]
+    assert np.count_nonzero(alone) == 9 and not (alone & ~mask).any()
