@@ -5,8 +5,8 @@
 
 For each seed it trains twice: as the preset says (`method`), and with SCAM, outer steps and clusters off (`plain`);
 `--variants` also knows `fp32`, which does without bf16; `exact`, which runs the foundation model on every crop
-instead of cutting its features from the bank; `unrefined` and `crossfit`, which refine the pseudo-masks not at all or
-by short runs before (whose minutes count); and `ceiling`, the method on true masks instead of pseudo-masks, which
+instead of cutting its features from the bank; `evolve` and `crossfit`, which refine the pseudo-masks while they train
+or by short runs before (whose minutes count); and `ceiling`, the method on true masks instead of pseudo-masks, which
 shows what better labels could gain at most.
 
 Each is a run of `semprior train` in the output folder: one that was cut off goes on, and one that is done is not
@@ -53,8 +53,10 @@ VARIANTS: dict[str, list[str]] = {
     "plain": ["scam.stages=none", "outer.every=0", "clusters.count=1"],
     "fp32": ["precision=fp32"],
     "exact": ["vfm.features=exact"],
-    "unrefined": ["labels.refine=none"],
+    "evolve": ["labels.refine=evolve"],
     "crossfit": ["labels.refine=crossfit"],
+    "shared": ["labels.refine=none", "outer.shared=true"],
+    "pasted": ["labels.refine=none", "outer.shared=true", "data.pasted_crops=0.5"],
     "ceiling": [f"labels.seed={TRUE_MASKS}", "labels.refine=none"],
 }
 METRICS = ("iou", "niou", "pd", "fa")

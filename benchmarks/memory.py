@@ -45,7 +45,10 @@ BAR_GB = 4.0
 EPOCHS, EPOCHS_DRAWN, FEWEST = 32, 6, 6
 GROWTH_MB = 5.0  # an epoch
 GROWTH_DRAWN = 0.005  # of what is held, an epoch
-OFTEN = ("labels.evolve_after=0", "labels.evolve_every=1", "select.after=0", "select.every=1", "outer.every=1")
+OFTEN = (
+    *("labels.refine=evolve", "labels.evolve_after=0", "labels.evolve_every=1"),
+    *("select.after=0", "select.every=1", "outer.every=1"),
+)
 SMALL = ("data.crop=32", "data.batch=64", "vfm.name=test_efficientnet", "vfm.weights=random", "clusters.count=1")
 _DISTINCT, _TARGETS = 256, 3
 _SAMPLE = 0.05  # seconds

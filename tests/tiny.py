@@ -23,6 +23,7 @@ LEVEL = 128  # of grey in 8 bit; targets are brighter, the background is darker
 SETTINGS = (
     *("epochs=4", "data.crop=64", "data.batch=4", "data.holdout=0.25", "clusters.count=3", "scam.stages=none"),
     *("detector=mlclnet", "select.after=0", "outer.steps=1", "outer.every=2", "labels.evolve_every=2"),
+    "labels.refine=evolve",
     *("seed=1", "optim.rate=5e-3", "optim.schedule=constant", "optim.average=0.5", "loss.output_bias=-2"),
     *("data.target_crops=0.8", "data.augment=0.5", "loss.background_weight=1"),
 )

@@ -53,6 +53,7 @@ class DataConfig:
     hard_crops: float = _leaf(
         0.0, 0, 1
     )  # share that is placed where the teacher fires away from every point, if it does
+    pasted_crops: float = _leaf(0.0, 0, 1)  # share that a target of another image is pasted into
     pad_crops: bool = True  # draw crops from the image padded as in inference, so that training sees the seams
     augment: float = _leaf(0.8, 0, 1)  # probability that a crop is augmented
 
@@ -107,7 +108,7 @@ class LabelsConfig:
 
     seed: Literal["contrast", "edges", "generator", "masks"] = "generator"
     pool: Literal["all", "reliable"] = "all"  # images that train from the start; the others wait for admission
-    refine: Literal["none", "evolve", "crossfit"] = "evolve"  # admission follows its schedule in any case
+    refine: Literal["none", "evolve", "crossfit"] = "none"  # admission follows its schedule in any case
     crossfit_folds: int = _leaf(2, 2, MOST_FOLDS)  # of training and validation images, with a short run for each
     crossfit_epochs: float = _leaf(0.3, 0, 1)  # length of a short run as a share of the epochs, at least one epoch
     evolve_after: float = _leaf(0.2, 0, 1)  # share of the epochs before the first evolution and admission
@@ -147,6 +148,7 @@ class OuterConfig:
 
     every: int = _leaf(5, 0, MOST_EPOCHS)  # epochs; 0: never
     steps: int = _leaf(4, 1, 10_000)
+    shared: bool = False  # whether validation images train in inner steps, too
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from torch import Tensor
 from semprior.config.schema import DataConfig
 from semprior.data.augment import augment
 from semprior.data.layout import Scene
+from semprior.data.paste import cut_target, paste
 from semprior.runtime.distributed import shard
 
 FeatureCrops = Callable[[np.ndarray, np.ndarray, np.ndarray, int, Tensor], list[Tensor]]
@@ -87,7 +88,8 @@ def draw_batch(
     Args:
         pool: the images and their pseudo-masks.
         indices: of the images in the global batch.
-        config: crop side, shares of crops placed on a target and on a false alarm, probability of augmentation.
+        config: crop side, shares of crops placed on a target and on a false alarm, share that a target of another image
+            of the batch is pasted into, probability of augmentation.
         normalisation: of grey levels.
         features: computes the VFM's maps of the crops before augmentation.
         device: of the returned tensors.
@@ -113,7 +115,10 @@ def draw_batch(
         rows[slot], columns[slot] = row, column
         plain[slot, 0] = crop(image, row, column, side)
         target = (crop(mask, row, column, side) >= 128).astype(np.uint8)
-        image, target = augment(plain[slot, 0], target, config.augment, sample_rng, truncate)
+        image = plain[slot, 0]
+        if config.pasted_crops and sample_rng.random() < config.pasted_crops:
+            image, target = _with_pasted(image, target, pool, indices, sample_rng)
+        image, target = augment(image, target, config.augment, sample_rng, truncate)
         if image.ndim == 2:
             greys[slot, 0] = image
         else:
@@ -132,6 +137,15 @@ def draw_batch(
         clusters=torch.from_numpy(pool.clusters[chosen]).to(device),
         bare=torch.from_numpy(bare).to(device) if drop else None,
     )
+
+
+def _with_pasted(
+    image: np.ndarray, target: np.ndarray, pool: Pool, indices: Sequence[int], rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """A crop and its mask with a target of another image of the batch, where one can be cut out and fits in."""
+    other = indices[int(rng.integers(len(indices)))]
+    patch = cut_target(pool.scenes[other].image, pool.soft[other], rng)
+    return (patch and paste(image, target, patch, rng)) or (image, target)
 
 
 def crop_corner(

@@ -379,7 +379,8 @@ class Trainer:
         return found
 
     def _inner_pass(self) -> list[float]:
-        batches = epoch_batches(self.pseudo_masks.members, self.config.data.batch, self.rng)
+        validation = self.training_set.validation_indices if self.config.outer.shared else ()
+        batches = epoch_batches([*self.pseudo_masks.members, *validation], self.config.data.batch, self.rng)
         losses = []
         self.teacher.train()
         for position, indices in enumerate(batches):

@@ -26,7 +26,7 @@ from tune.store.trial_summary import TrialSummary
 
 COST_KEYS = (
     *("detector", "data.crop", "data.batch", "vfm.name", "vfm.features", "scam.stages", "outer.every", "outer.steps"),
-    *("select.every", "precision", "channels_last"),
+    *("outer.shared", "select.every", "precision", "channels_last"),
 )
 """Settings that decide what an epoch costs, along with data and resources."""
 _MIN_EPOCHS = 3  # of a recorded trial, whose first epochs are slow

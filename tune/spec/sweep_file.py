@@ -474,7 +474,7 @@ def _checked(document: Document) -> SweepSpec:
     if first != "auto" and not first_rung(config) <= first < config.epochs:
         raise UserError(
             f"{document.location(('scheduler', 'first'))}: scheduler: first: expected auto or an epoch from"
-            f" {first_rung(config)}, the first evaluation after an evolution of the labels and an outer pass, to"
+            f" {first_rung(config)}, the first evaluation after an outer pass and, if labels evolve, an evolution, to"
             f" {config.epochs - 1}, not {first}"
         )
     return spec

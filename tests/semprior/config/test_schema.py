@@ -39,6 +39,7 @@ PAPER = {  # every leaf of the preset `paper`, with the section of the method th
     "data.batch": 16,  # 7
     "data.target_crops": 0.0,  # 7: uniform offsets
     "data.hard_crops": 0.0,
+    "data.pasted_crops": 0.0,
     "data.pad_crops": False,  # 7: padded only where the image is smaller
     "data.augment": 0.5,  # 7
     "vfm.name": "vit_small_plus_patch16_dinov3",  # 2
@@ -75,6 +76,7 @@ PAPER = {  # every leaf of the preset `paper`, with the section of the method th
     "optim.average": 0.0,
     "outer.every": 5,  # 5
     "outer.steps": 4,  # 5
+    "outer.shared": False,  # 5: apart
     "select.by": "test/iou",  # 10
     "select.after": 1 / 3,  # 10: epoch 100 of 300
     "select.every": 1,  # 10

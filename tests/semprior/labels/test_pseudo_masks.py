@@ -39,7 +39,15 @@ def teacher(data, index):
     return probability
 
 
-CONFIG = unflatten({"epochs": 10, "labels.pool": "reliable", "labels.evolve_after": 0.0, "labels.evolve_every": 1})
+CONFIG = unflatten(
+    {
+        "epochs": 10,
+        "labels.refine": "evolve",
+        "labels.pool": "reliable",
+        "labels.evolve_after": 0.0,
+        "labels.evolve_every": 1,
+    }
+)
 
 
 def test_each_mask_evolves_and_a_hard_image_is_admitted_in_any_order():

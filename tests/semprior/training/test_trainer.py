@@ -81,6 +81,7 @@ def config(**leaves):
         "epochs": 4,
         "data.crop": 64,
         "data.batch": 4,
+        "labels.refine": "evolve",
         "labels.evolve_after": 0.25,
         "labels.evolve_every": 1,
         "outer.every": 2,
@@ -191,6 +192,15 @@ def test_without_modulation_outer_steps_clusters_and_average_it_still_trains():
     assert 0 <= report.scores["holdout/point_score"] <= 1
     weights = {name for name, _ in run.teacher.detector.named_parameters()}
     assert all(not torch.equal(run.teacher.detector.state_dict()[name], before[name]) for name in weights)
+
+
+@pytest.mark.parametrize(("shared", "images"), [(True, 18), (False, 13)])
+def test_validation_images_train_in_inner_steps_only_where_they_are_shared(shared, images, monkeypatch):
+    run, drawn = trainer(outer__shared=shared, data__batch=1, scam__stages="none"), []
+    monkeypatch.setattr(run, "_batch", lambda indices, drop=0.0: drawn.extend(indices))
+    monkeypatch.setattr(training, "inner_step", lambda *_: 0.0)
+    run._inner_pass()
+    assert sorted(drawn) == list(range(images))  # and none that is held out
 
 
 def test_the_vision_model_is_in_no_checkpoint():

@@ -85,23 +85,23 @@ def test_a_scheduler_that_is_fed_decides_as_one_that_never_stopped(tmp_path, nam
     assert min(stopped) >= first_rung(spec_of(tmp_path).base_config())
 
 
+def quick(**labels):
+    """It evaluates at 5, 8, 11 ...; labels evolve after 9, on multiples of 5."""
+    return resolve("quick", flags={"epochs": 45} | {f"labels.{key}": value for key, value in labels.items()}).config
+
+
 def test_the_first_rung_is_an_evaluation_after_an_evolution_and_an_outer_pass():
-    # It evaluates at 5, 8, 11 ...; labels evolve after 9, on multiples of 5.
-    quick = resolve("quick", flags={"epochs": 45}).config
-    assert first_rung(quick) == 11
-    late = resolve("quick", flags={"epochs": 45, "labels.evolve_after": 0.5}).config
-    assert first_rung(late) == 26
-    none = resolve("quick", flags={"epochs": 45, "labels.refine": "none"}).config
-    assert first_rung(none) == 5
+    assert first_rung(quick()) == 5
+    assert first_rung(quick(refine="evolve")) == 11
+    assert first_rung(quick(refine="evolve", evolve_after=0.5)) == 26
 
 
 def test_trials_are_first_judged_in_the_second_half_and_brackets_begin_as_early_as_they_may(tmp_path):
-    quick = resolve("quick", flags={"epochs": 45}).config  # evaluates at 5, 8, 11 ...
-    assert default_rung(quick) == 23
-    late = resolve("quick", flags={"epochs": 45, "labels.evolve_after": 0.8}).config
+    assert default_rung(quick()) == default_rung(quick(refine="evolve")) == 23
+    late = quick(refine="evolve", evolve_after=0.8)
     assert default_rung(late) == first_rung(late) > 23
     assert [sorted(rungs) for rungs in scheduled(tmp_path, "asha").rungs] == [[23]]
-    assert min(epoch for rungs in scheduled(tmp_path, "hyperband").rungs for epoch in rungs) == first_rung(quick)
+    assert min(epoch for rungs in scheduled(tmp_path, "hyperband").rungs for epoch in rungs) == first_rung(quick())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -138,7 +138,7 @@ def test_an_epoch_that_is_told_twice_changes_nothing(tmp_path):
 
 def test_several_objectives_and_short_trials_are_not_stopped(tmp_path):
     assert type(scheduled(tmp_path, "none")) is FIFOScheduler
-    short = ("detector: alclnet, epochs: 45", "epochs: 3, select.every: 1")
+    short = ("detector: alclnet, epochs: 45", "epochs: 2, select.every: 1")
     assert type(scheduled(tmp_path, "asha", short)) is FIFOScheduler
 
 

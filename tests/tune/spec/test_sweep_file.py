@@ -172,7 +172,7 @@ REFUSED = [
         r":11: scheduler: name: expected any but moasha with one objective",
     ),
     ("factor: 3", "factor: 1", r":11: scheduler: factor: expected a number above 1, not 1"),
-    ("factor: 3", "first: 2", r":11: scheduler: first: expected auto or an epoch from 11.* to 44, not 2"),
+    ("factor: 3", "first: 2", r":11: scheduler: first: expected auto or an epoch from 5, .* to 44, not 2"),
     ("name: small", "data: x", r":2: the key 'data' occurs twice; it is also on line 1"),
     ("name: small", "name: [a", r": is not valid YAML"),
     ("workers: 1, cpus: 1, gpus: 0", "workers: 2, gpus: 1", r":14: resources: gpus: expected 0 .* like 2, not 1: each"),
