@@ -69,15 +69,15 @@ def figure_rows(
     teacher = teacher_probabilities(trainer.evaluated, images, trainer.features.whole, *shared)
     rows = []
     for index, scene, guided, bare in zip(indices, scenes, teacher, student, strict=True):
-        # A held-out image keeps its seed: labels evolve for training and validation images alone.
-        evolves = index not in trainer.training_set.holdout_indices
+        # A held-out image keeps its seed: labels are refined for training and validation images alone.
+        refined = trainer.config.labels.refine != "none" and index not in trainer.training_set.holdout_indices
         rows.append(
             FigureRow(
                 name=scene.name,
                 image=scene.image,
                 points=scene.points,
                 first=trainer.training_set.seeds[index].mask,
-                evolved=trainer.pseudo_masks.soft[index] if evolves else None,
+                evolved=trainer.pseudo_masks.soft[index] if refined else None,
                 teacher=guided,
                 student=bare,
                 truth=scene.mask if scene.mask is not None else (truths or {}).get(scene.name),

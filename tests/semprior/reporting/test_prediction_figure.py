@@ -68,6 +68,13 @@ def test_strips_are_the_state_of_the_run(training_set):
     assert np.array_equal(second.teacher, second.student)  # nothing is modulated
 
 
+def test_masks_that_are_not_refined_are_not_shown_again(training_set):
+    config, images = training_set
+    unrefined = replace(config, labels=replace(config.labels, refine="none"))
+    (row,) = figure_rows(trainer((unrefined, images)), [0])
+    assert row.evolved is None
+
+
 def test_what_is_watched_has_targets_and_is_held_out_by_half(training_set):
     run = trainer(training_set)
     chosen = choose_images(run)
