@@ -41,7 +41,7 @@ def first_masks(folder: Path) -> dict[str, dict[str, float]]:
         if scene.mask is None:
             raise UserError(f"{folder}: image {scene.name} has no mask to hold seeds against")
     points, boxes = [[scene.points for scene in scenes]], [scene.boxes for scene in scenes]
-    measured = {name: measure(make, scenes, points, boxes) for name, make in SEEDS.items()}
+    measured = {name: measure(make, scenes, points, boxes, layout.subsets) for name, make in SEEDS.items()}
     return {name: {"iou": found["iou"], "niou": found["niou"]} for name, found in measured.items()}
 
 

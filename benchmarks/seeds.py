@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import cv2
@@ -86,6 +87,7 @@ def measure(
     scenes: Sequence[Scene],
     points: Sequence[Sequence[np.ndarray]],
     boxes: Sequence[np.ndarray | None] | None = None,
+    subsets: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Figures of one kind of seed.
 
@@ -94,6 +96,7 @@ def measure(
         scenes: of it, with masks.
         points: rounds of points, (P,2) for each scene.
         boxes: (P,4) for each scene, limits of the seeds; None for no limit, of one scene or of all.
+        subsets: of a joined data set, by name.
 
     Returns:
         ``iou``, ``niou``, ``succeeded`` (share of the points), ``pixels`` (of an average round), ``ms_per_point``,
@@ -104,7 +107,7 @@ def measure(
     for given in points:
         asked = [replace(scene, points=own, boxes=box) for scene, own, box in zip(scenes, given, limits, strict=True)]
         began = time.process_time()
-        made = list(make(asked, {}))
+        made = list(make(asked, subsets))
         spent += time.process_time() - began
         for scene, seed in zip(asked, made, strict=True):
             counts.append(count_image(seed.mask, scene.mask))
@@ -161,7 +164,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "coarse": [[coarse_points(s.mask, ROUNDS * i + k) for i, s in enumerate(scenes)] for k in range(ROUNDS)],
     }
     figures = {
-        name: {kind: measure(make, scenes, points) for kind, points in given.items()} for name, make in METHODS.items()
+        name: {kind: measure(make, scenes, points, subsets=layout.subsets) for kind, points in given.items()}
+        for name, make in METHODS.items()
     }
     boxes = [target_boxes(scene.mask) for scene in scenes]
     of_boxes = [_box_points(scene.image, own) for scene, own in zip(scenes, boxes, strict=True)]

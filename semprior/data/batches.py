@@ -117,7 +117,9 @@ def draw_batch(
         target = (crop(mask, row, column, side) >= 128).astype(np.uint8)
         image = plain[slot, 0]
         if config.pasted_crops and sample_rng.random() < config.pasted_crops:
-            image, target = _with_pasted(image, target, pool, indices, sample_rng)
+            height, width = pool.scenes[index].image.shape
+            seen = min(height - row, side), min(width - column, side)
+            image, target = _with_pasted(image, target, seen, pool, indices, sample_rng)
         image, target = augment(image, target, config.augment, sample_rng, truncate)
         if image.ndim == 2:
             greys[slot, 0] = image
@@ -140,12 +142,17 @@ def draw_batch(
 
 
 def _with_pasted(
-    image: np.ndarray, target: np.ndarray, pool: Pool, indices: Sequence[int], rng: np.random.Generator
+    image: np.ndarray,
+    target: np.ndarray,
+    seen: tuple[int, int],
+    pool: Pool,
+    indices: Sequence[int],
+    rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A crop and its mask with a target of another image of the batch, where one can be cut out and fits in."""
+    """A crop and its mask with a target of an image of the batch, where one can be cut out and fits in."""
     other = indices[int(rng.integers(len(indices)))]
     patch = cut_target(pool.scenes[other].image, pool.soft[other], rng)
-    return (patch and paste(image, target, patch, rng)) or (image, target)
+    return (patch and paste(image, target, seen, patch, rng)) or (image, target)
 
 
 def crop_corner(

@@ -13,6 +13,7 @@ import numpy as np
 
 REACH = 24  # pixels from the drawn pixel of a target to the border of its patch
 GAP = 5  # pixels, at least, between a pasted target and those of the crop
+FAINTEST = 2.0  # grey levels, at least, that a pasted target stands out by
 CONTRAST = (0.5, 1.2)  # range of the factor of a pasted target's contrast
 _TRIES = 10  # draws of a place
 _FADE = 2  # pixels around a target over which its patch fades out
@@ -32,7 +33,8 @@ class Patch:
 
 
 def cut_target(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> Patch | None:
-    """Cut a target out of an image; None if it has none, or the drawn one reaches the border of its patch.
+    """Cut a target out of an image; None if it has none, or the drawn one is a single pixel, a point around which
+    nothing was found, or is too large or too close to a border or another target for its surroundings to be seen.
 
     Args:
         image: (H,W) uint8.
@@ -54,22 +56,23 @@ def cut_target(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) ->
         return None
     part = slice(rows[0] - edge, rows[-1] + edge + 1), slice(columns[0] - edge, columns[-1] + edge + 1)
     grey, target = image[window][part].astype(np.float32), target[part]
-    near = _dilated(target, _FADE)
-    around = _dilated(target, edge) & ~near & (targets[part] == 0)
-    if not around.any():
+    if np.count_nonzero(target) < 2 or np.count_nonzero(targets[part]) > np.count_nonzero(target):
         return None
+    near = _dilated(target, _FADE)
+    around = _dilated(target, edge) & ~near
     weight = cv2.GaussianBlur(near.astype(np.float32), (0, 0), 1.0)
     return Patch((grey - np.median(grey[around])) * np.maximum(weight, target), target)
 
 
 def paste(
-    image: np.ndarray, mask: np.ndarray, patch: Patch, rng: np.random.Generator
+    image: np.ndarray, mask: np.ndarray, seen: tuple[int, int], patch: Patch, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Paste a target into a crop, away from the crop's own and where it is seen; None if no such place was found.
 
     Args:
         image: (S,S) uint8.
         mask: (S,S) uint8, 0 and 1.
+        seen: rows and columns of the crop that are part of its image and no padding.
         patch: what to paste; it is turned by quarters, mirrored and made brighter or fainter.
         rng: draws how and where.
 
@@ -81,12 +84,12 @@ def paste(
         excess, target = excess[::-1], target[::-1]
     factor = rng.uniform(*CONTRAST)
     height, width = target.shape
-    if height > mask.shape[0] or width > mask.shape[1]:
+    rows, columns = seen[0] - height + 1, seen[1] - width + 1  # places
+    if rows < 1 or columns < 1:
         return None
     taken = _dilated(mask > 0, GAP)
     for _ in range(_TRIES):
-        row = int(rng.integers(mask.shape[0] - height + 1))
-        column = int(rng.integers(mask.shape[1] - width + 1))
+        row, column = int(rng.integers(rows)), int(rng.integers(columns))
         place = slice(row, row + height), slice(column, column + width)
         below = image[place].astype(np.float32)
         pasted = np.clip(np.rint(below + factor * excess), 0, 255)
@@ -102,7 +105,7 @@ def paste(
 def _visible(below: np.ndarray, pasted: np.ndarray, excess: np.ndarray, target: np.ndarray) -> bool:
     """Whether a pasted target keeps half of its contrast where grey levels end, and exceeds the texture below it."""
     gained, meant = abs((pasted - below)[target].mean()), abs(excess[target].mean())
-    return bool(gained >= max(meant / 2, below.std()))
+    return bool(gained >= max(meant / 2, below.std(), FAINTEST))
 
 
 def _dilated(mask: np.ndarray, reach: int) -> np.ndarray:

@@ -108,7 +108,7 @@ class HeldOut:
 
     Attributes:
         train: those that it trains on.
-        validation: those of its outer steps.
+        validation: those of its outer steps, and, if they are shared, of its inner steps as well.
         held_out: those on which it selects the epoch.
     """
 

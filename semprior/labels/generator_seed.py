@@ -1,7 +1,7 @@
 """Generator seed: the mask that the generator of masks draws around a point; see `generator_network`.
 
-The contrast region around the point has a say where the generator is in doubt: its pixels count from a probability of
-.4 on, all others from .6 on. Together they are closer to the true masks than either is alone.
+The contrast region around the point, where there is one, has a say where the generator is in doubt: its pixels count
+from a probability of .4 on, all others from .6 on. Together they are closer to the true masks than either is alone.
 
 The generator sees windows of 65 pixels, which is enough for targets of some 40 pixels across. A region has no pixel
 that is nearer to another point, and none outside the box that its target was marked with.

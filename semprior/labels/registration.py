@@ -23,7 +23,8 @@ def displacements(areas: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """How far the mask of each target is displaced, judged by the targets of about its size, rows and columns apart.
 
     It is the median offset of the `NEIGHBOURS` targets whose areas are nearest in ratio, and 0 where that is small, or
-    not certain, or where points scatter so much that they cannot be centres.
+    not certain, or where points scatter so much that they cannot be centres. Offsets of exactly half a pixel tell
+    nothing: the centre of an even number of pixels lies between two of them, of which annotators always take the same.
 
     Args:
         areas: (n,) of the masks, pixels.
@@ -35,12 +36,15 @@ def displacements(areas: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     found = np.zeros((len(areas), 2))
     if len(areas) < NEIGHBOURS:
         return found
-    sizes = np.log(areas)
+    sizes, told = np.log(areas), np.where(np.isclose(abs(offsets), 0.5), np.nan, offsets)
     for size in np.unique(sizes):
         distances = abs(sizes - size)
-        near = offsets[distances <= np.partition(distances, NEIGHBOURS - 1)[NEIGHBOURS - 1]]
-        low, median, high = np.percentile(near, (25, 50, 75), axis=0)
-        error = _OF_MEDIAN * (high - low) / _TO_DEVIATION / np.sqrt(len(near))
+        near = told[distances <= np.partition(distances, NEIGHBOURS - 1)[NEIGHBOURS - 1]]
+        count = np.isfinite(near).sum(axis=0)
+        if (count < NEIGHBOURS / 3).any():
+            continue
+        low, median, high = np.nanpercentile(near, (25, 50, 75), axis=0)
+        error = _OF_MEDIAN * (high - low) / _TO_DEVIATION / np.sqrt(count)
         sure = (abs(median) > np.maximum(CERTAIN * error, LEAST)) & (high - low <= WIDEST).all()
         found[sizes == size] = np.where(sure, median, 0.0)
     return found

@@ -4,7 +4,7 @@
         seed.mask, seed.succeeded
 
 `edge_seed` is the published one (method, section 6); `contrast_seed` overlaps the true masks far better, and
-`generator_seed` better still. `python -m benchmarks.seeds` measures all three.
+`generator_seeds` better still. `python -m benchmarks.seeds` measures all three.
 """
 
 from __future__ import annotations
@@ -60,11 +60,24 @@ def generator_seeds(scenes: Sequence[Scene], subsets: Mapping[str, str]) -> Iter
         scenes: the images of the data set.
         subsets: of a joined data set, by name; each is registered by itself, as each was annotated by itself.
     """
-    regions = [generator_regions(scene.image, scene.points, scene.boxes) for scene in scenes]
+    regions = [[*map(_cropped, generator_regions(scene.image, scene.points, scene.boxes))] for scene in scenes]
     for scene, found, displacement in zip(scenes, regions, _displaced(scenes, regions, subsets), strict=True):
         if displacement.any():
             found = generator_regions(scene.image, scene.points, scene.boxes, displacement=displacement)
         yield assembled(scene.image, scene.points, found)
+
+
+def _cropped(found: Region | None) -> Region | None:
+    """The same region in the smallest window, since those of all targets are held at once."""
+    if found is None:
+        return None
+    window, region = found
+    rows, columns = np.flatnonzero(region.any(axis=1)), np.flatnonzero(region.any(axis=0))
+    inside = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    place = tuple(
+        slice(own.start + part.start, own.start + part.stop) for own, part in zip(window, inside, strict=True)
+    )
+    return (place[0], place[1]), region[inside].copy()
 
 
 def _displaced(

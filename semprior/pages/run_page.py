@@ -228,7 +228,8 @@ def _labels(state: RunState) -> list[Block]:
     ]
     caption = (
         "The part of an image around its first target, and its soft pseudo-mask there: the first one, made from the"
-        " points, and those after evolutions towards the teacher. White is certain, black is background."
+        " points, and, if masks evolve, those after evolutions towards the teacher. White is certain, black is"
+        " background."
     )
     return [Pictures(tuple(strips), caption)]
 

@@ -69,8 +69,10 @@ def figure_rows(
     teacher = teacher_probabilities(trainer.evaluated, images, trainer.features.whole, *shared)
     rows = []
     for index, scene, guided, bare in zip(indices, scenes, teacher, student, strict=True):
-        # A held-out image keeps its seed: labels are refined for training and validation images alone.
-        refined = trainer.config.labels.refine != "none" and index not in trainer.training_set.holdout_indices
+        # A held-out image keeps its seed: masks are refined, or those of the reserve made, for all others alone.
+        labels = trainer.config.labels
+        changes = labels.refine != "none" or labels.pool != "all"
+        refined = changes and index not in trainer.training_set.holdout_indices
         rows.append(
             FigureRow(
                 name=scene.name,

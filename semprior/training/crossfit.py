@@ -84,7 +84,7 @@ class CrossFit:
         UserError: there are too few images or groups for the folds, or too few images in a short run for a batch.
     """
 
-    @depends_on("data.batch", "labels.crossfit_folds", "labels.pool", "labels.seed")
+    @depends_on("data.batch", "labels.crossfit_folds", "labels.pool", "labels.seed", "outer.shared")
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
         labels, training_set = trainer.config.labels, trainer.training_set
@@ -97,7 +97,7 @@ class CrossFit:
         shapes = [scene.image.shape for scene in training_set.scenes[: len(folds)]]
         self.judged = SparseMasks(shapes, [np.zeros(0, np.uint8)] * len(shapes))
         self._short: Trainer | None = None
-        members, batch = set(trainer.pseudo_masks.members), trainer.config.data.batch
+        members, batch = set(trainer.inner_images()), trainer.config.data.batch
         fewest = min(len(members.difference(fold)) for fold in self.folds)
         if fewest < batch:
             raise UserError(

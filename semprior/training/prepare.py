@@ -107,6 +107,8 @@ def read_training_set(layout: Layout, resolved: Resolved, say: Say, cache: Path 
         raise UserError("select.by=holdout/iou needs masks of the images held out; choose by point_score")
     if config.outer.every and len(chosen.validation) < config.data.batch:
         say(f"no outer steps: {len(chosen.validation)} validation images are fewer than a batch of {config.data.batch}")
+    if without_effect := _without_effect(resolved):
+        say(f"{', '.join(without_effect)}: without effect, as no masks evolve (labels.refine=none)")
     order = [*chosen.train, *chosen.validation, *held_out]
     test = []
     if config.select.by == "test/iou":
@@ -132,6 +134,14 @@ def config_as_used(config: Config, training_set: TrainingSet) -> Config:
     """The config as a run on these images uses and records it: with at most as many clusters as images."""
     used = min(config.clusters.count, len(training_set.scenes))
     return replace(config, clusters=replace(config.clusters, count=used))
+
+
+def _without_effect(resolved: Resolved) -> list[str]:
+    """The keys that the user chose for a schedule on which nothing happens."""
+    config = resolved.config
+    if config.labels.refine != "none" or config.labels.pool != "all" or config.data.hard_crops:
+        return []
+    return sorted(resolved.chosen & {"labels.evolve_after", "labels.evolve_every", "labels.admit_until"})
 
 
 def _clusters(cached: CachedImages, order: Sequence[int], resolved: Resolved, say: Say) -> np.ndarray:

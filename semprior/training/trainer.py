@@ -66,7 +66,7 @@ class EpochReport:
         inner_loss: mean over the inner steps.
         outer_loss: mean over the outer steps; None if there were none.
         rate: learning rate after the last step.
-        pool: number of images in the training pool.
+        pool: number of images in the training pool, without validation images that are shared.
         admitted: number of images admitted to the pool in this epoch.
         evolved: whether pseudo-masks evolved.
         seconds: duration.
@@ -348,9 +348,9 @@ class Trainer:
             peak = detector_spec(self.config.detector).learning_rate
         return learning_rate(self.config.optim.schedule, peak, (epoch + within) / self.config.epochs)
 
-    @depends_on("data.batch", "labels.pool", "labels.seed")
+    @depends_on("data.batch", "labels.pool", "labels.seed", "outer.shared")
     def _require_full_batch(self) -> None:
-        members, batch = len(self.pseudo_masks.members), self.config.data.batch
+        members, batch = len(self.inner_images()), self.config.data.batch
         if members < batch:
             way_out = f"set data.batch to {members} or less" if members else "labels.pool=all takes all images in"
             raise UserError(
@@ -378,9 +378,13 @@ class Trainer:
             found |= {name.replace("labels/", "labels/first_"): value for name, value in before.items()}
         return found
 
+    def inner_images(self) -> list[int]:
+        """The images of inner steps: the pool and, if they are shared, those of the outer steps."""
+        shared = self.training_set.validation_indices if self.config.outer.shared else ()
+        return [*self.pseudo_masks.members, *shared]
+
     def _inner_pass(self) -> list[float]:
-        validation = self.training_set.validation_indices if self.config.outer.shared else ()
-        batches = epoch_batches([*self.pseudo_masks.members, *validation], self.config.data.batch, self.rng)
+        batches = epoch_batches(self.inner_images(), self.config.data.batch, self.rng)
         losses = []
         self.teacher.train()
         for position, indices in enumerate(batches):

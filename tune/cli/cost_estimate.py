@@ -164,7 +164,7 @@ def epochs_expected(spec: SweepSpec, config: Config) -> float:
     full = config.epochs
     if spec.scheduler.name not in ("asha", "moasha"):
         return float(full)
-    rung = float(first_decision(spec.scheduler, config))
+    rung = float(first_decision(spec.scheduler, spec.slowest_config()))
     reached, trained, share = 0, 0.0, 1.0
     while rung < full - 1:  # epochs are counted from 0: at rung 11 a trial has trained 12
         trained += share * (int(rung) + 1 - reached)

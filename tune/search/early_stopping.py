@@ -73,7 +73,7 @@ def make_scheduler(spec: SweepSpec, group_of: Callable[[str], Hashable] = lambda
     """Make the scheduler of a sweep.
 
     Args:
-        spec: the sweep. Its base configuration determines the number of epochs and the first rung.
+        spec: the sweep. Its slowest configuration determines the number of epochs and the first rung.
         group_of: by the id of a trial, its value of the leaf that ``scheduler.within`` names.
 
     Returns:
@@ -86,7 +86,7 @@ def make_scheduler(spec: SweepSpec, group_of: Callable[[str], Hashable] = lambda
 
 
 def _single_scheduler(spec: SweepSpec) -> TrialScheduler:
-    chosen, config = spec.scheduler, spec.base_config()
+    chosen, config = spec.scheduler, spec.slowest_config()
     first = first_decision(chosen, config)
     last = config.epochs - 2  # after the last epoch a trial is complete, and needs no rung
     if chosen.name == "none" or first > last:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -354,6 +355,22 @@ class SweepSpec(SweepModel):
         chosen = {**own, "select.by": SELECTION_METRICS[next(iter(self.objective))]}
         return resolve(self.base.get("preset"), flags=chosen, environment={}).config
 
+    def slowest_config(self) -> Config:
+        """The base configuration with the latest evolution of the labels that a configuration of the sweep may have.
+
+        By it the first rung is set, which is the same for all.
+        """
+        config = self.base_config()
+        refine, shares = self._listed("labels.refine"), self._listed("labels.evolve_after")
+        labels = replace(config.labels, evolve_after=max([config.labels.evolve_after, *map(float, shares)]))
+        return replace(config, labels=replace(labels, refine="evolve") if "evolve" in refine else labels)
+
+    def _listed(self, key: str) -> list[Any]:
+        """The values of a leaf that the search or the configurations name, or the bounds of its range."""
+        dimension = self.search.get(key)
+        searched = [] if dimension is None else [*(dimension.values or dimension.bounds or ())]
+        return searched + [one[key] for one in self.configurations or () if key in one]
+
     def require_masks(self, present: bool) -> None:
         """Refuse an objective or constraint that cannot be computed on the data set.
 
@@ -470,7 +487,7 @@ def _checked(document: Document) -> SweepSpec:
             f"{document.location(('base', 'select.by'))}: base: select.by: expected {expected}, because of the first"
             " objective"
         )
-    first, config = spec.scheduler.first, spec.base_config()
+    first, config = spec.scheduler.first, spec.slowest_config()
     if first != "auto" and not first_rung(config) <= first < config.epochs:
         raise UserError(
             f"{document.location(('scheduler', 'first'))}: scheduler: first: expected auto or an epoch from"

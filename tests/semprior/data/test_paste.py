@@ -8,7 +8,7 @@ import torch
 from semprior.config.schema import DataConfig
 from semprior.data.batches import Normalisation, Pool, draw_batch
 from semprior.data.layout import Scene
-from semprior.data.paste import GAP, REACH, cut_target, paste
+from semprior.data.paste import GAP, REACH, Patch, cut_target, paste
 
 BLOB = np.array([[0, 60, 60], [90, 120, 60], [0, 60, 0]], np.float32)
 
@@ -36,12 +36,17 @@ def test_a_patch_is_the_target_less_the_level_around_it():
     assert not patch.excess[[0, -1]].any() and not patch.excess[:, [0, -1]].any()
 
 
-def test_the_level_is_that_around_the_target_and_not_that_of_its_neighbour():
+def test_a_target_beside_another_is_not_cut_since_its_neighbour_would_come_along():
     image, mask = image_with_target()
-    image[36:39, 44:60], mask[36:39, 44:60] = 250, 255  # a larger one, closer than the ring around the first
-    patches = [cut_target(image, mask, np.random.default_rng(seed)) for seed in range(30)]
-    small = [patch for patch in patches if patch is not None and patch.target.sum() == (BLOB > 0).sum()]
-    assert small and all(np.allclose(patch.excess[patch.target], BLOB[BLOB > 0]) for patch in small)
+    image[36:39, 44:60], mask[36:39, 44:60] = 250, 255
+    assert all(cut_target(image, mask, np.random.default_rng(seed)) is None for seed in range(30))
+
+
+def test_a_point_around_which_nothing_was_found_is_not_cut():
+    image, mask = image_with_target()
+    mask[:] = 0
+    mask[41, 51] = 255
+    assert cut_target(image, mask, np.random.default_rng(0)) is None
 
 
 @pytest.mark.parametrize("where", [(2, 50), (96, 50), (40, 1), (40, 116)])
@@ -68,7 +73,7 @@ def test_a_pasted_target_adds_its_pixels_and_leaves_all_others_alone():
         mask = np.zeros((64, 64), np.uint8)
         mask[30:34, 30:34] = 1
         before, mask_before = image.copy(), mask.copy()
-        found = paste(image, mask, patch, rng)
+        found = paste(image, mask, (64, 64), patch, rng)
         assert found is not None and np.array_equal(image, before) and np.array_equal(mask, mask_before)
         pasted, target = found
         added = (target > 0) & (mask == 0)
@@ -89,13 +94,33 @@ def test_a_pasted_target_adds_its_pixels_and_leaves_all_others_alone():
 
 def test_a_target_is_pasted_only_where_it_is_seen():
     patch, rng, mask = cut(), np.random.default_rng(0), np.zeros((64, 64), np.uint8)
-    assert paste(np.full((64, 64), 255, np.uint8), mask, patch, rng) is None  # white on white
-    assert paste(rng.integers(0, 2, (64, 64)).astype(np.uint8) * 255, mask, patch, rng) is None  # in strong noise
-    assert paste(np.zeros((8, 8), np.uint8), np.zeros((8, 8), np.uint8), patch, rng) is None  # larger than the crop
+    assert paste(np.full((64, 64), 255, np.uint8), mask, (64, 64), patch, rng) is None  # white on white
+    assert (
+        paste(rng.integers(0, 2, (64, 64)).astype(np.uint8) * 255, mask, (64, 64), patch, rng) is None
+    )  # in strong noise
+    assert (
+        paste(np.zeros((8, 8), np.uint8), np.zeros((8, 8), np.uint8), (8, 8), patch, rng) is None
+    )  # larger than the crop
     half = np.full((64, 64), 255, np.uint8)
     half[:, :40] = 80
-    found = [paste(half, mask, patch, rng) for _ in range(20)]
+    found = [paste(half, mask, (64, 64), patch, rng) for _ in range(20)]
     assert any(found) and all(one is None or not one[1][:, 40:].any() for one in found)
+
+
+def test_no_target_lies_in_the_padding_of_a_crop():
+    patch, rng = cut(), np.random.default_rng(0)
+    image, mask = np.zeros((64, 64), np.uint8), np.zeros((64, 64), np.uint8)
+    image[:40, :50] = 80
+    found = [paste(image, mask, (40, 50), patch, rng) for _ in range(60)]
+    assert all(one is not None and not one[1][40:].any() and not one[1][:, 50:].any() for one in found)
+    assert paste(image, mask, (5, 50), patch, rng) is None
+
+
+def test_a_target_too_faint_to_see_is_not_pasted():
+    patch = cut()
+    faint = Patch(patch.excess * 0.01, patch.target)
+    mask = np.zeros((64, 64), np.uint8)
+    assert paste(np.full((64, 64), 80, np.uint8), mask, (64, 64), faint, np.random.default_rng(0)) is None
 
 
 def test_a_dark_target_stays_dark():
@@ -103,7 +128,7 @@ def test_a_dark_target_stays_dark():
     image[mask > 0] = 120
     patch = cut_target(image, mask, np.random.default_rng(0))
     pasted, target = paste(
-        np.full((64, 64), 150, np.uint8), np.zeros((64, 64), np.uint8), patch, np.random.default_rng(0)
+        np.full((64, 64), 150, np.uint8), np.zeros((64, 64), np.uint8), (64, 64), patch, np.random.default_rng(0)
     )
     assert (pasted[target > 0] < 120).all() and (pasted <= 150).all()
 

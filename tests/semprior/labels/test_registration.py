@@ -45,6 +45,20 @@ def ties(rng, count):
     return np.where(rng.random((count, 2)) < 0.4, 0.5, 0.0)
 
 
+def more_ties(rng, count):
+    return np.where(rng.random((count, 2)) < 0.6, 0.5, rounded(rng, count))
+
+
+def all_even(rng, count):
+    return np.full((count, 2), 0.5)
+
+
+def middles_of_boxes(rng, count):
+    """``height // 2`` from the top of boxes."""
+    sides = rng.integers(2, 9, (count, 2))
+    return (sides - 1) / 2 - sides // 2
+
+
 def coarse(rng, count):
     return rng.uniform(-3, 3, (count, 2))
 
@@ -54,7 +68,7 @@ def skewed(rng, count):
     return rng.normal(0.8, 1.5, (count, 2))
 
 
-@pytest.mark.parametrize("draw", [rounded, ties, coarse, skewed])
+@pytest.mark.parametrize("draw", [rounded, ties, more_ties, all_even, middles_of_boxes, coarse, skewed])
 def test_rounding_and_hurried_clicks_displace_nothing(draw):
     rng = np.random.default_rng(2)
     assert not displacements(rng.integers(4, 300, 500), draw(rng, 500)).any()

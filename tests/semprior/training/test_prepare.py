@@ -130,6 +130,24 @@ def test_groups_are_held_out_whole(synthetic, tmp_path):
     assert any("groups.csv: 6 groups of 18 images, which stay together" in line for line in said)
 
 
+@pytest.mark.parametrize(
+    ("settings", "keys"),
+    [
+        (["labels.evolve_every=3"], "labels.evolve_every: without effect"),
+        (["labels.evolve_after=0.5", "labels.evolve_every=3"], "labels.evolve_after, labels.evolve_every: without"),
+        (["labels.evolve_every=3", "labels.refine=evolve"], None),
+        (["labels.evolve_every=3", "labels.pool=reliable"], None),
+        (["labels.evolve_every=3", "data.hard_crops=0.1"], None),
+        ([], None),
+    ],
+)
+def test_settings_of_an_evolution_that_does_not_take_place_are_named(synthetic, settings, keys):
+    _, said = prepared(synthetic, "labels.seed=contrast", *settings)
+    found = [line for line in said if "without effect" in line]
+    assert len(found) == (keys is not None)
+    assert not found or found[0].startswith(keys)
+
+
 def test_training_says_what_the_check_says(synthetic, tmp_path, capsys):
     copy = tmp_path / "copy"
     shutil.copytree(synthetic, copy)

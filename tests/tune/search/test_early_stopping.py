@@ -104,6 +104,21 @@ def test_trials_are_first_judged_in_the_second_half_and_brackets_begin_as_early_
     assert min(epoch for rungs in scheduled(tmp_path, "hyperband").rungs for epoch in rungs) == first_rung(quick())
 
 
+def test_trials_wait_for_the_latest_evolution_that_the_search_may_draw(tmp_path):
+    plain = spec_of(tmp_path)
+    assert plain.base_config().labels.refine == "none"
+    for searched, first in (("none, crossfit", 5), ("none, evolve", 11)):
+        dimension = ("search:\n", f"search:\n  labels.refine: {{values: [{searched}]}}\n")
+        assert first_rung(spec_of(tmp_path, dimension).slowest_config()) == first
+    later = (
+        "search:\n",
+        "search:\n  labels.refine: {values: [none, evolve]}\n  labels.evolve_after: {float: [0.1, 0.5]}\n",
+    )
+    assert first_rung(spec_of(tmp_path, later).slowest_config()) == 26
+    rungs = scheduled(tmp_path, "hyperband", later).rungs
+    assert min(epoch for bracket in rungs for epoch in bracket) == 26
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_base_is_never_stopped(tmp_path, name):
     scheduler = scheduled(tmp_path, name)
