@@ -55,7 +55,7 @@ VARIANTS: dict[str, list[str]] = {
     "exact": ["vfm.features=exact"],
     "evolve": ["labels.refine=evolve"],
     "crossfit": ["labels.refine=crossfit"],
-    "shared": ["labels.refine=none", "outer.shared=true"],
+    "apart": ["outer.shared=false"],
     "pasted": ["labels.refine=none", "outer.shared=true", "data.pasted_crops=0.5"],
     "ceiling": [f"labels.seed={TRUE_MASKS}", "labels.refine=none"],
 }
