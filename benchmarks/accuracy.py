@@ -56,7 +56,6 @@ VARIANTS: dict[str, list[str]] = {
     "evolve": ["labels.refine=evolve"],
     "crossfit": ["labels.refine=crossfit"],
     "apart": ["outer.shared=false"],
-    "pasted": ["labels.refine=none", "outer.shared=true", "data.pasted_crops=0.5"],
     "ceiling": [f"labels.seed={TRUE_MASKS}", "labels.refine=none"],
 }
 METRICS = ("iou", "niou", "pd", "fa")

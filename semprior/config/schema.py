@@ -53,7 +53,6 @@ class DataConfig:
     hard_crops: float = _leaf(
         0.0, 0, 1
     )  # share that is placed where the teacher fires away from every point, if it does
-    pasted_crops: float = _leaf(0.0, 0, 1)  # share that a target of another image is pasted into
     pad_crops: bool = True  # draw crops from the image padded as in inference, so that training sees the seams
     augment: float = _leaf(0.8, 0, 1)  # probability that a crop is augmented
 

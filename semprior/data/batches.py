@@ -12,7 +12,6 @@ from torch import Tensor
 from semprior.config.schema import DataConfig
 from semprior.data.augment import augment
 from semprior.data.layout import Scene
-from semprior.data.paste import cut_target, paste
 from semprior.runtime.distributed import shard
 
 FeatureCrops = Callable[[np.ndarray, np.ndarray, np.ndarray, int, Tensor], list[Tensor]]
@@ -88,8 +87,7 @@ def draw_batch(
     Args:
         pool: the images and their pseudo-masks.
         indices: of the images in the global batch.
-        config: crop side, shares of crops placed on a target and on a false alarm, share that a target of another image
-            of the batch is pasted into, probability of augmentation.
+        config: crop side, shares of crops placed on a target and on a false alarm, probability of augmentation.
         normalisation: of grey levels.
         features: computes the VFM's maps of the crops before augmentation.
         device: of the returned tensors.
@@ -115,12 +113,7 @@ def draw_batch(
         rows[slot], columns[slot] = row, column
         plain[slot, 0] = crop(image, row, column, side)
         target = (crop(mask, row, column, side) >= 128).astype(np.uint8)
-        image = plain[slot, 0]
-        if config.pasted_crops and sample_rng.random() < config.pasted_crops:
-            height, width = pool.scenes[index].image.shape
-            seen = min(height - row, side), min(width - column, side)
-            image, target = _with_pasted(image, target, seen, pool, indices, sample_rng)
-        image, target = augment(image, target, config.augment, sample_rng, truncate)
+        image, target = augment(plain[slot, 0], target, config.augment, sample_rng, truncate)
         if image.ndim == 2:
             greys[slot, 0] = image
         else:
@@ -139,20 +132,6 @@ def draw_batch(
         clusters=torch.from_numpy(pool.clusters[chosen]).to(device),
         bare=torch.from_numpy(bare).to(device) if drop else None,
     )
-
-
-def _with_pasted(
-    image: np.ndarray,
-    target: np.ndarray,
-    seen: tuple[int, int],
-    pool: Pool,
-    indices: Sequence[int],
-    rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray]:
-    """A crop and its mask with a target of an image of the batch, where one can be cut out and fits in."""
-    other = indices[int(rng.integers(len(indices)))]
-    patch = cut_target(pool.scenes[other].image, pool.soft[other], rng)
-    return (patch and paste(image, target, seen, patch, rng)) or (image, target)
 
 
 def crop_corner(

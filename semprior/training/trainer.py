@@ -28,10 +28,10 @@ from semprior.evaluation.inference import (
     iter_student_probabilities,
     iter_teacher_probabilities,
 )
+from semprior.evaluation.label_overlap import label_overlap
 from semprior.evaluation.metrics import THRESHOLD
 from semprior.foundation.feature_source import Features
 from semprior.io.checkpoint import Snapshot
-from semprior.labels.label_overlap import label_overlap
 from semprior.labels.pseudo_masks import TARGET, PseudoMasks
 from semprior.models.build import build_teacher
 from semprior.models.detector import detector_spec

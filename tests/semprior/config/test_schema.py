@@ -39,7 +39,6 @@ PAPER = {  # every leaf of the preset `paper`, with the section of the method th
     "data.batch": 16,  # 7
     "data.target_crops": 0.0,  # 7: uniform offsets
     "data.hard_crops": 0.0,
-    "data.pasted_crops": 0.0,
     "data.pad_crops": False,  # 7: padded only where the image is smaller
     "data.augment": 0.5,  # 7
     "vfm.name": "vit_small_plus_patch16_dinov3",  # 2

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from semprior.data.sparse_masks import SparseMasks
+from semprior.evaluation.label_overlap import label_overlap
 from semprior.evaluation.metrics import count_image, summarise
-from semprior.labels.label_overlap import label_overlap
 from tests.semprior.training.test_trainer import training_set
 
 
